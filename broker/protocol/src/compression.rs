@@ -1,0 +1,124 @@
+//! The codecs of record batches: the records of a batch to compressed bytes and back.
+//!
+//! Called where the records of a batch have to be looked into, which is not the way of a produce or a fetch: validation, compaction, lookups by time.
+//! What a compressed section claims about its size is never believed: output grows with what the decoder really gives, up to the caller's limit.
+
+use std::borrow::Cow;
+use std::io::{self, Read, Write};
+
+use flate2::Compression;
+use flate2::bufread::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+use thiserror::Error;
+
+use crate::batch::Codec;
+
+mod xerial;
+
+/// The largest window that a zstd stream may ask for, as a power of two: what zstd's own tools and Kafka's library (zstd-jni) accept. The memory behind it is
+/// touched only as far as output is written, so it stays below the caller's limit.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// How hard `codec` compresses when nothing else is said: the defaults of `compression.gzip.level` (-1, which is zlib's own; or 1 to 9), `compression.lz4.level`
+/// (1 to 17) and `compression.zstd.level` (-131072 to 22; KIP-390).
+pub fn default_level(codec: Codec) -> i32 {
+    match codec {
+        Codec::Gzip => -1,
+        Codec::Lz4 => 9,
+        Codec::Zstd => 3,
+        Codec::None | Codec::Snappy => 0,
+    }
+}
+
+/// Why bytes cannot be decompressed, or compressed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum CompressionError {
+    /// They would be larger than the caller allows.
+    #[error("more than {limit} bytes when decompressed")]
+    TooLarge {
+        /// The caller's limit in bytes.
+        limit: usize,
+    },
+    /// The batch names a codec that there is not.
+    #[error("the codec is unknown")]
+    UnknownCodec,
+    /// They are not what the codec writes.
+    #[error("{codec:?}: {reason}")]
+    Corrupt {
+        /// The codec.
+        codec: Codec,
+        /// What its decoder says.
+        reason: String,
+    },
+}
+
+impl CompressionError {
+    fn corrupt(codec: Codec, reason: impl ToString) -> Self {
+        Self::Corrupt {
+            codec,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// Decompresses `input`, which gives at most `limit` bytes; what is not compressed is handed back as it is.
+///
+/// # Errors
+/// [`CompressionError::TooLarge`] as soon as the limit is passed, else what is wrong with the bytes.
+pub fn decompress(codec: Codec, input: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, CompressionError> {
+    let output = match codec {
+        Codec::None if input.len() > limit => return Err(CompressionError::TooLarge { limit }),
+        Codec::None => return Ok(Cow::Borrowed(input)),
+        Codec::Gzip => read_all(MultiGzDecoder::new(input), limit),
+        Codec::Snappy => return xerial::decompress(input, limit).map(Cow::Owned),
+        Codec::Lz4 => read_all(FrameDecoder::new(input), limit),
+        Codec::Zstd => zstd_decoder(input).and_then(|decoder| read_all(decoder, limit)),
+    };
+    match output {
+        Ok(output) if output.len() > limit => Err(CompressionError::TooLarge { limit }),
+        Ok(output) => Ok(Cow::Owned(output)),
+        Err(error) => Err(CompressionError::corrupt(codec, error)),
+    }
+}
+
+fn zstd_decoder(input: &[u8]) -> io::Result<zstd::stream::read::Decoder<'static, &[u8]>> {
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+    Ok(decoder)
+}
+
+/// All that `reader` gives, but not more than one byte beyond `limit`.
+fn read_all(reader: impl Read, limit: usize) -> io::Result<Vec<u8>> {
+    let mut output = Vec::new();
+    reader.take(limit as u64 + 1).read_to_end(&mut output)?;
+    Ok(output)
+}
+
+/// Compresses `input` as Kafka's clients do: snappy in Java's framing, LZ4 as a frame of independent blocks of 64 KiB, which is all that Java reads.
+///
+/// Snappy has no levels, and for LZ4 every level is the same: the encoder has one, the fast one.
+///
+/// # Errors
+/// When the codec's encoder fails, which no input makes it do.
+pub fn compress(codec: Codec, level: i32, input: &[u8]) -> Result<Cow<'_, [u8]>, CompressionError> {
+    let output = match codec {
+        Codec::None => return Ok(Cow::Borrowed(input)),
+        Codec::Gzip => {
+            let level = u32::try_from(level).map_or_else(|_| Compression::default(), |level| Compression::new(level.min(9)));
+            let mut encoder = GzEncoder::new(Vec::new(), level);
+            encoder.write_all(input).and_then(|()| encoder.finish())
+        }
+        Codec::Snappy => return xerial::compress(input).map(Cow::Owned),
+        Codec::Lz4 => {
+            let info = FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent);
+            let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+            encoder.write_all(input).and_then(|()| encoder.finish().map_err(io::Error::other))
+        }
+        Codec::Zstd => zstd::bulk::compress(input, level),
+    };
+    output.map(Cow::Owned).map_err(|error| CompressionError::corrupt(codec, error))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+const LIMIT: usize = 1 << 20;
+
+fn compressed(codec: Codec, input: &[u8]) -> Vec<u8> {
+    compress(codec, default_level(codec), input).unwrap().into_owned()
+}
+
+#[test]
+fn what_is_compressed_comes_back() {
+    let long: Vec<u8> = (0..200_000_u32).flat_map(|n| (n % 977).to_be_bytes()).collect();
+    for codec in CODECS {
+        for input in [&[][..], &b"a"[..], &long] {
+            assert_eq!(decompress(codec, &compressed(codec, input), LIMIT).unwrap(), input, "{codec:?}");
+        }
+    }
+}
+
+#[test]
+fn every_level_that_kafka_allows_works() {
+    let input = b"the same again, the same again, the same again";
+    for (codec, levels) in [(Codec::Gzip, [-1, 1, 9]), (Codec::Lz4, [1, 9, 17]), (Codec::Zstd, [-131_072, 3, 22])] {
+        for level in levels {
+            let bytes = compress(codec, level, input).unwrap();
+            assert_eq!(decompress(codec, &bytes, LIMIT).unwrap(), &input[..], "{codec:?} {level}");
+        }
+    }
+}
+
+#[test]
+fn a_bomb_stops_at_the_limit() {
+    let zeros = vec![0; 64 << 20];
+    for codec in CODECS {
+        let bomb = compressed(codec, &zeros);
+        assert_eq!(
+            decompress(codec, &bomb, LIMIT),
+            Err(CompressionError::TooLarge { limit: LIMIT }),
+            "{codec:?}"
+        );
+    }
+}
+
+#[test]
+fn the_limit_itself_is_allowed() {
+    let input = vec![7; 1000];
+    for codec in CODECS {
+        let bytes = compressed(codec, &input);
+        assert!(decompress(codec, &bytes, 1000).is_ok(), "{codec:?}");
+        assert_eq!(
+            decompress(codec, &bytes, 999),
+            Err(CompressionError::TooLarge { limit: 999 }),
+            "{codec:?}"
+        );
+    }
+}
+
+#[test]
+fn snappy_is_read_raw_and_framed_and_its_claims_are_checked() {
+    let input = vec![1; 100_000];
+    let raw = snap::raw::Encoder::new().compress_vec(&input).unwrap();
+    assert_eq!(decompress(Codec::Snappy, &raw, LIMIT).unwrap(), input);
+    assert!(compressed(Codec::Snappy, &input).starts_with(&[0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1]));
+    // Five bytes that claim 4 GiB, and three that claim 1 MiB.
+    assert_eq!(
+        decompress(Codec::Snappy, &[0xff, 0xff, 0xff, 0xff, 0x0f], LIMIT),
+        Err(CompressionError::TooLarge { limit: LIMIT })
+    );
+    assert!(matches!(
+        decompress(Codec::Snappy, &[0x80, 0x80, 0x40], LIMIT),
+        Err(CompressionError::Corrupt { .. })
+    ));
+}
+
+#[test]
+fn linked_lz4_blocks_are_read() {
+    let input: Vec<u8> = (0..300_000_u32).map(|n| (n / 7 % 251) as u8).collect();
+    let info = FrameInfo::new()
+        .block_size(BlockSize::Max64KB)
+        .block_mode(BlockMode::Linked)
+        .content_checksum(true);
+    let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+    encoder.write_all(&input).unwrap();
+    assert_eq!(decompress(Codec::Lz4, &encoder.finish().unwrap(), LIMIT).unwrap(), input);
+}
+
+#[test]
+fn a_zstd_window_beyond_the_limit_is_refused() {
+    // Magic, a descriptor without content size, and a window descriptor of 2^31 bytes.
+    let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 0x01, 0x00, 0x00];
+    assert!(matches!(decompress(Codec::Zstd, &frame, LIMIT), Err(CompressionError::Corrupt { .. })));
+}
+
+proptest! {
+    #[test]
+    fn damaged_bytes_never_panic_and_stay_below_the_limit(
+        input in proptest::collection::vec(any::<u8>(), 0..2000), at in any::<prop::sample::Index>(), flip in 1_u8.., cut in any::<prop::sample::Index>(),
+    ) {
+        for codec in CODECS {
+            let mut bytes = compressed(codec, &input);
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] ^= flip;
+                bytes.truncate(cut.index(bytes.len() + 1));
+            }
+            if let Ok(output) = decompress(codec, &bytes, 4096) {
+                prop_assert!(output.len() <= 4096);
+            }
+        }
+    }
+}

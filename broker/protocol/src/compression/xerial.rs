@@ -1,0 +1,79 @@
+//! Snappy as Kafka's clients write it: the Java ones in the framing of snappy-java (xerial), others as one raw block.
+//!
+//! A framed stream is a magic number, two versions, and blocks, each behind its length of four bytes. Raw blocks are read, never written.
+
+use snap::raw::{Decoder, Encoder, decompress_len};
+
+use super::CompressionError;
+use crate::batch::Codec;
+
+/// What a framed stream begins with (`org.xerial.snappy.SnappyCodec`).
+const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
+
+/// The magic number, the version and the lowest version that can read it.
+const HEADER_BYTES: usize = MAGIC.len() + 8;
+
+/// What is compressed in one piece, as in `SnappyOutputStream`.
+const BLOCK_BYTES: usize = 32 * 1024;
+
+/// No element of a snappy block gives more than 64 bytes for one, so a block that claims more lies.
+const EXPANSION_MAX: usize = 64;
+
+fn corrupt(reason: impl ToString) -> CompressionError {
+    CompressionError::corrupt(Codec::Snappy, reason)
+}
+
+pub(super) fn decompress(input: &[u8], limit: usize) -> Result<Vec<u8>, CompressionError> {
+    let mut output = Vec::new();
+    if !input.starts_with(&MAGIC) {
+        block(input, limit, &mut output)?;
+        return Ok(output);
+    }
+    let mut rest = input.get(HEADER_BYTES..).ok_or_else(|| corrupt("the header is cut off"))?;
+    while !rest.is_empty() {
+        // Streams that were written in two parts have a second header where a block would begin.
+        if rest.starts_with(&MAGIC) {
+            rest = rest.get(HEADER_BYTES..).ok_or_else(|| corrupt("the header is cut off"))?;
+            continue;
+        }
+        let (length, after) = rest.split_first_chunk::<4>().ok_or_else(|| corrupt("the length of a block is cut off"))?;
+        let length = u32::from_be_bytes(*length) as usize;
+        let (compressed, after) = after.split_at_checked(length).ok_or_else(|| corrupt("a block is cut off"))?;
+        block(compressed, limit, &mut output)?;
+        rest = after;
+    }
+    Ok(output)
+}
+
+/// Appends one raw block to `output`, which then has at most `limit` bytes.
+fn block(input: &[u8], limit: usize, output: &mut Vec<u8>) -> Result<(), CompressionError> {
+    let claimed = decompress_len(input).map_err(corrupt)?;
+    let begin = output.len();
+    let end = begin.saturating_add(claimed);
+    if end > limit {
+        return Err(CompressionError::TooLarge { limit });
+    }
+    if claimed > input.len().saturating_mul(EXPANSION_MAX) {
+        return Err(corrupt("a block claims more than it can hold"));
+    }
+    output.resize(end, 0);
+    let target = output.get_mut(begin..).unwrap_or_default();
+    let written = Decoder::new().decompress(input, target).map_err(corrupt)?;
+    output.truncate(begin + written);
+    Ok(())
+}
+
+pub(super) fn compress(input: &[u8]) -> Result<Vec<u8>, CompressionError> {
+    let mut output = Vec::with_capacity(HEADER_BYTES + input.len() / 2);
+    output.extend_from_slice(&MAGIC);
+    // Both versions are 1.
+    output.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 1]);
+    let mut encoder = Encoder::new();
+    for chunk in input.chunks(BLOCK_BYTES) {
+        let compressed = encoder.compress_vec(chunk).map_err(corrupt)?;
+        let length = u32::try_from(compressed.len()).map_err(corrupt)?;
+        output.extend_from_slice(&length.to_be_bytes());
+        output.extend_from_slice(&compressed);
+    }
+    Ok(output)
+}

@@ -1,0 +1,207 @@
+//! Which value is in force: topic, broker, cluster, command line, default, in this order.
+//!
+//! Called by the broker for the log's configuration and for DescribeConfigs. Never checks a value: what is set has been checked before.
+
+use std::borrow::Cow;
+
+use super::{ConfigKey, ConfigSource, Configs, broker_key, topic_key};
+
+/// What is set below the topic, nearest first. Each layer may be absent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Layers<'a> {
+    /// Set on this broker while it runs.
+    pub broker: Option<&'a Configs>,
+    /// Set for the whole cluster.
+    pub cluster: Option<&'a Configs>,
+    /// What this broker's command line says.
+    pub process: Option<&'a Configs>,
+}
+
+/// One of the places that a value could come from (`DescribeConfigsSynonym`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Synonym<'a> {
+    /// The name it has there.
+    pub name: &'static str,
+    /// Its text there, in the unit of that name.
+    pub value: Cow<'a, str>,
+    /// Which place it is.
+    pub source: ConfigSource,
+}
+
+/// The value in force, and all that it prevailed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective<'a> {
+    /// The value, in the unit of the name that was asked for; `None` where it is not set and has no default.
+    pub value: Option<Cow<'a, str>>,
+    /// Where it comes from.
+    pub source: ConfigSource,
+    /// Every place where something is set, the one that prevails first, the default last.
+    pub synonyms: Vec<Synonym<'a>>,
+}
+
+/// What a topic's configuration is called on a broker, and how many of the topic's units one of the broker's is
+/// (`ServerTopicConfigSynonyms`). The first one that is set prevails.
+type BrokerNames = &'static [(&'static str, i64)];
+
+const HOUR_MS: i64 = 3_600_000;
+const MINUTE_MS: i64 = 60_000;
+
+/// The names on a broker of a topic's configuration; empty where there are none.
+fn broker_names(topic_name: &str) -> BrokerNames {
+    match topic_name {
+        "cleanup.policy" => &[("log.cleanup.policy", 1)],
+        "compression.gzip.level" => &[("compression.gzip.level", 1)],
+        "compression.lz4.level" => &[("compression.lz4.level", 1)],
+        "compression.type" => &[("compression.type", 1)],
+        "compression.zstd.level" => &[("compression.zstd.level", 1)],
+        "delete.retention.ms" => &[("log.cleaner.delete.retention.ms", 1)],
+        "file.delete.delay.ms" => &[("log.segment.delete.delay.ms", 1)],
+        "flush.messages" => &[("log.flush.interval.messages", 1)],
+        "flush.mode" => &[("flush.mode", 1)],
+        "flush.ms" => &[("log.flush.interval.ms", 1), ("log.flush.scheduler.interval.ms", 1)],
+        "index.interval.bytes" => &[("log.index.interval.bytes", 1)],
+        "local.retention.bytes" => &[("log.local.retention.bytes", 1)],
+        "local.retention.ms" => &[("log.local.retention.ms", 1)],
+        "max.compaction.lag.ms" => &[("log.cleaner.max.compaction.lag.ms", 1)],
+        "max.decompressed.message.bytes" => &[("max.decompressed.message.bytes", 1)],
+        "max.message.bytes" => &[("message.max.bytes", 1)],
+        "message.timestamp.after.max.ms" => &[("log.message.timestamp.after.max.ms", 1)],
+        "message.timestamp.before.max.ms" => &[("log.message.timestamp.before.max.ms", 1)],
+        "message.timestamp.type" => &[("log.message.timestamp.type", 1)],
+        "min.cleanable.dirty.ratio" => &[("log.cleaner.min.cleanable.ratio", 1)],
+        "min.compaction.lag.ms" => &[("log.cleaner.min.compaction.lag.ms", 1)],
+        "min.insync.replicas" => &[("min.insync.replicas", 1)],
+        "preallocate" => &[("log.preallocate", 1)],
+        "remote.copy.lag.bytes" => &[("log.remote.copy.lag.bytes", 1)],
+        "remote.copy.lag.ms" => &[("log.remote.copy.lag.ms", 1)],
+        "retention.bytes" => &[("log.retention.bytes", 1)],
+        "retention.ms" => &[
+            ("log.retention.ms", 1),
+            ("log.retention.minutes", MINUTE_MS),
+            ("log.retention.hours", HOUR_MS),
+        ],
+        "segment.bytes" => &[("log.segment.bytes", 1)],
+        "segment.index.bytes" => &[("log.index.size.max.bytes", 1)],
+        "segment.jitter.ms" => &[("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", HOUR_MS)],
+        "segment.ms" => &[("log.roll.ms", 1), ("log.roll.hours", HOUR_MS)],
+        "unclean.leader.election.enable" => &[("unclean.leader.election.enable", 1)],
+        _ => &[],
+    }
+}
+
+/// The broker's names for the same thing as `name`, which differ in their unit (`DynamicBrokerConfig.brokerConfigSynonyms`).
+fn sibling_names(name: &'static str) -> Vec<&'static str> {
+    ["retention.ms", "segment.ms", "segment.jitter.ms", "flush.ms"]
+        .iter()
+        .map(|topic_name| broker_names(topic_name))
+        .find(|names| names.iter().any(|(sibling, _)| *sibling == name))
+        .map_or_else(|| vec![name], |names| names.iter().map(|(sibling, _)| *sibling).collect())
+}
+
+impl<'a> Layers<'a> {
+    fn in_order(self) -> impl Iterator<Item = (ConfigSource, &'a Configs)> {
+        [
+            (ConfigSource::DynamicBroker, self.broker),
+            (ConfigSource::DynamicDefaultBroker, self.cluster),
+            (ConfigSource::StaticBroker, self.process),
+        ]
+        .into_iter()
+        .filter_map(|(source, configs)| Some((source, configs?)))
+    }
+
+    /// The value in force of a topic's configuration, `topic` being what is set on the topic. `None` for a name that is not in the table, and for what is
+    /// unset without a default.
+    pub fn topic_value(self, topic: &'a Configs, name: &str) -> Option<Cow<'a, str>> {
+        if let Some(value) = topic.get(name) {
+            return Some(Cow::Borrowed(value));
+        }
+        let names = broker_names(name);
+        let set = self.in_order().find_map(|(_, configs)| {
+            let (value, unit) = names.iter().find_map(|(name, unit)| Some((configs.get(*name)?, *unit)))?;
+            Some(in_topic_units(value, unit))
+        });
+        set.or_else(|| topic_key(name)?.default.map(Cow::Borrowed))
+    }
+
+    /// All values in force of a topic, for whoever parses them into a type of its own: a function from the name to [`Self::topic_value`].
+    pub fn resolve_topic(self, topic: &'a Configs) -> impl Fn(&str) -> Option<Cow<'a, str>> {
+        move |name| self.topic_value(topic, name)
+    }
+
+    /// The value in force of a topic's configuration with where it comes from (`ConfigHelper.createTopicConfigEntry`).
+    pub fn describe_topic(self, topic: &'a Configs, key: &'static ConfigKey) -> Effective<'a> {
+        let own = topic.get(key.name).map(|value| Synonym {
+            name: key.name,
+            value: Cow::Borrowed(value),
+            source: ConfigSource::Topic,
+        });
+        let names: Vec<_> = broker_names(key.name).iter().map(|(name, _)| *name).collect();
+        let synonyms: Vec<_> = own.into_iter().chain(self.synonyms(&names)).collect();
+        let source = synonyms.first().map_or(ConfigSource::Default, |synonym| synonym.source);
+        Effective {
+            value: self.topic_value(topic, key.name),
+            source,
+            synonyms,
+        }
+    }
+
+    /// The value in force of a configuration of the broker with where it comes from (`ConfigHelper.createBrokerConfigEntry`).
+    pub fn describe_broker(self, key: &'static ConfigKey) -> Effective<'a> {
+        let own = self.synonyms(&[key.name]).into_iter().next();
+        let synonyms = self.synonyms(&sibling_names(key.name));
+        let source = own.as_ref().map_or(ConfigSource::Default, |synonym| synonym.source);
+        Effective {
+            value: own.map(|synonym| synonym.value),
+            source,
+            synonyms,
+        }
+    }
+
+    /// The value in force of a configuration of the broker. `None` for a name that is not in the table, and for what is unset without a default.
+    pub fn broker_value(self, name: &str) -> Option<Cow<'a, str>> {
+        let set = self
+            .in_order()
+            .find_map(|(_, configs)| configs.get(name).map(|value| Cow::Borrowed(value.as_str())));
+        set.or_else(|| broker_key(name)?.default.map(Cow::Borrowed))
+    }
+
+    /// Where `names` are set, by layer and then in their own order, and their defaults.
+    fn synonyms(self, names: &[&'static str]) -> Vec<Synonym<'a>> {
+        let set = self.in_order().flat_map(|(source, configs)| {
+            names.iter().filter_map(move |name| {
+                Some(Synonym {
+                    name,
+                    value: Cow::Borrowed(configs.get(*name)?.as_str()),
+                    source,
+                })
+            })
+        });
+        let defaults = names.iter().filter_map(|name| {
+            let default = broker_key(name)?.default?;
+            Some(Synonym {
+                name,
+                value: Cow::Borrowed(default),
+                source: ConfigSource::Default,
+            })
+        });
+        set.chain(defaults).collect()
+    }
+}
+
+#[cfg(test)]
+/// Every topic configuration that has a name on brokers as well.
+pub(super) fn topics_with_broker_names() -> impl Iterator<Item = (&'static ConfigKey, BrokerNames)> {
+    super::TOPIC
+        .iter()
+        .map(|key| (key, broker_names(key.name)))
+        .filter(|(_, names)| !names.is_empty())
+}
+
+fn in_topic_units(value: &str, unit: i64) -> Cow<'_, str> {
+    match value.trim().parse::<i64>() {
+        // A negative time means "for ever", in every unit.
+        Ok(number) if unit != 1 && number < 0 => Cow::Owned("-1".to_owned()),
+        Ok(number) if unit != 1 => Cow::Owned(number.saturating_mul(unit).to_string()),
+        _ => Cow::Borrowed(value),
+    }
+}

@@ -1,0 +1,24 @@
+//! The Kafka wire format: bytes to types and back, and the types of the controller RPC. No I/O, no async.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod api;
+pub mod batch;
+pub mod compression;
+pub mod config;
+pub mod error;
+pub mod fetch;
+pub mod frame;
+pub mod header;
+pub mod messages;
+pub mod primitive;
+pub mod produce;
+pub mod record;
+mod tagged;
+pub mod types;
+
+/// The controller RPC: messages, client and server stubs, generated from `proto/controller.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::clone_on_ref_ptr, clippy::unwrap_used)]
+pub mod controller {
+    include!(concat!(env!("OUT_DIR"), "/weir.controller.v1.rs"));
+}

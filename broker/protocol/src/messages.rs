@@ -1,0 +1,99 @@
+//! Every message of the protocol that the API table serves, generated at build time from Kafka's own definitions (`schema/`).
+//!
+//! A module per message holds its structs; the outermost is also here: `messages::MetadataRequest` is
+//! `messages::metadata_request::MetadataRequest`. Fields are named as in the schema, in snake case. `Default` gives the schema's defaults, which are what a
+//! field has that a version does not carry. Nothing here looks into records: they are bytes.
+
+use std::ops::RangeInclusive;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::primitive::{DecodeError, EncodeError, Version, Wire};
+
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;
+
+/// A message of the protocol: a request's or response's body, or a header.
+#[expect(private_bounds, reason = "how a message is laid out is nobody else's business")]
+pub trait Message: Wire + Default + Clone + PartialEq + std::fmt::Debug {
+    /// The message's name in Kafka.
+    const NAME: &'static str;
+
+    /// The versions that the schema describes, unstable ones left out. What is served is the API table's business.
+    const VERSIONS: RangeInclusive<i16>;
+
+    /// The first version with compact lengths and tagged fields (KIP-482); `i16::MAX` when none is.
+    const FIRST_FLEXIBLE_VERSION: i16;
+
+    /// Reads one message off the front of `buf` and leaves what follows it, which Kafka ignores too.
+    ///
+    /// Byte strings are slices of `buf`. Memory is allocated in proportion to the bytes of `buf`, whatever its length fields claim.
+    ///
+    /// # Errors
+    /// When the bytes are not a message of this version, or there is no such version.
+    fn decode(buf: &mut Bytes, version: i16) -> Result<Self, DecodeError> {
+        let v = version_of::<Self>(version).ok_or(DecodeError::Version {
+            message: Self::NAME,
+            version,
+        })?;
+        Self::read(buf, v)
+    }
+
+    /// Appends the message to `buf`. After an error `buf` may end in a part of it.
+    ///
+    /// # Errors
+    /// When there is no such version, or a field holds what the version cannot carry and the schema does not say that it may be dropped.
+    fn encode(&self, buf: &mut BytesMut, version: i16) -> Result<(), EncodeError> {
+        let v = version_of::<Self>(version).ok_or(EncodeError::Version {
+            message: Self::NAME,
+            version,
+        })?;
+        self.write(buf, v)
+    }
+}
+
+fn version_of<M: Message>(number: i16) -> Option<Version> {
+    M::VERSIONS.contains(&number).then_some(Version {
+        number,
+        flexible: number >= M::FIRST_FLEXIBLE_VERSION,
+    })
+}
+
+/// The body of a request or response.
+pub trait ApiMessage: Message {
+    /// The API's key.
+    const API_KEY: i16;
+}
+
+/// The body of a request.
+pub trait Request: ApiMessage {
+    /// What answers it, in the same version.
+    type Response: ApiMessage;
+}
+
+/// What every generated module uses.
+mod prelude {
+    pub(super) use std::ops::RangeInclusive;
+
+    pub(super) use bytes::{Bytes, BytesMut};
+    pub(super) use uuid::Uuid;
+
+    #[cfg(test)]
+    pub(super) use super::sample::{Random, Sample};
+    pub(super) use super::{ApiMessage, Message, Request};
+    pub(super) use crate::primitive::{DecodeError, EncodeError, Version, Wire};
+    pub(super) use crate::tagged::{
+        TagWriter, Tags, at_end, non_null, read_nullable_struct, refuse_null, refuse_unsupported, skip_tags, write_no_tags, write_nullable_struct,
+    };
+}
+
+#[allow(unused_imports, clippy::field_reassign_with_default, clippy::doc_lazy_continuation, clippy::doc_markdown)]
+mod generated {
+    use super::{ApiMessage, Message, Request, prelude};
+
+    include!(concat!(env!("OUT_DIR"), "/messages.rs"));
+}
+
+pub use generated::*;

@@ -1,0 +1,223 @@
+//! The Produce request, decoded without a copy of its records.
+//!
+//! Each partition's records are split off the frame as a buffer of their own that can be written to: the log patches base offset and leader
+//! epoch in place. Called by the Produce handler only; the response, and tests, use the generated codec. Never looks into records.
+
+use bytes::{Buf, BytesMut};
+use uuid::Uuid;
+
+use crate::messages::{self, Message};
+use crate::primitive::{DecodeError, long_length, need, read_length, read_string};
+use crate::tagged::skip_all_tags;
+use crate::types::TopicId;
+
+/// The first version that names topics by id (KIP-516).
+const FIRST_TOPIC_ID_VERSION: i16 = 13;
+
+/// A Produce request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProduceRequest {
+    /// The transaction's id, if the records belong to one.
+    pub transactional_id: Option<String>,
+    /// How many replicas must have the records before the answer: 0 (and no answer is sent), 1 or -1 for all in sync. Not checked here.
+    pub acks: i16,
+    /// How long the client waits for those replicas, in milliseconds. Not checked here.
+    pub timeout_ms: i32,
+    /// The records by topic.
+    pub topics: Vec<ProduceTopic>,
+}
+
+/// The records for one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProduceTopic {
+    /// Which topic.
+    pub topic: TopicRef,
+    /// The records by partition.
+    pub partitions: Vec<ProducePartition>,
+}
+
+/// How a request names a topic: by name up to version 12, by id from 13 on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicRef {
+    /// By name.
+    Name(String),
+    /// By id.
+    Id(TopicId),
+}
+
+/// The records for one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducePartition {
+    /// The partition's index.
+    pub index: i32,
+    /// Record batches, not looked at; a part of the frame that this buffer alone refers to.
+    pub records: Option<BytesMut>,
+}
+
+impl ProduceRequest {
+    /// Decodes the body of a request, which is what [`crate::header::RequestHeader::parse`] leaves of a frame. What follows it is ignored.
+    ///
+    /// # Errors
+    /// When the bytes are not a Produce request of this version, or there is no such version.
+    pub fn decode(mut body: BytesMut, version: i16) -> Result<Self, DecodeError> {
+        if !messages::ProduceRequest::VERSIONS.contains(&version) {
+            return Err(DecodeError::Version {
+                message: messages::ProduceRequest::NAME,
+                version,
+            });
+        }
+        let reader = Reader {
+            flexible: version >= messages::ProduceRequest::FIRST_FLEXIBLE_VERSION,
+            by_id: version >= FIRST_TOPIC_ID_VERSION,
+        };
+        let buf = &mut body;
+        let transactional_id = read_string(buf, reader.flexible)?;
+        need(buf, 6)?;
+        let acks = buf.get_i16();
+        let timeout_ms = buf.get_i32();
+        let topics = reader.array(buf, Reader::topic)?;
+        reader.tags(buf)?;
+        Ok(Self {
+            transactional_id,
+            acks,
+            timeout_ms,
+            topics,
+        })
+    }
+}
+
+/// What of the version the parts of the request depend on.
+#[derive(Clone, Copy)]
+struct Reader {
+    flexible: bool,
+    by_id: bool,
+}
+
+/// The fewest bytes that a topic or a partition takes: an index or a name's length, and a length. Bounds the capacity of an array by the bytes received.
+const MIN_ELEMENT_SIZE: usize = 3;
+
+impl Reader {
+    fn array<T>(self, buf: &mut BytesMut, element: impl Fn(Self, &mut BytesMut) -> Result<T, DecodeError>) -> Result<Vec<T>, DecodeError> {
+        let length = read_length(buf, self.flexible, long_length)?.ok_or(DecodeError::Length(-1))?;
+        need(buf, length.saturating_mul(MIN_ELEMENT_SIZE))?;
+        let mut elements = Vec::with_capacity(length);
+        for _ in 0..length {
+            elements.push(element(self, buf)?);
+        }
+        Ok(elements)
+    }
+
+    fn topic(self, buf: &mut BytesMut) -> Result<ProduceTopic, DecodeError> {
+        let topic = if self.by_id {
+            need(buf, 16)?;
+            TopicRef::Id(TopicId(Uuid::from_u128(buf.get_u128())))
+        } else {
+            TopicRef::Name(read_string(buf, self.flexible)?.ok_or(DecodeError::Null("Name"))?)
+        };
+        let partitions = self.array(buf, Self::partition)?;
+        self.tags(buf)?;
+        Ok(ProduceTopic { topic, partitions })
+    }
+
+    fn partition(self, buf: &mut BytesMut) -> Result<ProducePartition, DecodeError> {
+        need(buf, 4)?;
+        let index = buf.get_i32();
+        let records = match read_length(buf, self.flexible, long_length)? {
+            None => None,
+            Some(length) => {
+                need(buf, length)?;
+                Some(buf.split_to(length))
+            }
+        };
+        self.tags(buf)?;
+        Ok(ProducePartition { index, records })
+    }
+
+    fn tags(self, buf: &mut BytesMut) -> Result<(), DecodeError> {
+        if self.flexible { skip_all_tags(buf) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::sample::sample_bytes;
+
+    /// The same request from the generated codec.
+    fn generated(mut body: bytes::Bytes, version: i16) -> ProduceRequest {
+        let request = messages::ProduceRequest::decode(&mut body, version).unwrap();
+        let topics = request.topic_data.into_iter().map(|topic| ProduceTopic {
+            topic: if version >= 13 {
+                TopicRef::Id(TopicId(topic.topic_id))
+            } else {
+                TopicRef::Name(topic.name)
+            },
+            partitions: (topic.partition_data.into_iter())
+                .map(|partition| ProducePartition {
+                    index: partition.index,
+                    records: partition.records.map(|records| BytesMut::from(&records[..])),
+                })
+                .collect(),
+        });
+        ProduceRequest {
+            transactional_id: request.transactional_id,
+            acks: request.acks,
+            timeout_ms: request.timeout_ms,
+            topics: topics.collect(),
+        }
+    }
+
+    #[test]
+    fn it_decodes_what_the_generated_codec_decodes() {
+        for version in 3..=13 {
+            for seed in 0..100 {
+                let body = sample_bytes::<messages::ProduceRequest>(seed, version);
+                let decoded = ProduceRequest::decode(BytesMut::from(&body[..]), version).unwrap();
+                assert_eq!(decoded, generated(body, version), "{version} seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_refuses_what_the_generated_codec_refuses() {
+        for version in 3..=13 {
+            let body = sample_bytes::<messages::ProduceRequest>(3, version);
+            for at in 0..body.len() {
+                assert!(
+                    ProduceRequest::decode(BytesMut::from(&body[..at]), version).is_err(),
+                    "{version} cut to {at}"
+                );
+                let mut broken = BytesMut::from(&body[..]);
+                broken[at] ^= 0xff;
+                let theirs = messages::ProduceRequest::decode(&mut broken.clone().freeze(), version);
+                assert_eq!(
+                    ProduceRequest::decode(broken, version).is_ok(),
+                    theirs.is_ok(),
+                    "{version} broken at {at}"
+                );
+            }
+        }
+        assert!(matches!(
+            ProduceRequest::decode(BytesMut::new(), 2),
+            Err(DecodeError::Version { version: 2, .. })
+        ));
+    }
+
+    #[test]
+    fn a_count_that_the_bytes_cannot_hold_is_refused_at_once() {
+        let body = BytesMut::from(&b"\xff\xff\0\x01\0\0\0\x01\x7f\xff\xff\xff"[..]);
+        let needed = MIN_ELEMENT_SIZE * 0x7fff_ffff;
+        assert_eq!(ProduceRequest::decode(body, 3), Err(DecodeError::Truncated { needed, remaining: 0 }));
+    }
+
+    #[test]
+    fn the_records_are_the_frames_own_bytes() {
+        let body = BytesMut::from(&b"\xff\xff\0\x01\0\0\0\x01\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\x05\0\0\0\x07records"[..]);
+        let frame = body.as_ptr() as usize..body.as_ptr() as usize + body.len();
+        let mut request = ProduceRequest::decode(body, 3).unwrap();
+        let records = request.topics[0].partitions[0].records.as_mut().unwrap();
+        assert!(frame.contains(&(records.as_ptr() as usize)));
+        records[0] = b'R';
+        assert_eq!(records, &b"Records"[..]);
+    }
+}

@@ -1,0 +1,43 @@
+//! What an API knows of a request besides its body.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::auth::Principal;
+
+/// A listener that clients connect to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name, by which the endpoints of all brokers on it are found.
+    pub name: String,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The listener on which the connection came in.
+    pub listener: Arc<Listener>,
+    /// Who the connection belongs to.
+    pub principal: Principal,
+    /// The other end's address.
+    pub peer: SocketAddr,
+}
+
+/// Who asks, and in which version.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    /// Whose connection it is.
+    pub caller: Arc<Caller>,
+    /// What the client calls itself; it can be anything.
+    pub client_id: Option<String>,
+    /// The version of the API that the request is in, and its response will be.
+    pub version: i16,
+}
+
+impl std::ops::Deref for RequestContext {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
+}

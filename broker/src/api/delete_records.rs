@@ -1,0 +1,75 @@
+//! DeleteRecords: raises a partition's log start offset (KIP-107), and says when that is done on every replica.
+
+use std::sync::Arc;
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::delete_records_request::DeleteRecordsPartition;
+use weir_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+use weir_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+use weir_protocol::types::{LeaderEpoch, TopicPartition};
+
+use super::RequestContext;
+use crate::auth::{Operation, Resource};
+use crate::broker::Broker;
+use crate::metadata::TopicImage;
+
+/// What stands for the high watermark (`DeleteRecordsRequest.HIGH_WATERMARK`).
+const HIGH_WATERMARK: i64 = -1;
+
+/// Answers a request.
+pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+    let image = Arc::clone(&broker.metadata.load());
+    let mut response = DeleteRecordsResponse::default();
+    for topic in request.topics {
+        let allowed = broker.authorizer.allows(&cx.principal, Operation::Delete, Resource::Topic(&topic.name));
+        let found = image.topic_by_name(&topic.name);
+        let mut partitions = Vec::new();
+        for partition in &topic.partitions {
+            let result = if allowed {
+                delete(broker, found, partition).await
+            } else {
+                Err(ErrorCode::TopicAuthorizationFailed)
+            };
+            partitions.push(DeleteRecordsPartitionResult {
+                partition_index: partition.partition_index,
+                low_watermark: result.unwrap_or(-1),
+                error_code: result.err().unwrap_or(ErrorCode::None) as i16,
+                ..Default::default()
+            });
+        }
+        response.topics.push(DeleteRecordsTopicResult {
+            name: topic.name,
+            partitions,
+            ..Default::default()
+        });
+    }
+    response
+}
+
+async fn delete(broker: &Broker, topic: Option<&Arc<TopicImage>>, asked: &DeleteRecordsPartition) -> Result<i64, ErrorCode> {
+    let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    if topic.internal {
+        return Err(ErrorCode::InvalidTopicException);
+    }
+    topic.partition(asked.partition_index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let key = TopicPartition {
+        topic: topic.id,
+        index: asked.partition_index,
+    };
+    let partition = broker.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    partition.check_leader(LeaderEpoch::UNKNOWN)?;
+    if !partition.config().cleanup.delete {
+        // What is only compacted keeps the last record of every key: deleting a prefix would break that promise.
+        return Err(ErrorCode::PolicyViolation);
+    }
+    let high_watermark = partition.high_watermark();
+    let offset = if asked.offset == HIGH_WATERMARK { high_watermark } else { asked.offset };
+    if !(0..=high_watermark).contains(&offset) {
+        return Err(ErrorCode::OffsetOutOfRange);
+    }
+    partition
+        .with_writer(move |writer| writer.advance_log_start_offset(offset))
+        .await?
+        .map_err(|_| ErrorCode::KafkaStorageError)?;
+    Ok(partition.log().log_start_offset())
+}

@@ -1,0 +1,151 @@
+//! From a frame to the API that it asks for, and from its answer to a frame: nothing else happens here.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use weir_protocol::api::{ApiKey, unsupported_api_versions};
+use weir_protocol::frame::encode_response;
+use weir_protocol::header::{HeaderError, RequestHeader};
+use weir_protocol::messages::{ApiMessage, Message};
+
+use super::{
+    Caller, RequestContext, api_versions, configs, delete_records, describe_cluster, describe_topic_partitions, fetch, leader_epoch, list_offsets,
+    log_dirs, metadata, produce, producer_ids, topics,
+};
+use crate::broker::Broker;
+use crate::net::Reply;
+
+/// What is to be done with a request.
+pub(crate) enum Handled {
+    /// It is answered.
+    Now(Reply),
+    /// It will be.
+    Later(BoxFuture<'static, Reply>),
+    /// It cannot be answered: the connection ends, for this reason.
+    Close(String),
+}
+
+/// A request on its way: what an answer needs besides its body.
+#[derive(Clone)]
+pub(super) struct Request {
+    pub(super) broker: Arc<Broker>,
+    pub(super) cx: RequestContext,
+    api: ApiKey,
+    correlation_id: i32,
+    started: Instant,
+}
+
+/// Takes up the request in `frame`, which is without its length prefix.
+pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: BytesMut) -> Handled {
+    let started = Instant::now();
+    let header = match RequestHeader::parse(&mut frame) {
+        Ok(header) => header,
+        Err(HeaderError::UnsupportedApiVersions { correlation_id, .. }) => return unsupported(correlation_id),
+        Err(error) => return Handled::Close(error.to_string()),
+    };
+    let cx = RequestContext {
+        caller: Arc::clone(caller),
+        client_id: header.client_id,
+        version: header.version,
+    };
+    let request = Request {
+        broker: Arc::clone(broker),
+        cx,
+        api: header.api,
+        correlation_id: header.correlation_id,
+        started,
+    };
+    match header.api {
+        ApiKey::Produce => produce::handle(request, frame),
+        ApiKey::Fetch => request.decoded(frame, fetch::handle),
+        ApiKey::ListOffsets => request.later(frame, async |broker, cx, body| list_offsets::handle(&broker, &cx, body).await),
+        ApiKey::DeleteRecords => request.later(frame, async |broker, cx, body| delete_records::handle(&broker, &cx, body).await),
+        ApiKey::OffsetForLeaderEpoch => request.now(frame, leader_epoch::handle),
+        ApiKey::ApiVersions => request.now(frame, api_versions::handle),
+        ApiKey::Metadata => request.later(frame, async |broker, cx, body| metadata::handle(&broker, &cx, body).await),
+        ApiKey::DescribeCluster => request.now(frame, describe_cluster::handle),
+        ApiKey::DescribeTopicPartitions => request.now(frame, describe_topic_partitions::handle),
+        ApiKey::CreateTopics => request.later(frame, async |broker, cx, body| topics::handle_create(&broker, &cx, body).await),
+        ApiKey::DeleteTopics => request.later(frame, async |broker, cx, body| topics::handle_delete(&broker, &cx, body).await),
+        ApiKey::CreatePartitions => request.later(frame, async |broker, cx, body| topics::handle_create_partitions(&broker, &cx, body).await),
+        ApiKey::DescribeConfigs => request.now(frame, configs::handle),
+        ApiKey::AlterConfigs => request.later(frame, async |broker, cx, body| configs::handle_alter(&broker, &cx, body).await),
+        ApiKey::IncrementalAlterConfigs => request.later(frame, async |broker, cx, body| {
+            configs::handle_incremental_alter(&broker, &cx, body).await
+        }),
+        ApiKey::DescribeLogDirs => request.now(frame, log_dirs::handle),
+        ApiKey::InitProducerId => request.later(frame, async |broker, cx, body| producer_ids::handle(&broker, &cx, body).await),
+    }
+}
+
+/// An ApiVersions request of a version from the future: answered in version 0, from which the client learns what to ask (KIP-511).
+fn unsupported(correlation_id: i32) -> Handled {
+    match encode_response(&unsupported_api_versions(), ApiKey::ApiVersions, 0, correlation_id) {
+        Ok(frame) => Handled::Now(Reply::bytes(frame.freeze())),
+        Err(error) => Handled::Close(error.to_string()),
+    }
+}
+
+impl Request {
+    /// Decodes the body and goes on with it.
+    fn decoded<Q: Message>(self, body: BytesMut, act: impl FnOnce(Self, Q) -> Handled) -> Handled {
+        match Q::decode(&mut Bytes::from(body), self.cx.version) {
+            Ok(body) => act(self, body),
+            Err(error) => self.malformed(&error),
+        }
+    }
+
+    /// The end of a connection whose request is not what it says.
+    pub(super) fn malformed(&self, error: &dyn std::error::Error) -> Handled {
+        Handled::Close(format!("{} v{}: {error}", self.api, self.cx.version))
+    }
+
+    /// Answers a request for which nothing has to be waited.
+    fn now<Q: Message, R: ApiMessage>(self, body: BytesMut, act: impl FnOnce(&Broker, &RequestContext, Q) -> R) -> Handled {
+        self.decoded(body, |request, body| {
+            let response = act(&request.broker, &request.cx, body);
+            Handled::Now(request.answer(&response))
+        })
+    }
+
+    /// Answers a request for which something has to be waited.
+    fn later<Q, R, F>(self, body: BytesMut, act: impl FnOnce(Arc<Broker>, RequestContext, Q) -> F + Send + 'static) -> Handled
+    where
+        Q: Message + Send + 'static,
+        R: ApiMessage + Sync,
+        F: Future<Output = R> + Send + 'static,
+    {
+        self.decoded(body, |request, body| {
+            let response = act(Arc::clone(&request.broker), request.cx.clone(), body);
+            Handled::Later(async move { request.answer(&response.await) }.boxed())
+        })
+    }
+
+    /// The frame of a response. One that cannot be encoded is a bug: the client sees the connection end, the log why.
+    pub(super) fn answer<R: ApiMessage>(&self, response: &R) -> Reply {
+        match encode_response(response, self.api, self.cx.version, self.correlation_id) {
+            Ok(frame) => self.reply(Reply::bytes(frame.freeze())),
+            Err(error) => self.unencodable(&error),
+        }
+    }
+
+    pub(super) fn unencodable(&self, error: &dyn std::error::Error) -> Reply {
+        tracing::error!(api = %self.api, version = self.cx.version, %error, "a response cannot be encoded");
+        Reply::close()
+    }
+
+    /// Counts the request as answered by `reply`.
+    pub(super) fn reply(&self, reply: Reply) -> Reply {
+        self.broker.metrics.request_finished(self.api, self.started.elapsed(), false);
+        reply
+    }
+
+    /// What the response carries back.
+    pub(super) fn correlation_id(&self) -> i32 {
+        self.correlation_id
+    }
+}

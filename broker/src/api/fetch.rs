@@ -1,0 +1,356 @@
+//! Fetch: records from partitions to consumers.
+//!
+//! Reading yields regions of segments, never bytes: they go from the file to the socket. A request that finds less than it wants waits on its partitions and
+//! looks again when one of them advances.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::time::Instant;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::fetch::{self, FetchPartition, FetchResponse, FetchTopic, RecordsLength};
+use weir_protocol::messages::FetchRequest;
+use weir_protocol::messages::fetch_response::{EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint};
+use weir_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
+
+use super::dispatch::Request;
+use super::fetch_session::{Answer, Asked, Key, Said, SessionRequest, TopicRef, Wish};
+use super::{Handled, RequestContext};
+use crate::auth::{Operation, Resource};
+use crate::broker::Broker;
+use crate::log::{EpochEnd, ReadError};
+use crate::metadata::{MetadataImage, PartitionImage};
+use crate::net::{Chunk, FileRegion, Reply};
+use crate::replica::{Partition, Waiter, now_ms};
+
+/// The most that one response carries (`fetch.max.bytes` of a broker).
+const RESPONSE_BYTES_MAX: i32 = 55 * 1024 * 1024;
+
+/// The first version that names topics by id.
+const BY_ID: i16 = 13;
+
+/// The first version whose response names the new leader (KIP-951).
+const LEADER_IN_RESPONSE: i16 = 16;
+
+impl RecordsLength for FileRegion {
+    fn length(&self) -> usize {
+        self.length
+    }
+}
+
+/// What reading one partition gave.
+struct Read {
+    code: ErrorCode,
+    high_watermark: i64,
+    last_stable_offset: i64,
+    log_start_offset: i64,
+    diverging: Option<EpochEnd>,
+    records: Option<FileRegion>,
+    partition: Option<Arc<Partition>>,
+}
+
+impl Read {
+    fn error(code: ErrorCode) -> Self {
+        Self {
+            code,
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            diverging: None,
+            records: None,
+            partition: None,
+        }
+    }
+
+    fn answer(&self) -> Answer {
+        let has_records = self.records.is_some();
+        let has_error = self.code != ErrorCode::None;
+        Answer {
+            said: Said {
+                high_watermark: self.high_watermark,
+                log_start_offset: self.log_start_offset,
+            },
+            worth_saying: has_records || has_error || self.diverging.is_some(),
+            has_records,
+            has_error,
+        }
+    }
+}
+
+/// Bounds of one request, checked.
+struct Limits {
+    wait: Duration,
+    bytes_min: usize,
+    bytes_max: usize,
+    read_committed: bool,
+}
+
+/// Takes up a request.
+pub(super) fn handle(request: Request, fetch: FetchRequest) -> Handled {
+    let answer = async move {
+        let response = answer(&request.broker, &request.cx, fetch).await;
+        match response.encode(request.cx.version, request.correlation_id()) {
+            Ok(frame) => request.reply(Reply {
+                chunks: frame.chunks.into_iter().map(chunk).collect(),
+                close: false,
+            }),
+            Err(error) => request.unencodable(&error),
+        }
+    };
+    Handled::Later(answer.boxed())
+}
+
+fn chunk(chunk: fetch::Chunk<FileRegion>) -> Chunk {
+    match chunk {
+        fetch::Chunk::Bytes(bytes) => Chunk::Bytes(bytes),
+        fetch::Chunk::Records(region) => Chunk::Region(region),
+    }
+}
+
+async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> FetchResponse<FileRegion> {
+    let failed = |code: ErrorCode| FetchResponse {
+        error_code: code.code(),
+        ..FetchResponse::default()
+    };
+    let replica_id = if cx.version >= 15 {
+        request.replica_state.replica_id
+    } else {
+        request.replica_id
+    };
+    if replica_id >= 0 && !broker.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster) {
+        return failed(ErrorCode::ClusterAuthorizationFailed);
+    }
+    let limits = Limits {
+        wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
+        bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
+        bytes_max: usize::try_from(request.max_bytes.min(RESPONSE_BYTES_MAX)).unwrap_or(0),
+        read_committed: request.isolation_level == 1,
+    };
+    let asked = match broker.fetch_sessions.ask(session_request(cx.version, request), now_ms()) {
+        Ok(asked) => asked,
+        Err(code) => return failed(code),
+    };
+    let reads = read_until_enough(broker, cx, &asked, &limits).await;
+    let answers: Vec<_> = reads.iter().map(Read::answer).collect();
+    let (session_id, included) = broker.fetch_sessions.settle(&asked, &answers, now_ms());
+    let mut response = FetchResponse {
+        session_id,
+        ..FetchResponse::default()
+    };
+    for (((key, _), read), _) in asked.partitions.into_iter().zip(reads).zip(included).filter(|(_, included)| *included) {
+        say(broker, cx, &mut response, key, read);
+    }
+    response
+}
+
+fn session_request(version: i16, request: FetchRequest) -> SessionRequest {
+    let by_id = version >= BY_ID;
+    let name = |name: String, id| if by_id { TopicRef::Id(TopicId(id)) } else { TopicRef::Name(name.into()) };
+    let mut wanted = Vec::new();
+    for topic in request.topics {
+        let topic_ref = name(topic.topic, topic.topic_id);
+        wanted.extend(topic.partitions.into_iter().map(|partition| {
+            let wish = Wish {
+                fetch_offset: partition.fetch_offset,
+                max_bytes: partition.partition_max_bytes,
+                current_leader_epoch: partition.current_leader_epoch,
+                last_fetched_epoch: partition.last_fetched_epoch,
+            };
+            (
+                Key {
+                    topic: topic_ref.clone(),
+                    index: partition.partition,
+                },
+                wish,
+            )
+        }));
+    }
+    let mut forgotten = Vec::new();
+    for topic in request.forgotten_topics_data {
+        let topic_ref = name(topic.topic, topic.topic_id);
+        forgotten.extend(topic.partitions.into_iter().map(|index| Key {
+            topic: topic_ref.clone(),
+            index,
+        }));
+    }
+    // Versions before sessions ask for none.
+    let (id, epoch) = if version >= 7 {
+        (request.session_id, request.session_epoch)
+    } else {
+        (0, -1)
+    };
+    SessionRequest {
+        id,
+        epoch,
+        by_id,
+        wanted,
+        forgotten,
+    }
+}
+
+/// Reads all partitions; as long as that gives less than is wanted and time is left, waits until one of them advances and reads again.
+async fn read_until_enough(broker: &Broker, cx: &RequestContext, asked: &Asked, limits: &Limits) -> Vec<Read> {
+    let deadline = Instant::now() + limits.wait;
+    let mut waiter = Waiter::new();
+    let mut registered = false;
+    loop {
+        let reads = read_all(broker, cx, asked, limits);
+        let bytes: usize = reads.iter().filter_map(|read| read.records.as_ref()).map(|region| region.length).sum();
+        let must_say = reads.iter().any(|read| read.code != ErrorCode::None || read.diverging.is_some());
+        if must_say || bytes >= limits.bytes_min || asked.partitions.is_empty() || limits.wait.is_zero() {
+            return reads;
+        }
+        if registered {
+            if tokio::time::timeout_at(deadline, waiter.woken()).await.is_err() {
+                return reads;
+            }
+            registered = false;
+        } else {
+            // What advanced between the reading and the registration is found by reading once more.
+            waiter.register(reads.into_iter().filter_map(|read| read.partition));
+            registered = true;
+        }
+    }
+}
+
+fn read_all(broker: &Broker, cx: &RequestContext, asked: &Asked, limits: &Limits) -> Vec<Read> {
+    let image = broker.metadata.load();
+    let mut left = limits.bytes_max;
+    let mut first = true;
+    let mut reads = Vec::with_capacity(asked.partitions.len());
+    for (key, wish) in &asked.partitions {
+        let read = find(broker, cx, &image, key)
+            .and_then(|partition| read(partition, wish, limits, left, first))
+            .unwrap_or_else(Read::error);
+        if let Some(region) = &read.records {
+            left = left.saturating_sub(region.length);
+            first = false;
+        }
+        reads.push(read);
+    }
+    reads
+}
+
+/// The partition that a client means, if it may read it.
+fn find(broker: &Broker, cx: &RequestContext, image: &MetadataImage, key: &Key) -> Result<Arc<Partition>, ErrorCode> {
+    let (topic, unknown) = match &key.topic {
+        TopicRef::Id(id) => (image.topic(*id), ErrorCode::UnknownTopicId),
+        TopicRef::Name(name) => (image.topic_by_name(name), ErrorCode::UnknownTopicOrPartition),
+    };
+    let name = match (&key.topic, topic) {
+        (_, Some(topic)) => Some(&topic.name),
+        (TopicRef::Name(name), None) => Some(name),
+        (TopicRef::Id(_), None) => None,
+    };
+    if let Some(name) = name
+        && !broker.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(name))
+    {
+        return Err(ErrorCode::TopicAuthorizationFailed);
+    }
+    let topic = topic.ok_or(unknown)?;
+    topic.partition(key.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    broker
+        .replicas
+        .get(TopicPartition {
+            topic: topic.id,
+            index: key.index,
+        })
+        .ok_or(ErrorCode::NotLeaderOrFollower)
+}
+
+fn read(partition: Arc<Partition>, wish: &Wish, limits: &Limits, left: usize, first: bool) -> Result<Read, ErrorCode> {
+    partition.check_leader(LeaderEpoch(wish.current_leader_epoch))?;
+    let log = partition.log();
+    let (high_watermark, last_stable_offset) = (partition.high_watermark(), partition.last_stable_offset());
+    let mut read = Read {
+        high_watermark,
+        last_stable_offset,
+        log_start_offset: log.log_start_offset(),
+        ..Read::error(ErrorCode::None)
+    };
+    if wish.last_fetched_epoch >= 0 {
+        let end = log
+            .end_offset_for_epoch(LeaderEpoch(wish.last_fetched_epoch))
+            .ok_or(ErrorCode::OffsetOutOfRange)?;
+        if end.epoch.0 < wish.last_fetched_epoch || end.offset < wish.fetch_offset {
+            read.diverging = Some(end);
+            return Ok(read);
+        }
+    }
+    let bound = if limits.read_committed { last_stable_offset } else { high_watermark };
+    let bytes_max = usize::try_from(wish.max_bytes).unwrap_or(0).min(left);
+    match log.read(wish.fetch_offset, bound, bytes_max, first) {
+        Ok(slice) => {
+            read.records = slice.map(|slice| FileRegion {
+                file: slice.file,
+                position: slice.position,
+                length: slice.length,
+            });
+            read.partition = Some(partition);
+            Ok(read)
+        }
+        Err(ReadError::OutOfRange { .. }) => Err(ErrorCode::OffsetOutOfRange),
+        Err(ReadError::Corrupt { .. }) => Err(ErrorCode::CorruptMessage),
+        Err(ReadError::Storage(_)) => Err(ErrorCode::KafkaStorageError),
+    }
+}
+
+/// Puts one partition into the response, beside the others of its topic.
+fn say(broker: &Broker, cx: &RequestContext, response: &mut FetchResponse<FileRegion>, key: Key, read: Read) {
+    let (name, id) = match &key.topic {
+        TopicRef::Id(id) => (String::new(), *id),
+        TopicRef::Name(name) => (name.to_string(), TopicId::ZERO),
+    };
+    let mut partition = FetchPartition {
+        partition_index: key.index,
+        error_code: read.code.code(),
+        high_watermark: read.high_watermark,
+        last_stable_offset: read.last_stable_offset,
+        log_start_offset: read.log_start_offset,
+        records: read.records,
+        ..FetchPartition::default()
+    };
+    if let Some(end) = read.diverging {
+        partition.diverging_epoch = EpochEndOffset {
+            epoch: end.epoch.0,
+            end_offset: end.offset,
+        };
+    }
+    if cx.version >= LEADER_IN_RESPONSE && matches!(read.code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
+        let image = broker.metadata.load();
+        if let Some(leader) = image.topic(id).and_then(|topic| topic.partition(key.index)) {
+            partition.current_leader = name_leader(&image, cx, leader, &mut response.node_endpoints);
+        }
+    }
+    match response.topics.last_mut() {
+        Some(topic) if topic.topic == name && topic.topic_id == id.0 => topic.partitions.push(partition),
+        _ => response.topics.push(FetchTopic {
+            topic: name,
+            topic_id: id.0,
+            partitions: vec![partition],
+        }),
+    }
+}
+
+/// The leader that this broker knows of, and where it is: saves the client a round of Metadata (KIP-951).
+fn name_leader(image: &MetadataImage, cx: &RequestContext, partition: &PartitionImage, endpoints: &mut Vec<NodeEndpoint>) -> LeaderIdAndEpoch {
+    let Some(leader) = partition.leader else {
+        return LeaderIdAndEpoch::default();
+    };
+    if let Some(node) = image.brokers.get(&leader)
+        && let Some(endpoint) = node.endpoint(&cx.listener.name)
+        && endpoints.iter().all(|known| known.node_id != leader.0)
+    {
+        endpoints.push(NodeEndpoint {
+            node_id: leader.0,
+            host: endpoint.host.clone(),
+            port: i32::from(endpoint.port),
+            rack: node.rack.clone(),
+        });
+    }
+    LeaderIdAndEpoch {
+        leader_id: leader.0,
+        leader_epoch: partition.leader_epoch.0,
+    }
+}

@@ -1,0 +1,70 @@
+//! OffsetForLeaderEpoch: where an epoch ends in this log (KIP-101, KIP-279, KIP-320): how a consumer or follower finds out that its log went another way.
+
+use std::sync::Arc;
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::offset_for_leader_epoch_request::OffsetForLeaderPartition;
+use weir_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use weir_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
+use weir_protocol::types::{LeaderEpoch, TopicPartition};
+
+use super::RequestContext;
+use crate::auth::{Operation, Resource};
+use crate::broker::Broker;
+use crate::metadata::TopicImage;
+
+/// Answers a request.
+pub(crate) fn handle(broker: &Broker, cx: &RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+    let image = broker.metadata.load();
+    let topics = request.topics.into_iter().map(|topic| {
+        let allowed = broker
+            .authorizer
+            .allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.topic));
+        let found = image.topic_by_name(&topic.topic);
+        let partitions = topic.partitions.iter().map(|partition| {
+            let result = if allowed {
+                end_of(broker, found, partition)
+            } else {
+                Err(ErrorCode::TopicAuthorizationFailed)
+            };
+            let mut answer = EpochEndOffset {
+                partition: partition.partition,
+                leader_epoch: -1,
+                end_offset: -1,
+                ..Default::default()
+            };
+            match result {
+                Ok((epoch, offset)) => (answer.leader_epoch, answer.end_offset) = (epoch, offset),
+                Err(code) => answer.error_code = code as i16,
+            }
+            answer
+        });
+        OffsetForLeaderTopicResult {
+            partitions: partitions.collect(),
+            topic: topic.topic.clone(),
+            ..Default::default()
+        }
+    });
+    OffsetForLeaderEpochResponse {
+        topics: topics.collect(),
+        ..Default::default()
+    }
+}
+
+fn end_of(broker: &Broker, topic: Option<&Arc<TopicImage>>, asked: &OffsetForLeaderPartition) -> Result<(i32, i64), ErrorCode> {
+    let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    topic.partition(asked.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let key = TopicPartition {
+        topic: topic.id,
+        index: asked.partition,
+    };
+    let partition = broker.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    let epoch = partition.check_leader(LeaderEpoch(asked.current_leader_epoch))?;
+    if asked.leader_epoch == epoch.0 {
+        return Ok((epoch.0, partition.log().log_end_offset()));
+    }
+    Ok(partition
+        .log()
+        .end_offset_for_epoch(LeaderEpoch(asked.leader_epoch))
+        .map_or((-1, -1), |end| (end.epoch.0, end.offset)))
+}

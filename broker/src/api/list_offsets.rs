@@ -1,0 +1,160 @@
+//! ListOffsets: where a partition begins and ends, and which offset belongs to a time.
+
+use std::sync::Arc;
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use weir_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use weir_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use weir_protocol::types::{LeaderEpoch, TopicPartition};
+
+use super::RequestContext;
+use crate::auth::{Operation, Resource};
+use crate::broker::Broker;
+use crate::log::{ReadError, TimestampedOffset};
+use crate::metadata::TopicImage;
+use crate::replica::Partition;
+
+/// The special timestamps (`ListOffsetsRequest.java`), with the version from which each is understood.
+mod special {
+    /// The end: high watermark, or last stable offset for `read_committed`.
+    pub(super) const LATEST: i64 = -1;
+    /// The log start offset.
+    pub(super) const EARLIEST: i64 = -2;
+    /// The record with the largest timestamp (KIP-734), since version 7.
+    pub(super) const MAX_TIMESTAMP: i64 = -3;
+    /// The first offset on local disk (KIP-405), since version 8.
+    pub(super) const EARLIEST_LOCAL: i64 = -4;
+    /// The last offset in remote storage (KIP-1005), since version 9.
+    pub(super) const LATEST_TIERED: i64 = -5;
+    /// The first offset that is not in remote storage yet (KIP-1023), since version 11.
+    pub(super) const EARLIEST_PENDING_UPLOAD: i64 = -6;
+}
+
+/// The first version whose response carries the epoch of the record.
+const LEADER_EPOCH_IN_RESPONSE: i16 = 4;
+
+/// Answers a request. Looking up a time may read the log, so whole requests run off the connection's thread.
+pub(crate) async fn handle(broker: &Arc<Broker>, cx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let needs_disk = request
+        .topics
+        .iter()
+        .flat_map(|topic| &topic.partitions)
+        .any(|partition| partition.timestamp >= 0 || partition.timestamp == special::MAX_TIMESTAMP);
+    if !needs_disk {
+        return list(broker, cx, request);
+    }
+    let (broker, cx) = (Arc::clone(broker), cx.clone());
+    tokio::task::spawn_blocking(move || list(&broker, &cx, request)).await.unwrap_or_default()
+}
+
+fn list(broker: &Broker, cx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let image = broker.metadata.load();
+    let read_committed = request.isolation_level == 1;
+    let topics = request.topics.into_iter().map(|topic| {
+        let allowed = broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name));
+        let found = image.topic_by_name(&topic.name);
+        let mut seen = std::collections::BTreeSet::new();
+        let twice: std::collections::BTreeSet<_> = topic
+            .partitions
+            .iter()
+            .map(|partition| partition.partition_index)
+            .filter(|&index| !seen.insert(index))
+            .collect();
+        let partitions = topic.partitions.iter().map(|partition| {
+            let result = if !allowed {
+                Err(ErrorCode::TopicAuthorizationFailed)
+            } else if twice.contains(&partition.partition_index) {
+                Err(ErrorCode::InvalidRequest)
+            } else {
+                find(broker, found, partition).and_then(|replica| look_up(&replica, partition.timestamp, cx.version, read_committed))
+            };
+            answer(partition.partition_index, result, cx.version)
+        });
+        ListOffsetsTopicResponse {
+            partitions: partitions.collect(),
+            name: topic.name.clone(),
+            ..Default::default()
+        }
+    });
+    ListOffsetsResponse {
+        topics: topics.collect(),
+        ..Default::default()
+    }
+}
+
+fn find(broker: &Broker, topic: Option<&Arc<TopicImage>>, partition: &ListOffsetsPartition) -> Result<Arc<Partition>, ErrorCode> {
+    let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    topic.partition(partition.partition_index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let key = TopicPartition {
+        topic: topic.id,
+        index: partition.partition_index,
+    };
+    let replica = broker.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    replica.check_leader(LeaderEpoch(partition.current_leader_epoch))?;
+    Ok(replica)
+}
+
+/// The offset that `timestamp` asks for; `None` where there is none.
+fn look_up(partition: &Partition, timestamp: i64, version: i16, read_committed: bool) -> Result<Option<TimestampedOffset>, ErrorCode> {
+    let log = partition.log();
+    let end = if read_committed {
+        partition.last_stable_offset()
+    } else {
+        partition.high_watermark()
+    };
+    let at = |offset: i64| {
+        let leader_epoch = log.epoch_of(offset).unwrap_or_else(|| partition.leader_epoch());
+        Ok(Some(TimestampedOffset {
+            timestamp: -1,
+            offset,
+            leader_epoch,
+        }))
+    };
+    let refuse = Err(ErrorCode::UnsupportedVersion);
+    match timestamp {
+        special::LATEST => Ok(Some(TimestampedOffset {
+            timestamp: -1,
+            offset: end,
+            leader_epoch: partition.leader_epoch(),
+        })),
+        special::EARLIEST => at(log.log_start_offset()),
+        special::MAX_TIMESTAMP if version >= 7 => log.offset_of_max_timestamp(end).map_err(code),
+        // Nothing is tiered: all of the log is local, and nothing waits to be uploaded.
+        special::EARLIEST_LOCAL if version >= 8 => at(log.log_start_offset()),
+        special::LATEST_TIERED if version >= 9 => Ok(None),
+        special::EARLIEST_PENDING_UPLOAD if version >= 11 => Ok(None),
+        0.. => log.offset_for_timestamp(timestamp, end).map_err(code),
+        _ => refuse,
+    }
+}
+
+fn code(error: ReadError) -> ErrorCode {
+    match error {
+        ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        ReadError::Corrupt { .. } => ErrorCode::CorruptMessage,
+        ReadError::Storage(_) => ErrorCode::KafkaStorageError,
+    }
+}
+
+fn answer(partition_index: i32, result: Result<Option<TimestampedOffset>, ErrorCode>, version: i16) -> ListOffsetsPartitionResponse {
+    let mut response = ListOffsetsPartitionResponse {
+        partition_index,
+        timestamp: -1,
+        offset: -1,
+        leader_epoch: -1,
+        ..Default::default()
+    };
+    match result {
+        Ok(Some(found)) => {
+            response.timestamp = found.timestamp;
+            response.offset = found.offset;
+            if version >= LEADER_EPOCH_IN_RESPONSE {
+                response.leader_epoch = found.leader_epoch.0;
+            }
+        }
+        Ok(None) => {}
+        Err(code) => response.error_code = code as i16,
+    }
+    response
+}

@@ -1,0 +1,322 @@
+//! Metadata: the brokers, the topics and who leads what, as a client of one listener may see it.
+//!
+//! A topic that is not there may be created here (`auto.create.topics.enable`): through the controller, as by CreateTopics. What a caller may not describe is
+//! answered without looking whether it exists.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use uuid::Uuid;
+use weir_protocol::api::ApiKey;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::create_topics_request::CreatableTopic;
+use weir_protocol::messages::metadata_request::MetadataRequestTopic;
+use weir_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
+use weir_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, MetadataRequest, MetadataResponse};
+use weir_protocol::types::{BrokerId, TopicId};
+
+use super::{RequestContext, configs, topic_name};
+use crate::auth::{Authorizer, Operation, Resource};
+use crate::broker::Broker;
+use crate::metadata::{MetadataImage, PartitionImage, TopicImage};
+
+/// The version of CreateTopics in which a topic is created on first use.
+const CREATE_TOPICS_VERSION: i16 = 7;
+/// How long the controller may take for it, as `request.timeout.ms` has it in Kafka.
+const CREATE_TIMEOUT_MS: i32 = 30_000;
+/// From here on a missing endpoint is told from a missing leader.
+const LISTENER_NOT_FOUND_VERSION: i16 = 6;
+
+/// Answers a request.
+pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
+    let mut image = Arc::clone(&broker.metadata.load());
+    let mut asked = match select(&image, &broker.authorizer, cx, &request) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(&request, error),
+    };
+    let create = request.allow_auto_topic_creation && configs::flag(&image, broker.config.id, "auto.create.topics.enable");
+    let missing = if create {
+        take_creatable(&image, &broker.authorizer, cx, &mut asked)
+    } else {
+        Vec::new()
+    };
+    if !missing.is_empty() {
+        let created = create_topics(broker, cx, &missing).await;
+        // Whatever was created is in the image by now: the controller client waits for it.
+        image = Arc::clone(&broker.metadata.load());
+        asked.extend(missing.into_iter().map(|name| outcome(&image, &created, name)));
+    }
+    let response = respond(&image, &broker.authorizer, cx, &request, asked, broker.config.id);
+    MetadataResponse {
+        cluster_id: Some(broker.config.cluster_id.clone()),
+        ..response
+    }
+}
+
+fn respond(
+    image: &MetadataImage,
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    request: &MetadataRequest,
+    asked: Vec<Asked>,
+    this: BrokerId,
+) -> MetadataResponse {
+    MetadataResponse {
+        brokers: brokers(image, cx),
+        controller_id: controller_id(image, cx, this),
+        topics: asked.into_iter().map(|asked| answer(image, authorizer, cx, request, asked)).collect(),
+        cluster_authorized_operations: cluster_operations(authorizer, cx, request.include_cluster_authorized_operations),
+        ..Default::default()
+    }
+}
+
+/// A topic of the answer.
+#[derive(Debug, PartialEq)]
+enum Asked {
+    /// It is there, and the caller may see it.
+    Found(Arc<TopicImage>),
+    /// Nothing is there under this name.
+    Missing(String),
+    /// It is answered with an error alone.
+    Refused(ErrorCode, Option<String>, Uuid),
+}
+
+/// What is to be answered, each topic once (`KafkaApis.handleTopicMetadataRequest`).
+fn select(image: &MetadataImage, authorizer: &Authorizer, cx: &RequestContext, request: &MetadataRequest) -> Result<Vec<Asked>, ErrorCode> {
+    let may_describe = |name: &str| authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(name));
+    let topics = match &request.topics {
+        // Version 0 cannot say "all" in any other way.
+        Some(topics) if cx.version > 0 || !topics.is_empty() => topics,
+        _ => {
+            return Ok(image
+                .topics()
+                .filter(|topic| may_describe(&topic.name))
+                .map(|topic| Asked::Found(Arc::clone(topic)))
+                .collect());
+        }
+    };
+    // Versions 10 and 11 have the field for the id, but it may not be used (KAFKA-12701).
+    if cx.version < 12 && topics.iter().any(|topic| topic.name.is_none() || !topic.topic_id.is_nil()) {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    let by_id = topics.iter().any(|topic| !topic.topic_id.is_nil());
+    let mut seen = BTreeSet::new();
+    let mut asked = Vec::new();
+    for MetadataRequestTopic { topic_id, name } in topics.iter().filter(|topic| seen.insert((topic.topic_id, topic.name.clone()))) {
+        asked.push(match (by_id, name) {
+            (true, _) if topic_id.is_nil() => continue,
+            (true, _) => match image.topic(TopicId(*topic_id)) {
+                None => Asked::Refused(ErrorCode::UnknownTopicId, None, *topic_id),
+                // The name stays hidden.
+                Some(topic) if !may_describe(&topic.name) => Asked::Refused(ErrorCode::TopicAuthorizationFailed, None, *topic_id),
+                Some(topic) => Asked::Found(Arc::clone(topic)),
+            },
+            (false, None) => Asked::Refused(ErrorCode::InvalidTopicException, None, Uuid::nil()),
+            (false, Some(name)) if !may_describe(name) => Asked::Refused(ErrorCode::TopicAuthorizationFailed, Some(name.clone()), Uuid::nil()),
+            (false, Some(name)) => match image.topic_by_name(name) {
+                Some(topic) => Asked::Found(Arc::clone(topic)),
+                None if topic_name::check(name).is_err() => Asked::Refused(ErrorCode::InvalidTopicException, Some(name.clone()), Uuid::nil()),
+                None => Asked::Missing(name.clone()),
+            },
+        });
+    }
+    Ok(asked)
+}
+
+/// Takes out those of the missing topics that are to be created; those that the caller may not create become refusals.
+fn take_creatable(image: &MetadataImage, authorizer: &Authorizer, cx: &RequestContext, asked: &mut Vec<Asked>) -> Vec<String> {
+    // Without brokers there is nobody to hold a new topic.
+    if image.live_brokers().next().is_none() {
+        return Vec::new();
+    }
+    let may_create_any = authorizer.allows(&cx.principal, Operation::Create, Resource::Cluster);
+    let mut creatable = Vec::new();
+    asked.retain_mut(|topic| match topic {
+        // The brokers' own topics are made by those who need them.
+        Asked::Missing(name) if topic_name::is_internal(name) => true,
+        Asked::Missing(name) if may_create_any || authorizer.allows(&cx.principal, Operation::Create, Resource::Topic(name)) => {
+            creatable.push(std::mem::take(name));
+            false
+        }
+        Asked::Missing(name) => {
+            *topic = Asked::Refused(ErrorCode::TopicAuthorizationFailed, Some(std::mem::take(name)), Uuid::nil());
+            true
+        }
+        _ => true,
+    });
+    creatable
+}
+
+async fn create_topics(broker: &Broker, cx: &RequestContext, names: &[String]) -> Result<CreateTopicsResponse, ErrorCode> {
+    let topic = |name: &String| CreatableTopic {
+        name: name.clone(),
+        num_partitions: -1,
+        replication_factor: -1,
+        ..Default::default()
+    };
+    let request = CreateTopicsRequest {
+        topics: names.iter().map(topic).collect(),
+        timeout_ms: CREATE_TIMEOUT_MS,
+        validate_only: false,
+    };
+    let cx = RequestContext {
+        version: CREATE_TOPICS_VERSION,
+        ..cx.clone()
+    };
+    broker.controller.forward(&broker.metadata, &cx, ApiKey::CreateTopics, &request).await
+}
+
+/// What came of the creation of `name`.
+fn outcome(image: &MetadataImage, created: &Result<CreateTopicsResponse, ErrorCode>, name: String) -> Asked {
+    if let Some(topic) = image.topic_by_name(&name) {
+        return Asked::Found(Arc::clone(topic));
+    }
+    let error = match created {
+        Err(error) => *error,
+        Ok(response) => response
+            .topics
+            .iter()
+            .find(|topic| topic.name == name)
+            .map_or(ErrorCode::None, |topic| ErrorCode::from_code(topic.error_code)),
+    };
+    // What passes, and what another broker has done already, is for the client to ask again; the rest it has to hear.
+    let error = match error {
+        ErrorCode::None | ErrorCode::TopicAlreadyExists => ErrorCode::LeaderNotAvailable,
+        error if error.is_retriable() => ErrorCode::LeaderNotAvailable,
+        error => error,
+    };
+    Asked::Refused(error, Some(name), Uuid::nil())
+}
+
+fn answer(image: &MetadataImage, authorizer: &Authorizer, cx: &RequestContext, request: &MetadataRequest, asked: Asked) -> MetadataResponseTopic {
+    match asked {
+        Asked::Found(topic) => MetadataResponseTopic {
+            name: Some(topic.name.to_string()),
+            topic_id: topic.id.0,
+            is_internal: topic.internal,
+            partitions: topic
+                .partitions
+                .iter()
+                .zip(0..)
+                .map(|(partition, index)| describe_partition(image, cx, partition, index))
+                .collect(),
+            topic_authorized_operations: topic_operations(authorizer, cx, request.include_topic_authorized_operations, &topic.name),
+            ..Default::default()
+        },
+        Asked::Missing(name) => error_topic(ErrorCode::UnknownTopicOrPartition, Some(name), Uuid::nil()),
+        Asked::Refused(error, name, id) => error_topic(error, name, id),
+    }
+}
+
+fn error_topic(error: ErrorCode, name: Option<String>, topic_id: Uuid) -> MetadataResponseTopic {
+    let is_internal = name.as_deref().is_some_and(topic_name::is_internal);
+    MetadataResponseTopic {
+        error_code: error.code(),
+        name,
+        topic_id,
+        is_internal,
+        ..Default::default()
+    }
+}
+
+/// The answer to a request that makes no sense: the error on each of its topics (`MetadataRequest.getErrorResponse`).
+fn refuse(request: &MetadataRequest, error: ErrorCode) -> MetadataResponse {
+    let topics = request.topics.iter().flatten();
+    let refused = topics.map(|topic| error_topic(error, Some(topic.name.clone().unwrap_or_default()), topic.topic_id));
+    MetadataResponse {
+        topics: refused.collect(),
+        controller_id: -1,
+        ..Default::default()
+    }
+}
+
+fn describe_partition(image: &MetadataImage, cx: &RequestContext, partition: &PartitionImage, index: i32) -> MetadataResponsePartition {
+    let (leader, leader_error) = leader(image, cx, partition, cx.version >= LISTENER_NOT_FOUND_VERSION);
+    let offline = offline_replicas(image, cx, partition);
+    // In version 0 brokers that do not answer are left out, and that is an error.
+    let shown = |ids: &[BrokerId]| -> Vec<i32> { ids.iter().map(|id| id.0).filter(|id| cx.version > 0 || !offline.contains(id)).collect() };
+    let (replica_nodes, isr_nodes) = (shown(&partition.replicas), shown(&partition.isr));
+    let error = match leader_error {
+        ErrorCode::None if replica_nodes.len() < partition.replicas.len() || isr_nodes.len() < partition.isr.len() => ErrorCode::ReplicaNotAvailable,
+        error => error,
+    };
+    MetadataResponsePartition {
+        error_code: error.code(),
+        partition_index: index,
+        leader_id: leader,
+        leader_epoch: partition.leader_epoch.0,
+        replica_nodes,
+        isr_nodes,
+        offline_replicas: offline,
+    }
+}
+
+/// The leader as a client of this listener may reach it, or -1 and why not.
+pub(super) fn leader(image: &MetadataImage, cx: &RequestContext, partition: &PartitionImage, tell_listener: bool) -> (i32, ErrorCode) {
+    let registered = partition.leader.and_then(|leader| image.brokers.get(&leader));
+    match registered {
+        Some(broker) if broker.endpoint(&cx.listener.name).is_some() => (broker.id.0, ErrorCode::None),
+        Some(_) if tell_listener => (-1, ErrorCode::ListenerNotFound),
+        _ => (-1, ErrorCode::LeaderNotAvailable),
+    }
+}
+
+/// The replicas on brokers that are gone, fenced or not on this listener.
+pub(super) fn offline_replicas(image: &MetadataImage, cx: &RequestContext, partition: &PartitionImage) -> Vec<i32> {
+    let online = |id: &BrokerId| {
+        image
+            .brokers
+            .get(id)
+            .is_some_and(|broker| !broker.fenced && broker.endpoint(&cx.listener.name).is_some())
+    };
+    partition.replicas.iter().filter(|id| !online(id)).map(|id| id.0).collect()
+}
+
+fn brokers(image: &MetadataImage, cx: &RequestContext) -> Vec<MetadataResponseBroker> {
+    let reachable = image.live_brokers().filter_map(|broker| {
+        let endpoint = broker.endpoint(&cx.listener.name)?;
+        Some(MetadataResponseBroker {
+            node_id: broker.id.0,
+            host: endpoint.host.clone(),
+            port: endpoint.port.into(),
+            rack: broker.rack.clone(),
+        })
+    });
+    reachable.collect()
+}
+
+/// The broker that clients are told is the controller: they send it what is then forwarded, so any that is alive will do, this one first; -1 without one.
+pub(super) fn controller_id(image: &MetadataImage, cx: &RequestContext, this: BrokerId) -> i32 {
+    let mut reachable = image
+        .live_brokers()
+        .filter(|broker| broker.endpoint(&cx.listener.name).is_some())
+        .map(|broker| broker.id);
+    let first = reachable.next();
+    if reachable.chain(first).any(|id| id == this) {
+        this.0
+    } else {
+        first.map_or(-1, |id| id.0)
+    }
+}
+
+/// The operations on the cluster that the caller may do: `i32::MIN` where they were not asked for (KIP-430).
+pub(super) fn cluster_operations(authorizer: &Authorizer, cx: &RequestContext, wanted: bool) -> i32 {
+    match wanted {
+        false => i32::MIN,
+        true if authorizer.allows(&cx.principal, Operation::Describe, Resource::Cluster) => {
+            authorizer.allowed_operations(&cx.principal, &Operation::OF_CLUSTER, Resource::Cluster)
+        }
+        true => 0,
+    }
+}
+
+/// The operations on a topic that the caller may do: `i32::MIN` where they were not asked for.
+pub(super) fn topic_operations(authorizer: &Authorizer, cx: &RequestContext, wanted: bool, name: &str) -> i32 {
+    if !wanted {
+        return i32::MIN;
+    }
+    authorizer.allowed_operations(&cx.principal, &Operation::OF_TOPIC, Resource::Topic(name))
+}
+
+#[cfg(test)]
+mod tests;

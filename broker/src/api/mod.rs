@@ -1,0 +1,28 @@
+//! The Kafka APIs, a file per family: decode, authorise, act, encode.
+//!
+//! `net` hands over a frame and gets back what is to be done with it. What an API does to partitions happens in `replica`, what the controller must decide is
+//! forwarded through `controller_client`. Nothing here knows sockets or files.
+
+mod api_versions;
+mod configs;
+mod context;
+mod delete_records;
+mod describe_cluster;
+mod describe_topic_partitions;
+mod dispatch;
+mod fetch;
+mod fetch_session;
+#[cfg(test)]
+mod fixtures;
+mod leader_epoch;
+mod list_offsets;
+mod log_dirs;
+mod metadata;
+mod produce;
+mod producer_ids;
+mod topic_name;
+mod topics;
+
+pub use context::{Caller, Listener, RequestContext};
+pub(crate) use dispatch::{Handled, dispatch};
+pub use fetch_session::FetchSessions;

@@ -1,0 +1,273 @@
+//! Produce: records from clients into partitions.
+//!
+//! The batches stay in the frame that they came in: they are checked there, get their offsets there, and go to the file from there. Everything is brought to the partitions
+//! before this returns, so that a connection's produces are appended in the order in which it sent them; only the wait for the acknowledgement is left to the
+//! future.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures::FutureExt;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::ProduceResponse;
+use weir_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
+use weir_protocol::produce::{ProducePartition, ProduceRequest, ProduceTopic, TopicRef};
+use weir_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
+
+use super::dispatch::Request;
+use super::{Handled, RequestContext};
+use crate::auth::{Operation, Resource};
+use crate::broker::Broker;
+use crate::log::{AppendError, AppendInfo, TimestampType, validate};
+use crate::metadata::{MetadataImage, TopicImage};
+use crate::net::Reply;
+use crate::replica::{Acks, Appending};
+
+/// The first version whose response names the new leader (KIP-951).
+const LEADER_IN_RESPONSE: i16 = 10;
+
+/// What has become of one partition's records so far.
+enum Outcome {
+    Brought { appending: Appending, log_append_time: bool },
+    Refused(Refusal),
+}
+
+/// Why records were not taken.
+struct Refusal {
+    code: ErrorCode,
+    message: Option<String>,
+    records: Vec<BatchIndexAndErrorMessage>,
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self {
+            code,
+            message: None,
+            records: Vec::new(),
+        }
+    }
+}
+
+impl From<validate::Refusal> for Refusal {
+    fn from(refusal: validate::Refusal) -> Self {
+        let records = refusal.bad_records().iter().map(|record| BatchIndexAndErrorMessage {
+            batch_index: record.index,
+            batch_index_error_message: Some(record.message.clone()),
+        });
+        Self {
+            code: refusal.code(),
+            message: Some(refusal.to_string()),
+            records: records.collect(),
+        }
+    }
+}
+
+/// One topic's place in the response.
+struct Topic {
+    name: String,
+    id: TopicId,
+    partitions: Vec<(TopicPartition, Outcome)>,
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        let code = match error {
+            AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
+            AppendError::Storage => ErrorCode::KafkaStorageError,
+            AppendError::Producer(error) => {
+                return Self {
+                    code: error.code(),
+                    message: Some(error.to_string()),
+                    records: Vec::new(),
+                };
+            }
+        };
+        code.into()
+    }
+}
+
+/// Takes up a request.
+pub(super) fn handle(request: Request, body: BytesMut) -> Handled {
+    let produce = match ProduceRequest::decode(body, request.cx.version) {
+        Ok(produce) => produce,
+        Err(error) => return request.malformed(&error),
+    };
+    let (broker, cx) = (&*request.broker, &request.cx);
+    let acks = match produce.acks {
+        0 => Acks::None,
+        1 => Acks::Leader,
+        _ => Acks::All,
+    };
+    let timeout = Duration::from_millis(u64::try_from(produce.timeout_ms).unwrap_or(0));
+    let refusal = refuse_all(broker, cx, &produce);
+    let image = broker.metadata.load();
+    let topics: Vec<_> = produce
+        .topics
+        .into_iter()
+        .map(|topic| bring_topic(broker, cx, &image, topic, refusal))
+        .collect();
+    drop(image);
+    let answer = async move {
+        let response = settle(&request, topics, acks, timeout).await;
+        if acks == Acks::None {
+            let failed = response
+                .responses
+                .iter()
+                .flat_map(|topic| &topic.partition_responses)
+                .any(|partition| partition.error_code != 0);
+            // There is no response that could carry the error: as in Kafka, the end of the connection tells of it.
+            return if failed { Reply::close() } else { Reply::default() };
+        }
+        request.answer(&response)
+    };
+    Handled::Later(answer.boxed())
+}
+
+/// What is wrong with the request as a whole.
+fn refuse_all(broker: &Broker, cx: &RequestContext, request: &ProduceRequest) -> Option<ErrorCode> {
+    if !(-1..=1).contains(&request.acks) {
+        return Some(ErrorCode::InvalidRequiredAcks);
+    }
+    let id = request.transactional_id.as_deref()?;
+    let allowed = broker.authorizer.allows(&cx.principal, Operation::Write, Resource::TransactionalId(id));
+    (!allowed).then_some(ErrorCode::TransactionalIdAuthorizationFailed)
+}
+
+fn bring_topic(broker: &Broker, cx: &RequestContext, image: &MetadataImage, topic: ProduceTopic, refusal: Option<ErrorCode>) -> Topic {
+    let (found, name, id) = match topic.topic {
+        TopicRef::Name(name) => (image.topic_by_name(&name), name, TopicId::ZERO),
+        TopicRef::Id(id) => (image.topic(id), String::new(), id),
+    };
+    let refusal = refusal.or_else(|| {
+        // Whether a topic exists is not told to those who may not see it.
+        let shown = found.map_or(name.as_str(), |topic| &topic.name);
+        let by_id = name.is_empty() && id != TopicId::ZERO;
+        if (found.is_some() || !by_id) && !broker.authorizer.allows(&cx.principal, Operation::Write, Resource::Topic(shown)) {
+            return Some(ErrorCode::TopicAuthorizationFailed);
+        }
+        let unknown = if by_id {
+            ErrorCode::UnknownTopicId
+        } else {
+            ErrorCode::UnknownTopicOrPartition
+        };
+        found.is_none().then_some(unknown)
+    });
+    let bring_one = |partition: ProducePartition| {
+        let key = TopicPartition {
+            topic: found.map_or(id, |topic| topic.id),
+            index: partition.index,
+        };
+        let outcome = match (refusal, found) {
+            (None, Some(found)) => bring(broker, cx, found, key, partition),
+            (refusal, _) => Err(refusal.unwrap_or(ErrorCode::UnknownTopicOrPartition).into()),
+        };
+        (key, outcome.unwrap_or_else(Outcome::Refused))
+    };
+    Topic {
+        name,
+        id,
+        partitions: topic.partitions.into_iter().map(bring_one).collect(),
+    }
+}
+
+fn bring(broker: &Broker, cx: &RequestContext, topic: &TopicImage, key: TopicPartition, data: ProducePartition) -> Result<Outcome, Refusal> {
+    topic.partition(key.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let partition = broker.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    partition.check_leader(LeaderEpoch::UNKNOWN)?;
+    let config = partition.config();
+    let records = data.records.unwrap_or_default();
+    broker.metrics.received_records(records.len());
+    let prepared = validate::validate(records, &config, cx.version, crate::replica::now_ms())?;
+    let log_append_time = config.timestamp_type == TimestampType::LogAppendTime;
+    Ok(Outcome::Brought {
+        appending: partition.append(prepared),
+        log_append_time,
+    })
+}
+
+/// Waits for the acknowledgements, all at once, and puts the response together.
+async fn settle(request: &Request, topics: Vec<Topic>, acks: Acks, timeout: Duration) -> ProduceResponse {
+    let Request { broker, cx, .. } = request;
+    let deadline = tokio::time::Instant::now() + timeout;
+    let mut response = ProduceResponse::default();
+    for topic in topics {
+        let mut answered = TopicProduceResponse {
+            name: topic.name,
+            topic_id: topic.id.0,
+            ..Default::default()
+        };
+        for (key, outcome) in topic.partitions {
+            // One after the other is as good as all at once: each wait ends when its own partition is there, and the deadline is shared.
+            let mut partition = match outcome {
+                Outcome::Refused(refusal) => refused(key.index, refusal),
+                Outcome::Brought { appending, log_append_time } => match tokio::time::timeout_at(deadline, appending.acknowledged(acks)).await {
+                    Ok(Ok(info)) => appended(key.index, &info, log_append_time),
+                    Ok(Err(error)) => refused(key.index, error.into()),
+                    Err(_) => refused(key.index, ErrorCode::RequestTimedOut.into()),
+                },
+            };
+            if cx.version >= LEADER_IN_RESPONSE && moved(partition.error_code) {
+                partition.current_leader = name_leader(broker, cx, key, &mut response.node_endpoints);
+            }
+            answered.partition_responses.push(partition);
+        }
+        response.responses.push(answered);
+    }
+    response
+}
+
+fn appended(index: i32, info: &AppendInfo, log_append_time: bool) -> PartitionProduceResponse {
+    PartitionProduceResponse {
+        index,
+        base_offset: info.first_offset,
+        log_append_time_ms: if log_append_time { info.max_timestamp } else { -1 },
+        log_start_offset: info.log_start_offset,
+        ..Default::default()
+    }
+}
+
+fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
+    PartitionProduceResponse {
+        index,
+        error_code: refusal.code as i16,
+        base_offset: -1,
+        log_append_time_ms: -1,
+        log_start_offset: -1,
+        record_errors: refusal.records,
+        error_message: refusal.message,
+        ..Default::default()
+    }
+}
+
+fn moved(code: i16) -> bool {
+    code == ErrorCode::NotLeaderOrFollower as i16 || code == ErrorCode::FencedLeaderEpoch as i16
+}
+
+/// The leader that this broker knows of, and where it is: saves the client a round of Metadata (KIP-951).
+fn name_leader(broker: &Broker, cx: &RequestContext, key: TopicPartition, endpoints: &mut Vec<NodeEndpoint>) -> LeaderIdAndEpoch {
+    let image = broker.metadata.load();
+    let Some(partition) = image.topic(key.topic).and_then(|topic| topic.partition(key.index)) else {
+        return LeaderIdAndEpoch::default();
+    };
+    let Some(leader) = partition.leader else {
+        return LeaderIdAndEpoch::default();
+    };
+    if let Some(node) = image.brokers.get(&leader)
+        && let Some(endpoint) = node.endpoint(&cx.listener.name)
+        && endpoints.iter().all(|known| known.node_id != leader.0)
+    {
+        endpoints.push(NodeEndpoint {
+            node_id: leader.0,
+            host: endpoint.host.clone(),
+            port: i32::from(endpoint.port),
+            rack: node.rack.clone(),
+        });
+    }
+    LeaderIdAndEpoch {
+        leader_id: leader.0,
+        leader_epoch: partition.leader_epoch.0,
+    }
+}

@@ -1,0 +1,83 @@
+//! InitProducerId: an id for an idempotent producer (KIP-98, KIP-360). Producers with a transactional id need a coordinator, which is not here yet.
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
+
+use super::RequestContext;
+use crate::auth::{Authorizer, Operation, Resource};
+use crate::broker::Broker;
+
+/// What stands for no producer id, and for no epoch.
+const NONE: i64 = -1;
+
+/// Answers a request.
+pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse {
+    let outcome = match check(&broker.authorizer, cx, &request) {
+        Ok(()) => broker.controller.producer_id().await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        // An idempotent producer that lost its way asks with the id that it has, and gets another one (KIP-360): only transactions go on with an old id.
+        Ok(id) => InitProducerIdResponse {
+            producer_id: id.0,
+            producer_epoch: 0,
+            ..Default::default()
+        },
+        Err(error) => InitProducerIdResponse {
+            error_code: error.code(),
+            producer_id: NONE,
+            producer_epoch: -1,
+            ..Default::default()
+        },
+    }
+}
+
+/// Whether an id may be given out (`KafkaApis.handleInitProducerIdRequest`).
+fn check(authorizer: &Authorizer, cx: &RequestContext, request: &InitProducerIdRequest) -> Result<(), ErrorCode> {
+    match request.transactional_id.as_deref() {
+        Some(id) if !authorizer.allows(&cx.principal, Operation::Write, Resource::TransactionalId(id)) => {
+            return Err(ErrorCode::TransactionalIdAuthorizationFailed);
+        }
+        Some("") => return Err(ErrorCode::InvalidRequest),
+        // Clients end the producer over this one; those about coordinators they would retry until the application gives up.
+        Some(_) => return Err(ErrorCode::UnsupportedVersion),
+        None if !authorizer.allows(&cx.principal, Operation::IdempotentWrite, Resource::Cluster) => {
+            return Err(ErrorCode::ClusterAuthorizationFailed);
+        }
+        None => {}
+    }
+    match (request.producer_id == NONE, request.producer_epoch == -1) {
+        (true, true) | (false, false) => Ok(()),
+        _ => Err(ErrorCode::InvalidRequest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::fixtures::{everyone, nobody, request};
+
+    #[test]
+    fn who_gets_an_id() {
+        let ask = |transactional_id: Option<&str>, producer_id, producer_epoch| InitProducerIdRequest {
+            transactional_id: transactional_id.map(str::to_owned),
+            producer_id,
+            producer_epoch,
+            ..Default::default()
+        };
+        let rows = [
+            (everyone(), ask(None, -1, -1), Ok(())),
+            (everyone(), ask(None, 7, 3), Ok(())),
+            (everyone(), ask(None, 7, -1), Err(ErrorCode::InvalidRequest)),
+            (everyone(), ask(None, -1, 3), Err(ErrorCode::InvalidRequest)),
+            (everyone(), ask(Some(""), -1, -1), Err(ErrorCode::InvalidRequest)),
+            (everyone(), ask(Some("t"), -1, -1), Err(ErrorCode::UnsupportedVersion)),
+            (nobody(), ask(Some("t"), -1, -1), Err(ErrorCode::TransactionalIdAuthorizationFailed)),
+            (nobody(), ask(None, -1, -1), Err(ErrorCode::ClusterAuthorizationFailed)),
+        ];
+        for (authorizer, body, expected) in rows {
+            assert_eq!(check(&authorizer, &request(5), &body), expected, "{body:?}");
+        }
+        assert!(!ErrorCode::UnsupportedVersion.is_retriable());
+    }
+}

@@ -1,0 +1,285 @@
+//! CreateTopics, DeleteTopics and CreatePartitions: who may, and what the request itself says wrong. The rest is the controller's to decide.
+//!
+//! The split is Kafka's `ControllerApis`: what is answered here is answered before the controller hears of it, and takes its place in the response.
+
+mod delete;
+
+use std::collections::BTreeMap;
+
+use weir_protocol::api::ApiKey;
+use weir_protocol::config::{Configs, Layers, TOPIC};
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
+use weir_protocol::messages::create_topics_request::CreatableTopic;
+use weir_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use weir_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse};
+
+pub(crate) use self::delete::handle as handle_delete;
+use super::RequestContext;
+use crate::auth::{Authorizer, Operation, Resource};
+use crate::broker::Broker;
+
+const DUPLICATE_NAME: &str = "Duplicate topic name.";
+
+/// Answers CreateTopics.
+pub(crate) async fn handle_create(broker: &Broker, cx: &RequestContext, mut request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let mut results = refuse_creations(&broker.authorizer, cx, &mut request.topics);
+    if !request.topics.is_empty() {
+        let answer = broker
+            .controller
+            .forward::<_, CreateTopicsResponse>(&broker.metadata, cx, ApiKey::CreateTopics, &request)
+            .await;
+        let image = broker.metadata.load();
+        let layers = crate::replica::layers(&image, broker.config.id);
+        results.extend(created(&broker.authorizer, cx, &request.topics, answer, layers));
+    }
+    CreateTopicsResponse {
+        topics: results,
+        ..Default::default()
+    }
+}
+
+/// Takes out of `topics` what the controller need not see, and answers it.
+fn refuse_creations(authorizer: &Authorizer, cx: &RequestContext, topics: &mut Vec<CreatableTopic>) -> Vec<CreatableTopicResult> {
+    let allowed_all = authorizer.allows(&cx.principal, Operation::Create, Resource::Cluster);
+    let counts = count(topics.iter().map(|topic| topic.name.as_str()));
+    let mut refused: BTreeMap<String, (ErrorCode, &str)> = BTreeMap::new();
+    for (name, count) in &counts {
+        if *count > 1 {
+            refused.insert((*name).to_owned(), (ErrorCode::InvalidRequest, DUPLICATE_NAME));
+        } else if !allowed_all && !authorizer.allows(&cx.principal, Operation::Create, Resource::Topic(name)) {
+            let error = ErrorCode::TopicAuthorizationFailed;
+            refused.insert((*name).to_owned(), (error, error.message()));
+        }
+    }
+    topics.retain(|topic| !refused.contains_key(&topic.name));
+    refused
+        .into_iter()
+        .map(|(name, (error, message))| creation_error(name, error, Some(message.to_owned())))
+        .collect()
+}
+
+/// The controller's answer as the caller may see it: with the new topics' configuration from version 5 on (KIP-525), if it may read that.
+fn created(
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    asked: &[CreatableTopic],
+    answer: Result<CreateTopicsResponse, ErrorCode>,
+    layers: Layers<'_>,
+) -> Vec<CreatableTopicResult> {
+    let mut results = match answer {
+        Ok(response) => response.topics,
+        Err(error) => return asked.iter().map(|topic| creation_error(topic.name.clone(), error, None)).collect(),
+    };
+    for result in results.iter_mut().filter(|result| result.error_code == 0) {
+        if !authorizer.allows(&cx.principal, Operation::DescribeConfigs, Resource::Topic(&result.name)) {
+            result.topic_config_error_code = ErrorCode::TopicAuthorizationFailed.code();
+            result.num_partitions = -1;
+            result.replication_factor = -1;
+            result.configs = None;
+        } else if cx.version >= 5 {
+            let topic = asked.iter().find(|topic| topic.name == result.name);
+            let set = topic.into_iter().flat_map(|topic| &topic.configs);
+            let set: Configs = set.filter_map(|config| Some((config.name.clone(), config.value.clone()?))).collect();
+            result.configs = Some(describe_new(&set, layers));
+        }
+    }
+    results
+}
+
+fn describe_new(set: &Configs, layers: Layers<'_>) -> Vec<CreatableTopicConfigs> {
+    let entry = |key| {
+        let effective = layers.describe_topic(set, key);
+        CreatableTopicConfigs {
+            name: key.name.to_owned(),
+            value: effective.value.map(String::from),
+            read_only: false,
+            config_source: effective.source as i8,
+            is_sensitive: false,
+        }
+    };
+    TOPIC.iter().map(entry).collect()
+}
+
+fn creation_error(name: String, error: ErrorCode, error_message: Option<String>) -> CreatableTopicResult {
+    CreatableTopicResult {
+        name,
+        error_code: error.code(),
+        error_message,
+        num_partitions: -1,
+        replication_factor: -1,
+        ..Default::default()
+    }
+}
+
+/// Answers CreatePartitions.
+pub(crate) async fn handle_create_partitions(broker: &Broker, cx: &RequestContext, mut request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+    let mut results = refuse_growth(&broker.authorizer, cx, &mut request);
+    if !request.topics.is_empty() {
+        match broker
+            .controller
+            .forward::<_, CreatePartitionsResponse>(&broker.metadata, cx, ApiKey::CreatePartitions, &request)
+            .await
+        {
+            Ok(response) => results.extend(response.results),
+            Err(error) => results.extend(request.topics.into_iter().map(|topic| growth_error(topic.name, error, None))),
+        }
+    }
+    CreatePartitionsResponse {
+        results,
+        ..Default::default()
+    }
+}
+
+fn refuse_growth(authorizer: &Authorizer, cx: &RequestContext, request: &mut CreatePartitionsRequest) -> Vec<CreatePartitionsTopicResult> {
+    let counts = count(request.topics.iter().map(|topic| topic.name.as_str()));
+    let mut refused = BTreeMap::new();
+    for (name, count) in &counts {
+        if *count > 1 {
+            refused.insert((*name).to_owned(), (ErrorCode::InvalidRequest, Some(DUPLICATE_NAME.to_owned())));
+        } else if !authorizer.allows(&cx.principal, Operation::Alter, Resource::Topic(name)) {
+            refused.insert((*name).to_owned(), (ErrorCode::TopicAuthorizationFailed, None));
+        }
+    }
+    request.topics.retain(|topic| !refused.contains_key(&topic.name));
+    refused
+        .into_iter()
+        .map(|(name, (error, message))| growth_error(name, error, message))
+        .collect()
+}
+
+fn growth_error(name: String, error: ErrorCode, error_message: Option<String>) -> CreatePartitionsTopicResult {
+    CreatePartitionsTopicResult {
+        name,
+        error_code: error.code(),
+        error_message,
+    }
+}
+
+/// How often each name is there.
+fn count<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
+    let mut counts = BTreeMap::new();
+    for name in names {
+        *counts.entry(name).or_default() += 1;
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+    use weir_protocol::messages::create_topics_request::CreatableTopicConfig;
+
+    use super::*;
+    use crate::api::fixtures::{A, assert_encodes, everyone, nobody, request};
+
+    fn creatable(name: &str) -> CreatableTopic {
+        let config = CreatableTopicConfig {
+            name: "retention.ms".to_owned(),
+            value: Some("5".to_owned()),
+        };
+        CreatableTopic {
+            name: name.to_owned(),
+            configs: vec![config],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn each_topic_once_and_only_by_those_who_may() {
+        let mut topics = vec![creatable("a"), creatable("b"), creatable("a")];
+        let refused = refuse_creations(&everyone(), &request(7), &mut topics);
+        assert_eq!(
+            refused.iter().map(|topic| (topic.name.as_str(), topic.error_code)).collect::<Vec<_>>(),
+            [("a", 42)]
+        );
+        assert_eq!(topics.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(refuse_creations(&nobody(), &request(7), &mut topics)[0].error_code, 29);
+        assert!(topics.is_empty());
+        let growth = |name: &str| CreatePartitionsTopic {
+            name: name.to_owned(),
+            count: 3,
+            ..Default::default()
+        };
+        let mut body = CreatePartitionsRequest {
+            topics: vec![growth("a"), growth("b"), growth("a")],
+            ..Default::default()
+        };
+        assert_eq!(
+            refuse_growth(&everyone(), &request(3), &mut body)
+                .iter()
+                .map(|result| result.error_code)
+                .collect::<Vec<_>>(),
+            [42]
+        );
+        assert_eq!(
+            refuse_growth(&nobody(), &request(3), &mut body)
+                .iter()
+                .map(|result| result.error_code)
+                .collect::<Vec<_>>(),
+            [29]
+        );
+        assert!(body.topics.is_empty());
+    }
+
+    #[test]
+    fn a_new_topic_is_described_to_those_who_may_see_it() {
+        let answer = || {
+            let good = CreatableTopicResult {
+                name: "a".to_owned(),
+                num_partitions: 3,
+                replication_factor: 1,
+                ..Default::default()
+            };
+            let bad = creation_error("b".to_owned(), ErrorCode::TopicAlreadyExists, None);
+            Ok(CreateTopicsResponse {
+                topics: vec![good, bad],
+                ..Default::default()
+            })
+        };
+        let asked = [creatable("a"), creatable("b")];
+        let seen = created(&everyone(), &request(7), &asked, answer(), Layers::default());
+        let configs = seen[0].configs.as_ref().unwrap();
+        let retention = configs.iter().find(|config| config.name == "retention.ms").unwrap();
+        assert_eq!(
+            (configs.len(), retention.value.as_deref(), retention.config_source),
+            (TOPIC.len(), Some("5"), 1)
+        );
+        assert_eq!((seen[1].error_code, seen[1].configs.as_ref().map_or(0, Vec::len)), (36, 0));
+        let hidden = created(&nobody(), &request(7), &asked, answer(), Layers::default());
+        assert_eq!(
+            (hidden[0].topic_config_error_code, hidden[0].num_partitions, &hidden[0].configs),
+            (29, -1, &None)
+        );
+        let failed = created(&everyone(), &request(7), &asked, Err(ErrorCode::NotController), Layers::default());
+        assert_eq!(failed.iter().map(|topic| topic.error_code).collect::<Vec<_>>(), [41, 41]);
+    }
+
+    #[test]
+    fn every_version_can_carry_its_answer() {
+        for version in ApiKey::CreateTopics.versions() {
+            for authorizer in [everyone(), nobody()] {
+                let good = CreatableTopicResult {
+                    name: "a".to_owned(),
+                    topic_id: A,
+                    num_partitions: 3,
+                    replication_factor: 1,
+                    ..Default::default()
+                };
+                let answer = Ok(CreateTopicsResponse {
+                    topics: vec![good],
+                    ..Default::default()
+                });
+                let mut topics = created(&authorizer, &request(version), &[creatable("a")], answer, Layers::default());
+                topics.extend(refuse_creations(&nobody(), &request(version), &mut vec![creatable("b")]));
+                assert_encodes(
+                    &CreateTopicsResponse {
+                        topics,
+                        ..Default::default()
+                    },
+                    version,
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! This broker's side of the controller RPC: the session, which carries the metadata, and the requests that only the controller can decide.
+//!
+//! The session is one task for the life of the process. It registers, takes up what the controller says, and begins again whenever the stream breaks; in the meantime
+//! the broker goes on with the image that it has. Nothing here decides anything about partitions: `replica` takes up its part of an image before it
+//! is published.
+
+mod producer_ids;
+mod session;
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint};
+use tracing::debug;
+use weir_protocol::api::ApiKey;
+use weir_protocol::controller as rpc;
+use weir_protocol::controller::controller_client::ControllerClient;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::Message;
+use weir_protocol::types::ProducerId;
+
+use self::producer_ids::ProducerIds;
+pub use self::session::{Fatal, Identity, Session};
+use crate::api::RequestContext;
+use crate::metadata::Metadata;
+
+/// An answer of the controller may be as large as the metadata of the whole cluster.
+const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// How the broker stands with its controller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The epoch of the registration; `None` before the first.
+    pub broker_epoch: Option<i64>,
+    /// The stream is up.
+    pub connected: bool,
+    /// The controller counts this broker as not alive.
+    pub fenced: bool,
+    /// A controlled shutdown was granted.
+    pub may_shut_down: bool,
+}
+
+/// The controller, as far as a broker may ask it for things.
+#[derive(Debug)]
+pub struct Controller {
+    client: ControllerClient<Channel>,
+    broker_id: i32,
+    standing: watch::Sender<Standing>,
+    producer_ids: tokio::sync::Mutex<ProducerIds>,
+    /// Why the log directory is offline, for the next heartbeat.
+    log_dir_failure: Mutex<Option<String>>,
+    /// Turns true when this broker wants to stop.
+    wants_shutdown: watch::Sender<bool>,
+}
+
+impl Controller {
+    /// The controller at `address` (`host:port`). Connects when it is first asked for something.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub fn new(address: &str, broker_id: i32) -> anyhow::Result<Self> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| anyhow::anyhow!("--controller {address}: {error}"))?
+            .connect_timeout(session::CONNECT_MAX)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(session::KEEP_ALIVE)
+            .keep_alive_while_idle(true);
+        Ok(Self {
+            client: ControllerClient::new(endpoint.connect_lazy())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            broker_id,
+            standing: watch::Sender::default(),
+            producer_ids: tokio::sync::Mutex::default(),
+            log_dir_failure: Mutex::default(),
+            wants_shutdown: watch::Sender::new(false),
+        })
+    }
+
+    /// How the broker stands with its controller; changes can be awaited.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// Tells the controller, with the next heartbeat, that the log directory is offline.
+    pub fn report_log_dir_failure(&self, reason: String) {
+        *self.log_dir_failure.lock() = Some(reason);
+    }
+
+    /// Asks for a controlled shutdown: the controller moves leadership away, then grants it ([`Standing::may_shut_down`]).
+    pub fn request_shutdown(&self) {
+        self.wants_shutdown.send_replace(true);
+    }
+
+    /// Has the controller carry out an administrative request that is authorised already, and waits until this broker knows of what was done: the client reads
+    /// its own writes here.
+    ///
+    /// # Errors
+    /// NOT_CONTROLLER while no controller can be reached: clients look for it again and retry. UNKNOWN_SERVER_ERROR when its answer cannot be understood.
+    pub(crate) async fn forward<Q: Message, R: Message>(
+        &self,
+        metadata: &Metadata,
+        cx: &RequestContext,
+        key: ApiKey,
+        request: &Q,
+    ) -> Result<R, ErrorCode> {
+        let mut body = BytesMut::new();
+        request
+            .encode(&mut body, cx.version)
+            .map_err(|error| unexpected("encode a request for the controller", &error))?;
+        let forwarded = rpc::ForwardRequest {
+            broker_id: self.broker_id,
+            broker_epoch: self.broker_epoch()?,
+            api_key: i32::from(key as i16),
+            api_version: i32::from(cx.version),
+            request: body.to_vec(),
+            principal: cx.principal.to_string(),
+            client_id: cx.client_id.clone().unwrap_or_default(),
+            client_host: cx.peer.ip().to_string(),
+        };
+        let answer = self
+            .client
+            .clone()
+            .forward(forwarded)
+            .await
+            .map_err(|status| unreachable(&status))?
+            .into_inner();
+        metadata.wait_for(answer.metadata_version).await;
+        R::decode(&mut Bytes::from(answer.response), cx.version).map_err(|error| unexpected("decode the controller's answer", &error))
+    }
+
+    /// A producer id that nobody has.
+    ///
+    /// # Errors
+    /// COORDINATOR_LOAD_IN_PROGRESS, which clients retry, while the block in hand is used up and no controller can be reached.
+    pub(crate) async fn producer_id(&self) -> Result<ProducerId, ErrorCode> {
+        let mut ids = self.producer_ids.lock().await;
+        if let Some(id) = ids.next() {
+            return Ok(id);
+        }
+        let request = rpc::AllocateProducerIdsRequest {
+            broker_id: self.broker_id,
+            broker_epoch: self.broker_epoch().map_err(|_| ErrorCode::CoordinatorLoadInProgress)?,
+        };
+        let block = self.client.clone().allocate_producer_ids(request).await.map_err(|status| {
+            debug!(%status, "no producer ids from the controller");
+            ErrorCode::CoordinatorLoadInProgress
+        })?;
+        ids.refill(&block.into_inner());
+        ids.next().ok_or(ErrorCode::CoordinatorLoadInProgress)
+    }
+
+    fn broker_epoch(&self) -> Result<i64, ErrorCode> {
+        self.standing.borrow().broker_epoch.ok_or(ErrorCode::NotController)
+    }
+}
+
+fn unreachable(status: &tonic::Status) -> ErrorCode {
+    debug!(%status, "the controller did not answer");
+    ErrorCode::NotController
+}
+
+fn unexpected(what: &'static str, error: &dyn std::error::Error) -> ErrorCode {
+    tracing::error!(%error, "{what}");
+    ErrorCode::UnknownServerError
+}
+
+/// Shared by the session and those who ask.
+pub type SharedController = Arc<Controller>;

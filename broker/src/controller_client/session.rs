@@ -1,0 +1,303 @@
+//! The session with the controller: registration, heartbeats, and the metadata as it changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+use weir_protocol::controller as rpc;
+use weir_protocol::controller::broker_message::Message as FromBroker;
+use weir_protocol::controller::controller_message::Message as FromController;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::ControllerEpoch;
+
+use super::{Controller, Standing};
+use crate::broker::Broker;
+
+/// How long a connection may take to come up.
+pub(super) const CONNECT_MAX: Duration = Duration::from_secs(1);
+
+/// How often an idle connection is checked.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// How soon to try again after the stream broke; doubles up to the second value.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// Who this broker says it is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The cluster that the log directory belongs to.
+    pub cluster_id: String,
+    /// This broker.
+    pub broker_id: i32,
+    /// Random at each start of the process.
+    pub incarnation: Uuid,
+    /// The log directory's own id.
+    pub log_dir_id: Uuid,
+    /// Where clients find it.
+    pub endpoints: Vec<rpc::Endpoint>,
+    /// Its rack; empty: none.
+    pub rack: String,
+    /// The broker epoch under which the log directory was last used.
+    pub previous_broker_epoch: Option<i64>,
+    /// The log is whole up to its end.
+    pub clean: bool,
+}
+
+/// The controller refused this broker for a reason that trying again does not cure.
+#[derive(Debug, thiserror::Error)]
+#[error("the controller refuses this broker: {reason} ({code:?})")]
+pub struct Fatal {
+    code: ErrorCode,
+    reason: String,
+}
+
+/// The task that keeps the session.
+#[derive(Debug)]
+pub struct Session {
+    broker: Arc<Broker>,
+    identity: Identity,
+    controller_epoch: ControllerEpoch,
+}
+
+/// Why a stream ended.
+enum Ended {
+    Broken(String),
+    Fatal(Fatal),
+}
+
+impl From<tonic::Status> for Ended {
+    fn from(status: tonic::Status) -> Self {
+        Self::Broken(status.to_string())
+    }
+}
+
+impl Session {
+    /// A session for this broker.
+    pub fn new(broker: Arc<Broker>, identity: Identity) -> Self {
+        Self {
+            broker,
+            identity,
+            controller_epoch: ControllerEpoch::default(),
+        }
+    }
+
+    /// Keeps the session until the process ends.
+    ///
+    /// # Errors
+    /// Only when the controller refuses this broker for good.
+    pub async fn run(mut self) -> Result<std::convert::Infallible, Fatal> {
+        let mut pause = RETRY_MIN;
+        loop {
+            let started = Instant::now();
+            let ended = self.stream().await;
+            // Not by reading and replacing: the guard of a read would still be held while the write waits for it.
+            let mut lost = false;
+            self.controller()
+                .standing
+                .send_modify(|standing| lost = std::mem::take(&mut standing.connected));
+            match ended {
+                Ended::Fatal(fatal) => return Err(fatal),
+                Ended::Broken(reason) if lost => warn!(%reason, "lost the controller; serving on with the metadata at hand"),
+                Ended::Broken(reason) => debug!(%reason, "no controller yet"),
+            }
+            // A stream that lasted was a good one: what broke it may be over already.
+            pause = if started.elapsed() > RETRY_MAX {
+                RETRY_MIN
+            } else {
+                (pause * 2).min(RETRY_MAX)
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn controller(&self) -> &Controller {
+        &self.broker.controller
+    }
+
+    async fn stream(&mut self) -> Ended {
+        match self.stream_until_it_ends().await {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        }
+    }
+
+    async fn stream_until_it_ends(&mut self) -> Result<std::convert::Infallible, Ended> {
+        let (sender, outgoing) = mpsc::channel(4);
+        let registration = rpc::BrokerMessage {
+            message: Some(FromBroker::Registration(self.registration())),
+        };
+        sender
+            .send(registration)
+            .await
+            .map_err(|_| Ended::Broken("the stream is closed".into()))?;
+        let mut incoming = self
+            .controller()
+            .client
+            .clone()
+            .session(ReceiverStream::new(outgoing))
+            .await?
+            .into_inner();
+        let registered = self.await_registration(&mut incoming).await?;
+        let mut beat = interval(Duration::from_millis(u64::from(registered.heartbeat_interval_ms.max(10))));
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let silence_max = Duration::from_millis(u64::from(registered.session_timeout_ms)).max(RETRY_MAX);
+        let mut wants_shutdown = self.controller().wants_shutdown.subscribe();
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                message = incoming.message() => {
+                    let message = message?.ok_or_else(|| Ended::Broken("the controller ended the stream".into()))?;
+                    heard = Instant::now();
+                    if self.take_up(message)? {
+                        // What was applied is told at once: others wait for it.
+                        beat.reset_immediately();
+                    }
+                }
+                _ = beat.tick() => {
+                    if heard.elapsed() > silence_max {
+                        return Err(Ended::Broken("the controller is silent".into()));
+                    }
+                    let heartbeat = rpc::BrokerMessage { message: Some(FromBroker::Heartbeat(self.heartbeat(registered.broker_epoch))) };
+                    sender.send(heartbeat).await.map_err(|_| Ended::Broken("the stream is closed".into()))?;
+                }
+                Ok(()) = wants_shutdown.changed() => beat.reset_immediately(),
+            }
+        }
+    }
+
+    async fn await_registration(&mut self, incoming: &mut Streaming<rpc::ControllerMessage>) -> Result<rpc::Registered, Ended> {
+        let message = tokio::time::timeout(CONNECT_MAX * 5, incoming.message())
+            .await
+            .map_err(|_| Ended::Broken("no answer to the registration".into()))?;
+        let message = message?.ok_or_else(|| Ended::Broken("the controller ended the stream".into()))?;
+        self.check_epoch(message.controller_epoch)?;
+        match message.message {
+            Some(FromController::Registered(registered)) => {
+                info!(
+                    broker_epoch = registered.broker_epoch,
+                    controller_epoch = message.controller_epoch,
+                    "registered with the controller"
+                );
+                self.remember(registered.broker_epoch).await;
+                let epoch = Some(registered.broker_epoch);
+                self.identity.previous_broker_epoch = epoch;
+                // From here on the process itself vouches for its log: it is whole as long as the process lives.
+                self.identity.clean = true;
+                self.controller().standing.send_modify(|standing| {
+                    *standing = Standing {
+                        broker_epoch: epoch,
+                        connected: true,
+                        fenced: true,
+                        may_shut_down: false,
+                    }
+                });
+                Ok(registered)
+            }
+            Some(FromController::Refused(refused)) => Err(refusal(refused)),
+            _ => Err(Ended::Broken("the controller did not answer the registration".into())),
+        }
+    }
+
+    /// Leaves the broker epoch to the next run, before anything is done under it.
+    async fn remember(&self, epoch: i64) {
+        let broker = Arc::clone(&self.broker);
+        let written = tokio::task::spawn_blocking(move || broker.replicas.log_dir().set_broker_epoch(epoch)).await;
+        if let Ok(Err(error)) = written {
+            warn!(%error, "cannot write the broker epoch down");
+        }
+    }
+
+    /// Takes up what the controller said; returns whether it was metadata.
+    fn take_up(&mut self, message: rpc::ControllerMessage) -> Result<bool, Ended> {
+        self.check_epoch(message.controller_epoch)?;
+        match message.message {
+            Some(FromController::Metadata(update)) => {
+                self.apply(&update)?;
+                return Ok(true);
+            }
+            Some(FromController::HeartbeatReply(reply)) => {
+                self.controller().standing.send_if_modified(|standing| {
+                    let next = Standing {
+                        fenced: reply.fenced,
+                        may_shut_down: reply.may_shut_down,
+                        ..*standing
+                    };
+                    std::mem::replace(standing, next) != next
+                });
+            }
+            Some(FromController::Refused(refused)) => return Err(refusal(refused)),
+            Some(FromController::Registered(_)) | None => return Err(Ended::Broken("an answer that nobody asked for".into())),
+        }
+        Ok(false)
+    }
+
+    /// A deposed controller is not listened to.
+    fn check_epoch(&mut self, epoch: i64) -> Result<(), Ended> {
+        let epoch = ControllerEpoch(epoch);
+        if epoch < self.controller_epoch {
+            return Err(Ended::Broken(format!("controller epoch {epoch} is older than {}", self.controller_epoch)));
+        }
+        self.controller_epoch = epoch;
+        Ok(())
+    }
+
+    fn apply(&self, update: &rpc::MetadataUpdate) -> Result<(), Ended> {
+        let before = self.broker.metadata.load();
+        if !update.full && update.version <= before.version {
+            return Ok(());
+        }
+        let (next, touched) = before
+            .after(self.controller_epoch, update)
+            .map_err(|error| Ended::Broken(error.to_string()))?;
+        debug!(version = next.version, full = update.full, topics = touched.len(), "metadata");
+        // The partitions take up their roles before anyone reads of them in the image.
+        self.broker.replicas.apply(&before, &next, &touched);
+        drop(before);
+        self.broker.metadata.publish(next);
+        Ok(())
+    }
+
+    fn registration(&self) -> rpc::Registration {
+        let identity = &self.identity;
+        rpc::Registration {
+            cluster_id: identity.cluster_id.clone(),
+            broker_id: identity.broker_id,
+            incarnation: identity.incarnation.as_bytes().to_vec(),
+            log_dir_id: identity.log_dir_id.as_bytes().to_vec(),
+            endpoints: identity.endpoints.clone(),
+            rack: identity.rack.clone(),
+            previous_broker_epoch: identity.previous_broker_epoch,
+            clean: identity.clean,
+            controller_epoch: self.controller_epoch.0,
+        }
+    }
+
+    fn heartbeat(&self, broker_epoch: i64) -> rpc::Heartbeat {
+        let applied_version = self.broker.metadata.load().version;
+        rpc::Heartbeat {
+            broker_epoch,
+            applied_version,
+            ready: applied_version > 0,
+            wants_shutdown: *self.controller().wants_shutdown.borrow(),
+            log_dir_failure: self.controller().log_dir_failure.lock().clone().unwrap_or_default(),
+        }
+    }
+}
+
+fn refusal(refused: rpc::Refused) -> Ended {
+    let code = i16::try_from(refused.error_code).map_or(ErrorCode::UnknownServerError, ErrorCode::from_code);
+    match code {
+        // Another process still holds the id, or the epoch is an old one: both pass.
+        ErrorCode::DuplicateBrokerRegistration | ErrorCode::StaleBrokerEpoch | ErrorCode::NotController => Ended::Broken(refused.reason),
+        code => Ended::Fatal(Fatal {
+            code,
+            reason: refused.reason,
+        }),
+    }
+}

@@ -1,0 +1,178 @@
+//! `/metrics`, `/healthz` and `/readyz`, for Prometheus, kubelets and people.
+//!
+//! Started in `lib.rs`. It only reads: nothing can be changed here, and what is slow or many at this door never touches the Kafka listeners. The process
+//! is healthy when this answers at all; whether it is ready depends on what [`Probes`] says.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+/// The most requests at a time; more wait to be accepted. A few scrapers and probes is all that comes here.
+const CONNECTIONS_MAX: usize = 32;
+/// The longest time from accepting a connection to its end.
+const CONNECTION_MAX: Duration = Duration::from_secs(10);
+/// The largest head of a request; bodies are not read.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How long to wait after a failure to accept, which is mostly a lack of file descriptors.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const OPEN_METRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// What the pages show.
+pub struct Probes {
+    /// The metrics, in the OpenMetrics text format.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Why the broker is not ready, a sentence each; empty when it is.
+    pub not_ready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+}
+
+impl fmt::Debug for Probes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probes").finish_non_exhaustive()
+    }
+}
+
+/// Answers on `listener` until it is dropped with the future.
+pub async fn serve(listener: TcpListener, probes: Probes) -> Infallible {
+    let probes = Arc::new(probes);
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            unreachable!("nobody closes the semaphore")
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let probes = Arc::clone(&probes);
+                connections.spawn(async move {
+                    let _place = place;
+                    if tokio::time::timeout(CONNECTION_MAX, connection(stream, probes)).await.is_err() {
+                        debug!("closed an HTTP connection that took too long");
+                    }
+                });
+            }
+            Err(error) => {
+                warn!(%error, "accept an HTTP connection");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, probes: Arc<Probes>) {
+    let service = service_fn(|request: Request<_>| {
+        let response = page(&probes, request.method(), request.uri().path());
+        async move { Ok::<_, Infallible>(response) }
+    });
+    // One request a connection: an idle one would hold a place.
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        debug!(%error, "serve an HTTP connection");
+    }
+}
+
+fn page(probes: &Probes, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refused;
+    }
+    match path {
+        "/metrics" => response(StatusCode::OK, OPEN_METRICS, (probes.metrics)()),
+        "/healthz" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
+        "/readyz" => match (probes.not_ready)().as_slice() {
+            [] => response(StatusCode::OK, TEXT, "ready\n".to_owned()),
+            reasons => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, reasons.join("\n") + "\n"),
+        },
+        _ => response(StatusCode::NOT_FOUND, TEXT, "there are /metrics, /healthz and /readyz\n".to_owned()),
+    }
+}
+
+fn response(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn probes(reasons: &'static [&'static str]) -> Probes {
+        Probes {
+            metrics: Box::new(|| "a 1\n".to_owned()),
+            not_ready: Box::new(|| reasons.iter().map(ToString::to_string).collect()),
+        }
+    }
+
+    #[test]
+    fn each_page_has_its_status() {
+        let (ready, waiting) = (probes(&[]), probes(&["recovers 3 of 7 partitions", "no controller yet"]));
+        let rows = [
+            (&ready, Method::GET, "/healthz", 200),
+            (&waiting, Method::GET, "/healthz", 200),
+            (&ready, Method::HEAD, "/readyz", 200),
+            (&waiting, Method::GET, "/readyz", 503),
+            (&ready, Method::GET, "/metrics", 200),
+            (&ready, Method::POST, "/metrics", 405),
+            (&ready, Method::GET, "/", 404),
+        ];
+        for (probes, method, path, status) in rows {
+            assert_eq!(page(probes, &method, path).status(), status, "{method} {path}");
+        }
+    }
+
+    async fn exchange(address: std::net::SocketAddr, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        // What is refused early may end in a reset, after the answer.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[tokio::test]
+    async fn it_answers_and_closes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, probes(&["no controller yet"])));
+        let answer = exchange(address, b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("\r\n\r\nno controller yet\n"),
+            "{answer}"
+        );
+        let answer = exchange(address, b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(answer.contains("application/openmetrics-text") && answer.ends_with("a 1\n"), "{answer}");
+        let answer = exchange(address, b"\x00\x01 garbage\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        let long = [b"GET /".as_slice(), &vec![b'a'; 2 * HEAD_BYTES_MAX], b" HTTP/1.1\r\n\r\n"].concat();
+        let answer = exchange(address, &long).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+        // Those that say nothing take places, but not for ever, and not all of them.
+        let _silent: Vec<_> = futures::future::join_all((0..CONNECTIONS_MAX / 2).map(|_| TcpStream::connect(address))).await;
+        assert!(exchange(address, b"GET /healthz HTTP/1.0\r\n\r\n").await.ends_with("ok\n"));
+        server.abort();
+    }
+}

@@ -1,0 +1,20 @@
+//! The Weir broker: the log, behind the Kafka wire protocol.
+//!
+//! `net → api → replica → log → protocol`: each knows only what stands to its right. Nothing here knows Kubernetes.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod api;
+pub mod auth;
+pub mod broker;
+pub mod config;
+pub mod controller_client;
+pub mod http;
+pub mod log;
+pub mod metadata;
+pub mod metrics;
+pub mod net;
+pub mod replica;
+mod run;
+pub mod telemetry;
+
+pub use run::run;

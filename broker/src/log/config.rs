@@ -1,0 +1,317 @@
+//! What a log goes by: a topic's configuration, parsed once from Kafka's text forms, and shared by all logs that have the same.
+
+use std::collections::BTreeMap;
+
+use weir_protocol::batch::Codec;
+
+/// When records count as kept (ours; Kafka has only what is `none` here).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlushMode {
+    /// When they are on the disk: one flush serves all that wait.
+    #[default]
+    Group,
+    /// When they are in the page cache.
+    None,
+}
+
+/// What a record's timestamp is (`message.timestamp.type`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimestampType {
+    /// When it was made, as its producer says.
+    #[default]
+    CreateTime,
+    /// When the leader appended it.
+    LogAppendTime,
+}
+
+/// How old records go (`cleanup.policy`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cleanup {
+    /// Old segments are deleted.
+    pub delete: bool,
+    /// Only the last record of each key is kept.
+    pub compact: bool,
+}
+
+/// How batches are compressed (`compression.type` and the level of its codec).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// As the producer did it.
+    #[default]
+    Producer,
+    /// With this codec, whatever the producer did.
+    Always {
+        /// The codec.
+        codec: Codec,
+        /// Its level; codecs without levels ignore it.
+        level: i32,
+    },
+}
+
+/// A topic's settings, as far as its logs need them. Times are in milliseconds, sizes in bytes; `None` means without limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    /// `segment.bytes`
+    pub segment_bytes: u32,
+    /// `segment.ms`
+    pub segment_ms: i64,
+    /// `segment.jitter.ms`
+    pub segment_jitter_ms: i64,
+    /// `segment.index.bytes`
+    pub index_bytes_max: u32,
+    /// `index.interval.bytes`
+    pub index_interval_bytes: u32,
+    /// `retention.ms`
+    pub retention_ms: Option<i64>,
+    /// `retention.bytes`
+    pub retention_bytes: Option<u64>,
+    /// `cleanup.policy`
+    pub cleanup: Cleanup,
+    /// `delete.retention.ms`
+    pub delete_retention_ms: i64,
+    /// `min.compaction.lag.ms`
+    pub compaction_lag_ms_min: i64,
+    /// `max.compaction.lag.ms`
+    pub compaction_lag_ms_max: i64,
+    /// `min.cleanable.dirty.ratio`
+    pub dirty_ratio_min: f64,
+    /// `max.message.bytes`
+    pub message_bytes_max: u32,
+    /// `compression.type` and its levels
+    pub compression: Compression,
+    /// `message.timestamp.type`
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`
+    pub timestamp_before_ms_max: i64,
+    /// `message.timestamp.after.max.ms`
+    pub timestamp_after_ms_max: i64,
+    /// `flush.mode`
+    pub flush_mode: FlushMode,
+    /// `flush.messages`: records after which a flush is asked for, also with `flush.mode=none`.
+    pub flush_records: i64,
+    /// `flush.ms`: as above, by time.
+    pub flush_ms: i64,
+    /// `preallocate`
+    pub preallocate: bool,
+    /// `producer.id.expiration.ms` of the broker
+    pub producer_expiration_ms: i64,
+}
+
+/// A value that the tables of configuration should never have let through.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("invalid value {value:?} for {key}")]
+pub struct InvalidConfig {
+    key: &'static str,
+    value: String,
+}
+
+impl Default for LogConfig {
+    /// Kafka's defaults, and `flush.mode=group`.
+    fn default() -> Self {
+        Self {
+            segment_bytes: 1 << 30,
+            segment_ms: 604_800_000,
+            segment_jitter_ms: 0,
+            index_bytes_max: 10 << 20,
+            index_interval_bytes: 4096,
+            retention_ms: Some(604_800_000),
+            retention_bytes: None,
+            cleanup: Cleanup {
+                delete: true,
+                compact: false,
+            },
+            delete_retention_ms: 86_400_000,
+            compaction_lag_ms_min: 0,
+            compaction_lag_ms_max: i64::MAX,
+            dirty_ratio_min: 0.5,
+            message_bytes_max: 1_048_588,
+            compression: Compression::Producer,
+            timestamp_type: TimestampType::CreateTime,
+            timestamp_before_ms_max: i64::MAX,
+            timestamp_after_ms_max: 3_600_000,
+            flush_mode: FlushMode::Group,
+            flush_records: i64::MAX,
+            flush_ms: i64::MAX,
+            preallocate: false,
+            producer_expiration_ms: 86_400_000,
+        }
+    }
+}
+
+impl LogConfig {
+    /// What is parsed, by Kafka's names.
+    pub const KEYS: [&'static str; 25] = [
+        "segment.bytes",
+        "segment.ms",
+        "segment.jitter.ms",
+        "segment.index.bytes",
+        "index.interval.bytes",
+        "retention.ms",
+        "retention.bytes",
+        "cleanup.policy",
+        "delete.retention.ms",
+        "min.compaction.lag.ms",
+        "max.compaction.lag.ms",
+        "min.cleanable.dirty.ratio",
+        "max.message.bytes",
+        "compression.type",
+        "compression.gzip.level",
+        "compression.lz4.level",
+        "compression.zstd.level",
+        "message.timestamp.type",
+        "message.timestamp.before.max.ms",
+        "message.timestamp.after.max.ms",
+        "flush.mode",
+        "flush.messages",
+        "flush.ms",
+        "preallocate",
+        "producer.id.expiration.ms",
+    ];
+
+    /// Parses what is set; what is not has its default. Keys that are none of the log's are somebody else's.
+    ///
+    /// # Errors
+    /// At the first value that cannot be parsed. Whoever accepts configuration checks it before; this is the second look.
+    pub fn parse(set: &BTreeMap<String, String>) -> Result<Self, InvalidConfig> {
+        let mut config = Self::default();
+        let text = Text(set);
+        text.number("segment.bytes", &mut config.segment_bytes)?;
+        text.number("segment.ms", &mut config.segment_ms)?;
+        text.number("segment.jitter.ms", &mut config.segment_jitter_ms)?;
+        text.number("segment.index.bytes", &mut config.index_bytes_max)?;
+        text.number("index.interval.bytes", &mut config.index_interval_bytes)?;
+        text.limit("retention.ms", &mut config.retention_ms)?;
+        text.limit("retention.bytes", &mut config.retention_bytes)?;
+        text.parse("cleanup.policy", &mut config.cleanup, cleanup)?;
+        text.number("delete.retention.ms", &mut config.delete_retention_ms)?;
+        text.number("min.compaction.lag.ms", &mut config.compaction_lag_ms_min)?;
+        text.number("max.compaction.lag.ms", &mut config.compaction_lag_ms_max)?;
+        text.number("min.cleanable.dirty.ratio", &mut config.dirty_ratio_min)?;
+        text.number("max.message.bytes", &mut config.message_bytes_max)?;
+        config.compression = text.compression()?;
+        text.parse("message.timestamp.type", &mut config.timestamp_type, |value| match value {
+            "CreateTime" => Some(TimestampType::CreateTime),
+            "LogAppendTime" => Some(TimestampType::LogAppendTime),
+            _ => None,
+        })?;
+        text.number("message.timestamp.before.max.ms", &mut config.timestamp_before_ms_max)?;
+        text.number("message.timestamp.after.max.ms", &mut config.timestamp_after_ms_max)?;
+        text.parse("flush.mode", &mut config.flush_mode, |value| match value {
+            "group" => Some(FlushMode::Group),
+            "none" => Some(FlushMode::None),
+            _ => None,
+        })?;
+        text.number("flush.messages", &mut config.flush_records)?;
+        text.number("flush.ms", &mut config.flush_ms)?;
+        text.number("preallocate", &mut config.preallocate)?;
+        text.number("producer.id.expiration.ms", &mut config.producer_expiration_ms)?;
+        Ok(config)
+    }
+}
+
+/// What is set, by Kafka's names.
+struct Text<'a>(&'a BTreeMap<String, String>);
+
+impl Text<'_> {
+    fn parse<T>(&self, key: &'static str, target: &mut T, parse: impl FnOnce(&str) -> Option<T>) -> Result<(), InvalidConfig> {
+        if let Some(value) = self.0.get(key) {
+            *target = parse(value.trim()).ok_or_else(|| InvalidConfig { key, value: value.clone() })?;
+        }
+        Ok(())
+    }
+
+    fn number<T: std::str::FromStr>(&self, key: &'static str, target: &mut T) -> Result<(), InvalidConfig> {
+        self.parse(key, target, |value| value.parse().ok())
+    }
+
+    /// A number of which -1 stands for no limit.
+    fn limit<T: std::str::FromStr>(&self, key: &'static str, target: &mut Option<T>) -> Result<(), InvalidConfig> {
+        self.parse(key, target, |value| if value == "-1" { Some(None) } else { value.parse().ok().map(Some) })
+    }
+
+    fn compression(&self) -> Result<Compression, InvalidConfig> {
+        let (mut gzip, mut lz4, mut zstd) = (-1, 9, 3);
+        self.number("compression.gzip.level", &mut gzip)?;
+        self.number("compression.lz4.level", &mut lz4)?;
+        self.number("compression.zstd.level", &mut zstd)?;
+        let mut compression = Compression::Producer;
+        self.parse("compression.type", &mut compression, |value| {
+            let (codec, level) = match value {
+                "producer" => return Some(Compression::Producer),
+                "uncompressed" | "none" => (Codec::None, 0),
+                "gzip" => (Codec::Gzip, gzip),
+                "snappy" => (Codec::Snappy, 0),
+                "lz4" => (Codec::Lz4, lz4),
+                "zstd" => (Codec::Zstd, zstd),
+                _ => return None,
+            };
+            Some(Compression::Always { codec, level })
+        })?;
+        Ok(compression)
+    }
+}
+
+fn cleanup(value: &str) -> Option<Cleanup> {
+    let mut cleanup = Cleanup {
+        delete: false,
+        compact: false,
+    };
+    for policy in value.split(',').map(str::trim).filter(|policy| !policy.is_empty()) {
+        match policy {
+            "delete" => cleanup.delete = true,
+            "compact" => cleanup.compact = true,
+            _ => return None,
+        }
+    }
+    Some(cleanup)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kafkas_text_forms_are_understood() {
+        let set = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        assert_eq!(LogConfig::parse(&set(&[("min.insync.replicas", "2")])).unwrap(), LogConfig::default());
+        let config = LogConfig::parse(&set(&[
+            ("retention.ms", "-1"),
+            ("retention.bytes", "1000"),
+            ("cleanup.policy", "compact,delete"),
+            ("compression.type", "zstd"),
+            ("compression.zstd.level", "7"),
+            ("flush.mode", "none"),
+            ("message.timestamp.type", "LogAppendTime"),
+        ]));
+        let config = config.unwrap();
+        assert_eq!((config.retention_ms, config.retention_bytes), (None, Some(1000)));
+        assert_eq!(config.cleanup, Cleanup { delete: true, compact: true });
+        assert_eq!(
+            config.compression,
+            Compression::Always {
+                codec: Codec::Zstd,
+                level: 7
+            }
+        );
+        assert_eq!(
+            (config.flush_mode, config.timestamp_type),
+            (FlushMode::None, TimestampType::LogAppendTime)
+        );
+        for (key, value) in [
+            ("segment.bytes", "-7"),
+            ("retention.ms", "soon"),
+            ("cleanup.policy", "compress"),
+            ("flush.mode", "maybe"),
+        ] {
+            assert_eq!(
+                LogConfig::parse(&set(&[(key, value)])).unwrap_err().to_string(),
+                format!("invalid value {value:?} for {key}")
+            );
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The log directory: whose it is, what is in it, and whether it can still be written to.
+//!
+//! Opened once, by `replica`. After a clean stop the catalogue says what is there and nothing else is opened; after a crash the logs are recovered side by
+//! side. A failed write or flush takes the whole directory offline for good: what is on the disk then is for recovery to say.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+use weir_protocol::types::TopicPartition;
+
+use super::catalogue::{self, Remembered};
+use super::flusher::{self, Flusher};
+use super::identity::{self, Identity, Left, OpenError};
+use super::reader::LogReader;
+use super::storage::{OpenFiles, Storage};
+use super::{LogConfig, LogWriter, recovery};
+
+/// What a log directory goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct LogDirOptions {
+    /// Files that are kept open at a time.
+    pub open_files_max: usize,
+    /// Threads that recover logs.
+    pub recovery_threads: usize,
+}
+
+/// Told of what happens in a log directory, from its own threads.
+pub trait LogDirObserver: Send + Sync {
+    /// A round of flushes brought this many logs to the disk.
+    fn flushed(&self, logs: usize, took: Duration);
+    /// The directory is offline from now on.
+    fn offline(&self, reason: &str);
+}
+
+/// What all logs of a directory share.
+pub(super) struct Shared {
+    root: PathBuf,
+    pub(super) files: OpenFiles,
+    flusher: Flusher,
+    failure: OnceLock<String>,
+    observer: OnceLock<Box<dyn LogDirObserver>>,
+}
+
+impl Shared {
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn storage(&self) -> &dyn Storage {
+        self.files.storage().as_ref()
+    }
+
+    pub(super) fn flusher(&self) -> &Flusher {
+        &self.flusher
+    }
+
+    pub(super) fn is_offline(&self) -> bool {
+        self.failure.get().is_some()
+    }
+
+    pub(super) fn flushed(&self, logs: usize, took: Duration) {
+        if let Some(observer) = self.observer.get() {
+            observer.flushed(logs, took);
+        }
+    }
+
+    /// Takes the directory offline. The first reason is the one that counts.
+    pub(super) fn fail(&self, reason: String) {
+        if self.failure.set(reason).is_ok() {
+            let reason = self.failure.get().map_or("", String::as_str);
+            error!(directory = %self.root.display(), reason, "the log directory is offline; it is read from, and not written to any more");
+            if let Some(observer) = self.observer.get() {
+                observer.offline(reason);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogDir")
+            .field("root", &self.root)
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An open log directory.
+#[derive(Debug)]
+pub struct LogDir {
+    shared: Arc<Shared>,
+    id: Uuid,
+    left: Left,
+    /// Logs that were found and that nobody has claimed yet.
+    found: Mutex<HashMap<TopicPartition, Remembered>>,
+    /// Logs that were opened.
+    open: Mutex<HashMap<TopicPartition, Weak<LogReader>>>,
+    flusher: Mutex<Option<std::thread::JoinHandle<()>>>,
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+impl LogDir {
+    /// Takes the directory at `root`, which is made and formatted if it is empty or not there, and recovers what is in it.
+    ///
+    /// # Errors
+    /// When the directory is somebody else's, in use, or cannot be read.
+    pub fn open(storage: Arc<dyn Storage>, root: &Path, identity: &Identity, options: LogDirOptions) -> Result<Self, OpenError> {
+        let path = || root.display().to_string();
+        let failed = |error| OpenError::Io { path: path(), error };
+        storage.create_dir(root).map_err(failed)?;
+        let lock = storage.lock(&root.join(identity::LOCK)).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => OpenError::Locked { path: path() },
+            _ => failed(error),
+        })?;
+        let id = identity::check_or_format(storage.as_ref(), root, identity)?;
+        let left = identity::how_left(storage.as_ref(), root);
+        let shared = Arc::new(Shared {
+            root: root.to_owned(),
+            files: OpenFiles::new(Arc::clone(&storage), options.open_files_max),
+            flusher: Flusher::default(),
+            failure: OnceLock::new(),
+            observer: OnceLock::new(),
+        });
+        let remembered = catalogue::read(storage.as_ref(), root);
+        let found = match remembered {
+            Some(remembered) if left.orderly => remembered,
+            remembered => {
+                let recovered = recovery::recover_all(&shared, remembered, options.recovery_threads).map_err(failed)?;
+                // What was recovered is not looked at again, and it counts from here on whether it is damaged.
+                catalogue::write(storage.as_ref(), root, &recovered).map_err(failed)?;
+                recovered
+            }
+        };
+        identity::begin_run(storage.as_ref(), root, left.broker_epoch).map_err(failed)?;
+        info!(directory = %path(), logs = found.len(), orderly = left.orderly, whole = left.whole, "opened the log directory");
+        let found = found
+            .into_iter()
+            .map(|log| {
+                (
+                    TopicPartition {
+                        topic: log.topic_id.into(),
+                        index: log.partition,
+                    },
+                    log,
+                )
+            })
+            .collect();
+        let flusher = {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name("flusher".into())
+                .spawn(move || Flusher::run(&shared))
+                .map_err(failed)?
+        };
+        Ok(Self {
+            shared,
+            id,
+            left,
+            found: Mutex::new(found),
+            open: Mutex::default(),
+            flusher: Mutex::new(Some(flusher)),
+            _lock: lock,
+        })
+    }
+
+    /// The directory's own id, made when it was formatted.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// How the last run left it.
+    pub fn left(&self) -> Left {
+        self.left
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.shared.root()
+    }
+
+    /// Why it is offline, if it is.
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.failure.get().map(String::as_str)
+    }
+
+    /// Sets who is told of what happens. The first call counts.
+    pub fn observe(&self, observer: impl LogDirObserver + 'static) {
+        let _ = self.shared.observer.set(Box::new(observer));
+    }
+
+    /// Remembers the broker epoch of this run for the next one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_broker_epoch(&self, epoch: i64) -> io::Result<()> {
+        identity::begin_run(self.shared.storage(), self.shared.root(), Some(epoch))
+    }
+
+    /// The log of a partition: the one that was found, or a new one, for which nothing is written before its first append.
+    ///
+    /// # Errors
+    /// When what was found cannot be opened.
+    pub fn open_log(&self, id: TopicPartition, topic: &Arc<str>, config: Arc<LogConfig>) -> io::Result<LogWriter> {
+        let found = self.found.lock().remove(&id);
+        let writer = match found {
+            Some(found) => LogWriter::open(&self.shared, id, topic, config, &found),
+            None => {
+                self.set_aside_other(id, topic)?;
+                LogWriter::create(&self.shared, id, topic, config)
+            }
+        };
+        self.open.lock().insert(id, Arc::downgrade(&writer.reader()));
+        Ok(writer)
+    }
+
+    /// A directory with this log's name that belongs to another topic of the same name is set aside, never deleted: the metadata may be wrong, the data is not.
+    fn set_aside_other(&self, id: TopicPartition, topic: &str) -> io::Result<()> {
+        let other = self
+            .found
+            .lock()
+            .iter()
+            .find(|(key, log)| key.index == id.index && log.topic == topic)
+            .map(|(key, _)| *key);
+        other.map_or(Ok(()), |other| self.set_aside(other))
+    }
+
+    fn set_aside(&self, id: TopicPartition) -> io::Result<()> {
+        let Some(log) = self.found.lock().remove(&id) else { return Ok(()) };
+        let from = self.shared.root().join(format!("{}-{}", log.topic, log.partition));
+        let to = self
+            .shared
+            .root()
+            .join(format!("{}-{}.{}-stray", log.topic, log.partition, log.topic_id.simple()));
+        warn!(log = %from.display(), to = %to.display(), "this log's topic is not in the metadata any more; it is set aside");
+        match self.shared.storage().rename(&from, &to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets aside the logs that were found and that nobody has claimed, now that the metadata is known.
+    pub fn set_aside_unclaimed(&self) {
+        let unclaimed: Vec<_> = self.found.lock().keys().copied().collect();
+        for id in unclaimed {
+            if let Err(error) = self.set_aside(id) {
+                warn!(%error, %id, "cannot set a log aside");
+            }
+        }
+    }
+
+    /// Deletes a log. Its directory is renamed at once, so that its name is free; the files go after that.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    pub fn delete_log(&self, log: &LogReader) -> io::Result<()> {
+        self.open.lock().remove(&log.id());
+        let from = log.path();
+        let to = self
+            .shared
+            .root()
+            .join(format!("{}-{}.{}-delete", log.topic(), log.id().index, log.id().topic.0.simple()));
+        for segment in log.segments.load().iter() {
+            segment.records().moved(to.join(super::segment::file_name(segment.base_offset(), "log")));
+        }
+        match self.shared.storage().rename(&from, &to) {
+            // Nothing was ever appended.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.shared.storage().remove_dir_all(&to),
+        }
+    }
+
+    /// Flushes what is not flushed, waits for it, and writes the catalogue: recovery after a crash begins from here.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn checkpoint(&self) -> io::Result<()> {
+        let logs = self.open_logs();
+        for log in logs.iter().filter(|log| log.flushed_offset() < log.log_end_offset()) {
+            log.request_flush();
+        }
+        self.shared.flusher.settle();
+        if self.shared.is_offline() {
+            return Err(io::Error::other("the log directory is offline"));
+        }
+        self.write_catalogue(&logs)
+    }
+
+    fn write_catalogue(&self, logs: &[Arc<LogReader>]) -> io::Result<()> {
+        let remembered = |log: &Arc<LogReader>| log.remember().map(|remembered| (Arc::clone(log), remembered));
+        let (logs, mut remembered): (Vec<_>, Vec<_>) = logs.iter().filter_map(remembered).unzip();
+        let points: Vec<_> = remembered.iter().map(|log| log.recovery_point).collect();
+        remembered.extend(self.found.lock().values().cloned());
+        catalogue::write(self.shared.storage(), self.shared.root(), &remembered)?;
+        for (log, point) in logs.iter().zip(points) {
+            log.checkpointed.store(point, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn open_logs(&self) -> Vec<Arc<LogReader>> {
+        self.open.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Leaves the directory in order: everything flushed, indexes and producer snapshots written, the catalogue and the mark of a clean stop last. Nothing may be
+    /// appended any more; `writers` are those of all logs.
+    ///
+    /// # Errors
+    /// When that fails: then the next start recovers.
+    pub fn close(&self, writers: &mut [LogWriter]) -> io::Result<()> {
+        let result = self.close_in_order(writers);
+        self.shared.flusher.stop();
+        if let Some(thread) = self.flusher.lock().take() {
+            // A flusher that panicked has told so itself.
+            let _ = thread.join();
+        }
+        result
+    }
+
+    fn close_in_order(&self, writers: &mut [LogWriter]) -> io::Result<()> {
+        if let Some(reason) = self.failure() {
+            return Err(io::Error::other(reason.to_owned()));
+        }
+        for writer in writers {
+            writer.close()?;
+        }
+        // One sync for all: what close() has written, in however many files.
+        self.shared.storage().sync_all(self.shared.root())?;
+        let logs = self.open_logs();
+        for log in &logs {
+            flusher::flush_now(&self.shared, log)?;
+        }
+        self.write_catalogue(&logs)?;
+        identity::end_run(self.shared.storage(), self.shared.root())
+    }
+
+    /// Bytes of the file system that the directory is in, and those of them that are free.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn space(&self) -> io::Result<(u64, u64)> {
+        self.shared.storage().space(self.shared.root())
+    }
+}
+
+impl Drop for LogDir {
+    /// Ends the flusher of a directory that nobody has closed. It is not waited for: this may be the flusher's own thread.
+    fn drop(&mut self) {
+        self.shared.flusher.stop();
+    }
+}

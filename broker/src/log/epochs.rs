@@ -1,0 +1,199 @@
+//! Which leader epoch began at which offset (KIP-101): how two logs find where they parted.
+//!
+//! Kept beside the log in Kafka's `leader-epoch-checkpoint`. Every batch carries its epoch, so a damaged file is rebuilt from the log.
+
+use weir_protocol::types::LeaderEpoch;
+
+/// The file's name in the log's directory.
+pub(super) const FILE: &str = "leader-epoch-checkpoint";
+
+/// The first offset of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochStart {
+    /// The epoch.
+    pub epoch: LeaderEpoch,
+    /// Its first offset.
+    pub start_offset: i64,
+}
+
+/// Where an epoch ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochEnd {
+    /// The largest epoch that is not after the one that was asked for.
+    pub epoch: LeaderEpoch,
+    /// The offset after its last record.
+    pub offset: i64,
+}
+
+/// The epochs of one log, in order: both columns rise strictly.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Epochs {
+    entries: Vec<EpochStart>,
+}
+
+impl Epochs {
+    /// Takes up an epoch that begins at `start_offset`; returns whether it is a new one. What contradicts it gives way, as in Kafka.
+    pub fn assign(&mut self, epoch: LeaderEpoch, start_offset: i64) -> bool {
+        if self
+            .entries
+            .last()
+            .is_some_and(|last| last.epoch == epoch && last.start_offset <= start_offset)
+            || epoch.0 < 0
+        {
+            return false;
+        }
+        self.entries.retain(|entry| entry.epoch < epoch && entry.start_offset < start_offset);
+        self.entries.push(EpochStart { epoch, start_offset });
+        true
+    }
+
+    /// The newest epoch.
+    pub fn latest(&self) -> Option<LeaderEpoch> {
+        self.entries.last().map(|entry| entry.epoch)
+    }
+
+    /// The epoch of the record at `offset`.
+    pub fn epoch_of(&self, offset: i64) -> Option<LeaderEpoch> {
+        let after = self.entries.partition_point(|entry| entry.start_offset <= offset);
+        after.checked_sub(1).and_then(|index| self.entries.get(index)).map(|entry| entry.epoch)
+    }
+
+    /// Where the largest epoch ends that is not after `asked` (`LeaderEpochFileCache.endOffsetFor`); `None` when the log knows nothing of it.
+    pub fn end_of(&self, asked: LeaderEpoch, log_start_offset: i64, log_end_offset: i64) -> Option<EpochEnd> {
+        let latest = self.latest()?;
+        if asked == latest {
+            return Some(EpochEnd {
+                epoch: asked,
+                offset: log_end_offset,
+            });
+        }
+        if asked > latest || asked.0 < 0 {
+            return None;
+        }
+        let next = self.entries.partition_point(|entry| entry.epoch <= asked);
+        let end = self.entries.get(next)?.start_offset;
+        match next.checked_sub(1).and_then(|index| self.entries.get(index)) {
+            Some(entry) => Some(EpochEnd {
+                epoch: entry.epoch,
+                offset: end,
+            }),
+            // Older than everything that is left: its end is where the log begins, or later.
+            None => Some(EpochEnd {
+                epoch: asked,
+                offset: end.max(log_start_offset),
+            }),
+        }
+    }
+
+    /// Forgets what begins at or after `end_offset`; returns whether there was any.
+    pub fn truncate_from_end(&mut self, end_offset: i64) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|entry| entry.start_offset < end_offset);
+        self.entries.len() != before
+    }
+
+    /// Forgets what ended before `start_offset`; the epoch in which it lies then begins there.
+    pub fn truncate_from_start(&mut self, start_offset: i64) -> bool {
+        let before = self.entries.clone();
+        let after = self.entries.partition_point(|entry| entry.start_offset <= start_offset);
+        if let Some(kept) = after.checked_sub(1) {
+            self.entries.drain(..kept);
+            if let Some(first) = self.entries.first_mut() {
+                first.start_offset = start_offset;
+            }
+        }
+        self.entries != before
+    }
+
+    /// The entries, oldest first.
+    pub fn entries(&self) -> &[EpochStart] {
+        &self.entries
+    }
+
+    /// Kafka's text form: a version, a count, and a line for each entry.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("0\n{}\n", self.entries.len());
+        for entry in &self.entries {
+            text += &format!("{} {}\n", entry.epoch, entry.start_offset);
+        }
+        text
+    }
+
+    /// Parses the text form; `None` when it is not whole and in order.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        if lines.next()? != "0" {
+            return None;
+        }
+        let count: usize = lines.next()?.parse().ok()?;
+        let mut epochs = Self::default();
+        for line in lines {
+            let (epoch, start) = line.split_once(' ')?;
+            let (epoch, start): (i32, i64) = (epoch.parse().ok()?, start.parse().ok()?);
+            let rising = epochs.entries.last().is_none_or(|last| last.epoch.0 < epoch && last.start_offset < start);
+            if !rising || epoch < 0 || start < 0 {
+                return None;
+            }
+            epochs.entries.push(EpochStart {
+                epoch: LeaderEpoch(epoch),
+                start_offset: start,
+            });
+        }
+        (epochs.entries.len() == count).then_some(epochs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epochs(entries: &[(i32, i64)]) -> Epochs {
+        let mut epochs = Epochs::default();
+        for &(epoch, start) in entries {
+            assert!(epochs.assign(LeaderEpoch(epoch), start));
+        }
+        epochs
+    }
+
+    #[test]
+    fn ends_are_found_as_in_kafka() {
+        let epochs = epochs(&[(2, 10), (4, 20), (7, 30)]);
+        let end = |asked| epochs.end_of(LeaderEpoch(asked), 5, 40).map(|end| (end.epoch.0, end.offset));
+        assert_eq!([end(7), end(4), end(2)], [Some((7, 40)), Some((4, 30)), Some((2, 20))]);
+        assert_eq!([end(5), end(3)], [Some((4, 30)), Some((2, 20))], "the largest that is not after it");
+        assert_eq!([end(8), end(-1)], [None, None]);
+        assert_eq!(end(1), Some((1, 10)), "older than the log");
+        assert_eq!(epochs.epoch_of(19), Some(LeaderEpoch(2)));
+        assert_eq!(epochs.epoch_of(9), None);
+    }
+
+    #[test]
+    fn what_contradicts_a_new_epoch_gives_way() {
+        let mut it = epochs(&[(2, 10), (4, 20), (7, 30)]);
+        assert!(!it.assign(LeaderEpoch(7), 35));
+        assert!(it.assign(LeaderEpoch(5), 25));
+        assert_eq!(it, epochs(&[(2, 10), (4, 20), (5, 25)]));
+        assert!(it.truncate_from_end(20) && !it.truncate_from_end(20));
+        assert!(it.truncate_from_start(12));
+        assert_eq!(it, epochs(&[(2, 12)]));
+    }
+
+    #[test]
+    fn the_text_form_is_whole_or_refused() {
+        let it = epochs(&[(0, 0), (3, 17)]);
+        assert_eq!(it.to_text(), "0\n2\n0 0\n3 17\n");
+        assert_eq!(Epochs::from_text(&it.to_text()), Some(it));
+        for bad in [
+            "",
+            "0\n",
+            "1\n0\n",
+            "0\n2\n0 0\n",
+            "0\n1\n0\n",
+            "0\n2\n3 17\n0 0\n",
+            "0\n1\nx y\n",
+            "\u{0}\u{0}",
+        ] {
+            assert_eq!(Epochs::from_text(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! A segment's sparse indexes: from an offset to a position in the file, and from a time to an offset.
+//!
+//! In memory while the segment is written to; afterwards in Kafka's two files, which are searched where they lie. Both are hints: whoever follows one checks
+//! what it finds there, and what does not agree is built anew from the segment.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+
+use super::storage::{File, Mode, Storage};
+
+/// The batch that ends with an offset begins at a position. Offsets are relative to the segment's base offset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OffsetEntry {
+    pub(crate) last_offset: u32,
+    pub(crate) position: u32,
+}
+
+/// Up to and with the batch that ends with `last_offset`, no record is younger than `timestamp`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TimeEntry {
+    pub(crate) timestamp: i64,
+    pub(crate) last_offset: u32,
+}
+
+/// Bytes of an entry in Kafka's files.
+const OFFSET_ENTRY_BYTES: usize = 8;
+const TIME_ENTRY_BYTES: usize = 12;
+
+/// Both indexes of one segment, in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Indexes {
+    offsets: Vec<OffsetEntry>,
+    times: Vec<TimeEntry>,
+}
+
+impl Indexes {
+    /// Adds an entry for a batch, and one for the time if it has advanced.
+    pub(crate) fn add(&mut self, entry: OffsetEntry, max_timestamp: i64) {
+        self.offsets.push(entry);
+        if self.times.last().is_none_or(|last| last.timestamp < max_timestamp) {
+            self.times.push(TimeEntry {
+                timestamp: max_timestamp,
+                last_offset: entry.last_offset,
+            });
+        }
+    }
+
+    /// Bytes that the larger of the files will have.
+    pub(crate) fn bytes(&self) -> usize {
+        (self.offsets.len() * OFFSET_ENTRY_BYTES).max(self.times.len() * TIME_ENTRY_BYTES)
+    }
+
+    /// Where to begin to look for `relative`.
+    pub(crate) fn position_before(&self, relative: u32) -> OffsetEntry {
+        let after = self.offsets.partition_point(|entry| entry.last_offset <= relative);
+        after
+            .checked_sub(1)
+            .and_then(|index| self.offsets.get(index))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Where to begin to look for a record that is not older than `timestamp`.
+    pub(crate) fn offset_before(&self, timestamp: i64) -> u32 {
+        let after = self.times.partition_point(|entry| entry.timestamp < timestamp);
+        after
+            .checked_sub(1)
+            .and_then(|index| self.times.get(index))
+            .map_or(0, |entry| entry.last_offset)
+    }
+
+    /// Writes Kafka's two files. They are not synced: what is lost of them is built anew.
+    ///
+    /// # Errors
+    /// When writing fails.
+    pub(crate) fn write(&self, storage: &dyn Storage, offset_index: &Path, time_index: &Path) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(self.offsets.len() * OFFSET_ENTRY_BYTES);
+        for entry in &self.offsets {
+            bytes.extend_from_slice(&entry.last_offset.to_be_bytes());
+            bytes.extend_from_slice(&entry.position.to_be_bytes());
+        }
+        write_whole(storage, offset_index, &bytes)?;
+        bytes.clear();
+        for entry in &self.times {
+            bytes.extend_from_slice(&entry.timestamp.to_be_bytes());
+            bytes.extend_from_slice(&entry.last_offset.to_be_bytes());
+        }
+        write_whole(storage, time_index, &bytes)
+    }
+}
+
+fn write_whole(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = storage.open(path, Mode::Create)?;
+    file.truncate(0)?;
+    file.write_all_at(&mut [IoSlice::new(bytes)], 0)
+}
+
+/// As [`Indexes::position_before`], in the file.
+///
+/// # Errors
+/// When the file is not there, or cannot be an index.
+pub(crate) fn search_position(storage: &dyn Storage, path: &Path, relative: u32) -> io::Result<OffsetEntry> {
+    let file = storage.open(path, Mode::Existing)?;
+    let entry = |bytes: [u8; OFFSET_ENTRY_BYTES]| {
+        let [a, b, c, d, e, f, g, h] = bytes;
+        OffsetEntry {
+            last_offset: u32::from_be_bytes([a, b, c, d]),
+            position: u32::from_be_bytes([e, f, g, h]),
+        }
+    };
+    let found = search(file.as_ref(), |bytes| entry(bytes).last_offset <= relative)?;
+    Ok(found.map(entry).unwrap_or_default())
+}
+
+/// As [`Indexes::offset_before`], in the file.
+///
+/// # Errors
+/// When the file is not there, or cannot be an index.
+pub(crate) fn search_offset(storage: &dyn Storage, path: &Path, timestamp: i64) -> io::Result<u32> {
+    let file = storage.open(path, Mode::Existing)?;
+    let entry = |bytes: [u8; TIME_ENTRY_BYTES]| {
+        let [time @ .., a, b, c, d] = bytes;
+        TimeEntry {
+            timestamp: i64::from_be_bytes(time),
+            last_offset: u32::from_be_bytes([a, b, c, d]),
+        }
+    };
+    let found = search(file.as_ref(), |bytes| entry(bytes).timestamp < timestamp)?;
+    Ok(found.map(entry).map_or(0, |entry| entry.last_offset))
+}
+
+/// The last of the entries for which `before` holds: they come first.
+fn search<const N: usize>(file: &dyn File, before: impl Fn([u8; N]) -> bool) -> io::Result<Option<[u8; N]>> {
+    let length = file.length()?;
+    if length == 0 || !length.is_multiple_of(N as u64) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let (mut low, mut high) = (0, length / N as u64);
+    let mut found = None;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let mut bytes = [0; N];
+        file.read_exact_at(&mut bytes, middle * N as u64)?;
+        if before(bytes) {
+            found = Some(bytes);
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Disk;
+
+    #[test]
+    fn memory_and_file_find_the_same() {
+        let mut indexes = Indexes::default();
+        for index in 1..200_u32 {
+            indexes.add(
+                OffsetEntry {
+                    last_offset: index * 10,
+                    position: index * 5000,
+                },
+                i64::from(index / 3 * 100),
+            );
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (offsets, times) = (dir.path().join("0.index"), dir.path().join("0.timeindex"));
+        indexes.write(&Disk, &offsets, &times).unwrap();
+        assert_eq!(std::fs::metadata(&times).unwrap().len() % TIME_ENTRY_BYTES as u64, 0);
+        for offset in 0..2100 {
+            let found = indexes.position_before(offset);
+            assert!(found.last_offset <= offset);
+            assert_eq!(search_position(&Disk, &offsets, offset).unwrap(), found, "{offset}");
+        }
+        for time in 0..7000 {
+            assert_eq!(search_offset(&Disk, &times, time).unwrap(), indexes.offset_before(time), "{time}");
+        }
+        std::fs::write(&offsets, [0; 7]).unwrap();
+        assert!(search_position(&Disk, &offsets, 5).is_err());
+        assert!(search_position(&Disk, &dir.path().join("none"), 5).is_err());
+    }
+}

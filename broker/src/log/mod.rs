@@ -1,0 +1,54 @@
+//! One partition's log on disk: segments, indexes, epochs, producers, recovery, retention, compaction.
+//!
+//! `replica` holds the one [`LogWriter`] of a log and hands out its readers. Nothing here knows a network, a request or a clock: what time it is, and up to
+//! where records are committed, is told by the caller.
+
+mod catalogue;
+pub mod cleaner;
+mod config;
+mod damage;
+mod dir;
+mod epochs;
+#[cfg(test)]
+mod faulty;
+mod flusher;
+mod identity;
+mod index;
+pub mod producers;
+mod reader;
+mod recovery;
+pub mod retention;
+mod segment;
+mod snapshots;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod timestamps;
+pub mod validate;
+mod writer;
+
+pub use config::{Cleanup, Compression, FlushMode, InvalidConfig, LogConfig, TimestampType};
+pub use dir::{LogDir, LogDirObserver, LogDirOptions};
+pub use epochs::{EpochEnd, EpochStart, Epochs};
+pub use identity::{Identity, Left, OpenError};
+pub use reader::{LogReader, ReadError, ReadSlice, TimestampedOffset};
+#[cfg(any(test, fuzzing))]
+pub use recovery::recover_bytes;
+pub use segment::SegmentSummary;
+pub use storage::{Disk, Entry, File, Mode, Storage};
+pub use validate::Prepared;
+pub use writer::{AppendInfo, LogWriter};
+
+/// Why records were not appended.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum AppendError {
+    /// This broker does not lead the partition.
+    #[error("this broker does not lead the partition")]
+    NotLeader,
+    /// The log directory is offline.
+    #[error("the log directory is offline")]
+    Storage,
+    /// The batch does not follow what its producer sent before.
+    #[error(transparent)]
+    Producer(#[from] producers::ProducerError),
+}

@@ -1,0 +1,135 @@
+//! One producer: its epoch and the last batches that it appended.
+
+use weir_protocol::batch::BatchHeader;
+use weir_protocol::record::{Records, section};
+use weir_protocol::types::ProducerEpoch;
+
+/// How many batches are remembered of a producer: as many as a client may have in flight (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
+const BATCHES: usize = 5;
+
+/// A control record's batch is tiny; one that claims more is not read.
+const MARKER_BYTES_MAX: usize = 1024;
+
+/// What is remembered of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LastBatch {
+    pub(super) last_sequence: i32,
+    pub(super) offset_delta: i32,
+    pub(super) last_offset: i64,
+    pub(super) timestamp: i64,
+}
+
+impl LastBatch {
+    pub(super) fn of(header: &BatchHeader) -> Self {
+        Self {
+            last_sequence: header.last_sequence(),
+            offset_delta: header.last_offset_delta,
+            last_offset: header.last_offset(),
+            timestamp: header.max_timestamp,
+        }
+    }
+
+    pub(super) fn base_offset(&self) -> i64 {
+        self.last_offset.saturating_sub(i64::from(self.offset_delta))
+    }
+
+    /// The first sequence number, with which numbers begin again behind `i32::MAX` (`DefaultRecordBatch.decrementSequence`).
+    fn first_sequence(&self) -> i32 {
+        let first = i64::from(self.last_sequence) - i64::from(self.offset_delta);
+        i32::try_from(first.rem_euclid(i64::from(i32::MAX) + 1)).unwrap_or(0)
+    }
+}
+
+/// What is remembered of a producer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) epoch: ProducerEpoch,
+    /// The epoch of the transaction coordinator that last ended a transaction, -1 for none.
+    pub(super) coordinator_epoch: i32,
+    /// The first offset of the open transaction, -1 for none.
+    pub(super) transaction_first_offset: i64,
+    /// The largest timestamp of what it wrote last.
+    pub(super) timestamp: i64,
+    /// When it wrote last, by the broker's clock.
+    pub(super) used_ms: i64,
+    /// The oldest first.
+    batches: [LastBatch; BATCHES],
+    batches_count: u8,
+}
+
+impl Entry {
+    pub(super) fn new(used_ms: i64) -> Self {
+        Self {
+            epoch: ProducerEpoch(-1),
+            coordinator_epoch: -1,
+            transaction_first_offset: -1,
+            timestamp: -1,
+            used_ms,
+            batches: [LastBatch::default(); BATCHES],
+            batches_count: 0,
+        }
+    }
+
+    fn batches(&self) -> &[LastBatch] {
+        self.batches.get(..usize::from(self.batches_count)).unwrap_or_default()
+    }
+
+    /// The last batch of its epoch.
+    pub(super) fn last(&self) -> Option<&LastBatch> {
+        self.batches().last()
+    }
+
+    /// The last sequence number of its epoch, -1 for none.
+    pub(super) fn last_sequence(&self) -> i32 {
+        self.last().map_or(-1, |batch| batch.last_sequence)
+    }
+
+    /// The offset of its last record, -1 for none.
+    pub(super) fn last_offset(&self) -> i64 {
+        self.last().map_or(-1, |batch| batch.last_offset)
+    }
+
+    /// The remembered batch with the same epoch and sequence numbers.
+    pub(super) fn duplicate_of(&self, header: &BatchHeader) -> Option<&LastBatch> {
+        let same = |batch: &&LastBatch| batch.first_sequence() == header.base_sequence && batch.last_sequence == header.last_sequence();
+        self.batches().iter().filter(|_| self.epoch == header.producer_epoch).find(same)
+    }
+
+    fn set_epoch(&mut self, epoch: ProducerEpoch) {
+        if self.epoch != epoch {
+            (self.epoch, self.batches, self.batches_count) = (epoch, Default::default(), 0);
+        }
+    }
+
+    /// Adds a batch, the oldest making room for it.
+    pub(super) fn push(&mut self, epoch: ProducerEpoch, batch: LastBatch) {
+        self.set_epoch(epoch);
+        if usize::from(self.batches_count) == BATCHES {
+            self.batches.rotate_left(1);
+        } else {
+            self.batches_count += 1;
+        }
+        if let Some(slot) = self.batches.get_mut(usize::from(self.batches_count) - 1) {
+            *slot = batch;
+        }
+        self.timestamp = batch.timestamp;
+    }
+
+    /// What the marker at the end of a transaction changes.
+    pub(super) fn end_transaction(&mut self, epoch: ProducerEpoch, coordinator_epoch: i32, timestamp: i64) {
+        self.set_epoch(epoch);
+        self.coordinator_epoch = coordinator_epoch;
+        self.transaction_first_offset = -1;
+        self.timestamp = timestamp;
+    }
+}
+
+/// The coordinator's epoch in the control batch that ends a transaction (`EndTransactionMarker`); `None` for other control batches, emptied and damaged ones.
+pub(super) fn marker_coordinator_epoch(header: &BatchHeader, batch: &[u8]) -> Option<i32> {
+    let section = section(header, batch, MARKER_BYTES_MAX).ok()?;
+    let record = Records::new(&section, header.records_count).next()?.ok()?;
+    // The key is a version and the type, of which 0 is abort and 1 commit; the value a version and the epoch.
+    let control_type = i16::from_be_bytes(*record.key?.get(2..)?.first_chunk()?);
+    let epoch = i32::from_be_bytes(*record.value?.get(2..)?.first_chunk()?);
+    matches!(control_type, 0 | 1).then_some(epoch)
+}

@@ -1,0 +1,114 @@
+//! Snapshots of the producers of a partition, in the format of Kafka's `.snapshot` files: the state at the offset that the file is named after.
+//!
+//! A version, a CRC-32C of all that follows it, and an entry per producer, of which the last batch is kept but not those before.
+
+use bytes::{Buf, BufMut};
+use thiserror::Error;
+use weir_protocol::types::ProducerEpoch;
+
+use super::entry::{Entry, LastBatch};
+use super::{PRODUCERS_MAX, Producers};
+
+/// The only version that there is.
+const VERSION: i16 = 1;
+
+/// The version and the checksum.
+const CHECKED_FROM: usize = 6;
+
+const ENTRY_BYTES: usize = 46;
+
+/// The largest snapshot that is written, in bytes: a file that is larger is none.
+pub const SNAPSHOT_BYTES_MAX: usize = CHECKED_FROM + 4 + PRODUCERS_MAX * ENTRY_BYTES;
+
+/// Why bytes are no snapshot. The snapshot is then dropped: an older one or the log gives the state.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum SnapshotError {
+    /// It was written by another version.
+    #[error("the snapshot has the unknown version {0}")]
+    Version(i16),
+    /// The checksum does not match.
+    #[error("the snapshot is damaged: its checksum does not match")]
+    Checksum,
+    /// Its length is not that of its entries.
+    #[error("the snapshot is damaged: {0} bytes do not hold what it says")]
+    Length(usize),
+}
+
+impl Producers {
+    /// The bytes of a snapshot.
+    pub fn to_snapshot(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(CHECKED_FROM + 4 + self.entries.len() * ENTRY_BYTES);
+        bytes.put_i16(VERSION);
+        bytes.put_u32(0);
+        bytes.put_i32(i32::try_from(self.entries.len()).unwrap_or(i32::MAX));
+        for (id, entry) in &self.entries {
+            let last = entry.last();
+            bytes.put_i64(*id);
+            bytes.put_i16(entry.epoch.0);
+            bytes.put_i32(entry.last_sequence());
+            bytes.put_i64(entry.last_offset());
+            bytes.put_i32(last.map_or(0, |batch| batch.offset_delta));
+            bytes.put_i64(entry.timestamp);
+            bytes.put_i32(entry.coordinator_epoch);
+            bytes.put_i64(entry.transaction_first_offset);
+        }
+        let crc = crc32c::crc32c(bytes.get(CHECKED_FROM..).unwrap_or_default());
+        if let Some(field) = bytes.get_mut(2..CHECKED_FROM) {
+            field.copy_from_slice(&crc.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// The state that a snapshot holds. Its producers count as used at `now_ms`.
+    ///
+    /// # Errors
+    /// When the bytes are no whole snapshot.
+    pub fn from_snapshot(bytes: &[u8], now_ms: i64) -> Result<Self, SnapshotError> {
+        let damaged = SnapshotError::Length(bytes.len());
+        let mut rest = bytes;
+        let version = rest.try_get_i16().map_err(|_| damaged)?;
+        if version != VERSION {
+            return Err(SnapshotError::Version(version));
+        }
+        let crc = rest.try_get_u32().map_err(|_| damaged)?;
+        if crc != crc32c::crc32c(rest) {
+            return Err(SnapshotError::Checksum);
+        }
+        let count = rest.try_get_i32().ok().and_then(|count| usize::try_from(count).ok()).ok_or(damaged)?;
+        if count > PRODUCERS_MAX || rest.len() != count * ENTRY_BYTES {
+            return Err(damaged);
+        }
+        let mut producers = Self::default();
+        while rest.has_remaining() {
+            let (id, entry) = read_entry(&mut rest, now_ms).ok_or(damaged)?;
+            producers.entries.insert(id, entry);
+        }
+        Ok(producers)
+    }
+}
+
+fn read_entry(bytes: &mut &[u8], now_ms: i64) -> Option<(i64, Entry)> {
+    let id = bytes.try_get_i64().ok()?;
+    let epoch = ProducerEpoch(bytes.try_get_i16().ok()?);
+    let last_sequence = bytes.try_get_i32().ok()?;
+    let last_offset = bytes.try_get_i64().ok()?;
+    let offset_delta = bytes.try_get_i32().ok()?;
+    let timestamp = bytes.try_get_i64().ok()?;
+    let mut entry = Entry::new(now_ms);
+    if last_offset >= 0 {
+        entry.push(
+            epoch,
+            LastBatch {
+                last_sequence,
+                offset_delta,
+                last_offset,
+                timestamp,
+            },
+        );
+    }
+    entry.epoch = epoch;
+    entry.timestamp = timestamp;
+    entry.coordinator_epoch = bytes.try_get_i32().ok()?;
+    entry.transaction_first_offset = bytes.try_get_i64().ok()?;
+    Some((id, entry))
+}

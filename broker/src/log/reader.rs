@@ -1,0 +1,380 @@
+//! The reading side of a log: what is published of it, usable from any thread, without a lock that a writer would hold for long.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+use weir_protocol::batch::BatchError;
+use weir_protocol::types::{LeaderEpoch, TopicPartition};
+
+use super::catalogue::Remembered;
+use super::dir::Shared;
+use super::epochs::{EpochEnd, Epochs};
+use super::segment::{Located, Segment, SegmentError};
+use super::storage::File;
+use super::timestamps;
+
+/// The published part of one partition's log.
+pub struct LogReader {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: TopicPartition,
+    pub(super) topic: Arc<str>,
+    /// Oldest first. Empty until the first append.
+    pub(super) segments: ArcSwap<Vec<Arc<Segment>>>,
+    pub(super) log_start: AtomicI64,
+    /// Where the log ends, and where that is in the newest segment: published together.
+    pub(super) tail: RwLock<Tail>,
+    /// As above, for what is on the disk. Everything below has been checked and synced: recovery begins here.
+    pub(super) flushed: RwLock<Tail>,
+    /// The recovery point that the catalogue on the disk has.
+    pub(super) checkpointed: AtomicI64,
+    pub(super) high_watermark: AtomicI64,
+    pub(super) epochs: RwLock<Epochs>,
+    /// Held while the file of the epochs is written.
+    pub(super) epochs_file: Mutex<()>,
+    /// What a flush must sync besides records.
+    pub(super) unsynced: Unsynced,
+    pub(super) flush_requested: AtomicBool,
+    /// How often the log was cut at its end: a flush that ran meanwhile flushed something else.
+    pub(super) truncations: AtomicU32,
+    pub(super) on_flushed: std::sync::OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+/// An offset, and where the batch that will have it begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tail {
+    pub(super) offset: i64,
+    /// The base offset of the segment that `position` lies in.
+    pub(super) segment: i64,
+    pub(super) position: u64,
+}
+
+/// What besides records has changed since the last flush.
+#[derive(Debug, Default)]
+pub(super) struct Unsynced {
+    /// Files were made or renamed in the log's directory.
+    pub(super) entries: AtomicBool,
+    /// The log's directory itself is new.
+    pub(super) directory: AtomicBool,
+    /// An epoch was added.
+    pub(super) epochs: AtomicBool,
+}
+
+/// A run of whole batches in a segment. The last one may be cut off by the size that was asked for, as Kafka allows.
+#[derive(Clone, Debug)]
+pub struct ReadSlice {
+    /// The segment's file: readable as long as it is held, also when the segment is deleted meanwhile.
+    pub file: Arc<dyn File>,
+    /// Where the first batch begins.
+    pub position: u64,
+    /// Bytes.
+    pub length: usize,
+    /// The base offset of the first batch, which may lie before the offset that was asked for.
+    pub base_offset: i64,
+}
+
+/// A record's place and time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimestampedOffset {
+    /// Its timestamp in milliseconds; -1 where the question was not about one.
+    pub timestamp: i64,
+    /// Its offset.
+    pub offset: i64,
+    /// The epoch in which it was appended.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// Why a log could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The offset is before the log start offset or after the log end offset.
+    #[error("offset {asked} is not within {start}..={end}")]
+    OutOfRange {
+        /// What was asked for.
+        asked: i64,
+        /// The log start offset.
+        start: i64,
+        /// The log end offset.
+        end: i64,
+    },
+    /// The bytes on the disk are not what was written.
+    #[error("segment {segment} is damaged at byte {position}: {error}")]
+    Corrupt {
+        /// The segment's base offset.
+        segment: i64,
+        /// Where.
+        position: u64,
+        /// What is wrong.
+        error: BatchError,
+    },
+    /// The file system failed.
+    #[error("cannot read the log: {0}")]
+    Storage(#[from] io::Error),
+}
+
+impl ReadError {
+    pub(super) fn of(segment: &Segment, error: SegmentError) -> Self {
+        match error {
+            SegmentError::Io(error) => Self::Storage(error),
+            SegmentError::Corrupt { position, error } => Self::Corrupt {
+                segment: segment.base_offset(),
+                position,
+                error,
+            },
+        }
+    }
+}
+
+impl LogReader {
+    /// The partition.
+    pub fn id(&self) -> TopicPartition {
+        self.id
+    }
+
+    /// The topic's name.
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// The first offset that can be read.
+    pub fn log_start_offset(&self) -> i64 {
+        self.log_start.load(Ordering::Acquire)
+    }
+
+    /// The offset that the next record gets.
+    pub fn log_end_offset(&self) -> i64 {
+        self.tail.read().offset
+    }
+
+    /// Everything before this offset is on the disk.
+    pub fn flushed_offset(&self) -> i64 {
+        self.flushed.read().offset
+    }
+
+    /// Everything before this offset was flushed when the catalogue was last written. Only that may be compacted: behind it, recovery takes segments that do not join
+    /// for ones that were never flushed.
+    pub fn checkpointed_offset(&self) -> i64 {
+        self.checkpointed.load(Ordering::Acquire)
+    }
+
+    /// The offset after the last committed record. Kept here so that it is checkpointed with the log; what it is, is decided by `replica`.
+    pub fn high_watermark(&self) -> i64 {
+        self.high_watermark.load(Ordering::Acquire)
+    }
+
+    /// Raises the high watermark; returns whether that changed it.
+    pub fn advance_high_watermark(&self, to: i64) -> bool {
+        self.high_watermark.fetch_max(to, Ordering::AcqRel) < to
+    }
+
+    /// The newest epoch in the log.
+    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
+        self.epochs.read().latest()
+    }
+
+    /// The epoch of the record at `offset`.
+    pub fn epoch_of(&self, offset: i64) -> Option<LeaderEpoch> {
+        self.epochs.read().epoch_of(offset)
+    }
+
+    /// Where the largest epoch ends that is not after `asked`; `None` when the log knows nothing of it.
+    pub fn end_offset_for_epoch(&self, asked: LeaderEpoch) -> Option<EpochEnd> {
+        self.epochs.read().end_of(asked, self.log_start_offset(), self.log_end_offset())
+    }
+
+    /// Bytes of all segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.load().iter().map(|segment| segment.size_bytes()).sum()
+    }
+
+    /// Whether the log directory is offline: nothing more is written.
+    pub fn is_offline(&self) -> bool {
+        self.shared.is_offline()
+    }
+
+    /// The directory that the segments lie in. It is made with the first append.
+    pub fn path(&self) -> PathBuf {
+        self.shared.root().join(format!("{}-{}", self.topic, self.id.index))
+    }
+
+    /// What the catalogue remembers of it; nothing of a log that has never been written to.
+    pub(super) fn remember(&self) -> Option<Remembered> {
+        // The recovery point is read before the segments: what they hold beyond it is looked at again, what they lack cannot be.
+        let recovery_point = self.flushed_offset();
+        let segments: Vec<_> = self.segments.load().iter().map(|segment| segment.summary()).collect();
+        let epochs = self
+            .epochs
+            .read()
+            .entries()
+            .iter()
+            .map(|entry| (entry.epoch.0, entry.start_offset))
+            .collect();
+        (!segments.is_empty()).then(|| Remembered {
+            topic: self.topic.to_string(),
+            topic_id: self.id.topic.0,
+            partition: self.id.index,
+            log_start_offset: self.log_start_offset(),
+            log_end_offset: self.log_end_offset(),
+            high_watermark: self.high_watermark(),
+            recovery_point,
+            segments,
+            epochs,
+        })
+    }
+
+    /// Asks for a flush; several requests make one. What is to be told when one is done is said once, by [`LogReader::notify_flushed`].
+    pub fn request_flush(self: &Arc<Self>) {
+        if !self.flush_requested.swap(true, Ordering::AcqRel) {
+            self.shared.flusher().push(Arc::clone(self));
+        }
+    }
+
+    /// Sets what is called after each flush, from the flusher's thread, and when the log directory goes offline. The first call counts.
+    pub fn notify_flushed(&self, hook: impl Fn() + Send + Sync + 'static) {
+        let _ = self.on_flushed.set(Box::new(hook));
+    }
+
+    /// Whole batches from the one that holds `from`, up to `bound`, at most `bytes_max` of them; `None` when there are none. The first batch may be larger than
+    /// `bytes_max` if there is to be `at_least_one`. Never reaches over the end of a segment.
+    ///
+    /// # Errors
+    /// When `from` lies outside of the log, or the file cannot be read.
+    pub fn read(&self, from: i64, bound: i64, bytes_max: usize, at_least_one: bool) -> Result<Option<ReadSlice>, ReadError> {
+        let (start, tail) = (self.log_start_offset(), *self.tail.read());
+        if from < start || from > tail.offset {
+            return Err(ReadError::OutOfRange {
+                asked: from,
+                start,
+                end: tail.offset,
+            });
+        }
+        let bound = bound.min(tail.offset);
+        if from >= bound || (bytes_max == 0 && !at_least_one) {
+            return Ok(None);
+        }
+        let segments = self.segments.load();
+        let first = segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
+        for (index, segment) in segments.iter().enumerate().skip(first) {
+            if segment.base_offset() >= bound {
+                break;
+            }
+            let sealed = segments.get(index + 1).is_some_and(|next| next.base_offset() <= bound);
+            let limit = if sealed {
+                segment.size_bytes()
+            } else {
+                self.position_of(segment, bound, tail).map_err(|error| ReadError::of(segment, error))?
+            };
+            // A segment that compaction has emptied from here on is passed over.
+            let Some(located) = segment
+                .find(&self.shared.files, from, limit)
+                .map_err(|error| ReadError::of(segment, error))?
+            else {
+                continue;
+            };
+            let size = located.header.size_bytes();
+            if size > bytes_max && !at_least_one {
+                return Ok(None);
+            }
+            let available = usize::try_from(limit - located.position).unwrap_or(usize::MAX);
+            return Ok(Some(ReadSlice {
+                file: segment.open(&self.shared.files)?,
+                position: located.position,
+                length: available.min(bytes_max.max(size)),
+                base_offset: located.header.base_offset,
+            }));
+        }
+        Ok(None)
+    }
+
+    /// Where the batch that begins with `offset` begins in `segment`, or would begin.
+    fn position_of(&self, segment: &Segment, offset: i64, tail: Tail) -> Result<u64, SegmentError> {
+        for known in [tail, *self.flushed.read()] {
+            if known.offset == offset && known.segment == segment.base_offset() {
+                return Ok(known.position);
+            }
+        }
+        Ok(segment
+            .find(&self.shared.files, offset, segment.size_bytes())?
+            .map_or(segment.size_bytes(), |located| located.position))
+    }
+
+    /// The first record before `bound` that is not older than `timestamp`; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn offset_for_timestamp(&self, timestamp: i64, bound: i64) -> Result<Option<TimestampedOffset>, ReadError> {
+        let start = self.log_start_offset();
+        for segment in self.segments.load().iter().filter(|segment| segment.max_timestamp() >= timestamp) {
+            let failed = |error| ReadError::of(segment, error);
+            let mut from = start.max(segment.base_offset());
+            while let Some(located) = segment
+                .find_time(&self.shared.files, timestamp, from, segment.size_bytes())
+                .map_err(failed)?
+            {
+                let found = self.first_record(segment, &located, |record| record.timestamp >= timestamp && record.offset >= start)?;
+                if let Some(found) = found {
+                    return Ok(Some(found).filter(|found| found.offset < bound));
+                }
+                // The batch's largest timestamp belongs to a record that is gone: look further.
+                from = located.header.next_offset();
+            }
+        }
+        Ok(None)
+    }
+
+    /// The record with the largest timestamp, the first of them; `None` when there is none before `bound`.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn offset_of_max_timestamp(&self, bound: i64) -> Result<Option<TimestampedOffset>, ReadError> {
+        let segments = self.segments.load();
+        // Of several with the same timestamp the first one counts.
+        let Some(segment) = segments
+            .iter()
+            .rev()
+            .max_by_key(|segment| segment.max_timestamp())
+            .filter(|segment| segment.max_timestamp() >= 0)
+        else {
+            return Ok(None);
+        };
+        let located = segment
+            .find(&self.shared.files, segment.max_timestamp_offset(), segment.size_bytes())
+            .map_err(|error| ReadError::of(segment, error))?;
+        let Some(located) = located else { return Ok(None) };
+        let newest = located.header.max_timestamp;
+        Ok(self
+            .first_record(segment, &located, |record| record.timestamp == newest)?
+            .filter(|found| found.offset < bound))
+    }
+
+    fn first_record(
+        &self,
+        segment: &Segment,
+        located: &Located,
+        wanted: impl Fn(&timestamps::Stamp) -> bool,
+    ) -> Result<Option<TimestampedOffset>, ReadError> {
+        let bytes = segment
+            .read_batch(&self.shared.files, located)
+            .map_err(|error| ReadError::of(segment, error))?;
+        let found = timestamps::first_of_batch(&located.header, &bytes, wanted);
+        Ok(found.map(|stamp| TimestampedOffset {
+            timestamp: stamp.timestamp,
+            offset: stamp.offset,
+            leader_epoch: located.header.leader_epoch,
+        }))
+    }
+}
+
+impl std::fmt::Debug for LogReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let offsets = (self.log_start_offset(), self.high_watermark(), self.log_end_offset());
+        f.debug_struct("LogReader")
+            .field("topic", &self.topic)
+            .field("id", &self.id)
+            .field("offsets", &offsets)
+            .finish()
+    }
+}

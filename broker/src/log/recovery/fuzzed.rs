@@ -1,0 +1,77 @@
+//! Recovery of a segment of arbitrary bytes: what a fuzzer calls.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+
+use weir_protocol::batch::Batches;
+
+use super::super::epochs::Epochs;
+use super::super::storage::File;
+use super::examine::examine;
+
+/// A file that is only read.
+#[derive(Debug)]
+struct Bytes<'a>(&'a [u8]);
+
+impl File for Bytes<'_> {
+    fn write_all_at(&self, _slices: &mut [IoSlice<'_>], _position: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn read_at(&self, target: &mut [u8], position: u64) -> io::Result<usize> {
+        let rest = usize::try_from(position)
+            .ok()
+            .and_then(|position| self.0.get(position..))
+            .unwrap_or_default();
+        let length = rest.len().min(target.len());
+        for (to, from) in target.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        Ok(length)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+
+    fn truncate(&self, _length: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn allocate(&self, _length: u64) {}
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Recovers a segment that begins with offset 0 and has these bytes, as if nothing of it had been flushed, and as if all of it had been.
+///
+/// # Panics
+/// When what recovery makes of it cannot be.
+pub fn recover_bytes(bytes: &[u8]) {
+    let path = Path::new("00000000000000000000.log");
+    for flushed in [0, 1, i64::MAX] {
+        let Ok(found) = examine(path, &Bytes(bytes), 0, flushed, &mut Epochs::default()) else {
+            continue;
+        };
+        let kept = usize::try_from(found.summary.size_bytes).unwrap_or(usize::MAX);
+        assert!(
+            kept <= bytes.len() && (found.torn.is_some() || kept == bytes.len()),
+            "{kept} of {} bytes",
+            bytes.len()
+        );
+        if found.broken {
+            continue;
+        }
+        let mut end = 0;
+        for batch in Batches::new(bytes.get(..kept).unwrap_or_default()) {
+            let Ok((header, _)) = batch else {
+                panic!("what is kept are batches: {batch:?}")
+            };
+            assert!(header.base_offset >= end, "offset {} comes after {end}", header.base_offset);
+            end = header.next_offset();
+        }
+        assert_eq!(found.end, end);
+    }
+}

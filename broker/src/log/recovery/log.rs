@@ -1,0 +1,229 @@
+//! Recovering one log: which of its segments are part of it, and where it begins and ends.
+
+use std::io;
+use std::path::Path;
+
+use tracing::{error, warn};
+use uuid::Uuid;
+
+use super::super::catalogue::Remembered;
+use super::super::epochs::{self, Epochs};
+use super::super::segment::{SegmentSummary, file_name};
+use super::super::snapshots;
+use super::super::storage::{Mode, Storage, read_file, replace_file};
+use super::examine::examine;
+
+/// The most that is read of a file of epochs.
+const EPOCHS_BYTES_MAX: u64 = 64 << 20;
+
+/// One log on its way.
+pub(super) struct Recovering<'a> {
+    storage: &'a dyn Storage,
+    dir: &'a Path,
+    known: Option<&'a Remembered>,
+    /// Everything before it was on the disk when the catalogue was written.
+    flushed: i64,
+    /// What lies before it need not be looked at.
+    scan_from: i64,
+    /// Where the log began, at least: what was deleted before that may come back in part.
+    start: i64,
+    /// Whether what is known of the log is all that there was to know: then files that do not join were never flushed.
+    informed: bool,
+    epochs: Epochs,
+    epochs_text: Option<String>,
+    segments: Vec<SegmentSummary>,
+    end: i64,
+    /// The last segment is not to be appended to.
+    broken: bool,
+}
+
+impl<'a> Recovering<'a> {
+    pub(super) fn new(storage: &'a dyn Storage, dir: &'a Path, known: Option<&'a Remembered>, has_catalogue: bool) -> io::Result<Self> {
+        let epochs_text = match read_file(storage, &dir.join(epochs::FILE), EPOCHS_BYTES_MAX) {
+            Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Some(String::new()),
+            Err(error) => return Err(error),
+        };
+        let epochs = epochs_text.as_deref().map_or(Some(Epochs::default()), Epochs::from_text);
+        let flushed = known.map_or(0, |known| known.recovery_point);
+        let first = epochs
+            .as_ref()
+            .and_then(|epochs| epochs.entries().first())
+            .map_or(0, |first| first.start_offset);
+        let readable = epochs.is_some();
+        if !readable {
+            warn!(directory = %dir.display(), "the leader epochs are damaged; they are taken from the batches");
+        }
+        Ok(Self {
+            storage,
+            dir,
+            known,
+            flushed,
+            // Without the epochs of what is believed, all of it has to be looked at again. A log that was deleted up to where it was not flushed yet may
+            // even end before its first epoch begins.
+            scan_from: if readable && epochs_text.is_some() && first <= flushed {
+                flushed
+            } else {
+                0
+            },
+            start: known.map_or(0, |known| known.log_start_offset).max(first),
+            informed: has_catalogue && readable,
+            epochs: epochs.unwrap_or_default(),
+            epochs_text,
+            segments: Vec::new(),
+            end: 0,
+            broken: false,
+        })
+    }
+
+    /// The base offsets of the segments. Files that were left half done are removed, others that are none of ours stay.
+    fn bases(&self) -> io::Result<Vec<i64>> {
+        let mut bases = Vec::new();
+        for entry in self.storage.list(self.dir)? {
+            match entry.name.strip_suffix(".log") {
+                Some(base) if !entry.is_dir => match base.parse::<i64>() {
+                    Ok(offset) if offset >= 0 && file_name(offset, "log") == entry.name => bases.push(offset),
+                    _ => warn!(directory = %self.dir.display(), file = entry.name, "not a segment's name; it is left alone"),
+                },
+                // What compaction or a replaced file left half done counts for nothing.
+                None if [".cleaned", ".tmp", ".deleted"].iter().any(|suffix| entry.name.ends_with(suffix)) => {
+                    self.storage.remove_file(&self.dir.join(&entry.name))?
+                }
+                _ => {}
+            }
+        }
+        bases.sort_unstable();
+        Ok(bases)
+    }
+
+    pub(super) fn run(&mut self) -> io::Result<()> {
+        let bases = self.bases()?;
+        self.end = match bases.first() {
+            // A first segment that was never flushed, and the ones before it are gone: the log ends before it.
+            Some(&first) if self.informed && first > self.start.max(self.flushed) => self.start,
+            Some(&first) => first,
+            None => self.known.map_or(0, |known| known.log_end_offset),
+        };
+        let mut cut = false;
+        for (index, &base) in bases.iter().enumerate() {
+            cut |= !self.joins(base);
+            if cut || base < self.end {
+                // Behind a cut, or overlapping what came before: set aside, so that nothing is ever read twice.
+                self.set_aside(base)?;
+                continue;
+            }
+            let next = bases.get(index + 1).copied().filter(|&next| next <= self.scan_from);
+            match next.and_then(|next| self.believed(base).map(|summary| (next, summary))) {
+                Some((next, summary)) => {
+                    self.segments.push(summary);
+                    self.end = next;
+                }
+                None => cut = self.scan(base)?,
+            }
+        }
+        self.settle_epochs();
+        if !self.segments.is_empty() && (self.broken || self.end < self.flushed) {
+            self.begin_behind_damage()?;
+        }
+        snapshots::remove_beyond(self.storage, self.dir, self.end)?;
+        self.write_epochs()
+    }
+
+    /// Leaves the epochs of what is there. The first one says where the log begins, also when nothing is left of it.
+    fn settle_epochs(&mut self) {
+        let first = self.epochs.entries().first().copied();
+        self.epochs.truncate_from_end(self.end);
+        match first {
+            Some(first) if self.epochs.entries().is_empty() && first.start_offset == self.end => {
+                self.epochs.assign(first.epoch, first.start_offset);
+            }
+            _ if self.start <= self.end => {
+                self.epochs.truncate_from_start(self.start);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a segment that begins with `base` can be part of the log. One begins where the one before it ends: what is missing between them was
+    /// compacted or deleted, which happens only to what has been flushed and checkpointed, or it was never flushed.
+    fn joins(&self, base: i64) -> bool {
+        base <= self.end || !self.informed || base <= self.start.max(self.flushed) || self.end < self.flushed
+    }
+
+    /// A sealed segment before the recovery point that has the size which the catalogue remembers.
+    fn believed(&self, base: i64) -> Option<SegmentSummary> {
+        let summary = self.known?.segments.iter().find(|summary| summary.base_offset == base)?;
+        let file = self.storage.open(&self.dir.join(file_name(base, "log")), Mode::Existing).ok()?;
+        (file.length().ok()? == summary.size_bytes).then_some(*summary)
+    }
+
+    /// Checks every batch of a segment, and cuts off a tail that is torn; returns whether there was one.
+    fn scan(&mut self, base: i64) -> io::Result<bool> {
+        let path = self.dir.join(file_name(base, "log"));
+        let file = self.storage.open(&path, Mode::Existing)?;
+        let examined = examine(&path, file.as_ref(), base, self.flushed, &mut self.epochs)?;
+        let mut summary = examined.summary;
+        summary.modified_ms = self.known.and_then(|known| known.segments.last()).map_or(0, |last| last.modified_ms);
+        if let Some(why) = &examined.torn {
+            let (position, bytes) = (summary.size_bytes, file.length()?.saturating_sub(summary.size_bytes));
+            warn!(segment = %path.display(), position, bytes, end_offset = examined.end, %why, "cut off the tail of a segment that is not whole");
+            file.truncate(position)?;
+        }
+        for extension in ["index", "timeindex"] {
+            match self.storage.remove_file(&path.with_extension(extension)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        (self.end, self.broken) = (examined.end, examined.broken);
+        self.segments.push(summary);
+        Ok(examined.torn.is_some())
+    }
+
+    /// What was flushed is missing at the end, or cannot be appended to: the log goes on in a new segment, so that no offset that was acknowledged is given again.
+    fn begin_behind_damage(&mut self) -> io::Result<()> {
+        let base = self.end.max(self.flushed);
+        error!(log = %self.dir.display(), end_offset = self.end, flushed = self.flushed, "the log is damaged where it was flushed, and goes on behind that");
+        if self.segments.last().is_some_and(|last| last.base_offset < base) {
+            let file = self.storage.open(&self.dir.join(file_name(base, "log")), Mode::Create)?;
+            file.truncate(0)?;
+            self.segments.push(SegmentSummary::empty(base, 0));
+        }
+        self.end = base;
+        Ok(())
+    }
+
+    fn set_aside(&self, base: i64) -> io::Result<()> {
+        let from = self.dir.join(file_name(base, "log"));
+        let to = self.dir.join(file_name(base, "log.damaged"));
+        warn!(segment = %from.display(), to = %to.display(), "a segment that does not follow the one before it is set aside");
+        self.storage.rename(&from, &to)
+    }
+
+    /// Writes the epochs that were found: the next recovery may not look at these batches again.
+    fn write_epochs(&mut self) -> io::Result<()> {
+        let text = self.epochs.to_text();
+        match self.segments.is_empty() || self.epochs_text.as_ref() == Some(&text) {
+            true => Ok(()),
+            false => replace_file(self.storage, &self.dir.join(epochs::FILE), text.as_bytes()),
+        }
+    }
+
+    pub(super) fn finish(self, topic: &str, partition: i32, topic_id: Uuid) -> Remembered {
+        let first = self.segments.first().map_or(self.end, |segment| segment.base_offset);
+        let log_start_offset = self.start.clamp(first, self.end.max(first));
+        let high_watermark = self.known.map_or(log_start_offset, |known| known.high_watermark);
+        Remembered {
+            topic: topic.to_owned(),
+            topic_id,
+            partition,
+            log_start_offset,
+            log_end_offset: self.end,
+            high_watermark: high_watermark.clamp(log_start_offset, self.end),
+            recovery_point: self.end,
+            segments: self.segments,
+            epochs: self.epochs.entries().iter().map(|entry| (entry.epoch.0, entry.start_offset)).collect(),
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! One segment: a run of batches in a file, its indexes, and what is known of it without opening it.
+//!
+//! The writer appends and publishes; readers go by what is published. A segment is sealed when the next one begins, and never changes after that.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+use weir_protocol::batch::{BatchError, BatchHeader, HEADER_BYTES};
+
+use super::damage;
+use super::index::{self, Indexes, OffsetEntry};
+use super::storage::{File, Lazy, Mode, OpenFiles};
+
+/// Bytes that are read at a time when headers are looked for.
+const SCAN_BYTES: usize = 8 * 1024;
+
+/// What is known of a segment without opening it: what the catalogue remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+pub struct SegmentSummary {
+    /// The offset that the file is named after.
+    pub base_offset: i64,
+    /// Its bytes.
+    pub size_bytes: u64,
+    /// The largest timestamp in it; -1 when there is none.
+    pub max_timestamp: i64,
+    /// The base offset of the batch with that timestamp.
+    pub max_timestamp_offset: i64,
+    /// When it was last written to, in milliseconds since 1970.
+    pub modified_ms: i64,
+}
+
+impl SegmentSummary {
+    /// An empty segment.
+    pub(crate) fn empty(base_offset: i64, now_ms: i64) -> Self {
+        Self {
+            base_offset,
+            size_bytes: 0,
+            max_timestamp: -1,
+            max_timestamp_offset: base_offset,
+            modified_ms: now_ms,
+        }
+    }
+}
+
+/// A segment.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    base_offset: i64,
+    records: Arc<Lazy>,
+    size_bytes: AtomicU64,
+    max_timestamp: AtomicI64,
+    max_timestamp_offset: AtomicI64,
+    modified_ms: AtomicI64,
+    /// `None`: they are in their files.
+    indexes: RwLock<Option<Box<Indexes>>>,
+}
+
+/// A batch in a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Located {
+    pub(crate) position: u64,
+    pub(crate) header: BatchHeader,
+}
+
+/// Why a segment could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SegmentError {
+    /// The file system failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The bytes are no batches.
+    #[error("at byte {position}: {error}")]
+    Corrupt { position: u64, error: BatchError },
+}
+
+/// The name of a segment's file.
+pub(crate) fn file_name(base_offset: i64, extension: &str) -> String {
+    format!("{base_offset:020}.{extension}")
+}
+
+impl Segment {
+    /// A segment in `dir`. Fresh ones keep their indexes in memory from the beginning.
+    pub(crate) fn new(dir: &Path, summary: SegmentSummary, indexes: Option<Indexes>) -> Arc<Self> {
+        Arc::new(Self {
+            base_offset: summary.base_offset,
+            records: Lazy::new(dir.join(file_name(summary.base_offset, "log"))),
+            size_bytes: AtomicU64::new(summary.size_bytes),
+            max_timestamp: AtomicI64::new(summary.max_timestamp),
+            max_timestamp_offset: AtomicI64::new(summary.max_timestamp_offset),
+            modified_ms: AtomicI64::new(summary.modified_ms),
+            indexes: RwLock::new(indexes.map(Box::new)),
+        })
+    }
+
+    pub(crate) fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
+
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn max_timestamp(&self) -> i64 {
+        self.max_timestamp.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn summary(&self) -> SegmentSummary {
+        SegmentSummary {
+            base_offset: self.base_offset,
+            size_bytes: self.size_bytes(),
+            max_timestamp: self.max_timestamp(),
+            max_timestamp_offset: self.max_timestamp_offset.load(Ordering::Acquire),
+            modified_ms: self.modified_ms.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The file of the records.
+    pub(crate) fn records(&self) -> &Arc<Lazy> {
+        &self.records
+    }
+
+    /// The path of one of its files.
+    pub(crate) fn path(&self, extension: &str) -> PathBuf {
+        self.records.path().with_extension(extension)
+    }
+
+    pub(crate) fn open(&self, files: &OpenFiles) -> io::Result<Arc<dyn File>> {
+        files.get(&self.records, Mode::Existing)
+    }
+
+    /// Publishes what was appended at the end.
+    pub(crate) fn appended(&self, bytes: u64, now_ms: i64) {
+        self.modified_ms.store(now_ms, Ordering::Relaxed);
+        self.size_bytes.fetch_add(bytes, Ordering::Release);
+    }
+
+    /// Takes up a batch's timestamp.
+    pub(crate) fn note_timestamp(&self, header: &BatchHeader) {
+        if header.max_timestamp > self.max_timestamp.load(Ordering::Relaxed) {
+            self.max_timestamp_offset.store(header.base_offset, Ordering::Release);
+            self.max_timestamp.store(header.max_timestamp, Ordering::Release);
+        }
+    }
+
+    /// Adds an index entry for a batch at `position`.
+    pub(crate) fn index(&self, header: &BatchHeader, position: u64) {
+        let (Ok(last_offset), Ok(position)) = (u32::try_from(header.last_offset() - self.base_offset), u32::try_from(position)) else {
+            return;
+        };
+        if let Some(indexes) = &mut *self.indexes.write() {
+            indexes.add(OffsetEntry { last_offset, position }, self.max_timestamp());
+        }
+    }
+
+    /// Bytes of the larger index; 0 when they are in their files.
+    pub(crate) fn index_bytes(&self) -> usize {
+        self.indexes.read().as_ref().map_or(0, |indexes| indexes.bytes())
+    }
+
+    /// Writes the indexes to their files and forgets them; gives back what was allocated beyond the records.
+    pub(crate) fn seal(&self, files: &OpenFiles) -> io::Result<()> {
+        let mut indexes = self.indexes.write();
+        if let Some(held) = &*indexes {
+            held.write(files.storage().as_ref(), &self.path("index"), &self.path("timeindex"))?;
+            *indexes = None;
+            drop(indexes);
+            self.open(files)?.truncate(self.size_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Has the indexes in memory again, since the segment is to be written to.
+    pub(crate) fn unseal(&self, files: &OpenFiles, interval_bytes: u32) -> Result<(), SegmentError> {
+        if self.indexes.read().is_none() {
+            let built = self.build_indexes(files, interval_bytes)?;
+            *self.indexes.write() = Some(Box::new(built));
+        }
+        Ok(())
+    }
+
+    fn build_indexes(&self, files: &OpenFiles, interval_bytes: u32) -> Result<Indexes, SegmentError> {
+        let mut indexes = Indexes::default();
+        let (mut since, mut newest) = (u64::from(interval_bytes) + 1, -1);
+        for located in self.scan(files, 0, self.size_bytes())? {
+            let Located { position, header } = match located {
+                Ok(located) => located,
+                // Damage up to the end, which reads will meet.
+                Err(SegmentError::Corrupt { .. }) => break,
+                Err(error) => return Err(error),
+            };
+            newest = header.max_timestamp.max(newest);
+            if since > u64::from(interval_bytes)
+                && let (Ok(last_offset), Ok(position)) = (u32::try_from(header.last_offset() - self.base_offset), u32::try_from(position))
+            {
+                indexes.add(OffsetEntry { last_offset, position }, newest);
+                since = 0;
+            }
+            since += header.size_bytes() as u64;
+        }
+        Ok(indexes)
+    }
+
+    /// The first batch whose last offset is not before `offset`, below `end`.
+    pub(crate) fn find(&self, files: &OpenFiles, offset: i64, end: u64) -> Result<Option<Located>, SegmentError> {
+        let relative = u32::try_from(offset - self.base_offset).unwrap_or(0);
+        let entry = self.position_before(files, relative)?;
+        let mut scan = self.scan(files, u64::from(entry.position), end)?;
+        let first = scan.find(|located| !matches!(located, Ok(located) if located.header.last_offset() < offset));
+        match (first, scan.damage) {
+            (Some(Ok(located)), Some(damage)) if located.header.base_offset > offset => Err(damage),
+            (first, _) => first.transpose(),
+        }
+    }
+
+    /// Where to begin to look, checked against the records: an index that does not agree with them is built anew.
+    fn position_before(&self, files: &OpenFiles, relative: u32) -> Result<OffsetEntry, SegmentError> {
+        if let Some(indexes) = &*self.indexes.read() {
+            return Ok(indexes.position_before(relative));
+        }
+        let found = index::search_position(files.storage().as_ref(), &self.path("index"), relative)
+            .ok()
+            .filter(|entry| self.agrees(files, *entry));
+        if let Some(entry) = found {
+            return Ok(entry);
+        }
+        self.rebuild(files)?;
+        Ok(self
+            .indexes
+            .read()
+            .as_ref()
+            .map(|indexes| indexes.position_before(relative))
+            .unwrap_or_default())
+    }
+
+    fn agrees(&self, files: &OpenFiles, entry: OffsetEntry) -> bool {
+        if entry == OffsetEntry::default() {
+            return true;
+        }
+        let Ok(mut scan) = self.scan(files, u64::from(entry.position), self.size_bytes()) else {
+            return false;
+        };
+        scan.header()
+            .is_ok_and(|header| header.last_offset() - self.base_offset == i64::from(entry.last_offset))
+    }
+
+    /// Builds the indexes from the records and keeps them in memory; puts them into their files too, if that works.
+    fn rebuild(&self, files: &OpenFiles) -> Result<(), SegmentError> {
+        if self.size_bytes() > 0 {
+            tracing::warn!(segment = %self.records.path().display(), "an index is missing or wrong, and is built anew");
+        }
+        let built = self.build_indexes(files, 4096)?;
+        // Without the files the index stays in memory, which serves as well.
+        let _ = built.write(files.storage().as_ref(), &self.path("index"), &self.path("timeindex"));
+        *self.indexes.write() = Some(Box::new(built));
+        Ok(())
+    }
+
+    /// The first batch below `end` with a record that is not older than `timestamp` and not before `from`.
+    pub(crate) fn find_time(&self, files: &OpenFiles, timestamp: i64, from: i64, end: u64) -> Result<Option<Located>, SegmentError> {
+        let in_memory = self.indexes.read().as_ref().map(|indexes| indexes.offset_before(timestamp));
+        let relative = match in_memory {
+            Some(relative) => relative,
+            None => index::search_offset(files.storage().as_ref(), &self.path("timeindex"), timestamp).unwrap_or(0),
+        };
+        let begin = (self.base_offset + i64::from(relative)).max(from);
+        let Some(first) = self.find(files, begin, end)? else { return Ok(None) };
+        let found = self
+            .scan(files, first.position, end)?
+            .find(|located| !matches!(located, Ok(located) if located.header.max_timestamp < timestamp));
+        found.transpose()
+    }
+
+    /// The base offset of the batch with the largest timestamp.
+    pub(crate) fn max_timestamp_offset(&self) -> i64 {
+        self.max_timestamp_offset.load(Ordering::Acquire)
+    }
+
+    /// All bytes of a batch.
+    pub(crate) fn read_batch(&self, files: &OpenFiles, located: &Located) -> Result<Vec<u8>, SegmentError> {
+        let mut bytes = vec![0; located.header.size_bytes()];
+        self.open(files)?.read_exact_at(&mut bytes, located.position)?;
+        Ok(bytes)
+    }
+
+    /// The headers of the batches from one position to another.
+    pub(crate) fn scan(&self, files: &OpenFiles, position: u64, end: u64) -> Result<Scan, SegmentError> {
+        Ok(Scan {
+            file: self.open(files)?,
+            position,
+            end,
+            window: Vec::new(),
+            window_at: 0,
+            next_offset: self.base_offset,
+            damage: None,
+        })
+    }
+}
+
+/// Walks over the headers of a segment's batches, reading no more than is needed. Damage is stepped over where a whole batch comes behind it.
+pub(crate) struct Scan {
+    file: Arc<dyn File>,
+    position: u64,
+    end: u64,
+    window: Vec<u8>,
+    window_at: u64,
+    next_offset: i64,
+    /// What lies right before the last batch.
+    damage: Option<SegmentError>,
+}
+
+impl Scan {
+    fn header(&mut self) -> Result<BatchHeader, SegmentError> {
+        let offset = self.position.checked_sub(self.window_at).and_then(|offset| usize::try_from(offset).ok());
+        let held = offset
+            .and_then(|offset| self.window.get(offset..))
+            .filter(|rest| rest.len() >= HEADER_BYTES);
+        if held.is_none() {
+            let wanted = usize::try_from(self.end - self.position).unwrap_or(usize::MAX).min(SCAN_BYTES);
+            self.window.resize(wanted, 0);
+            let read = self.file.read_at(&mut self.window, self.position)?;
+            self.window.truncate(read);
+            self.window_at = self.position;
+        }
+        let offset = usize::try_from(self.position - self.window_at).unwrap_or(usize::MAX);
+        let bytes = self.window.get(offset..).unwrap_or_default();
+        let corrupt = |error| SegmentError::Corrupt {
+            position: self.position,
+            error,
+        };
+        let header = BatchHeader::parse(bytes).map_err(corrupt)?;
+        if self.position + header.size_bytes() as u64 > self.end {
+            let available = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+            return Err(corrupt(BatchError::Incomplete {
+                needed: header.size_bytes(),
+                available,
+            }));
+        }
+        Ok(header)
+    }
+}
+
+impl Scan {
+    /// The header at the position, or behind the damage that is there.
+    fn header_behind_damage(&mut self) -> Result<BatchHeader, SegmentError> {
+        self.damage = None;
+        let damage = match self.header() {
+            Err(damage @ SegmentError::Corrupt { .. }) => damage,
+            found => return found,
+        };
+        let Some(position) = damage::next_batch(&*self.file, self.position + 1, self.end, self.next_offset)? else {
+            return Err(damage);
+        };
+        (self.position, self.damage) = (position, Some(damage));
+        self.window.clear();
+        self.header()
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Result<Located, SegmentError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.position >= self.end {
+            return None;
+        }
+        let found = self.header_behind_damage();
+        let position = self.position;
+        match &found {
+            Ok(header) => {
+                self.position += header.size_bytes() as u64;
+                self.next_offset = header.next_offset();
+            }
+            Err(_) => self.position = self.end,
+        }
+        Some(found.map(|header| Located { position, header }))
+    }
+}

@@ -1,0 +1,213 @@
+//! The snapshot files of a log's producers (`%020d.snapshot`, named after the offset up to which they know the log).
+//!
+//! They are not synced: their checksum tells a torn one, and the log gives again what they hold. So writing one costs nothing that a roll or a stop would wait for.
+//! Recovery removes those behind the end of the log, before anything is appended there that they know nothing of.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+
+use tracing::warn;
+
+use super::dir::Shared;
+use super::producers::{Producers, SNAPSHOT_BYTES_MAX};
+use super::reader::LogReader;
+use super::segment::{Segment, SegmentError, file_name};
+use super::storage::{Mode, Storage, read_file};
+
+/// How many are kept: the newest, and one more should that be damaged.
+const KEPT: usize = 2;
+
+/// The producers' state at the end of the log: the newest snapshot that can be read, and what the log holds behind it.
+pub(super) fn load(shared: &Shared, reader: &LogReader, now_ms: i64) -> io::Result<Producers> {
+    let (dir, end) = (reader.path(), reader.log_end_offset());
+    let (mut producers, mut from) = (Producers::default(), reader.log_start_offset());
+    for offset in offsets(shared.storage(), &dir)?
+        .into_iter()
+        .rev()
+        .filter(|offset| (from..=end).contains(offset))
+    {
+        let path = dir.join(file_name(offset, "snapshot"));
+        let bytes = read_file(shared.storage(), &path, SNAPSHOT_BYTES_MAX as u64)?;
+        match Producers::from_snapshot(&bytes, now_ms) {
+            Ok(found) => {
+                (producers, from) = (found, offset);
+                break;
+            }
+            Err(error) => {
+                warn!(snapshot = %path.display(), %error, "a snapshot of producers is dropped; an older one and the log give the same");
+                shared.storage().remove_file(&path)?;
+            }
+        }
+    }
+    let segments = reader.segments.load();
+    for (index, segment) in segments.iter().enumerate() {
+        if segments.get(index + 1).is_some_and(|next| next.base_offset() <= from) {
+            continue;
+        }
+        match replay(shared, segment, from, &mut producers, now_ms) {
+            Err(SegmentError::Io(error)) => return Err(error),
+            Err(error) => warn!(segment = %segment.path("log").display(), %error, "the producers behind a damaged batch are not known"),
+            Ok(()) => {}
+        }
+    }
+    Ok(producers)
+}
+
+fn replay(shared: &Shared, segment: &Segment, from: i64, producers: &mut Producers, now_ms: i64) -> Result<(), SegmentError> {
+    let (files, size) = (&shared.files, segment.size_bytes());
+    let begin = if from <= segment.base_offset() {
+        0
+    } else {
+        segment.find(files, from, size)?.map_or(size, |located| located.position)
+    };
+    for located in segment.scan(files, begin, size)? {
+        let located = located?;
+        // Only the records of control batches matter, which are few.
+        let batch = if located.header.is_control() {
+            segment.read_batch(files, &located)?
+        } else {
+            Vec::new()
+        };
+        producers.replay(&located.header, &batch, now_ms);
+    }
+    Ok(())
+}
+
+/// Writes the state at the end of the log, and removes all but the newest snapshots.
+pub(super) fn write(shared: &Shared, reader: &LogReader, producers: &Producers) -> io::Result<()> {
+    if reader.segments.load().is_empty() {
+        return Ok(());
+    }
+    let (storage, dir) = (shared.storage(), reader.path());
+    let bytes = producers.to_snapshot();
+    let file = storage.open(&dir.join(file_name(reader.log_end_offset(), "snapshot")), Mode::Create)?;
+    file.truncate(0)?;
+    file.write_all_at(&mut [IoSlice::new(&bytes)], 0)?;
+    for offset in offsets(storage, &dir)?.into_iter().rev().skip(KEPT) {
+        storage.remove_file(&dir.join(file_name(offset, "snapshot")))?;
+    }
+    Ok(())
+}
+
+/// Removes the snapshots that know more of the log than there is.
+pub(super) fn remove_beyond(storage: &dyn Storage, dir: &Path, end_offset: i64) -> io::Result<()> {
+    for offset in offsets(storage, dir)?.into_iter().filter(|offset| *offset > end_offset) {
+        storage.remove_file(&dir.join(file_name(offset, "snapshot")))?;
+    }
+    Ok(())
+}
+
+/// The offsets of the snapshots in a directory, ascending; none where there is no directory yet.
+fn offsets(storage: &dyn Storage, dir: &Path) -> io::Result<Vec<i64>> {
+    let entries = match storage.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let offset_of = |name: &str| {
+        name.strip_suffix(".snapshot")?
+            .parse::<i64>()
+            .ok()
+            .filter(|offset| file_name(*offset, "snapshot") == name)
+    };
+    let mut offsets: Vec<_> = entries.iter().filter_map(|entry| offset_of(&entry.name)).collect();
+    offsets.sort_unstable();
+    Ok(offsets)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use weir_protocol::batch::BatchHeader;
+    use weir_protocol::record::BatchBuilder;
+    use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId, TopicId, TopicPartition};
+
+    use super::super::dir::{LogDir, LogDirOptions};
+    use super::super::storage::Disk;
+    use super::super::validate::Prepared;
+    use super::super::{AppendError, AppendInfo, Identity, LogConfig, LogWriter};
+
+    const ID: TopicPartition = TopicPartition {
+        topic: TopicId::ZERO,
+        index: 0,
+    };
+
+    fn open(root: &std::path::Path) -> (LogDir, LogWriter) {
+        let identity = Identity {
+            cluster_id: "c".into(),
+            broker_id: 0,
+        };
+        let options = LogDirOptions {
+            open_files_max: 10,
+            recovery_threads: 1,
+        };
+        let dir = LogDir::open(Arc::new(Disk), root, &identity, options).unwrap();
+        let writer = dir.open_log(ID, &"t".into(), Arc::new(LogConfig::default())).unwrap();
+        (dir, writer)
+    }
+
+    fn send(writer: &mut LogWriter, sequence: i32) -> Result<AppendInfo, AppendError> {
+        let mut builder = BatchBuilder::new(0).producer(ProducerId(1), ProducerEpoch(0), sequence);
+        builder.append(0, 1, None, None, []);
+        let bytes = builder.build(0).unwrap();
+        let headers = vec![BatchHeader::parse(&bytes).unwrap()];
+        writer.append_as_leader(&mut [Prepared { bytes, headers }], LeaderEpoch(0), 1).remove(0)
+    }
+
+    #[test]
+    fn producers_are_known_again_after_a_restart() {
+        // What is done between the last append and the next start, and to the snapshot that it leaves.
+        for (roll, close, damage) in [
+            (false, false, false),
+            (true, false, false),
+            (false, true, false),
+            (true, true, false),
+            (true, true, true),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            let (dir, mut writer) = open(root.path());
+            for sequence in 0..3 {
+                send(&mut writer, sequence).unwrap();
+            }
+            if roll {
+                writer.roll(5).unwrap();
+                send(&mut writer, 3).unwrap();
+            }
+            let last = if roll { 3 } else { 2 };
+            if close {
+                dir.close(std::slice::from_mut(&mut writer)).unwrap();
+            }
+            drop((dir, writer));
+            let snapshots = || {
+                std::fs::read_dir(root.path().join("t-0"))
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path())
+                    .filter(|path| path.extension().is_some_and(|extension| extension == "snapshot"))
+            };
+            assert_eq!(snapshots().count(), usize::from(roll) + usize::from(close));
+            if damage {
+                snapshots().for_each(|path| std::fs::write(path, [0; 7]).unwrap());
+            }
+            let (_dir, mut writer) = open(root.path());
+            assert_eq!(send(&mut writer, last).unwrap().first_offset, i64::from(last), "a duplicate");
+            assert!(matches!(send(&mut writer, last + 2), Err(AppendError::Producer(_))), "a gap");
+            assert_eq!(send(&mut writer, last + 1).unwrap().first_offset, i64::from(last) + 1);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_behind_the_end_of_the_log_goes() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, mut writer) = open(root.path());
+        for sequence in 0..3 {
+            send(&mut writer, sequence).unwrap();
+        }
+        drop((dir, writer));
+        let path = root.path().join("t-0");
+        let beyond = super::Producers::default().to_snapshot();
+        std::fs::write(path.join("00000000000000000004.snapshot"), &beyond).unwrap();
+        let (_dir, mut writer) = open(root.path());
+        assert!(!path.join("00000000000000000004.snapshot").exists());
+        assert_eq!(send(&mut writer, 2).unwrap().first_offset, 2);
+    }
+}

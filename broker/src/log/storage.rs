@@ -1,0 +1,407 @@
+//! The file system, as far as the log needs it: a trait, so that tests can put one below it that crashes, fills up and loses what was not synced.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+
+/// An open file. Reads and writes name their position, so any number of threads may use it at once.
+pub trait File: Debug + Send + Sync {
+    /// Writes all of `slices`, one behind the other, from `position` on.
+    ///
+    /// # Errors
+    /// When not all could be written; how much of it was is then unknown.
+    fn write_all_at(&self, slices: &mut [IoSlice<'_>], position: u64) -> io::Result<()>;
+
+    /// Reads into `target` from `position` on; fewer bytes than fit only at the end of the file.
+    ///
+    /// # Errors
+    /// When reading fails.
+    fn read_at(&self, target: &mut [u8], position: u64) -> io::Result<usize>;
+
+    /// Fills `target` from `position` on.
+    ///
+    /// # Errors
+    /// When reading fails, or the file ends before.
+    fn read_exact_at(&self, target: &mut [u8], position: u64) -> io::Result<()> {
+        if self.read_at(target, position)? == target.len() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    /// The file's length in bytes.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Cuts the file to `length`, and frees what was allocated behind it.
+    ///
+    /// # Errors
+    /// When it fails.
+    fn truncate(&self, length: u64) -> io::Result<()>;
+
+    /// Allocates blocks up to `length` without changing the file's length: what is then written needs no allocation, which halves its cost. A hint.
+    fn allocate(&self, length: u64);
+
+    /// Returns when what was written is on the disk.
+    ///
+    /// # Errors
+    /// When it is not: never to be tried again, since the kernel has then forgotten what was dirty.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// The descriptor, for `sendfile`; a file in memory has none.
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It is there.
+    Existing,
+    /// It is made if it is not there.
+    Create,
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name, if it is valid UTF-8: others are never ours.
+    pub name: String,
+    /// A directory, and not a link to one.
+    pub is_dir: bool,
+}
+
+/// A file system.
+pub trait Storage: Debug + Send + Sync {
+    /// Opens a file for reading and writing.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be opened.
+    fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn File>>;
+
+    /// Makes a directory; its parent is there. That it is there already is no error.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// The entries of a directory, in no order.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
+
+    /// Renames a file or directory, in place of a file that is there.
+    ///
+    /// # Errors
+    /// When it fails; then nothing has changed.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory and all that is in it.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Returns when the entries of a directory are on the disk.
+    ///
+    /// # Errors
+    /// As [`File::sync_data`].
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Returns when everything in the file system of `path` is on the disk.
+    ///
+    /// # Errors
+    /// As [`File::sync_data`].
+    fn sync_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Takes the exclusive lock on a file, which is made if it is not there, and holds it until the value is dropped.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when another process holds it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
+
+    /// What changes whenever the machine was started anew, and pages that were not synced are lost.
+    fn boot_id(&self) -> String;
+
+    /// Bytes of the file system, and those of them that are free.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn space(&self, path: &Path) -> io::Result<(u64, u64)>;
+}
+
+/// Reads a whole small file.
+///
+/// # Errors
+/// When it is not there, cannot be read, or is larger than `bytes_max`.
+pub(crate) fn read_file(storage: &dyn Storage, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let file = storage.open(path, Mode::Existing)?;
+    let length = file.length()?;
+    if length > bytes_max {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("{}: {length} bytes, {bytes_max} are the most", path.display()),
+        ));
+    }
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Puts a small file in place as a whole: after a crash it is the old one or the new one.
+///
+/// # Errors
+/// When that fails.
+pub(crate) fn replace_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let fresh = path.with_added_extension("tmp");
+    let file = storage.open(&fresh, Mode::Create)?;
+    file.truncate(0)?;
+    file.write_all_at(&mut [IoSlice::new(bytes)], 0)?;
+    file.sync_data()?;
+    storage.rename(&fresh, path)?;
+    path.parent().map_or(Ok(()), |dir| storage.sync_dir(dir))
+}
+
+/// The disk.
+#[derive(Debug)]
+pub struct Disk;
+
+#[derive(Debug)]
+struct DiskFile(std::fs::File);
+
+impl File for DiskFile {
+    fn write_all_at(&self, mut slices: &mut [IoSlice<'_>], mut position: u64) -> io::Result<()> {
+        /// `IOV_MAX` on Linux.
+        const SLICES_MAX: usize = 1024;
+        while !slices.is_empty() {
+            let now = slices.get(..slices.len().min(SLICES_MAX)).unwrap_or_default();
+            match rustix::io::pwritev(&self.0, now, position) {
+                Ok(0) if now.iter().all(|slice| slice.is_empty()) => return Ok(()),
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    position += written as u64;
+                    IoSlice::advance_slices(&mut slices, written);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, target: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(rest) = target.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::pread(&self.0, rest, position + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn allocate(&self, length: u64) {
+        // File systems that cannot do it write as well, only slower; a full disk shows at the write.
+        let _ = rustix::fs::fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, length);
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(std::os::fd::AsFd::as_fd(&self.0))
+    }
+}
+
+impl Storage for Disk {
+    fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn File>> {
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(mode == Mode::Create)
+            .truncate(false)
+            .open(path)?;
+        Ok(Arc::new(DiskFile(file)))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        match std::fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            result => result,
+        }
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().into_string() {
+                entries.push(Entry {
+                    name,
+                    is_dir: entry.file_type()?.is_dir(),
+                });
+            }
+        }
+        Ok(entries)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::File::open(path)?.sync_all()
+    }
+
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        let dir = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+        Ok(rustix::fs::syncfs(dir)?)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(file))
+    }
+
+    fn boot_id(&self) -> String {
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map(|id| id.trim().to_owned())
+            .unwrap_or_default()
+    }
+
+    fn space(&self, path: &Path) -> io::Result<(u64, u64)> {
+        let space = rustix::fs::statvfs(path)?;
+        Ok((
+            space.f_blocks.saturating_mul(space.f_frsize),
+            space.f_bavail.saturating_mul(space.f_frsize),
+        ))
+    }
+}
+
+/// A file that is opened when it is first needed and may be closed in between: so the number of open files has a bound, whatever the number of segments.
+#[derive(Debug)]
+pub(crate) struct Lazy {
+    path: parking_lot::Mutex<PathBuf>,
+    open: parking_lot::Mutex<Option<Arc<dyn File>>>,
+    used: std::sync::atomic::AtomicBool,
+}
+
+/// Keeps the number of open files bounded: the one that was not used for longest is closed.
+#[derive(Debug)]
+pub(crate) struct OpenFiles {
+    storage: Arc<dyn Storage>,
+    open_max: usize,
+    open: parking_lot::Mutex<std::collections::VecDeque<std::sync::Weak<Lazy>>>,
+}
+
+impl Lazy {
+    /// A file at `path` that is not open.
+    pub(crate) fn new(path: PathBuf) -> Arc<Self> {
+        Arc::new(Self {
+            path: parking_lot::Mutex::new(path),
+            open: parking_lot::Mutex::new(None),
+            used: Default::default(),
+        })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.path.lock().clone()
+    }
+
+    /// Says that it was renamed.
+    pub(crate) fn moved(&self, path: PathBuf) {
+        *self.path.lock() = path;
+    }
+}
+
+impl OpenFiles {
+    /// At most `open_max` files of `storage` are open.
+    pub(crate) fn new(storage: Arc<dyn Storage>, open_max: usize) -> Self {
+        Self {
+            storage,
+            open_max,
+            open: parking_lot::Mutex::default(),
+        }
+    }
+
+    /// The storage below.
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// The open file; it stays usable while it is held, also when it is closed here or removed meanwhile.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(crate) fn get(&self, lazy: &Arc<Lazy>, mode: Mode) -> io::Result<Arc<dyn File>> {
+        lazy.used.store(true, std::sync::atomic::Ordering::Relaxed);
+        let mut slot = lazy.open.lock();
+        if let Some(file) = &*slot {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.storage.open(&lazy.path(), mode)?;
+        *slot = Some(Arc::clone(&file));
+        drop(slot);
+        self.opened(lazy);
+        Ok(file)
+    }
+
+    /// Counts a file as open and closes others while there are too many: those that were used since they were last looked at get another turn.
+    fn opened(&self, lazy: &Arc<Lazy>) {
+        let mut open = self.open.lock();
+        open.push_back(Arc::downgrade(lazy));
+        let mut turns = 2 * open.len();
+        while open.len() > self.open_max && turns > 0 {
+            turns -= 1;
+            let Some(candidate) = open.pop_front() else { break };
+            let Some(file) = candidate.upgrade() else { continue };
+            if Arc::ptr_eq(&file, lazy) || file.used.swap(false, std::sync::atomic::Ordering::Relaxed) {
+                open.push_back(candidate);
+            } else {
+                *file.open.lock() = None;
+            }
+        }
+    }
+}

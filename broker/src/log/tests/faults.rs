@@ -1,0 +1,234 @@
+//! What the log does when the disk fails or is full, and what a start costs.
+
+use std::path::PathBuf;
+
+use super::super::faulty::{Done, Fault};
+use super::*;
+
+/// A log of six batches of two records each, of which the first three are flushed.
+fn half_flushed() -> (Faulty, Opened) {
+    let fs = Faulty::default();
+    let mut opened = Opened::new(&fs).unwrap();
+    for index in 0..6 {
+        opened.append(batch(2, 100, 1_000, index), 0).unwrap();
+        if index == 2 {
+            opened.flush();
+        }
+    }
+    (fs, opened)
+}
+
+#[test]
+fn a_full_disk_makes_no_part_of_a_batch_visible() {
+    let (fs, mut opened) = half_flushed();
+    let (total, _) = opened.dir.space().unwrap();
+    assert_eq!(total, u64::MAX);
+    fs.set_capacity(fs.used_bytes() + 100);
+    assert_eq!(opened.append(batch(2, 100, 1_000, 7), 0), Err(AppendError::Storage));
+    assert!(
+        opened.dir.failure().unwrap().starts_with("cannot write to /data/orders-0: No space left"),
+        "{:?}",
+        opened.dir.failure()
+    );
+    assert_eq!((opened.log.log_end_offset(), opened.log.flushed_offset()), (12, 6));
+    assert_eq!(opened.base_offsets(), [0, 2, 4, 6, 8, 10], "what is there can be read");
+    // The directory stays offline: what the file system is like now is for recovery to say.
+    fs.set_capacity(u64::MAX);
+    assert_eq!(opened.append(batch(2, 100, 1_000, 7), 0), Err(AppendError::Storage));
+    assert!(opened.close().is_err() && opened.dir.checkpoint().is_err());
+    drop(opened);
+    let mut opened = Opened::new(&fs.after_kill()).unwrap();
+    assert_eq!(opened.base_offsets(), [0, 2, 4, 6, 8, 10]);
+    assert_eq!(opened.append(batch(1, 100, 1_000, 7), 0).unwrap().first_offset, 12);
+}
+
+#[test]
+fn a_flush_that_failed_is_never_repeated() {
+    let (fs, mut opened) = half_flushed();
+    fs.fail_at(fs.changes(), Fault::Io);
+    opened.flush();
+    assert_eq!(opened.log.flushed_offset(), 6);
+    assert!(opened.dir.failure().unwrap().starts_with("cannot flush: "), "{:?}", opened.dir.failure());
+    fs.take_journal();
+    opened.flush();
+    assert_eq!(opened.append(batch(1, 1, 1, 1), 0), Err(AppendError::Storage));
+    assert_eq!(
+        (opened.log.flushed_offset(), fs.take_journal()),
+        (6, vec![]),
+        "nothing is written or synced any more"
+    );
+    let left = Opened::new(&fs.after_crash(3)).unwrap();
+    assert!(left.log.log_end_offset() >= 6);
+}
+
+#[test]
+fn observers_and_waiters_hear_of_it() {
+    #[derive(Clone, Default)]
+    struct Heard(Arc<parking_lot::Mutex<Vec<String>>>);
+    impl LogDirObserver for Heard {
+        fn flushed(&self, logs: usize, _took: std::time::Duration) {
+            self.0.lock().push(format!("flushed {logs}"));
+        }
+        fn offline(&self, reason: &str) {
+            self.0.lock().push(reason.to_owned());
+        }
+    }
+    let (fs, opened) = half_flushed();
+    let heard = Heard::default();
+    opened.dir.observe(heard.clone());
+    let told = heard.clone();
+    opened.log.notify_flushed(move || told.0.lock().push("told".to_owned()));
+    opened.flush();
+    fs.fail_at(fs.changes(), Fault::Io);
+    opened.flush();
+    let heard = heard.0.lock().clone();
+    assert_eq!(
+        heard.iter().map(|what| what.split(':').next().unwrap()).collect::<Vec<_>>(),
+        ["flushed 1", "told", "cannot flush", "told"]
+    );
+}
+
+#[test]
+fn a_start_after_a_clean_stop_opens_no_log() {
+    let (fs, mut opened) = half_flushed();
+    opened.close().unwrap();
+    drop(opened);
+    for _ in 0..2 {
+        fs.take_journal();
+        let mut opened = Opened::new(&fs).unwrap();
+        let touched: Vec<(Done, PathBuf)> = fs.take_journal().into_iter().filter(|(_, path)| path.starts_with(DIR)).collect();
+        assert_eq!(touched, []);
+        assert_eq!(
+            (opened.log.log_end_offset(), opened.log.flushed_offset(), opened.log.size_bytes() > 0),
+            (12, 12, true)
+        );
+        assert_eq!(opened.base_offsets(), [0, 2, 4, 6, 8, 10]);
+        opened.close().unwrap();
+    }
+}
+
+#[test]
+fn a_log_without_records_costs_no_operation() {
+    let fs = Faulty::default();
+    let mut opened = Opened::new(&fs).unwrap();
+    fs.take_journal();
+    for index in 1..1_000 {
+        opened
+            .dir
+            .open_log(TopicPartition { index, ..partition() }, &"orders".into(), Arc::new(config()))
+            .unwrap();
+    }
+    assert_eq!(fs.take_journal(), []);
+    opened.close().unwrap();
+    assert_eq!(fs.take_journal().iter().filter(|(_, path)| path.starts_with(DIR)).count(), 0);
+}
+
+#[test]
+fn how_a_directory_was_left_is_known() {
+    let fs = Faulty::default();
+    let mut opened = Opened::new(&fs).unwrap();
+    assert_eq!(
+        opened.dir.left(),
+        Left {
+            orderly: false,
+            whole: false,
+            broker_epoch: None
+        }
+    );
+    opened.append(batch(1, 1, 1, 1), 0).unwrap();
+    opened.dir.set_broker_epoch(17).unwrap();
+    let (killed, crashed) = (fs.after_kill(), fs.after_crash(1));
+    opened.close().unwrap();
+    drop(opened);
+    let left = |fs: &Faulty| Opened::new(fs).unwrap().dir.left();
+    assert_eq!(
+        left(&killed),
+        Left {
+            orderly: false,
+            whole: true,
+            broker_epoch: Some(17)
+        }
+    );
+    assert_eq!(
+        left(&crashed),
+        Left {
+            orderly: false,
+            whole: false,
+            broker_epoch: Some(17)
+        }
+    );
+    assert_eq!(
+        left(&fs.after_crash(2)),
+        Left {
+            orderly: true,
+            whole: true,
+            broker_epoch: Some(17)
+        }
+    );
+    assert_eq!(
+        left(&fs),
+        Left {
+            orderly: true,
+            whole: true,
+            broker_epoch: Some(17)
+        }
+    );
+    assert_eq!(
+        left(&fs),
+        Left {
+            orderly: false,
+            whole: true,
+            broker_epoch: Some(17)
+        },
+        "the mark holds for one start"
+    );
+}
+
+#[test]
+fn a_directory_that_is_not_ours_is_refused_and_left_alone() {
+    let fs = Faulty::default();
+    let open = |fs: &Faulty, cluster: &str, broker_id| {
+        let identity = Identity {
+            cluster_id: cluster.into(),
+            broker_id,
+        };
+        let options = LogDirOptions {
+            open_files_max: 3,
+            recovery_threads: 1,
+        };
+        LogDir::open(Arc::new(fs.clone()), Path::new(ROOT), &identity, options)
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    };
+    let opened = Opened::new(&fs).unwrap();
+    assert_eq!(open(&fs, "test", 0), Err("/data is in use by another process".into()));
+    drop(opened);
+    fs.take_journal();
+    assert_eq!(
+        open(&fs, "other", 0),
+        Err("/data belongs to broker 0 of cluster test, this is broker 0 of cluster other".into())
+    );
+    assert_eq!(
+        open(&fs, "test", 1),
+        Err("/data belongs to broker 0 of cluster test, this is broker 1 of cluster test".into())
+    );
+    assert!(
+        fs.take_journal()
+            .iter()
+            .all(|(done, _)| matches!(done, Done::Open | Done::Read | Done::List))
+    );
+    fs.put("/data/meta.properties", b"version=1\nnode.id=none\n");
+    assert_eq!(open(&fs, "test", 0), Err("/data/meta.properties: it has no cluster.id".into()));
+    fs.remove_file(Path::new("/data/meta.properties")).unwrap();
+    assert!(
+        open(&fs, "test", 0)
+            .unwrap_err()
+            .starts_with("/data is not empty and has no meta.properties")
+    );
+    let file = Faulty::default();
+    file.put("/data", b"");
+    assert!(
+        open(&file, "test", 0).unwrap_err().starts_with("/data: "),
+        "a file where the directory is expected"
+    );
+}

@@ -1,0 +1,302 @@
+//! What a batch from a client must satisfy before a leader appends it: Kafka's `LogValidator` and the checks of `UnifiedLog.append` before it.
+//!
+//! Called by the produce API with the records of one partition, before the partition's writer takes part. Pure: it knows the batch, the topic's settings
+//! and the time that it is told. Offsets, the leader epoch and producer sequences come later, from the writer.
+//!
+//! Every batch is judged by its header and its checksum. Its records are looked into, which means decompressed, only where the header cannot tell:
+//!
+//! - the topic is compacted, so every record needs a key;
+//! - the topic has a codec of its own and the batch another, so it is written anew;
+//! - timestamps are checked and the header leaves doubt: its timestamps are missing, out of order or out of bounds, or `message.timestamp.before.max.ms`
+//!   is set, since no header tells the smallest timestamp. With Kafka's defaults and a truthful client this does not happen.
+//!
+//! Kafka reads every record of every batch. So here a producer that writes a right checksum over records that do not parse is not found out by the broker,
+//! but by the consumer; such a batch harms nobody but the readers of its own topic.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use bytes::BytesMut;
+use thiserror::Error;
+use weir_protocol::batch::{self, BatchError, BatchHeader, Codec};
+use weir_protocol::compression::{CompressionError, default_level};
+use weir_protocol::error::ErrorCode;
+use weir_protocol::record;
+
+use super::{Compression, LogConfig, TimestampType};
+
+mod records;
+
+/// The first version of Produce whose batches may be compressed with zstd (KIP-110).
+const ZSTD_SINCE: i16 = 7;
+
+/// A batch that must be looked into may give this many times the largest batch that is allowed, ...
+const DECOMPRESSED_BATCHES_MAX: usize = 16;
+
+/// ... where a limit below this one (Kafka's default for `max.message.bytes`) counts as this one: clients fill batches by their compressed size.
+const DECOMPRESSED_BASE_MIN: usize = 1_048_588;
+
+/// The timestamp of a record that has none (`RecordBatch.NO_TIMESTAMP`).
+const NO_TIMESTAMP: i64 = -1;
+
+/// What may be appended: batches whose checksums are right, of which only base offset and leader epoch are still to be set, both outside the checksum.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The batches, one behind the other. A Produce request has one per partition.
+    pub bytes: BytesMut,
+    /// Their headers.
+    pub headers: Vec<BatchHeader>,
+}
+
+/// A record that is the reason for which its batch is refused (KIP-467).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRecord {
+    /// Which record of the batch, counted from 0.
+    pub index: i32,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+/// Why a batch is refused.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is not exactly one batch.
+    #[error("Produce requests must have exactly one record batch per partition")]
+    NotOneBatch,
+    /// Written in the format of magic 0 or 1, or an unknown one.
+    #[error("Produce requests are only allowed to contain record batches with magic version 2, not {0}")]
+    Magic(i8),
+    /// The checksum does not match: the bytes were damaged on their way.
+    #[error("Record batch is corrupted: {0}")]
+    Corrupt(BatchError),
+    /// Larger than `max.message.bytes`.
+    #[error("The record batch size is {size} bytes which exceeds the maximum configured value of {limit}")]
+    TooLarge {
+        /// The batch's size in bytes, as received or as it would be written.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// Larger than a segment.
+    #[error("The record batch size is {size} bytes which exceeds the maximum configured segment size of {limit}")]
+    LargerThanSegment {
+        /// The batch's size in bytes.
+        size: usize,
+        /// The size of a segment in bytes.
+        limit: usize,
+    },
+    /// Its records decompress to more than is looked into.
+    #[error("The records of the batch take more than {limit} bytes when decompressed")]
+    DecompressesTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A codec that does not exist.
+    #[error("The compression type of the record batch is unknown")]
+    UnknownCodec,
+    /// zstd from a client that is too old to know it.
+    #[error("Produce requests with version {0} are not allowed to use ZStandard compression")]
+    ZstdTooEarly(i16),
+    /// A header that contradicts itself, or what no client may write.
+    #[error("{0}")]
+    Invalid(String),
+    /// A transactional batch outside a transaction.
+    #[error("The transactional record batch does not belong to an ongoing transaction")]
+    NoTransaction,
+    /// Records that may not be in this topic.
+    #[error("One or more records have been rejected due to {count} record errors in total, and only showing the first of them: {}", .first.message)]
+    BadRecords {
+        /// How many there are.
+        count: usize,
+        /// The first of them.
+        first: BadRecord,
+        /// All of them, up to a bound.
+        records: Vec<BadRecord>,
+    },
+    /// Records whose timestamps may not be in this topic.
+    #[error("One or more records have been rejected due to invalid timestamp")]
+    BadTimestamps {
+        /// The records, up to a bound.
+        records: Vec<BadRecord>,
+    },
+}
+
+impl Refusal {
+    /// The code that Kafka answers with.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Magic(0 | 1) => ErrorCode::UnsupportedForMessageFormat,
+            Self::NotOneBatch | Self::Magic(_) | Self::Invalid(_) | Self::BadRecords { .. } => ErrorCode::InvalidRecord,
+            Self::Corrupt(_) => ErrorCode::CorruptMessage,
+            Self::TooLarge { .. } | Self::DecompressesTooLarge { .. } => ErrorCode::MessageTooLarge,
+            Self::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
+            Self::UnknownCodec | Self::ZstdTooEarly(_) => ErrorCode::UnsupportedCompressionType,
+            Self::NoTransaction => ErrorCode::InvalidTxnState,
+            Self::BadTimestamps { .. } => ErrorCode::InvalidTimestamp,
+        }
+    }
+
+    /// The records that are to blame, for the answer's `record_errors`.
+    pub fn bad_records(&self) -> &[BadRecord] {
+        match self {
+            Self::BadRecords { records, .. } | Self::BadTimestamps { records } => records,
+            _ => &[],
+        }
+    }
+}
+
+impl From<BatchError> for Refusal {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Magic(magic) => Self::Magic(magic),
+            // Kafka finds no batch where one does not end, and two where bytes follow it.
+            BatchError::Incomplete { .. } => Self::NotOneBatch,
+            // Sent again it would be the same: no error that makes clients try again.
+            BatchError::Invalid(_) => Self::Invalid(error.to_string()),
+            BatchError::Crc { .. } => Self::Corrupt(error),
+        }
+    }
+}
+
+impl From<CompressionError> for Refusal {
+    fn from(error: CompressionError) -> Self {
+        match error {
+            CompressionError::TooLarge { limit } => Self::DecompressesTooLarge { limit },
+            CompressionError::UnknownCodec => Self::UnknownCodec,
+            CompressionError::Corrupt { .. } => Self::Invalid(error.to_string()),
+        }
+    }
+}
+
+/// Judges the records that a Produce request of `version` has for one partition, and makes them ready to be appended. `now_ms` is the time of the append.
+///
+/// # Errors
+/// Why they may not be appended.
+pub fn validate(mut bytes: BytesMut, config: &LogConfig, version: i16, now_ms: i64) -> Result<Prepared, Refusal> {
+    let header = check_batch(&bytes, config, version)?;
+    let codec = header.codec().ok_or(Refusal::UnknownCodec)?;
+    let mut found = None;
+    if must_look(&header, codec, config, now_ms) {
+        let section = record::section(&header, &bytes, decompressed_bytes_max(config))?;
+        let seen = records::look(&header, &section, config, now_ms)?;
+        found = Some(seen);
+        let (target, level) = written_with(codec, config);
+        if target != codec || seen.offsets_are_off {
+            bytes = records::rewrite(&header, &section, target, level)?;
+            check_size(bytes.len(), config)?;
+        }
+    }
+    let log_append_time = config.timestamp_type == TimestampType::LogAppendTime;
+    let max_timestamp = match found {
+        _ if log_append_time => now_ms,
+        Some(found) => found.max_timestamp,
+        None => header.max_timestamp,
+    };
+    if header.is_log_append_time() != log_append_time || header.max_timestamp != max_timestamp {
+        batch::set_max_timestamp(&mut bytes, log_append_time, max_timestamp);
+    }
+    let header = BatchHeader::parse(&bytes)?;
+    Ok(Prepared {
+        bytes,
+        headers: vec![header],
+    })
+}
+
+/// The codec that a batch is written with, and its level.
+pub(super) fn written_with(codec: Codec, config: &LogConfig) -> (Codec, i32) {
+    match config.compression {
+        Compression::Producer => (codec, default_level(codec)),
+        Compression::Always { codec, level } => (codec, level),
+    }
+}
+
+/// How many bytes the records of a batch may decompress to.
+pub(super) fn decompressed_bytes_max(config: &LogConfig) -> usize {
+    (config.message_bytes_max as usize)
+        .max(DECOMPRESSED_BASE_MIN)
+        .saturating_mul(DECOMPRESSED_BATCHES_MAX)
+}
+
+/// Whether a record may have this timestamp; that it has none is allowed (`LogValidator.recordHasInvalidTimestamp`).
+fn allows(config: &LogConfig, timestamp: i64, now_ms: i64) -> bool {
+    let age = now_ms.saturating_sub(timestamp);
+    timestamp == NO_TIMESTAMP || (age <= config.timestamp_before_ms_max && age.saturating_neg() <= config.timestamp_after_ms_max)
+}
+
+/// Bytes of the smallest record: its length, attributes, timestamp and offset, no key, no value, no headers, a byte each.
+const RECORD_BYTES_MIN: u64 = 7;
+
+/// What is checked of every batch, without its records.
+fn check_batch(bytes: &[u8], config: &LogConfig, version: i16) -> Result<BatchHeader, Refusal> {
+    let header = BatchHeader::parse(bytes)?;
+    if header.size_bytes() != bytes.len() {
+        return Err(Refusal::NotOneBatch);
+    }
+    check_size(bytes.len(), config)?;
+    batch::checked(bytes)?;
+    let codec = header.codec().ok_or(Refusal::UnknownCodec)?;
+    if codec == Codec::Zstd && version < ZSTD_SINCE {
+        return Err(Refusal::ZstdTooEarly(version));
+    }
+    let invalid = |reason: String| Err(Refusal::Invalid(reason));
+    if header.base_offset != 0 {
+        return invalid(format!(
+            "The baseOffset of the record batch should be 0, but it is {}",
+            header.base_offset
+        ));
+    }
+    if header.records_count == 0 {
+        return invalid("Invalid reported count for record batch: 0".to_owned());
+    }
+    if i64::from(header.records_count) != header.next_offset() {
+        return invalid(format!(
+            "Inconsistent batch offset range [0, {}] and count of records {}",
+            header.last_offset(),
+            header.records_count
+        ));
+    }
+    let payload_bytes = bytes.len().saturating_sub(batch::HEADER_BYTES) as u64;
+    if codec == Codec::None && u64::from(header.records_count.unsigned_abs()) * RECORD_BYTES_MIN > payload_bytes {
+        return invalid(format!("{} records cannot be in {payload_bytes} bytes", header.records_count));
+    }
+    if header.is_control() {
+        return invalid("Clients are not allowed to write control records".to_owned());
+    }
+    if header.has_producer() && (header.base_sequence < 0 || header.producer_epoch.0 < 0) {
+        return invalid(format!(
+            "Invalid sequence number {} or epoch {} in record batch with producerId {}",
+            header.base_sequence, header.producer_epoch, header.producer_id
+        ));
+    }
+    if header.is_transactional() {
+        return Err(Refusal::NoTransaction);
+    }
+    Ok(header)
+}
+
+fn check_size(size: usize, config: &LogConfig) -> Result<(), Refusal> {
+    let (message_bytes_max, segment_bytes) = (config.message_bytes_max as usize, config.segment_bytes as usize);
+    if size > message_bytes_max {
+        return Err(Refusal::TooLarge {
+            size,
+            limit: message_bytes_max,
+        });
+    }
+    if size > segment_bytes {
+        return Err(Refusal::LargerThanSegment { size, limit: segment_bytes });
+    }
+    Ok(())
+}
+
+/// Whether the records have to be read: see the module's comment.
+fn must_look(header: &BatchHeader, codec: Codec, config: &LogConfig, now_ms: i64) -> bool {
+    // A client that calls its own time that of the append is told so record by record.
+    if config.cleanup.compact || header.is_log_append_time() || written_with(codec, config).0 != codec {
+        return true;
+    }
+    let (base, max) = (header.base_timestamp, header.max_timestamp);
+    let in_order = base >= 0 && max >= base;
+    let header_tells = in_order && config.timestamp_before_ms_max == i64::MAX && allows(config, base, now_ms) && allows(config, max, now_ms);
+    config.timestamp_type == TimestampType::CreateTime && !header_tells
+}
+
+#[cfg(test)]
+mod tests;

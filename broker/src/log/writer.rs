@@ -1,0 +1,380 @@
+//! The writing side of a log: the one value through which it changes.
+//!
+//! `replica` makes sure that there is one user at a time. Every change is written first and published after that, so that readers never see what is not there.
+
+mod roll;
+mod trim;
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+use tracing::debug;
+use weir_protocol::batch::{self, BatchHeader};
+use weir_protocol::types::{LeaderEpoch, ProducerId, TopicPartition};
+
+use super::catalogue::Remembered;
+use super::dir::Shared;
+use super::index::Indexes;
+use super::producers::{LastRecord, Producers};
+use super::reader::{LogReader, Tail, Unsynced};
+use super::segment::{Segment, SegmentError, SegmentSummary};
+use super::storage::{File, Mode, replace_file};
+use super::validate::Prepared;
+use super::{AppendError, LogConfig, flusher, recovery, snapshots};
+
+/// A flush is asked for when this much was written since the last one, whatever `flush.mode` is: recovery after a crash reads no more than that of a partition.
+const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;
+
+/// A segment's blocks are allocated ahead of it in steps of its own size, between these bounds.
+const ALLOCATE_BYTES_MIN: u64 = 1 << 20;
+const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
+
+/// The segment that is written to.
+#[derive(Debug)]
+struct Active {
+    segment: Arc<Segment>,
+    file: Arc<dyn File>,
+    since_index_bytes: u64,
+    allocated_bytes: u64,
+    created_ms: i64,
+    /// The timestamp of its first batch: what `segment.ms` counts from, if there is one.
+    first_timestamp: Option<i64>,
+    jitter_ms: i64,
+}
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendInfo {
+    /// The offset of the first record.
+    pub first_offset: i64,
+    /// The offset of the last record.
+    pub last_offset: i64,
+    /// The largest timestamp of the batch: the append time for topics that have that.
+    pub max_timestamp: i64,
+    /// The log start offset at that time.
+    pub log_start_offset: i64,
+}
+
+/// The writer of one partition's log.
+#[derive(Debug)]
+pub struct LogWriter {
+    shared: Arc<Shared>,
+    reader: Arc<LogReader>,
+    config: Arc<LogConfig>,
+    active: Option<Active>,
+    /// Loaded when a producer first needs it: most logs have none.
+    producers: Option<Box<Producers>>,
+    unflushed_bytes: u64,
+}
+
+impl LogWriter {
+    /// A log of which nothing is on the disk yet.
+    pub(super) fn create(shared: &Arc<Shared>, id: TopicPartition, topic: &Arc<str>, config: Arc<LogConfig>) -> Self {
+        let known = Remembered {
+            topic: topic.to_string(),
+            topic_id: id.topic.0,
+            partition: id.index,
+            ..Remembered::default()
+        };
+        Self {
+            producers: Some(Box::default()),
+            ..Self::with_segments(shared, id, topic, config, &known, Vec::new())
+        }
+    }
+
+    /// A log that was found. Opens nothing.
+    pub(super) fn open(shared: &Arc<Shared>, id: TopicPartition, topic: &Arc<str>, config: Arc<LogConfig>, known: &Remembered) -> Self {
+        let dir = shared.root().join(format!("{topic}-{}", id.index));
+        let segments = known.segments.iter().map(|summary| Segment::new(&dir, *summary, None)).collect();
+        Self::with_segments(shared, id, topic, config, known, segments)
+    }
+
+    fn with_segments(
+        shared: &Arc<Shared>,
+        id: TopicPartition,
+        topic: &Arc<str>,
+        config: Arc<LogConfig>,
+        known: &Remembered,
+        segments: Vec<Arc<Segment>>,
+    ) -> Self {
+        let last = segments
+            .last()
+            .map_or((known.log_end_offset, 0), |last| (last.base_offset(), last.size_bytes()));
+        let tail = Tail {
+            offset: known.log_end_offset,
+            segment: last.0,
+            position: last.1,
+        };
+        let reader = Arc::new(LogReader {
+            shared: Arc::clone(shared),
+            id,
+            topic: Arc::clone(topic),
+            segments: ArcSwap::from_pointee(segments),
+            log_start: AtomicI64::new(known.log_start_offset),
+            tail: RwLock::new(tail),
+            flushed: RwLock::new(tail),
+            checkpointed: AtomicI64::new(known.recovery_point),
+            high_watermark: AtomicI64::new(known.high_watermark.clamp(known.log_start_offset, known.log_end_offset)),
+            epochs: RwLock::new(recovery::epochs_of(known)),
+            epochs_file: Mutex::new(()),
+            unsynced: Unsynced::default(),
+            flush_requested: AtomicBool::new(false),
+            truncations: AtomicU32::new(0),
+            on_flushed: OnceLock::new(),
+        });
+        Self {
+            shared: Arc::clone(shared),
+            reader,
+            config,
+            active: None,
+            producers: None,
+            unflushed_bytes: 0,
+        }
+    }
+
+    /// The reading side.
+    pub fn reader(&self) -> Arc<LogReader> {
+        Arc::clone(&self.reader)
+    }
+
+    /// The configuration that it goes by.
+    pub fn config(&self) -> &Arc<LogConfig> {
+        &self.config
+    }
+
+    /// Goes by another configuration from now on.
+    pub fn update_config(&mut self, config: Arc<LogConfig>) {
+        self.config = config;
+    }
+
+    /// Appends what each of `appends` holds, in order and in one write: gives offsets and the leader's epoch to each batch, and says for each what became of it. One
+    /// that is refused does not keep the others back. When the write fails, all of them fail, and the log directory goes offline.
+    pub fn append_as_leader(&mut self, appends: &mut [Prepared], epoch: LeaderEpoch, now_ms: i64) -> Vec<Result<AppendInfo, AppendError>> {
+        let mut results = Vec::with_capacity(appends.len());
+        let mut run = Run {
+            next_offset: self.reader.log_end_offset(),
+            ..Run::default()
+        };
+        for index in 0..appends.len() {
+            if appends.get(index).is_some_and(|append| self.must_roll(append, &run, now_ms)) {
+                self.write_and_roll(&mut run, appends, now_ms);
+            }
+            if let Some(append) = appends.get_mut(index) {
+                results.push(self.admit(append, index, &mut run, epoch, now_ms));
+            }
+        }
+        self.write(&mut run, appends, now_ms);
+        let end = self.reader.log_end_offset();
+        for result in &mut results {
+            // Also a duplicate of what could not be written is not there.
+            if result.as_ref().is_ok_and(|info| info.last_offset >= end) {
+                *result = Err(AppendError::Storage);
+            }
+        }
+        results
+    }
+
+    /// Checks one append against the producers' state and gives it its offsets.
+    fn admit(&mut self, append: &mut Prepared, index: usize, run: &mut Run, epoch: LeaderEpoch, now_ms: i64) -> Result<AppendInfo, AppendError> {
+        if self.shared.is_offline() {
+            return Err(AppendError::Storage);
+        }
+        let log_start_offset = self.reader.log_start_offset();
+        if append.headers.iter().any(BatchHeader::has_producer) {
+            let producers = self.producers(now_ms)?;
+            if let Some(duplicate) = producers.admit(&append.headers)? {
+                return Ok(AppendInfo {
+                    first_offset: duplicate.first_offset,
+                    last_offset: duplicate.last_offset,
+                    max_timestamp: duplicate.max_timestamp,
+                    log_start_offset,
+                });
+            }
+        }
+        let first_offset = run.next_offset;
+        let mut max_timestamp = -1;
+        let mut position = 0;
+        for header in &mut append.headers {
+            (header.base_offset, header.leader_epoch) = (run.next_offset, epoch);
+            let end = position + header.size_bytes();
+            if let Some(batch) = append.bytes.get_mut(position..end) {
+                batch::set_offset_and_epoch(batch, run.next_offset, epoch);
+            }
+            position = end;
+            run.next_offset = header.next_offset();
+            max_timestamp = header.max_timestamp.max(max_timestamp);
+            if header.has_producer()
+                && let Some(producers) = &mut self.producers
+            {
+                producers.appended(header, now_ms);
+            }
+        }
+        run.bytes += position as u64;
+        run.accepted.push(index);
+        Ok(AppendInfo {
+            first_offset,
+            last_offset: run.next_offset - 1,
+            max_timestamp,
+            log_start_offset,
+        })
+    }
+
+    /// The producers' state, loaded when it is first needed.
+    fn producers(&mut self, now_ms: i64) -> Result<&mut Producers, AppendError> {
+        if self.producers.is_none() {
+            let loaded = snapshots::load(&self.shared, &self.reader, now_ms).map_err(|error| {
+                self.shared
+                    .fail(format!("cannot read the producers' state of {}: {error}", self.reader.path().display()));
+                AppendError::Storage
+            })?;
+            self.producers = Some(Box::new(loaded));
+        }
+        self.producers.as_deref_mut().ok_or(AppendError::Storage)
+    }
+
+    /// Whether the active segment must be closed before `append` (`LogSegment.shouldRoll`).
+    fn must_roll(&self, append: &Prepared, run: &Run, now_ms: i64) -> bool {
+        let Some(active) = &self.active else { return false };
+        let size = active.segment.size_bytes() + run.bytes;
+        let records: i64 = append.headers.iter().map(|header| i64::from(header.last_offset_delta) + 1).sum();
+        let last_offset = run.next_offset + records - active.segment.base_offset();
+        size > 0
+            && (size + append.bytes.len() as u64 > u64::from(self.config.segment_bytes)
+                || last_offset > i64::from(i32::MAX)
+                || active.segment.index_bytes() + 12 > self.config.index_bytes_max as usize
+                || self.is_old(
+                    active,
+                    append.headers.iter().map(|header| header.max_timestamp).max().unwrap_or(-1),
+                    now_ms,
+                ))
+    }
+
+    /// Whether the active segment has been written to for `segment.ms`: by the records' time where they have one, else by the clock.
+    fn is_old(&self, active: &Active, timestamp: i64, now_ms: i64) -> bool {
+        let waited = match active.first_timestamp {
+            Some(first) if timestamp >= 0 => timestamp - first,
+            _ => now_ms - active.created_ms,
+        };
+        waited > self.config.segment_ms - active.jitter_ms
+    }
+
+    fn write_and_roll(&mut self, run: &mut Run, appends: &[Prepared], now_ms: i64) {
+        self.write(run, appends, now_ms);
+        if let Err(error) = self.roll(now_ms) {
+            self.shared
+                .fail(format!("cannot begin a segment in {}: {error}", self.reader.path().display()));
+        }
+    }
+
+    /// Writes what was accepted, then publishes it.
+    fn write(&mut self, run: &mut Run, appends: &[Prepared], now_ms: i64) {
+        let accepted = std::mem::take(&mut run.accepted);
+        let bytes = std::mem::take(&mut run.bytes);
+        if accepted.is_empty() || self.shared.is_offline() {
+            return;
+        }
+        let accepted = || accepted.iter().filter_map(|&index| appends.get(index));
+        let slices: Vec<_> = accepted().map(|append| IoSlice::new(&append.bytes)).collect();
+        if let Err(error) = self.write_slices(slices, bytes, now_ms) {
+            self.shared.fail(format!("cannot write to {}: {error}", self.reader.path().display()));
+            return;
+        }
+        self.publish(accepted().flat_map(|append| &append.headers), bytes, now_ms);
+    }
+
+    fn write_slices(&mut self, mut slices: Vec<IoSlice<'_>>, bytes: u64, now_ms: i64) -> io::Result<()> {
+        let allocate_all = self.config.preallocate.then_some(u64::from(self.config.segment_bytes));
+        let active = self.active(now_ms)?;
+        let position = active.segment.size_bytes();
+        let end = position + bytes;
+        if end > active.allocated_bytes && (end > ALLOCATE_BYTES_MIN || allocate_all.is_some()) {
+            active.allocated_bytes = allocate_all.unwrap_or(end + end.clamp(ALLOCATE_BYTES_MIN, ALLOCATE_BYTES_MAX)).max(end);
+            active.file.allocate(active.allocated_bytes);
+        }
+        active.file.write_all_at(&mut slices, position)
+    }
+
+    /// Makes what lies in the file from the published end on part of the log.
+    fn publish<'h>(&mut self, headers: impl Iterator<Item = &'h BatchHeader>, bytes: u64, now_ms: i64) {
+        let Some(active) = &mut self.active else { return };
+        let mut position = active.segment.size_bytes();
+        let mut end = self.reader.log_end_offset();
+        for header in headers {
+            active.segment.note_timestamp(header);
+            active.first_timestamp.get_or_insert(header.max_timestamp);
+            if active.since_index_bytes > u64::from(self.config.index_interval_bytes) {
+                active.segment.index(header, position);
+                active.since_index_bytes = 0;
+            }
+            if self.reader.latest_epoch() != Some(header.leader_epoch) && self.reader.epochs.write().assign(header.leader_epoch, header.base_offset) {
+                self.reader.unsynced.epochs.store(true, Ordering::Release);
+            }
+            active.since_index_bytes += header.size_bytes() as u64;
+            position += header.size_bytes() as u64;
+            end = header.next_offset();
+        }
+        active.segment.appended(bytes, now_ms);
+        *self.reader.tail.write() = Tail {
+            offset: end,
+            segment: active.segment.base_offset(),
+            position,
+        };
+        self.unflushed_bytes += bytes;
+        if self.unflushed_bytes >= UNFLUSHED_BYTES_MAX {
+            self.unflushed_bytes = 0;
+            self.reader.request_flush();
+        }
+    }
+
+    fn snapshot_producers(&self) -> io::Result<()> {
+        match &self.producers {
+            Some(producers) => snapshots::write(&self.shared, &self.reader, producers),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets producers that have been silent for `producer.id.expiration.ms`.
+    pub fn expire_producers(&mut self, now_ms: i64) {
+        let expiration_ms = self.config.producer_expiration_ms;
+        if let Some(producers) = &mut self.producers {
+            producers.expire(now_ms, expiration_ms);
+        }
+    }
+
+    /// The last batches of the log's producers, which compaction must keep.
+    ///
+    /// # Errors
+    /// When their state cannot be read.
+    pub fn last_records(&mut self, now_ms: i64) -> Result<BTreeMap<ProducerId, LastRecord>, AppendError> {
+        Ok(self.producers(now_ms)?.last_records())
+    }
+
+    /// Writes what lies in memory: indexes, producers, epochs. Nothing is appended after that.
+    pub(super) fn close(&mut self) -> io::Result<()> {
+        self.snapshot_producers()?;
+        if let Some(active) = self.active.take() {
+            active.segment.seal(&self.shared.files)?;
+        }
+        Ok(())
+    }
+}
+
+/// What was accepted and is not written yet.
+#[derive(Debug, Default)]
+struct Run {
+    accepted: Vec<usize>,
+    bytes: u64,
+    next_offset: i64,
+}
+
+fn into_io(error: SegmentError) -> io::Error {
+    match error {
+        SegmentError::Io(error) => error,
+        SegmentError::Corrupt { .. } => io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+    }
+}

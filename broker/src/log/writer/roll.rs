@@ -1,0 +1,107 @@
+//! The segment that is written to: taken up again after a start, begun anew, and sealed when the next one begins.
+
+use super::*;
+
+impl LogWriter {
+    /// The segment that is written to: the newest one, or a new one where there is none.
+    pub(super) fn active(&mut self, now_ms: i64) -> io::Result<&mut Active> {
+        if self.active.is_none() {
+            let newest = self.reader.segments.load().last().cloned();
+            self.active = Some(match newest {
+                Some(segment) => self.reopen(segment, now_ms)?,
+                None => self.begin(now_ms)?,
+            });
+        }
+        self.active.as_mut().ok_or_else(|| io::Error::other("there is no segment to write to"))
+    }
+
+    fn reopen(&self, segment: Arc<Segment>, now_ms: i64) -> io::Result<Active> {
+        let files = &self.shared.files;
+        segment.unseal(files, self.config.index_interval_bytes).map_err(into_io)?;
+        let first = segment
+            .scan(files, 0, segment.size_bytes())
+            .map_err(into_io)?
+            .next()
+            .transpose()
+            .map_err(into_io)?;
+        let file = segment.open(files)?;
+        Ok(self.activate(segment, file, first.map(|located| located.header.max_timestamp), now_ms))
+    }
+
+    /// Begins a new segment at the end of the log, and the directory with the first one.
+    fn begin(&self, now_ms: i64) -> io::Result<Active> {
+        let reader = &self.reader;
+        let (dir, base) = (reader.path(), reader.log_end_offset());
+        let storage = self.shared.storage();
+        if reader.segments.load().is_empty() {
+            recovery::set_aside_unknown(storage, &dir)?;
+            storage.create_dir(&dir)?;
+            let text = format!("version: 0\ntopic_id: {}\n", reader.id.topic);
+            replace_file(storage, &dir.join(recovery::PARTITION_METADATA), text.as_bytes())?;
+            reader.unsynced.directory.store(true, Ordering::Release);
+        }
+        let segment = Segment::new(&dir, SegmentSummary::empty(base, now_ms), Some(Indexes::default()));
+        let file = self.shared.files.get(segment.records(), Mode::Create)?;
+        // A file of that name can only be what an earlier crash left behind its end.
+        file.truncate(0)?;
+        reader.unsynced.entries.store(true, Ordering::Release);
+        let mut segments = reader.segments.load().as_ref().clone();
+        segments.push(Arc::clone(&segment));
+        reader.segments.store(Arc::new(segments));
+        *reader.tail.write() = Tail {
+            offset: base,
+            segment: base,
+            position: 0,
+        };
+        Ok(self.activate(segment, file, None, now_ms))
+    }
+
+    fn activate(&self, segment: Arc<Segment>, file: Arc<dyn File>, first_timestamp: Option<i64>, now_ms: i64) -> Active {
+        let jitter_ms = match self.config.segment_jitter_ms {
+            // Any number will do that differs between partitions and stays the same for one.
+            jitter @ 1.. => i64::from(crc32c::crc32c(self.reader.path().as_os_str().as_encoded_bytes())) % jitter,
+            _ => 0,
+        };
+        Active {
+            segment,
+            file,
+            since_index_bytes: 0,
+            allocated_bytes: 0,
+            created_ms: now_ms,
+            first_timestamp,
+            jitter_ms,
+        }
+    }
+
+    /// Seals the active segment and begins the next one. An empty one stays.
+    ///
+    /// # Errors
+    /// When files cannot be written.
+    pub fn roll(&mut self, now_ms: i64) -> io::Result<()> {
+        if self.active(now_ms)?.segment.size_bytes() == 0 {
+            return Ok(());
+        }
+        if let Some(active) = self.active.take() {
+            active.segment.seal(&self.shared.files)?;
+        }
+        self.snapshot_producers()?;
+        self.active = Some(self.begin(now_ms)?);
+        // The sealed segment goes to the disk in the background, whatever `flush.mode` is.
+        self.reader.request_flush();
+        debug!(topic = %self.reader.topic, partition = self.reader.id.index, base_offset = self.reader.log_end_offset(), "began a segment");
+        Ok(())
+    }
+
+    /// Seals the active segment if it is old, though nothing is appended: so that retention and compaction get at it.
+    ///
+    /// # Errors
+    /// When files cannot be written.
+    pub fn roll_if_old(&mut self, now_ms: i64) -> io::Result<()> {
+        match &self.active {
+            Some(active) if active.segment.size_bytes() > 0 && now_ms - active.created_ms > self.config.segment_ms - active.jitter_ms => {
+                self.roll(now_ms)
+            }
+            _ => Ok(()),
+        }
+    }
+}

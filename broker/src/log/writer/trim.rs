@@ -1,0 +1,81 @@
+//! What a log gives up at its beginning: by retention, by DeleteRecords, and whole segments at a time.
+
+use super::*;
+
+impl LogWriter {
+    /// Raises the log start offset, at most to the high watermark, and deletes the segments that lie before it. Lowering it does nothing.
+    ///
+    /// # Errors
+    /// When the files cannot be removed.
+    pub fn advance_log_start_offset(&mut self, offset: i64) -> io::Result<()> {
+        let reader = &self.reader;
+        let offset = offset.min(reader.high_watermark());
+        if reader.log_start.fetch_max(offset, Ordering::AcqRel) >= offset {
+            return Ok(());
+        }
+        let changed = reader.epochs.write().truncate_from_start(offset);
+        let segments = reader.segments.load();
+        let gone = segments.iter().skip(1).take_while(|next| next.base_offset() <= offset).count();
+        if gone > 0 {
+            self.secure_log_start().inspect_err(|error| {
+                self.shared.fail(format!("cannot flush {}: {error}", reader.path().display()));
+            })?;
+        } else if changed {
+            reader.unsynced.epochs.store(true, Ordering::Release);
+        }
+        self.drop_segments(gone)
+    }
+
+    /// Before the first file goes: what the log ends with is on the disk, and so are the epochs, which say where it begins. A crash may bring back any of the files
+    /// that are removed, but not a log with a gap, or one that ends before it begins.
+    fn secure_log_start(&self) -> io::Result<()> {
+        flusher::flush_now(&self.shared, &self.reader)?;
+        flusher::write_epochs(self.shared.storage(), &self.reader)
+    }
+
+    /// Deletes the oldest `count` segments. Readers that hold their files finish reading.
+    pub(super) fn drop_segments(&mut self, count: usize) -> io::Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        let segments = self.reader.segments.load_full();
+        self.reader.segments.store(Arc::new(segments.get(count..).unwrap_or_default().to_vec()));
+        for segment in segments.iter().take(count) {
+            for extension in ["log", "index", "timeindex", "txnindex", "snapshot"] {
+                match self.shared.storage().remove_file(&segment.path(extension)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what retention lets go (`retention.ms`, `retention.bytes`): whole sealed segments below the high watermark. Returns how many.
+    ///
+    /// # Errors
+    /// When files cannot be written or removed.
+    pub fn apply_retention(&mut self, now_ms: i64) -> io::Result<usize> {
+        if !self.config.cleanup.delete {
+            return Ok(0);
+        }
+        let summaries: Vec<_> = self.reader.segments.load().iter().map(|segment| segment.summary()).collect();
+        let count = super::super::retention::expired(
+            &summaries,
+            &self.config,
+            self.reader.high_watermark(),
+            self.reader.log_end_offset(),
+            now_ms,
+        );
+        if count == 0 {
+            return Ok(0);
+        }
+        if count == summaries.len() {
+            // All of it is old: the log goes on, empty, where it ended.
+            self.roll(now_ms)?;
+        }
+        let start = self.reader.segments.load().get(count).map_or(0, |segment| segment.base_offset());
+        self.advance_log_start_offset(start)?;
+        Ok(count)
+    }
+}

@@ -1,0 +1,10 @@
+//! The `weir-broker` binary.
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    weir_broker::run(weir_broker::config::Args::parse())
+}

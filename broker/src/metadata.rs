@@ -1,0 +1,298 @@
+//! What this broker believes of the cluster: one immutable image, swapped whole.
+//!
+//! The controller client builds the next image from the controller's updates and publishes it; `api` and `replica` read it. Nothing else
+//! changes it, and nothing here talks to anyone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use imbl::OrdMap;
+use tokio::sync::watch;
+use uuid::Uuid;
+use weir_protocol::controller as rpc;
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
+
+/// Configuration as it is set: Kafka's names and text forms.
+pub type Configs = BTreeMap<String, String>;
+
+/// Where a broker answers on one of its listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The listener's name.
+    pub listener: String,
+    /// The host that clients connect to.
+    pub host: String,
+    /// The port that clients connect to.
+    pub port: u16,
+}
+
+/// A registered broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerImage {
+    /// Its id.
+    pub id: BrokerId,
+    /// The epoch of its registration.
+    pub epoch: BrokerEpoch,
+    /// Its advertised endpoints.
+    pub endpoints: Vec<Endpoint>,
+    /// Its rack, if it has one.
+    pub rack: Option<String>,
+    /// Not alive as far as the controller knows: it leads nothing.
+    pub fenced: bool,
+}
+
+impl BrokerImage {
+    /// Its endpoint on `listener`.
+    pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.listener == listener)
+    }
+}
+
+/// A partition's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionImage {
+    /// The brokers that hold it, the preferred leader first.
+    pub replicas: Box<[BrokerId]>,
+    /// The replicas that hold all that is committed.
+    pub isr: Box<[BrokerId]>,
+    /// Eligible leader replicas (KIP-966).
+    pub elr: Box<[BrokerId]>,
+    /// The leader, if there is one.
+    pub leader: Option<BrokerId>,
+    /// Counts its leaders.
+    pub leader_epoch: LeaderEpoch,
+    /// Counts its changes.
+    pub partition_epoch: PartitionEpoch,
+}
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicImage {
+    /// Its immutable id.
+    pub id: TopicId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Kept by the brokers for themselves.
+    pub internal: bool,
+    /// What is set on the topic itself.
+    pub configs: Arc<Configs>,
+    /// Its partitions, by index.
+    pub partitions: Vec<PartitionImage>,
+}
+
+impl TopicImage {
+    /// The partition with this index.
+    pub fn partition(&self, index: i32) -> Option<&PartitionImage> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+}
+
+/// The whole of the metadata at one version. Cloning is cheap: the maps are persistent.
+#[derive(Clone, Debug, Default)]
+pub struct MetadataImage {
+    /// The version of the controller's metadata that this is; 0 before the first.
+    pub version: u64,
+    /// The epoch of the controller that told it.
+    pub controller_epoch: ControllerEpoch,
+    /// Registered brokers.
+    pub brokers: BTreeMap<BrokerId, Arc<BrokerImage>>,
+    topics: OrdMap<TopicId, Arc<TopicImage>>,
+    names: OrdMap<Arc<str>, TopicId>,
+    /// What is set for the whole cluster.
+    pub cluster_configs: Arc<Configs>,
+    /// What is set on single brokers.
+    pub broker_configs: BTreeMap<BrokerId, Arc<Configs>>,
+    /// Finalised features and their levels (KIP-584).
+    pub features: BTreeMap<String, u32>,
+    /// The epoch of the features.
+    pub features_epoch: i64,
+}
+
+impl MetadataImage {
+    /// The topic with this id.
+    pub fn topic(&self, id: TopicId) -> Option<&Arc<TopicImage>> {
+        self.topics.get(&id)
+    }
+
+    /// The topic with this name.
+    pub fn topic_by_name(&self, name: &str) -> Option<&Arc<TopicImage>> {
+        self.topics.get(self.names.get(name)?)
+    }
+
+    /// All topics in the order of their names.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicImage>> {
+        self.names.values().filter_map(|id| self.topics.get(id))
+    }
+
+    /// The topics whose name is not before `name`, in order.
+    pub fn topics_from(&self, name: &str) -> impl Iterator<Item = &Arc<TopicImage>> {
+        self.names.range(Arc::<str>::from(name)..).filter_map(|(_, id)| self.topics.get(id))
+    }
+
+    /// The number of topics.
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Brokers that are alive.
+    pub fn live_brokers(&self) -> impl Iterator<Item = &Arc<BrokerImage>> {
+        self.brokers.values().filter(|broker| !broker.fenced)
+    }
+
+    /// This image after `update`, and the ids of the topics that it touched. A full update starts from nothing.
+    ///
+    /// # Errors
+    /// When the update speaks of something that cannot be, for instance a topic id that is not 16 bytes: the image is as before.
+    pub fn after(&self, controller_epoch: ControllerEpoch, update: &rpc::MetadataUpdate) -> Result<(Self, Vec<TopicId>), BadUpdate> {
+        let mut next = if update.full { Self::default() } else { self.clone() };
+        next.version = update.version;
+        next.controller_epoch = controller_epoch;
+        for id in &update.removed_brokers {
+            next.brokers.remove(&BrokerId(*id));
+            next.broker_configs.remove(&BrokerId(*id));
+        }
+        for broker in &update.brokers {
+            next.brokers.insert(BrokerId(broker.id), Arc::new(broker_image(broker)?));
+        }
+        let mut touched: Vec<TopicId> = if update.full {
+            self.topics.keys().copied().collect()
+        } else {
+            Vec::new()
+        };
+        for id in &update.removed_topics {
+            let id = topic_id(id)?;
+            if let Some(topic) = next.topics.remove(&id)
+                // A topic that is deleted and created again in one update may have given its name away already.
+                && next.names.get(&topic.name) == Some(&id)
+            {
+                next.names.remove(&topic.name);
+            }
+            touched.push(id);
+        }
+        for topic in &update.topics {
+            let image = topic_image(next.topics.get(&topic_id(&topic.id)?).map(Arc::as_ref), topic)?;
+            touched.push(image.id);
+            next.names.insert(Arc::clone(&image.name), image.id);
+            next.topics.insert(image.id, Arc::new(image));
+        }
+        if let Some(configs) = &update.cluster_configs {
+            next.cluster_configs = Arc::new(configs.entries.clone().into_iter().collect());
+        }
+        for entry in &update.broker_configs {
+            let configs = entry.configs.clone().unwrap_or_default();
+            next.broker_configs
+                .insert(BrokerId(entry.broker_id), Arc::new(configs.entries.into_iter().collect()));
+        }
+        if let Some(features) = &update.features {
+            next.features = features.levels.clone().into_iter().collect();
+            next.features_epoch = features.epoch;
+        }
+        Ok((next, touched))
+    }
+}
+
+/// A metadata update that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("metadata update: {0}")]
+pub struct BadUpdate(&'static str);
+
+fn topic_id(bytes: &[u8]) -> Result<TopicId, BadUpdate> {
+    Uuid::from_slice(bytes).map(TopicId).map_err(|_| BadUpdate("a topic id is not 16 bytes"))
+}
+
+fn broker_image(broker: &rpc::Broker) -> Result<BrokerImage, BadUpdate> {
+    let endpoints = broker.endpoints.iter().map(|endpoint| {
+        let port = u16::try_from(endpoint.port).map_err(|_| BadUpdate("a port is over 65535"))?;
+        Ok(Endpoint {
+            listener: endpoint.listener.clone(),
+            host: endpoint.host.clone(),
+            port,
+        })
+    });
+    Ok(BrokerImage {
+        id: BrokerId(broker.id),
+        epoch: BrokerEpoch(broker.epoch),
+        endpoints: endpoints.collect::<Result<_, _>>()?,
+        rack: Some(broker.rack.clone()).filter(|rack| !rack.is_empty()),
+        fenced: broker.fenced,
+    })
+}
+
+fn topic_image(before: Option<&TopicImage>, topic: &rpc::Topic) -> Result<TopicImage, BadUpdate> {
+    let configs = match (&topic.configs, before) {
+        (Some(configs), _) => Arc::new(configs.entries.clone().into_iter().collect()),
+        (None, Some(before)) => Arc::clone(&before.configs),
+        (None, None) => Arc::default(),
+    };
+    let mut partitions = before.map_or_else(Vec::new, |topic| topic.partitions.clone());
+    for partition in &topic.partitions {
+        let index = usize::try_from(partition.index).map_err(|_| BadUpdate("a partition index is negative"))?;
+        let image = partition_image(partition);
+        if index == partitions.len() {
+            partitions.push(image);
+        } else {
+            *partitions.get_mut(index).ok_or(BadUpdate("the partitions of a topic have a gap"))? = image;
+        }
+    }
+    Ok(TopicImage {
+        id: topic_id(&topic.id)?,
+        name: topic.name.as_str().into(),
+        internal: topic.internal,
+        configs,
+        partitions,
+    })
+}
+
+fn partition_image(partition: &rpc::Partition) -> PartitionImage {
+    let brokers = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect();
+    PartitionImage {
+        replicas: brokers(&partition.replicas),
+        isr: brokers(&partition.isr),
+        elr: brokers(&partition.elr),
+        leader: (partition.leader >= 0).then_some(BrokerId(partition.leader)),
+        leader_epoch: LeaderEpoch(partition.leader_epoch),
+        partition_epoch: PartitionEpoch(partition.partition_epoch),
+    }
+}
+
+/// Where the image is found: the newest by a load that takes no lock, and changes of its version by awaiting them.
+#[derive(Debug)]
+pub struct Metadata {
+    image: ArcSwap<MetadataImage>,
+    version: watch::Sender<u64>,
+}
+
+impl Metadata {
+    /// With an empty image of version 0.
+    pub fn new() -> Self {
+        Self {
+            image: ArcSwap::default(),
+            version: watch::Sender::new(0),
+        }
+    }
+
+    /// The newest image. Hold it for one request, not longer.
+    pub fn load(&self) -> Guard<Arc<MetadataImage>> {
+        self.image.load()
+    }
+
+    /// Swaps the image. Called by the controller client alone, after `replica` has taken up its part.
+    pub fn publish(&self, image: MetadataImage) {
+        let version = image.version;
+        self.image.store(Arc::new(image));
+        self.version.send_replace(version);
+    }
+
+    /// Returns once the image has at least this version.
+    pub async fn wait_for(&self, version: u64) {
+        // The sender is `self`, which lives as long as this borrow: the wait cannot fail.
+        let _ = self.version.subscribe().wait_for(|&applied| applied >= version).await;
+    }
+}
+
+impl Default for Metadata {
+    fn default() -> Self {
+        Self::new()
+    }
+}

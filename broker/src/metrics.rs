@@ -1,0 +1,297 @@
+//! What a broker counts, and how Prometheus reads it.
+//!
+//! Every part of the broker counts here as it goes; `http` renders it. On the way of a request nothing is looked up, locked or allocated: a count is
+//! an atomic at a place that is known beforehand. What others know already (partitions, sessions, memory) is not counted here a second time but read when
+//! Prometheus asks, as [`Readings`]. Labels come from closed sets, never from what a client sends.
+
+mod latency;
+mod requests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use weir_protocol::api::ApiKey;
+
+use self::latency::SharedLatency;
+use self::requests::Requests;
+
+/// The counts of one broker.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Arc<Requests>,
+    flushes: SharedLatency,
+    flush_failures: Counter,
+    received_bytes: Counter,
+    sent_bytes: Counter,
+    connections: Gauge,
+    connections_opened: Counter,
+    connections_refused: Counter,
+    bad_requests: Counter,
+    produced_bytes: Counter,
+    produced_records: Counter,
+    gauges: Gauges,
+}
+
+/// What is read when Prometheus asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readings {
+    /// Partitions that this broker holds.
+    pub partitions: usize,
+    /// Partitions that it leads.
+    pub partitions_led: usize,
+    /// The stream to the controller is up.
+    pub controller_connected: bool,
+    /// The controller takes this broker for dead.
+    pub fenced: bool,
+    /// The log directory takes writes.
+    pub log_dir_online: bool,
+    /// The version of the metadata that the broker goes by.
+    pub metadata_version: u64,
+    /// Incremental fetch sessions.
+    pub fetch_sessions: usize,
+    /// Memory of requests that are being received or carried out.
+    pub request_memory_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Gauges {
+    partitions: Gauge,
+    partitions_led: Gauge,
+    controller_connected: Gauge,
+    fenced: Gauge,
+    log_dir_online: Gauge,
+    metadata_version: Gauge,
+    fetch_sessions: Gauge,
+    request_memory: Gauge,
+    resident_memory: Gauge,
+}
+
+impl Metrics {
+    /// Everything at zero.
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("weir_broker"),
+            requests: Arc::default(),
+            flushes: SharedLatency::default(),
+            flush_failures: Counter::default(),
+            received_bytes: Counter::default(),
+            sent_bytes: Counter::default(),
+            connections: Gauge::default(),
+            connections_opened: Counter::default(),
+            connections_refused: Counter::default(),
+            bad_requests: Counter::default(),
+            produced_bytes: Counter::default(),
+            produced_records: Counter::default(),
+            gauges: Gauges::default(),
+        };
+        metrics.register_counts();
+        metrics.gauges.register(&mut metrics.registry);
+        metrics
+    }
+
+    fn register_counts(&mut self) {
+        let registry = &mut self.registry;
+        registry.register_collector(Box::new(Arc::clone(&self.requests)));
+        registry.register(
+            "flush_duration_seconds",
+            "Rounds of flushing to disk, each for all partitions that wait",
+            self.flushes.clone(),
+        );
+        let counters = [
+            (
+                "flush_failures",
+                "Flushes that failed, after which the log directory takes no writes",
+                &self.flush_failures,
+            ),
+            ("received_bytes", "Bytes received from clients", &self.received_bytes),
+            ("sent_bytes", "Bytes sent to clients", &self.sent_bytes),
+            ("connections_opened", "Connections accepted", &self.connections_opened),
+            (
+                "connections_refused",
+                "Connections closed at once because there were too many",
+                &self.connections_refused,
+            ),
+            (
+                "bad_requests",
+                "Connections closed over a request that cannot be answered",
+                &self.bad_requests,
+            ),
+            ("produced_bytes", "Bytes of record batches received from producers", &self.produced_bytes),
+            ("produced_records", "Records appended for producers", &self.produced_records),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register("connections", "Open connections", self.connections.clone());
+    }
+
+    /// A request was answered after `elapsed`; `failed` when the answer says so for the request or any part of it.
+    pub fn request_finished(&self, api: ApiKey, elapsed: Duration, failed: bool) {
+        self.requests.finished(api, elapsed, failed);
+    }
+
+    /// Bytes came in on a connection.
+    pub fn received_bytes(&self, bytes: u64) {
+        self.received_bytes.inc_by(bytes);
+    }
+
+    /// Bytes went out on a connection.
+    pub fn sent_bytes(&self, bytes: u64) {
+        self.sent_bytes.inc_by(bytes);
+    }
+
+    /// A connection was accepted.
+    pub fn connection_opened(&self) {
+        self.connections_opened.inc();
+        self.connections.inc();
+    }
+
+    /// An accepted connection ended.
+    pub fn connection_closed(&self) {
+        self.connections.dec();
+    }
+
+    /// A connection was closed at once, since there were too many.
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
+    }
+
+    /// A connection was closed over a request that cannot be answered.
+    pub fn bad_request(&self) {
+        self.bad_requests.inc();
+    }
+
+    /// Record batches of so many bytes came from a producer.
+    pub fn received_records(&self, bytes: usize) {
+        self.produced_bytes.inc_by(bytes as u64);
+    }
+
+    /// So many records were appended for a producer.
+    pub fn appended_records(&self, records: u64) {
+        self.produced_records.inc_by(records);
+    }
+
+    /// A round of flushing took so long.
+    pub fn flushed(&self, elapsed: Duration) {
+        self.flushes.0.observe(elapsed);
+    }
+
+    /// A flush failed.
+    pub fn flush_failed(&self) {
+        self.flush_failures.inc();
+    }
+
+    /// Everything in the OpenMetrics text format.
+    pub fn render(&self, readings: Readings) -> String {
+        self.gauges.set(readings);
+        let mut text = String::new();
+        // Writing to a string does not fail, and no metric of ours refuses to be written.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Gauges {
+    fn register(&self, registry: &mut Registry) {
+        let gauges = [
+            ("partitions", "Partitions that this broker holds", &self.partitions),
+            ("partitions_led", "Partitions that this broker leads", &self.partitions_led),
+            (
+                "controller_connected",
+                "1 while the stream to the controller is up",
+                &self.controller_connected,
+            ),
+            ("fenced", "1 while the controller takes this broker for dead", &self.fenced),
+            ("log_dir_online", "1 while the log directory takes writes", &self.log_dir_online),
+            (
+                "metadata_version",
+                "The version of the metadata that the broker goes by",
+                &self.metadata_version,
+            ),
+            ("fetch_sessions", "Incremental fetch sessions", &self.fetch_sessions),
+            (
+                "request_memory_bytes",
+                "Memory of requests that are being received or carried out",
+                &self.request_memory,
+            ),
+            ("resident_memory_bytes", "Resident memory of the process", &self.resident_memory),
+        ];
+        for (name, help, gauge) in gauges {
+            registry.register(name, help, gauge.clone());
+        }
+    }
+
+    fn set(&self, readings: Readings) {
+        let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.partitions.set(count(readings.partitions));
+        self.partitions_led.set(count(readings.partitions_led));
+        self.controller_connected.set(readings.controller_connected.into());
+        self.fenced.set(readings.fenced.into());
+        self.log_dir_online.set(readings.log_dir_online.into());
+        self.metadata_version.set(i64::try_from(readings.metadata_version).unwrap_or(i64::MAX));
+        self.fetch_sessions.set(count(readings.fetch_sessions));
+        self.request_memory.set(count(readings.request_memory_bytes));
+        self.resident_memory.set(resident_memory_bytes().unwrap_or_default());
+    }
+}
+
+/// The process's resident memory, from the second field of `/proc/self/statm`, which counts pages.
+fn resident_memory_bytes() -> Option<i64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: i64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    pages.checked_mul(i64::try_from(rustix::param::page_size()).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_shown() {
+        let metrics = Metrics::new();
+        metrics.request_finished(ApiKey::Metadata, Duration::from_micros(700), false);
+        metrics.request_finished(ApiKey::Metadata, Duration::from_secs(60), true);
+        metrics.connection_opened();
+        metrics.connection_opened();
+        metrics.connection_closed();
+        metrics.received_bytes(7);
+        metrics.received_records(100);
+        metrics.flushed(Duration::from_millis(3));
+        let text = metrics.render(Readings {
+            partitions: 3,
+            log_dir_online: true,
+            ..Readings::default()
+        });
+        for line in [
+            "weir_broker_requests_total{api=\"Metadata\"} 2",
+            "weir_broker_request_errors_total{api=\"Metadata\"} 1",
+            "weir_broker_request_errors_total{api=\"Produce\"} 0",
+            "weir_broker_request_duration_seconds_bucket{le=\"0.0005\",api=\"Metadata\"} 0",
+            "weir_broker_request_duration_seconds_bucket{le=\"0.001\",api=\"Metadata\"} 1",
+            "weir_broker_request_duration_seconds_bucket{le=\"+Inf\",api=\"Metadata\"} 2",
+            "weir_broker_request_duration_seconds_sum{api=\"Metadata\"} 60.0007",
+            "weir_broker_connections 1",
+            "weir_broker_connections_opened_total 2",
+            "weir_broker_received_bytes_total 7",
+            "weir_broker_produced_bytes_total 100",
+            "weir_broker_flush_duration_seconds_count 1",
+            "weir_broker_partitions 3",
+            "weir_broker_log_dir_online 1",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} is missing in\n{text}");
+        }
+        assert!(resident_memory_bytes().unwrap() > 0);
+    }
+}

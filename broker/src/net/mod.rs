@@ -1,0 +1,232 @@
+//! Listeners and connections: sockets in, frames to `api`, replies out.
+//!
+//! Connections are spread over threads that each run a scheduler of their own: a request is read, carried out and answered on one core, and nobody steals it
+//! midway. What a partition does for it happens on that same thread too (`replica`).
+
+mod connection;
+mod memory;
+mod reply;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
+
+use self::connection::{Accepted, Closed};
+pub use self::memory::RequestMemory;
+pub use self::reply::{Chunk, FileRegion, Reply};
+use crate::api::{Caller, Listener};
+use crate::auth::Principal;
+use crate::broker::Broker;
+use crate::config::ListenerConfig;
+
+/// Connections that the kernel holds for us until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// Accepted connections that may wait for their thread.
+const HANDOVER_MAX: usize = 1024;
+
+/// How long requests that are under way may take to end when the broker stops.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// A bound listener that does not accept yet.
+#[derive(Debug)]
+pub struct Bound {
+    /// What it was told to be.
+    pub config: ListenerConfig,
+    /// Where it is: the port is known even when the configuration leaves it open.
+    pub address: SocketAddr,
+    socket: std::net::TcpListener,
+}
+
+/// Binds a listener.
+///
+/// # Errors
+/// When the address is not ours or the port is in use; the message names both.
+pub async fn bind(config: &ListenerConfig) -> anyhow::Result<Bound> {
+    let (host, port) = &config.bind;
+    let what = || format!("listen on {}://{host}:{port}", config.name);
+    let address = tokio::net::lookup_host((host.as_str(), *port))
+        .await
+        .with_context(what)?
+        .next()
+        .with_context(what)?;
+    let socket = listen(address).with_context(what)?;
+    let address = socket.local_addr().with_context(what)?;
+    Ok(Bound {
+        config: config.clone(),
+        address,
+        socket,
+    })
+}
+
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restarted broker takes its port again at once, also while old connections linger.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// The threads that serve connections, and the tasks that accept them.
+#[derive(Debug)]
+pub struct Server {
+    stop: watch::Sender<bool>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    acceptors: tokio::task::JoinSet<()>,
+}
+
+/// What the acceptors and the threads share.
+#[derive(Clone, Debug)]
+struct Shared {
+    broker: Arc<Broker>,
+    connections: Arc<AtomicUsize>,
+    stop: watch::Receiver<bool>,
+}
+
+type Handover = (std::net::TcpStream, Arc<Caller>);
+
+impl Server {
+    /// Begins to accept connections on `listeners`.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(broker: &Arc<Broker>, listeners: Vec<Bound>) -> anyhow::Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let shared = Shared {
+            broker: Arc::clone(broker),
+            connections: Arc::default(),
+            stop: stopped,
+        };
+        let mut threads = Vec::new();
+        let mut inboxes = Vec::new();
+        for index in 0..broker.config.threads {
+            let (inbox, accepted) = mpsc::channel(HANDOVER_MAX);
+            let shared = shared.clone();
+            let run = move || run_thread(&shared, accepted);
+            threads.push(
+                std::thread::Builder::new()
+                    .name(format!("connections-{index}"))
+                    .spawn(run)
+                    .context("start a thread for connections")?,
+            );
+            inboxes.push(inbox);
+        }
+        let mut acceptors = tokio::task::JoinSet::new();
+        for bound in listeners {
+            let listener = Arc::new(Listener {
+                name: bound.config.name.clone(),
+            });
+            info!(listener = %listener.name, address = %bound.address, "listening");
+            let socket = TcpListener::from_std(bound.socket).context("watch a listener")?;
+            acceptors.spawn(accept(shared.clone(), socket, listener, inboxes.clone()));
+        }
+        Ok(Self { stop, threads, acceptors })
+    }
+
+    /// Accepts nothing more, lets requests that are under way end, and closes the connections.
+    pub async fn stop(mut self) {
+        self.acceptors.shutdown().await;
+        self.stop.send_replace(true);
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count());
+        if let Ok(panicked @ 1..) = joined.await {
+            warn!(panicked, "threads for connections ended in a panic");
+        }
+    }
+}
+
+async fn accept(shared: Shared, socket: TcpListener, listener: Arc<Listener>, inboxes: Vec<mpsc::Sender<Handover>>) {
+    for inbox in inboxes.iter().cycle() {
+        let (stream, peer) = loop {
+            match socket.accept().await {
+                Ok(accepted) => break accepted,
+                // Out of file descriptors, or the client is gone again: neither is a reason to stop, the first one is a reason to wait.
+                Err(error) => {
+                    warn!(listener = %listener.name, %error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        };
+        if shared.connections.fetch_add(1, Ordering::Relaxed) >= shared.broker.config.connections_max {
+            shared.connections.fetch_sub(1, Ordering::Relaxed);
+            shared.broker.metrics.connection_refused();
+            continue;
+        }
+        let caller = Caller {
+            listener: Arc::clone(&listener),
+            principal: Principal::anonymous(),
+            peer,
+        };
+        let handed = match stream.into_std() {
+            Ok(stream) => inbox.send((stream, Arc::new(caller))).await.is_ok(),
+            Err(_) => false,
+        };
+        if !handed {
+            shared.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn run_thread(shared: &Shared, mut accepted: mpsc::Receiver<Handover>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            // Without its threads a broker serves nothing: better gone than half there.
+            tracing::error!(%error, "cannot start a scheduler for connections");
+            std::process::exit(1);
+        }
+    };
+    runtime.block_on(async {
+        let mut connections = tokio::task::JoinSet::new();
+        let mut stop = shared.stop.clone();
+        loop {
+            tokio::select! {
+                Some((stream, caller)) = accepted.recv() => {
+                    connections.spawn(run_connection(shared.clone(), stream, caller));
+                }
+                Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a connection ended in a panic");
+                    }
+                }
+                _ = stop.wait_for(|&stop| stop) => break,
+            }
+        }
+        // The connections see the stop themselves, once what they do is done.
+        let _ = tokio::time::timeout(DRAIN_MAX, async { while connections.join_next().await.is_some() {} }).await;
+    });
+}
+
+async fn run_connection(shared: Shared, stream: std::net::TcpStream, caller: Arc<Caller>) {
+    shared.broker.metrics.connection_opened();
+    let peer = caller.peer;
+    let listener = Arc::clone(&caller.listener);
+    let accepted = Accepted {
+        broker: Arc::clone(&shared.broker),
+        caller,
+        stop: shared.stop.clone(),
+    };
+    let closed = match TcpStream::from_std(stream).and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+        Ok(stream) => connection::serve(accepted, stream).await,
+        Err(error) => Closed::Io(error),
+    };
+    shared.connections.fetch_sub(1, Ordering::Relaxed);
+    shared.broker.metrics.connection_closed();
+    match closed {
+        Closed::BadRequest(reason) => {
+            shared.broker.metrics.bad_request();
+            info!(%peer, listener = %listener.name, %reason, "closed a connection over a request that cannot be answered");
+        }
+        other => debug!(%peer, listener = %listener.name, reason = %other, "connection closed"),
+    }
+}

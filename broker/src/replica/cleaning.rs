@@ -1,0 +1,71 @@
+//! Compaction of this broker's logs: which one is next, and the steps in which it is cleaned.
+//!
+//! Called by the maintenance thread, which it occupies while a log is read and written; the log's writer is asked only for the producers' state and to swap the files.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use tracing::{info, warn};
+use weir_protocol::types::TopicPartition;
+
+use super::{Partition, now_ms};
+use crate::log::Disk;
+use crate::log::cleaner::{Checkpoint, OffsetMap, Plan, assess, clean};
+
+/// Keys that are held at a time, some 100 MiB (as Kafka's `log.cleaner.dedupe.buffer.size`); a log with more new ones is cleaned in several rounds.
+const KEYS_MAX: usize = 2_000_000;
+
+/// What cleaning remembers from one log to the next.
+#[derive(Debug)]
+pub(super) struct Cleaning {
+    checkpoint: Checkpoint,
+    /// Logs that could not be cleaned are left alone until the next start: a damaged batch does not mend.
+    uncleanable: BTreeSet<TopicPartition>,
+}
+
+impl Cleaning {
+    /// Of the logs in the log directory `root`.
+    pub(super) fn new(root: &Path) -> Self {
+        Self {
+            checkpoint: Checkpoint::open(Arc::new(Disk), root),
+            uncleanable: BTreeSet::new(),
+        }
+    }
+
+    /// Compacts the partition that has most to gain, if one has enough.
+    pub(super) async fn clean_dirtiest(&mut self, partitions: &[Arc<Partition>]) {
+        let compacted = partitions
+            .iter()
+            .filter(|partition| partition.config().cleanup.compact && !self.uncleanable.contains(&partition.id()));
+        let planned = compacted.filter_map(|partition| {
+            let plan = assess(partition.log(), &partition.config(), self.checkpoint.offset(partition.id()), now_ms())?;
+            Some((partition, plan))
+        });
+        let Some((partition, plan)) = planned.max_by(|(_, a), (_, b)| a.dirty_ratio.total_cmp(&b.dirty_ratio)) else {
+            return;
+        };
+        if let Err(error) = self.clean(partition, &plan, partitions).await {
+            warn!(topic = %partition.topic(), partition = partition.id().index, error = format!("{error:#}"), "cannot compact a log; it is left alone until the next start");
+            self.uncleanable.insert(partition.id());
+        }
+    }
+
+    async fn clean(&mut self, partition: &Arc<Partition>, plan: &Plan, partitions: &[Arc<Partition>]) -> anyhow::Result<()> {
+        let busy = |code| anyhow!("the writer answers {code:?}");
+        let last_records = partition.with_writer(|writer| writer.last_records(now_ms())).await.map_err(busy)??;
+        let mut map = OffsetMap::new(KEYS_MAX, uuid::Uuid::new_v4().into_bytes());
+        let cleaned = clean(partition.log(), &partition.config(), plan, &mut map, &last_records, now_ms()).context("rewrite the segments")?;
+        let (end_offset, (before, after)) = (cleaned.end_offset, cleaned.bytes);
+        let swapped = partition.with_writer(move |writer| cleaned.swap_in(writer)).await.map_err(busy)?;
+        if swapped.context("put the new segments in place")? {
+            let exists = |id| partitions.iter().any(|partition| partition.id() == id);
+            self.checkpoint
+                .cleaned(partition.id(), end_offset, exists)
+                .context("write the checkpoint")?;
+            info!(topic = %partition.topic(), partition = partition.id().index, end_offset, before, after, "compacted");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! What a log needs from time to time, whoever uses it: retention, compaction, expiry of producers, checkpoints.
+//!
+//! One thread for the whole broker, at a pace that the configuration sets. What changes a log goes through its writer, like everything else.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tracing::{debug, error, warn};
+
+use super::cleaning::Cleaning;
+use super::{Partition, now_ms};
+use crate::broker::Broker;
+
+/// How often the log directory is checkpointed: recovery after a crash reads at most what was written since.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
+
+/// How often compaction looks for work (`log.cleaner.backoff.ms`).
+const CLEAN_EVERY: Duration = Duration::from_secs(15);
+
+/// How often the thread looks at what is due.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The thread.
+#[derive(Debug)]
+pub struct Maintenance {
+    stop: watch::Sender<bool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Maintenance {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(broker: Arc<Broker>) -> std::io::Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let handle = tokio::runtime::Handle::current();
+        let thread = std::thread::Builder::new()
+            .name("maintenance".into())
+            .spawn(move || handle.block_on(run(&broker, stopped)))?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends it after what it is doing.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        let thread = self.thread;
+        if let Ok(Err(_)) = tokio::task::spawn_blocking(move || thread.join()).await {
+            warn!("the maintenance thread ended in a panic");
+        }
+    }
+}
+
+/// When something was last done.
+struct Due {
+    retention: Instant,
+    checkpoint: Instant,
+    cleaning: Instant,
+}
+
+async fn run(broker: &Broker, mut stop: watch::Receiver<bool>) {
+    let start = Instant::now();
+    let mut due = Due {
+        retention: start,
+        checkpoint: start,
+        cleaning: start,
+    };
+    let mut cleaning = Cleaning::new(broker.replicas.log_dir().path());
+    while tokio::time::timeout(TICK, stop.wait_for(|&stop| stop)).await.is_err() {
+        let now = Instant::now();
+        let settings = broker.settings();
+        if now.duration_since(due.retention) >= settings.retention_check_interval {
+            due.retention = now;
+            for partition in broker.replicas.all() {
+                retain(&partition).await;
+            }
+        }
+        if now.duration_since(due.cleaning) >= CLEAN_EVERY.min(settings.cleaner_backoff) {
+            due.cleaning = now;
+            cleaning.clean_dirtiest(&broker.replicas.all()).await;
+        }
+        if now.duration_since(due.checkpoint) >= CHECKPOINT_EVERY {
+            due.checkpoint = now;
+            if broker.replicas.log_dir().failure().is_none()
+                && let Err(error) = broker.replicas.log_dir().checkpoint()
+            {
+                warn!(%error, "cannot write a checkpoint");
+            }
+        }
+    }
+}
+
+/// Deletes what a partition need not keep any longer, and forgets producers that are gone.
+async fn retain(partition: &Arc<Partition>) {
+    let work = partition.with_writer(|writer| {
+        let now = now_ms();
+        writer.expire_producers(now);
+        writer.roll_if_old(now)?;
+        writer.apply_retention(now)
+    });
+    match work.await {
+        Ok(Ok(0)) | Err(_) => {}
+        Ok(Ok(segments)) => debug!(topic = %partition.topic(), partition = partition.id().index, segments, "deleted old segments"),
+        Ok(Err(error)) => error!(topic = %partition.topic(), partition = partition.id().index, %error, "cannot delete old segments"),
+    }
+}

@@ -1,0 +1,221 @@
+//! This broker's partitions: what the metadata says that it holds, taken up as roles and logs.
+//!
+//! Called by the controller client, with each new image, and by `api`, for each partition that a request names. Decides what is committed; knows no requests.
+
+mod cleaning;
+mod maintenance;
+mod partition;
+mod seat;
+mod waiters;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Mutex, RwLock};
+use tracing::{error, info, warn};
+use weir_protocol::config::{Layers, topic_key};
+use weir_protocol::types::{BrokerId, TopicId, TopicPartition};
+
+pub use self::maintenance::Maintenance;
+pub(crate) use self::partition::{Acks, Appending, Partition, Role};
+pub(crate) use self::waiters::Waiter;
+use crate::log::{LogConfig, LogDir};
+use crate::metadata::{Configs, MetadataImage, PartitionImage, TopicImage};
+
+/// Milliseconds since 1970: what records and segments are dated with. Nothing about safety rests on it.
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The partitions of this broker.
+#[derive(Debug)]
+pub struct Replicas {
+    broker: BrokerId,
+    log_dir: LogDir,
+    partitions: RwLock<HashMap<TopicPartition, Arc<Partition>>>,
+    configs: Mutex<SharedConfigs>,
+    /// The first whole image was taken up: what nobody has claimed by then belongs to no topic.
+    complete: AtomicBool,
+}
+
+/// Logs of topics with the same settings share them.
+#[derive(Debug, Default)]
+struct SharedConfigs {
+    known: Vec<Arc<LogConfig>>,
+}
+
+/// Different sets of settings that are looked through for an equal one; beyond that, topics no longer share.
+const SHARED_CONFIGS_MAX: usize = 64;
+
+impl SharedConfigs {
+    fn share(&mut self, config: LogConfig) -> Arc<LogConfig> {
+        if let Some(known) = self.known.iter().find(|known| ***known == config) {
+            return Arc::clone(known);
+        }
+        let config = Arc::new(config);
+        self.known.retain(|known| Arc::strong_count(known) > 1);
+        if self.known.len() < SHARED_CONFIGS_MAX {
+            self.known.push(Arc::clone(&config));
+        }
+        config
+    }
+}
+
+impl Replicas {
+    /// None yet; what the log directory holds is claimed by the first image.
+    pub fn new(broker: BrokerId, log_dir: LogDir) -> Self {
+        Self {
+            broker,
+            log_dir,
+            partitions: RwLock::default(),
+            configs: Mutex::default(),
+            complete: AtomicBool::new(false),
+        }
+    }
+
+    /// The log directory.
+    pub fn log_dir(&self) -> &LogDir {
+        &self.log_dir
+    }
+
+    /// The partition, if this broker holds it.
+    pub(crate) fn get(&self, id: TopicPartition) -> Option<Arc<Partition>> {
+        self.partitions.read().get(&id).cloned()
+    }
+
+    /// All partitions of this broker.
+    pub(crate) fn all(&self) -> Vec<Arc<Partition>> {
+        self.partitions.read().values().cloned().collect()
+    }
+
+    /// How many partitions there are, and how many of them this broker leads.
+    pub fn count(&self) -> (usize, usize) {
+        let partitions = self.partitions.read();
+        (partitions.len(), partitions.values().filter(|partition| partition.is_leader()).count())
+    }
+
+    /// Takes up what changed from one image to the next: `touched` are the topics that did. Called before the next image is published.
+    pub fn apply(&self, before: &MetadataImage, next: &MetadataImage, touched: &[TopicId]) {
+        let all_configs_changed =
+            before.cluster_configs != next.cluster_configs || before.broker_configs.get(&self.broker) != next.broker_configs.get(&self.broker);
+        let topics: Vec<_> = match all_configs_changed {
+            true => next.topics().map(|topic| topic.id).chain(touched.iter().copied()).collect(),
+            false => touched.to_vec(),
+        };
+        for id in topics {
+            match (before.topic(id), next.topic(id)) {
+                (_, Some(topic)) => self.take_up(next, topic),
+                (Some(topic), None) => self.give_up(topic),
+                (None, None) => {}
+            }
+        }
+        if !self.complete.swap(true, Ordering::AcqRel) {
+            self.log_dir.set_aside_unclaimed();
+        }
+    }
+
+    fn take_up(&self, image: &MetadataImage, topic: &TopicImage) {
+        let config = self.config(image, topic);
+        for (index, state) in (0..).zip(&topic.partitions) {
+            if !state.replicas.contains(&self.broker) {
+                continue;
+            }
+            let id = TopicPartition { topic: topic.id, index };
+            let partition = match self.get(id) {
+                Some(partition) => {
+                    partition.set_config(Arc::clone(&config));
+                    partition
+                }
+                None => match self.open(id, topic, &config) {
+                    Some(partition) => partition,
+                    None => continue,
+                },
+            };
+            partition.set_role(self.role(state));
+        }
+    }
+
+    fn open(&self, id: TopicPartition, topic: &TopicImage, config: &Arc<LogConfig>) -> Option<Arc<Partition>> {
+        match self.log_dir.open_log(id, &topic.name, Arc::clone(config)) {
+            Ok(writer) => {
+                let partition = Partition::new(writer, Arc::clone(config));
+                self.partitions.write().insert(id, Arc::clone(&partition));
+                Some(partition)
+            }
+            Err(error) => {
+                error!(topic = %topic.name, partition = id.index, %error, "cannot open a log; the partition stays offline here");
+                None
+            }
+        }
+    }
+
+    fn role(&self, state: &PartitionImage) -> Role {
+        let epoch = state.leader_epoch;
+        if state.leader == Some(self.broker) {
+            Role::Leader { epoch }
+        } else {
+            Role::Idle { leader: state.leader, epoch }
+        }
+    }
+
+    fn give_up(&self, topic: &TopicImage) {
+        let mut deleted = 0;
+        for index in (0..).take(topic.partitions.len()) {
+            let Some(partition) = self.partitions.write().remove(&TopicPartition { topic: topic.id, index }) else {
+                continue;
+            };
+            partition.retire();
+            if let Err(error) = self.log_dir.delete_log(partition.log()) {
+                warn!(topic = %topic.name, partition = index, %error, "cannot delete a log");
+            }
+            deleted += 1;
+        }
+        info!(topic = %topic.name, id = %topic.id, partitions = deleted, "deleted the logs of a topic");
+    }
+
+    /// The settings of a topic's logs: what is set on it, on this broker and on the cluster, in Kafka's order.
+    fn config(&self, image: &MetadataImage, topic: &TopicImage) -> Arc<LogConfig> {
+        let layers = layers(image, self.broker);
+        let resolve = layers.resolve_topic(&topic.configs);
+        let mut resolved: BTreeMap<String, String> = LogConfig::KEYS
+            .iter()
+            .filter(|key| topic_key(key).is_some())
+            .filter_map(|&key| Some((key.to_owned(), resolve(key)?.into_owned())))
+            .collect();
+        if let Some(expiration) = layers.broker_value("producer.id.expiration.ms") {
+            resolved.insert("producer.id.expiration.ms".to_owned(), expiration.into_owned());
+        }
+        let config = LogConfig::parse(&resolved).unwrap_or_else(|error| {
+            warn!(topic = %topic.name, %error, "a topic's settings make no sense; its logs go by the defaults");
+            LogConfig::default()
+        });
+        self.configs.lock().share(config)
+    }
+
+    /// Leaves the log directory in order. Nothing must be appended any more.
+    ///
+    /// # Errors
+    /// When it cannot be left in order: the next start recovers.
+    pub async fn close(&self) -> std::io::Result<()> {
+        let partitions = std::mem::take(&mut *self.partitions.write());
+        let mut writers = Vec::with_capacity(partitions.len());
+        for partition in partitions.into_values() {
+            writers.extend(partition.take_writer().await);
+        }
+        self.log_dir.close(&mut writers)
+    }
+}
+
+/// The layers of configuration that are in force on a broker.
+pub(crate) fn layers(image: &MetadataImage, broker: BrokerId) -> Layers<'_> {
+    let of_broker: Option<&Configs> = image.broker_configs.get(&broker).map(Arc::as_ref);
+    Layers {
+        broker: of_broker,
+        cluster: Some(&image.cluster_configs),
+        process: None,
+    }
+}

@@ -1,0 +1,118 @@
+//! Requests that wait for a partition to advance: long polls, and produces that wait for their batch to be committed.
+//!
+//! Kafka keeps a purgatory of delayed operations for this. Here a delayed request is a future: it registers on the partitions that it waits for, looks once more,
+//! and sleeps. What it waited for is gone from the lists when it is dropped, however that happens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Those that wait for one partition. Empty most of the time, and then it holds no memory.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    waiting: Mutex<BTreeMap<u64, Arc<Notify>>>,
+}
+
+impl Waiters {
+    /// Wakes all. They look again, and register again if it was not enough.
+    pub(crate) fn wake_all(&self) {
+        let woken = std::mem::take(&mut *self.waiting.lock());
+        for waiter in woken.into_values() {
+            waiter.notify_one();
+        }
+    }
+
+    fn add(&self, id: u64, waiter: &Arc<Notify>) {
+        self.waiting.lock().insert(id, Arc::clone(waiter));
+    }
+
+    fn remove(&self, id: u64) {
+        self.waiting.lock().remove(&id);
+    }
+}
+
+/// One request's wait, on any number of partitions.
+#[derive(Debug)]
+pub(crate) struct Waiter<P: HasWaiters> {
+    id: u64,
+    notify: Arc<Notify>,
+    registered: Vec<Arc<P>>,
+}
+
+/// What can be waited for.
+pub(crate) trait HasWaiters {
+    /// Those that wait for it.
+    fn waiters(&self) -> &Waiters;
+}
+
+impl<P: HasWaiters> Waiter<P> {
+    /// A wait on nothing yet.
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            notify: Arc::default(),
+            registered: Vec::new(),
+        }
+    }
+
+    /// Registers on all of `on`. Whoever calls this looks at them once more before it awaits [`Waiter::woken`]: what happened before is not told.
+    pub(crate) fn register(&mut self, on: impl IntoIterator<Item = Arc<P>>) {
+        if self.registered.is_empty() {
+            self.registered.extend(on);
+        }
+        for partition in &self.registered {
+            partition.waiters().add(self.id, &self.notify);
+        }
+    }
+
+    /// Returns when one of the partitions advanced after the registration, at once if it has already.
+    pub(crate) async fn woken(&self) {
+        self.notify.notified().await;
+    }
+}
+
+impl<P: HasWaiters> Drop for Waiter<P> {
+    fn drop(&mut self) {
+        for partition in &self.registered {
+            partition.waiters().remove(self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Thing(Waiters);
+
+    impl HasWaiters for Thing {
+        fn waiters(&self) -> &Waiters {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn a_wake_after_registering_is_never_lost_and_a_dropped_wait_leaves_nothing() {
+        let (one, two) = (Arc::new(Thing::default()), Arc::new(Thing::default()));
+        let mut waiter = Waiter::new();
+        one.0.wake_all();
+        waiter.register([Arc::clone(&one), Arc::clone(&two)]);
+        assert!(
+            waiter.woken().now_or_never().is_none(),
+            "what came before the registration does not count"
+        );
+        two.0.wake_all();
+        assert!(waiter.woken().now_or_never().is_some());
+        waiter.register([]);
+        assert_eq!(two.0.waiting.lock().len(), 1, "it registers again where it was registered");
+        drop(waiter);
+        assert!(one.0.waiting.lock().is_empty() && two.0.waiting.lock().is_empty());
+    }
+}

@@ -1,0 +1,233 @@
+//! A broker's life, in order: what is started, and what is stopped.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+use weir_protocol::controller as rpc;
+
+use crate::api::FetchSessions;
+use crate::auth::{Authorizer, Policy};
+use crate::broker::Broker;
+use crate::config::{Args, Config};
+use crate::controller_client::{Controller, Identity, Session};
+use crate::http::{self, Probes};
+use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
+use crate::metadata::Metadata;
+use crate::metrics::{Metrics, Readings};
+use crate::net::{self, Bound, RequestMemory, Server};
+use crate::replica::{Maintenance, Replicas};
+use crate::telemetry;
+
+/// How long a controlled shutdown may take before the broker stops without one.
+const CONTROLLED_SHUTDOWN_MAX: Duration = Duration::from_secs(30);
+
+/// File descriptors that are left to sockets and the rest of the process.
+const SPARE_FILES: u64 = 4096;
+
+/// The most segments that are kept open.
+const OPEN_SEGMENTS_MAX: u64 = 65_536;
+
+/// Runs a broker until it is told to stop (SIGTERM, SIGINT) or cannot go on; says why on standard error.
+pub fn run(args: Args) -> ExitCode {
+    let log_format = args.log_format;
+    let result = telemetry::init(log_format).and_then(|()| {
+        let config = Config::try_from(args)?;
+        // Connections have threads of their own: what is left is the controller's stream, metrics and administration.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .context("start the scheduler")?;
+        runtime.block_on(serve(config))
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = format!("{error:#}"), "the broker stops");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut listeners = Vec::new();
+    for listener in &config.listeners {
+        listeners.push(net::bind(listener).await?);
+    }
+    let pages = TcpListener::bind(config.http)
+        .await
+        .with_context(|| format!("listen on {} for metrics", config.http))?;
+    info!(address = %pages.local_addr()?, "metrics and health");
+    let log_dir = open_log_dir(&config).await?;
+    let identity = identity(&config, &listeners, &log_dir);
+    let broker = Arc::new(Broker {
+        metadata: Metadata::new(),
+        controller: Controller::new(&config.controller, config.id.0)?,
+        replicas: Replicas::new(config.id, log_dir),
+        authorizer: Authorizer::new(Policy::AllowEveryone),
+        fetch_sessions: FetchSessions::default(),
+        request_memory: RequestMemory::new(config.request_memory_bytes_max),
+        metrics: Metrics::new(),
+        config,
+    });
+    broker.replicas.log_dir().observe(Observer(Arc::downgrade(&broker)));
+    let _pages = tokio::spawn(http::serve(pages, probes(&broker)));
+    let mut session = tokio::spawn(Session::new(Arc::clone(&broker), identity).run());
+    let told_to_stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    tokio::pin!(told_to_stop);
+    // Until the metadata is there, no request could be answered: clients wait in the listeners' backlog.
+    tokio::select! {
+        () = broker.metadata.wait_for(1) => {}
+        ended = &mut session => return Err(why(ended)),
+        () = &mut told_to_stop => return stop(&broker, None, None).await,
+    }
+    let server = Server::start(&broker, listeners)?;
+    let maintenance = Maintenance::start(Arc::clone(&broker)).context("start the maintenance thread")?;
+    tokio::select! {
+        ended = &mut session => Err(why(ended)),
+        () = &mut told_to_stop => stop(&broker, Some(server), Some(maintenance)).await,
+    }
+}
+
+fn why(ended: Result<Result<std::convert::Infallible, crate::controller_client::Fatal>, tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(never)) => match never {},
+        Ok(Err(fatal)) => fatal.into(),
+        Err(panicked) => panicked.into(),
+    }
+}
+
+/// Stops in order: leadership first, then requests, then the log.
+async fn stop(broker: &Arc<Broker>, server: Option<Server>, maintenance: Option<Maintenance>) -> anyhow::Result<()> {
+    info!("stopping");
+    let mut standing = broker.controller.standing();
+    if standing.borrow().connected {
+        broker.controller.request_shutdown();
+        // While the controller is away there is nobody to grant it, and nobody who could move the leaders either.
+        let granted = standing.wait_for(|standing| standing.may_shut_down || !standing.connected);
+        if tokio::time::timeout(CONTROLLED_SHUTDOWN_MAX, granted).await.is_err() {
+            warn!("the controller did not grant a controlled shutdown in time; stopping without one");
+        }
+    }
+    if let Some(server) = server {
+        server.stop().await;
+    }
+    if let Some(maintenance) = maintenance {
+        maintenance.stop().await;
+    }
+    broker.replicas.close().await.context("leave the log directory in order")?;
+    info!("stopped");
+    Ok(())
+}
+
+async fn open_log_dir(config: &Config) -> anyhow::Result<LogDir> {
+    let (root, threads) = (config.data.clone(), config.threads);
+    let identity = log::Identity {
+        cluster_id: config.cluster_id.clone(),
+        broker_id: config.id.0,
+    };
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .unwrap_or(OPEN_SEGMENTS_MAX);
+    let open_files_max = usize::try_from(limit.saturating_sub(SPARE_FILES).clamp(64, OPEN_SEGMENTS_MAX))?;
+    let options = LogDirOptions {
+        open_files_max,
+        recovery_threads: threads,
+    };
+    let opened = tokio::task::spawn_blocking(move || LogDir::open(Arc::new(Disk), &root, &identity, options)).await?;
+    opened.context("open the log directory")
+}
+
+fn identity(config: &Config, listeners: &[Bound], log_dir: &LogDir) -> Identity {
+    let endpoint = |bound: &Bound| {
+        let (host, port) = &bound.config.advertised;
+        rpc::Endpoint {
+            listener: bound.config.name.clone(),
+            host: host.clone(),
+            port: u32::from(if *port == 0 { bound.address.port() } else { *port }),
+            security_protocol: "PLAINTEXT".to_owned(),
+        }
+    };
+    let left = log_dir.left();
+    Identity {
+        cluster_id: config.cluster_id.clone(),
+        broker_id: config.id.0,
+        incarnation: Uuid::new_v4(),
+        log_dir_id: log_dir.id(),
+        endpoints: listeners.iter().map(endpoint).collect(),
+        rack: config.rack.clone().unwrap_or_default(),
+        previous_broker_epoch: left.broker_epoch,
+        clean: left.whole,
+    }
+}
+
+/// Told of what happens in the log directory.
+struct Observer(std::sync::Weak<Broker>);
+
+impl LogDirObserver for Observer {
+    fn flushed(&self, _logs: usize, took: Duration) {
+        if let Some(broker) = self.0.upgrade() {
+            broker.metrics.flushed(took);
+        }
+    }
+
+    fn offline(&self, reason: &str) {
+        if let Some(broker) = self.0.upgrade() {
+            broker.metrics.flush_failed();
+            broker.controller.report_log_dir_failure(reason.to_owned());
+        }
+    }
+}
+
+fn probes(broker: &Arc<Broker>) -> Probes {
+    let (metrics, readiness) = (Arc::clone(broker), Arc::clone(broker));
+    Probes {
+        metrics: Box::new(move || metrics.metrics.render(readings(&metrics))),
+        not_ready: Box::new(move || not_ready(&readiness)),
+    }
+}
+
+fn readings(broker: &Broker) -> Readings {
+    let standing = *broker.controller.standing().borrow();
+    let (partitions, partitions_led) = broker.replicas.count();
+    Readings {
+        partitions,
+        partitions_led,
+        controller_connected: standing.connected,
+        fenced: standing.fenced,
+        log_dir_online: broker.replicas.log_dir().failure().is_none(),
+        metadata_version: broker.metadata.load().version,
+        fetch_sessions: broker.fetch_sessions.size().0,
+        request_memory_bytes: broker.request_memory.used_bytes(),
+    }
+}
+
+/// Why the broker should not be sent clients. That the controller is away is no reason: it serves on.
+fn not_ready(broker: &Broker) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let standing = *broker.controller.standing().borrow();
+    if standing.broker_epoch.is_none() {
+        reasons.push("not registered with the controller yet".to_owned());
+    } else if broker.metadata.load().version == 0 {
+        reasons.push("no metadata from the controller yet".to_owned());
+    } else if standing.connected && standing.fenced {
+        reasons.push("the controller counts this broker as fenced".to_owned());
+    }
+    if let Some(failure) = broker.replicas.log_dir().failure() {
+        reasons.push(format!("the log directory is offline: {failure}"));
+    }
+    reasons
+}

@@ -1,0 +1,68 @@
+//! Logs: what the process says on its standard error, one line per event.
+//!
+//! Called once, by whoever owns the process. Standard output is left to what a command prints.
+
+use std::io;
+
+use anyhow::Context as _;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::time::SystemTime;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::LogFormat;
+
+/// The environment variable that says what is logged, for instance `info` or `info,weir_broker::net=debug`.
+pub const LEVEL_VARIABLE: &str = "WEIR_LOG";
+
+/// Starts logging in `format`, at the level that [`LEVEL_VARIABLE`] says, `info` when it is not set. Times are RFC 3339 in UTC. From here on a panic is
+/// logged, too.
+///
+/// # Errors
+/// When the variable does not say what can be understood, or the process logs already.
+pub fn init(format: LogFormat) -> anyhow::Result<()> {
+    let directives = std::env::var(LEVEL_VARIABLE).unwrap_or_default();
+    let filter = filter(&directives).with_context(|| format!("{LEVEL_VARIABLE}={directives}"))?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_timer(SystemTime);
+    match format {
+        LogFormat::Text => subscriber.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).finish().try_init()?,
+        LogFormat::Json => subscriber.json().flatten_event(true).finish().try_init()?,
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let payload = panic.payload();
+        let text = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let reason = text.unwrap_or("unknown");
+        tracing::error!(%place, %reason, "panic");
+    }));
+    Ok(())
+}
+
+fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
+    Ok(match directives {
+        "" => EnvFilter::new("info"),
+        directives => EnvFilter::try_new(directives)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_read_or_refused() {
+        for (directives, shown) in [
+            ("", "info"),
+            ("debug", "debug"),
+            ("info,weir_broker::net=trace", "weir_broker::net=trace,info"),
+        ] {
+            assert_eq!(filter(directives).unwrap().to_string(), shown);
+        }
+        assert!(filter("weir_broker=loud").is_err());
+    }
+}

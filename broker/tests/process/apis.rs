@@ -1,0 +1,322 @@
+//! Every API that is advertised, in every version, answers a sensible request without an error, and with nothing left over in the response.
+
+use bytes::{BufMut, BytesMut};
+use uuid::Uuid;
+use weir_protocol::api::ApiKey;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use weir_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use weir_protocol::messages::create_topics_request::CreatableTopic;
+use weir_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use weir_protocol::messages::delete_topics_request::DeleteTopicState;
+use weir_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use weir_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
+use weir_protocol::messages::describe_topic_partitions_request::TopicRequest;
+use weir_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use weir_protocol::messages::metadata_request::MetadataRequestTopic;
+use weir_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use weir_protocol::messages::{
+    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest, FetchRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest, Request,
+    incremental_alter_configs_request,
+};
+
+use crate::support::{Client, Cluster, batch, fetch_from, produce_to, topic};
+
+const NAME: &str = "orders";
+const ID: Uuid = Uuid::from_bytes([1; 16]);
+/// `ConfigResource.Type` in Apache Kafka.
+const TOPIC_RESOURCE: i8 = 2;
+
+/// A request that a version can carry and that succeeds.
+trait Sensible: Request {
+    fn sensible(version: i16) -> Self;
+}
+
+impl Sensible for ProduceRequest {
+    fn sensible(version: i16) -> Self {
+        let mut request = produce_to(NAME, 0, -1, batch(&["a", "b"]));
+        if version >= 13 {
+            request.topic_data[0].name.clear();
+            request.topic_data[0].topic_id = ID;
+        }
+        request
+    }
+}
+
+impl Sensible for FetchRequest {
+    fn sensible(version: i16) -> Self {
+        let mut request = fetch_from(NAME, 0, 0);
+        // Before version 15 the field has no default that means "a consumer".
+        request.replica_id = -1;
+        request.replica_state.replica_id = -1;
+        if version >= 13 {
+            request.topics[0].topic.clear();
+            request.topics[0].topic_id = ID;
+        }
+        request
+    }
+}
+
+impl Sensible for ListOffsetsRequest {
+    fn sensible(_: i16) -> Self {
+        // Latest, earliest and by time, which every version knows.
+        let partition = |timestamp| ListOffsetsTopic {
+            name: NAME.to_owned(),
+            partitions: vec![ListOffsetsPartition {
+                timestamp,
+                ..Default::default()
+            }],
+        };
+        Self {
+            replica_id: -1,
+            topics: [-1, -2, 0].map(partition).into(),
+            ..Default::default()
+        }
+    }
+}
+
+impl Sensible for MetadataRequest {
+    fn sensible(_: i16) -> Self {
+        let topic = MetadataRequestTopic {
+            name: Some(NAME.to_owned()),
+            ..Default::default()
+        };
+        Self {
+            topics: Some(vec![topic]),
+            ..Default::default()
+        }
+    }
+}
+
+impl Sensible for ApiVersionsRequest {
+    fn sensible(_: i16) -> Self {
+        Self {
+            client_software_name: "process-test".to_owned(),
+            client_software_version: "1".to_owned(),
+            ..Default::default()
+        }
+    }
+}
+
+impl Sensible for CreateTopicsRequest {
+    fn sensible(version: i16) -> Self {
+        let topic = CreatableTopic {
+            name: format!("new-{version}"),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..Default::default()
+        };
+        Self {
+            topics: vec![topic],
+            ..Default::default()
+        }
+    }
+}
+
+impl Sensible for DeleteTopicsRequest {
+    fn sensible(version: i16) -> Self {
+        let by_state = DeleteTopicState {
+            name: Some(NAME.to_owned()),
+            ..Default::default()
+        };
+        match version {
+            6.. => Self {
+                topics: vec![by_state],
+                ..Default::default()
+            },
+            _ => Self {
+                topic_names: vec![NAME.to_owned()],
+                ..Default::default()
+            },
+        }
+    }
+}
+
+impl Sensible for DeleteRecordsRequest {
+    fn sensible(_: i16) -> Self {
+        let topic = DeleteRecordsTopic {
+            name: NAME.to_owned(),
+            partitions: vec![DeleteRecordsPartition {
+                partition_index: 1,
+                offset: -1,
+            }],
+        };
+        Self {
+            topics: vec![topic],
+            timeout_ms: 30_000,
+        }
+    }
+}
+
+impl Sensible for InitProducerIdRequest {
+    fn sensible(_: i16) -> Self {
+        Self {
+            transactional_id: None,
+            transaction_timeout_ms: 60_000,
+            ..Default::default()
+        }
+    }
+}
+
+impl Sensible for OffsetForLeaderEpochRequest {
+    fn sensible(_: i16) -> Self {
+        let topic = OffsetForLeaderTopic {
+            topic: NAME.to_owned(),
+            partitions: vec![OffsetForLeaderPartition::default()],
+        };
+        Self {
+            replica_id: -1,
+            topics: vec![topic],
+        }
+    }
+}
+
+impl Sensible for DescribeConfigsRequest {
+    fn sensible(version: i16) -> Self {
+        let resource = DescribeConfigsResource {
+            resource_type: TOPIC_RESOURCE,
+            resource_name: NAME.to_owned(),
+            configuration_keys: None,
+        };
+        Self {
+            resources: vec![resource],
+            include_synonyms: true,
+            include_documentation: version >= 3,
+        }
+    }
+}
+
+impl Sensible for AlterConfigsRequest {
+    fn sensible(_: i16) -> Self {
+        let config = AlterableConfig {
+            name: "retention.ms".to_owned(),
+            value: Some("1000".to_owned()),
+        };
+        Self {
+            resources: vec![AlterConfigsResource {
+                resource_type: TOPIC_RESOURCE,
+                resource_name: NAME.to_owned(),
+                configs: vec![config],
+            }],
+            validate_only: false,
+        }
+    }
+}
+
+impl Sensible for DescribeLogDirsRequest {
+    fn sensible(_: i16) -> Self {
+        Self {
+            topics: Some(vec![DescribableLogDirTopic {
+                topic: NAME.to_owned(),
+                partitions: vec![0, 1],
+            }]),
+        }
+    }
+}
+
+impl Sensible for CreatePartitionsRequest {
+    fn sensible(_: i16) -> Self {
+        let topic = CreatePartitionsTopic {
+            name: NAME.to_owned(),
+            count: 3,
+            assignments: None,
+        };
+        Self {
+            topics: vec![topic],
+            ..Default::default()
+        }
+    }
+}
+
+impl Sensible for IncrementalAlterConfigsRequest {
+    fn sensible(_: i16) -> Self {
+        let config = incremental_alter_configs_request::AlterableConfig {
+            name: "retention.ms".to_owned(),
+            config_operation: 0,
+            value: Some("1000".to_owned()),
+        };
+        Self {
+            resources: vec![incremental_alter_configs_request::AlterConfigsResource {
+                resource_type: TOPIC_RESOURCE,
+                resource_name: NAME.to_owned(),
+                configs: vec![config],
+            }],
+            validate_only: false,
+        }
+    }
+}
+
+impl Sensible for DescribeClusterRequest {
+    fn sensible(_: i16) -> Self {
+        Self::default()
+    }
+}
+
+impl Sensible for DescribeTopicPartitionsRequest {
+    fn sensible(_: i16) -> Self {
+        Self {
+            topics: vec![TopicRequest { name: NAME.to_owned() }],
+            response_partition_limit: 100,
+            cursor: None,
+        }
+    }
+}
+
+/// Asks in one version. Whatever the response's shape, every error in it shows in its debug form.
+async fn ask<R: Sensible>(client: &mut Client, version: i16) {
+    let response = format!("{:?}", client.call(version, &R::sensible(version)).await);
+    for code in response.split("error_code: ").skip(1) {
+        assert!(code.starts_with("0,") || code.starts_with("0 "), "{} v{version}: {response}", R::NAME);
+    }
+}
+
+macro_rules! ask_all {
+    ($($api:ident, $request:ident, $min:literal, $max:literal;)*) => {
+        /// Asks for every API in every version.
+        async fn ask_all(client: &mut Client) {
+            $(for version in $min..=$max {
+                ask::<$request>(client, version).await;
+            })*
+        }
+    };
+}
+
+weir_protocol::for_each_api!(ask_all);
+
+#[tokio::test]
+async fn every_version_of_every_api_is_answered() {
+    let mut cluster = Cluster::start(vec![topic(1, NAME, 2, &[("flush.mode", "none")])]).await;
+    let mut client = cluster.client().await;
+    ask_all(&mut client).await;
+    assert!(cluster.broker.stop().await.success());
+    assert!(!cluster.broker.log().contains("panic"), "{}", cluster.broker.log());
+}
+
+#[tokio::test]
+async fn what_is_not_served_closes_the_connection_and_no_other() {
+    let cluster = Cluster::start(vec![topic(1, NAME, 1, &[])]).await;
+    let mut bystander = cluster.client().await;
+    let unserved = ApiKey::ALL
+        .iter()
+        .filter(|api| **api != ApiKey::ApiVersions)
+        .flat_map(|api| [(api.key(), api.versions().start() - 1), (api.key(), api.versions().end() + 1)])
+        .chain([(-1, 0), (4, 0), (999, 0)]);
+    for (key, version) in unserved {
+        let mut client = cluster.client().await;
+        let mut frame = BytesMut::new();
+        frame.put_i16(key);
+        frame.put_i16(version);
+        frame.put_slice(&[0; 32]);
+        client.send_raw(&frame).await;
+        client.closed().await;
+    }
+    // A version of ApiVersions from the future is answered in version 0, so that the client can ask again (KIP-511).
+    let mut client = cluster.client().await;
+    client.send_raw(b"\0\x12\0\x63\0\0\0\0\xff\xff").await;
+    let response = client.receive::<ApiVersionsRequest>(0).await;
+    assert_eq!(response.error_code, ErrorCode::UnsupportedVersion.code());
+    ask::<ApiVersionsRequest>(&mut client, 0).await;
+    ask::<MetadataRequest>(&mut bystander, 13).await;
+}

@@ -1,0 +1,15 @@
+//! The `weir-broker` binary as a process: its APIs over real sockets, its stops, its restarts, and what it refuses.
+//!
+//! The controller is played by the test (`support::controller`), so that it can go away, come back and refuse. Each test has a directory, ports and
+//! processes of its own.
+#![allow(clippy::unwrap_used)]
+
+mod apis;
+mod consume;
+mod disk;
+mod lifecycle;
+mod order;
+mod pages;
+mod produce;
+mod refusals;
+mod support;

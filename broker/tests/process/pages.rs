@@ -1,0 +1,39 @@
+//! The pages for Prometheus, kubelets and people.
+
+use crate::support::{BrokerProcess, Cluster, FakeController, Launch, batch, topic};
+
+#[tokio::test]
+async fn they_tell_of_a_broker_that_serves() {
+    let cluster = Cluster::start(vec![topic(1, "t", 3, &[])]).await;
+    let mut client = cluster.client().await;
+    client.produce("t", 0, -1, batch(&["a"])).await;
+    assert_eq!(cluster.broker.page("/healthz").await, (200, "ok\n".to_owned()));
+    let (status, metrics) = cluster.broker.page("/metrics").await;
+    assert_eq!(status, 200);
+    for line in [
+        "weir_broker_requests_total{api=\"Produce\"} 1",
+        "weir_broker_connections 1",
+        "weir_broker_partitions 3",
+        "weir_broker_log_dir_online 1",
+        "# EOF",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+    assert_eq!(cluster.broker.page("/").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_broker_without_a_controller_is_healthy_and_not_ready() {
+    let mut controller = FakeController::start(vec![topic(1, "t", 1, &[])]);
+    controller.go_away();
+    let data = tempfile::tempdir().unwrap();
+    let mut broker = BrokerProcess::spawn(&Launch::new(data.path(), controller.address()));
+    broker.find_pages().await;
+    broker.wait_for_line("opened the log directory").await;
+    assert_eq!(broker.page("/healthz").await.0, 200);
+    let (status, reason) = broker.page("/readyz").await;
+    assert_eq!((status, reason.contains("not registered")), (503, true), "{reason}");
+    controller.come_back();
+    broker.wait_for_line("listening").await;
+    broker.ready().await;
+}

@@ -1,0 +1,171 @@
+//! Produce: what is acknowledged can be read, in the form that the topic asks for; what is wrong is refused and leaves nothing behind.
+
+use bytes::{Bytes, BytesMut};
+use rustix::process::Signal;
+use weir_protocol::batch::{Batches, Codec};
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::produce_response::PartitionProduceResponse;
+use weir_protocol::messages::{InitProducerIdRequest, MetadataRequest};
+
+use crate::support::{Client, Cluster, batch, compressed, idempotent_batch, offsets_and_values, topic};
+
+fn owned(records: &[(i64, &str)]) -> Vec<(i64, String)> {
+    records.iter().map(|(offset, value)| (*offset, (*value).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_can_be_read_under_every_acks_and_flush_mode() {
+    let modes = [("group", 1), ("none", 2)];
+    let cluster = Cluster::start(modes.map(|(mode, id)| topic(id, mode, 1, &[("flush.mode", mode)])).into()).await;
+    let mut client = cluster.client().await;
+    for (name, _) in modes {
+        let leader = client.produce(name, 0, 1, batch(&["a", "b"])).await;
+        let all = client.produce(name, 0, -1, batch(&["c"])).await;
+        assert_eq!((leader.error_code, leader.base_offset, leader.log_append_time_ms), (0, 0, -1));
+        assert_eq!((all.error_code, all.base_offset, all.log_start_offset), (0, 2, 0));
+        // There is no response to acks=0; what is asked after it on the same connection comes after it.
+        client.send_produce(name, 0, 0, batch(&["d"])).await;
+        client.no_response();
+        let after = client.produce(name, 0, 1, batch(&["e"])).await;
+        assert_eq!((after.error_code, after.base_offset), (0, 4));
+        assert_eq!(
+            client.read_all(name, 0).await,
+            owned(&[(0, "a"), (1, "b"), (2, "c"), (3, "d"), (4, "e")]),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_stored_as_it_came_unless_the_topic_has_a_codec() {
+    let codecs = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+    let names = ["uncompressed", "gzip", "snappy", "lz4", "zstd"];
+    let topics = (1..).zip(names).map(|(id, name)| topic(id, name, 1, &[("compression.type", name)]));
+    let cluster = Cluster::start(topics.chain([topic(9, "producer", 1, &[])]).collect()).await;
+    let mut client = cluster.client().await;
+    for (name, own) in names.into_iter().zip(codecs).chain([("producer", Codec::None)]) {
+        for (base, codec) in (0..).step_by(2).zip(codecs) {
+            let produced = client.produce(name, 0, -1, compressed(codec, &["a", "b"]).freeze()).await;
+            assert_eq!((produced.error_code, produced.base_offset), (0, base), "{name} {codec:?} {produced:?}");
+            let records = client.fetch(name, 0, base).await.records.unwrap();
+            let (header, _) = Batches::new(&records).next().unwrap().unwrap();
+            let expected = if name == "producer" { codec } else { own };
+            assert_eq!(header.codec(), Some(expected), "{name} {codec:?}");
+            assert_eq!(offsets_and_values(&records), owned(&[(base, "a"), (base + 1, "b")]), "{name} {codec:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_the_append_is_told_and_stored() {
+    let cluster = Cluster::start(vec![topic(1, "t", 1, &[("message.timestamp.type", "LogAppendTime")])]).await;
+    let mut client = cluster.client().await;
+    for codec in [Codec::None, Codec::Zstd] {
+        let produced = client.produce("t", 0, -1, compressed(codec, &["a", "b"]).freeze()).await;
+        let records = client.fetch("t", 0, produced.base_offset).await.records.unwrap();
+        let (header, bytes) = Batches::new(&records).next().unwrap().unwrap();
+        assert!(header.is_log_append_time() && produced.log_append_time_ms > 0, "{produced:?}");
+        assert_eq!(header.max_timestamp, produced.log_append_time_ms);
+        assert!(weir_protocol::batch::checked(bytes).is_ok());
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_refused_and_leaves_nothing_behind() {
+    let cluster = Cluster::start(vec![topic(1, "t", 1, &[("max.message.bytes", "300")])]).await;
+    let mut client = cluster.client().await;
+    let damaged = |at: usize, byte: u8| {
+        let mut bytes = BytesMut::from(&batch(&["a"])[..]);
+        bytes[at] ^= byte;
+        bytes.freeze()
+    };
+    let large = "x".repeat(300);
+    let rows: [(&str, &str, i32, i16, Bytes, ErrorCode); 9] = [
+        ("a flipped bit in a record", "t", 0, -1, damaged(70, 1), ErrorCode::CorruptMessage),
+        ("another magic", "t", 0, -1, damaged(16, 3), ErrorCode::UnsupportedForMessageFormat),
+        ("a length that lies", "t", 0, -1, damaged(11, 1), ErrorCode::InvalidRecord),
+        ("nothing", "t", 0, -1, Bytes::new(), ErrorCode::InvalidRecord),
+        ("too large", "t", 0, -1, batch(&[&large]), ErrorCode::MessageTooLarge),
+        (
+            "two batches",
+            "t",
+            0,
+            -1,
+            [batch(&["a"]), batch(&["b"])].concat().into(),
+            ErrorCode::InvalidRecord,
+        ),
+        ("no such partition", "t", 1, -1, batch(&["a"]), ErrorCode::UnknownTopicOrPartition),
+        ("no such topic", "u", 0, -1, batch(&["a"]), ErrorCode::UnknownTopicOrPartition),
+        ("acks=2", "t", 0, 2, batch(&["a"]), ErrorCode::InvalidRequiredAcks),
+    ];
+    for (what, topic, partition, acks, records, expected) in rows {
+        let refused = client.produce(topic, partition, acks, records).await;
+        assert_eq!(ErrorCode::from_code(refused.error_code), expected, "{what}: {refused:?}");
+        assert_eq!(refused.base_offset, -1, "{what}");
+    }
+    // With acks=0 there is no response to say so: the connection ends.
+    client.send_produce("t", 0, 0, damaged(70, 1)).await;
+    client.closed().await;
+    let mut client = cluster.client().await;
+    assert_eq!(client.produce("t", 0, -1, batch(&["good"])).await.base_offset, 0);
+}
+
+async fn producer_id(client: &mut Client) -> i64 {
+    let request = InitProducerIdRequest {
+        transactional_id: None,
+        transaction_timeout_ms: 60_000,
+        ..Default::default()
+    };
+    let response = client.call(5, &request).await;
+    assert_eq!((response.error_code, response.producer_epoch), (0, 0));
+    response.producer_id
+}
+
+fn told(response: &PartitionProduceResponse) -> (ErrorCode, i64) {
+    (ErrorCode::from_code(response.error_code), response.base_offset)
+}
+
+#[tokio::test]
+async fn an_idempotent_producer_is_remembered_through_every_kind_of_restart() {
+    let mut cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;
+    let mut client = cluster.client().await;
+    let (id, other) = (producer_id(&mut client).await, producer_id(&mut client).await);
+    assert_ne!(id, other);
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        let base = i64::from(round) * 2;
+        let sent = idempotent_batch(id, round * 2, &["a", "b"]);
+        assert_eq!(told(&client.produce("t", 0, -1, sent.clone()).await), (ErrorCode::None, base));
+        expected.extend(owned(&[(base, "a"), (base + 1, "b")]));
+        match round {
+            0 => assert!(cluster.broker.stop().await.success()),
+            1 => cluster.broker.kill().await,
+            _ => {}
+        }
+        if round < 2 {
+            cluster.restart().await;
+            client = cluster.client().await;
+        }
+        let again = client.produce("t", 0, -1, sent).await;
+        assert_eq!(told(&again), (ErrorCode::None, base), "a duplicate has its first offset: {again:?}");
+        let gap = client.produce("t", 0, -1, idempotent_batch(id, round * 2 + 3, &["c"])).await;
+        assert_eq!(told(&gap).0, ErrorCode::OutOfOrderSequenceNumber);
+        assert_eq!(client.read_all("t", 0).await, expected, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_half_request_holds_nobody_up() {
+    let mut cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;
+    let half = {
+        use tokio::io::AsyncWriteExt;
+        let mut stream = tokio::net::TcpStream::connect(cluster.broker.kafka()).await.unwrap();
+        stream.write_all(&[0, 0, 1, 0, 0, 3]).await.unwrap();
+        stream
+    };
+    let mut client = cluster.client().await;
+    assert_eq!(client.call(12, &MetadataRequest::default()).await.brokers.len(), 1);
+    cluster.broker.signal(Signal::TERM);
+    assert!(cluster.broker.ended().await.success(), "half a request does not hold up the stop");
+    drop(half);
+}

@@ -1,0 +1,199 @@
+//! A client that sends single requests in any version and checks what it gets: the order of the responses, and that nothing is left over in them.
+
+use std::net::SocketAddr;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use weir_protocol::api::ApiKey;
+use weir_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use weir_protocol::messages::fetch_response::PartitionData;
+use weir_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use weir_protocol::messages::produce_response::PartitionProduceResponse;
+use weir_protocol::messages::{FetchRequest, Message, ProduceRequest, Request, RequestHeader, ResponseHeader};
+
+use super::soon;
+
+/// Versions in which a topic still has its name.
+const PRODUCE_VERSION: i16 = 9;
+const FETCH_VERSION: i16 = 12;
+
+/// A connection.
+pub(crate) struct Client {
+    stream: TcpStream,
+    sent: i32,
+    received: i32,
+}
+
+impl Client {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let stream = soon("connect", TcpStream::connect(address)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            sent: 0,
+            received: 0,
+        }
+    }
+
+    /// Sends a request and does not wait for its response.
+    pub(crate) async fn send<R: Request>(&mut self, version: i16, request: &R) {
+        self.try_send(version, request).await.unwrap();
+    }
+
+    async fn try_send<R: Request>(&mut self, version: i16, request: &R) -> std::io::Result<()> {
+        let api = ApiKey::from_key(R::API_KEY).unwrap();
+        let header = RequestHeader {
+            request_api_key: api.key(),
+            request_api_version: version,
+            correlation_id: self.sent,
+            client_id: Some("process-test".to_owned()),
+        };
+        let mut frame = BytesMut::new();
+        header.encode(&mut frame, api.request_header_version(version)).unwrap();
+        request.encode(&mut frame, version).unwrap();
+        self.write(&frame).await
+    }
+
+    /// Sends a frame as it is, its length in front. Where it has a correlation id, that is the number of requests sent before.
+    pub(crate) async fn send_raw(&mut self, frame: &[u8]) {
+        self.write(frame).await.unwrap();
+    }
+
+    async fn write(&mut self, frame: &[u8]) -> std::io::Result<()> {
+        self.sent += 1;
+        let mut framed = BytesMut::new();
+        framed.put_u32(u32::try_from(frame.len()).unwrap());
+        framed.put_slice(frame);
+        self.stream.write_all(&framed).await
+    }
+
+    /// The response to the oldest request that has none yet; `None` when the broker closes the connection.
+    pub(crate) async fn try_receive<R: Request>(&mut self, version: i16) -> Option<R::Response> {
+        let frame = soon("a response", self.frame()).await?;
+        let api = ApiKey::from_key(R::API_KEY).unwrap();
+        let mut body = frame;
+        let header = ResponseHeader::decode(&mut body, api.response_header_version(version)).unwrap();
+        assert_eq!(header.correlation_id, self.received, "responses come in the order of the requests");
+        self.received += 1;
+        let response = R::Response::decode(&mut body, version).unwrap_or_else(|error| panic!("{api} v{version}: {error}"));
+        assert!(body.is_empty(), "{api} v{version}: {} bytes are left over", body.len());
+        Some(response)
+    }
+
+    async fn frame(&mut self) -> Option<Bytes> {
+        let length = self.stream.read_u32().await.ok()?;
+        let mut frame = BytesMut::zeroed(usize::try_from(length).unwrap());
+        self.stream.read_exact(&mut frame).await.ok()?;
+        Some(frame.freeze())
+    }
+
+    pub(crate) async fn receive<R: Request>(&mut self, version: i16) -> R::Response {
+        match self.try_receive::<R>(version).await {
+            Some(response) => response,
+            None => panic!("the broker closed the connection instead of answering {}", R::NAME),
+        }
+    }
+
+    /// Sends a request and awaits its response.
+    pub(crate) async fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
+        self.send(version, request).await;
+        self.receive::<R>(version).await
+    }
+
+    /// Leaves out a response that will not come.
+    pub(crate) fn no_response(&mut self) {
+        self.received += 1;
+    }
+
+    /// Returns once the broker has closed the connection.
+    pub(crate) async fn closed(&mut self) {
+        assert_eq!(soon("the end of the connection", self.frame()).await, None);
+    }
+
+    /// Produces one batch and awaits the outcome.
+    pub(crate) async fn produce(&mut self, topic: &str, partition: i32, acks: i16, records: Bytes) -> PartitionProduceResponse {
+        self.send_produce(topic, partition, acks, records).await;
+        self.receive_produce().await
+    }
+
+    pub(crate) async fn send_produce(&mut self, topic: &str, partition: i32, acks: i16, records: Bytes) {
+        self.send(PRODUCE_VERSION, &produce_to(topic, partition, acks, records)).await;
+    }
+
+    /// As [`Client::send_produce`]; false when the broker is gone.
+    pub(crate) async fn try_send_produce(&mut self, topic: &str, partition: i32, acks: i16, records: Bytes) -> bool {
+        let request = produce_to(topic, partition, acks, records);
+        self.try_send(PRODUCE_VERSION, &request).await.is_ok()
+    }
+
+    pub(crate) async fn receive_produce(&mut self) -> PartitionProduceResponse {
+        let mut response = self.receive::<ProduceRequest>(PRODUCE_VERSION).await;
+        response.responses.remove(0).partition_responses.remove(0)
+    }
+
+    /// As [`Client::receive_produce`]; `None` when the broker is gone.
+    pub(crate) async fn try_receive_produce(&mut self) -> Option<PartitionProduceResponse> {
+        let mut response = self.try_receive::<ProduceRequest>(PRODUCE_VERSION).await?;
+        Some(response.responses.remove(0).partition_responses.remove(0))
+    }
+
+    /// Fetches from one partition, without a session and without waiting.
+    pub(crate) async fn fetch(&mut self, topic: &str, partition: i32, offset: i64) -> PartitionData {
+        let mut response = self.call(FETCH_VERSION, &fetch_from(topic, partition, offset)).await;
+        assert_eq!(response.error_code, 0);
+        response.responses.remove(0).partitions.remove(0)
+    }
+
+    /// All records of a partition from its beginning on.
+    pub(crate) async fn read_all(&mut self, topic: &str, partition: i32) -> Vec<(i64, String)> {
+        let mut found: Vec<(i64, String)> = Vec::new();
+        loop {
+            let next = found.last().map_or(0, |(offset, _)| offset + 1);
+            let data = self.fetch(topic, partition, next).await;
+            assert_eq!(data.error_code, 0, "{data:?}");
+            let records = super::offsets_and_values(&data.records.unwrap_or_default());
+            // A fetch gives whole batches: what comes before the offset is not asked for.
+            found.extend(records.into_iter().filter(|(offset, _)| *offset >= next));
+            if found.last().map_or(0, |(offset, _)| offset + 1) == next {
+                return found;
+            }
+        }
+    }
+}
+
+/// A request for one partition.
+pub(crate) fn produce_to(topic: &str, partition: i32, acks: i16, records: Bytes) -> ProduceRequest {
+    ProduceRequest {
+        acks,
+        timeout_ms: 30_000,
+        topic_data: vec![TopicProduceData {
+            name: topic.to_owned(),
+            partition_data: vec![PartitionProduceData {
+                index: partition,
+                records: Some(records),
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+/// A request for one partition, without a session, that does not wait.
+pub(crate) fn fetch_from(topic: &str, partition: i32, offset: i64) -> FetchRequest {
+    FetchRequest {
+        max_bytes: 64 << 20,
+        session_epoch: -1,
+        topics: vec![FetchTopic {
+            topic: topic.to_owned(),
+            partitions: vec![FetchPartition {
+                partition,
+                fetch_offset: offset,
+                partition_max_bytes: 16 << 20,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}

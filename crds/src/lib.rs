@@ -1,0 +1,38 @@
+//! The custom resources of Weir: what a user writes, and what `kubectl` and `weir local` check it against.
+//!
+//! The Rust types are the source; `crdgen` writes the YAML of `crds/*.yaml` from them and a test compares. The operator and local mode use the
+//! types, nothing here talks to anyone. What a schema can refuse is refused by the schema: there is no second set of rules elsewhere.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod cluster;
+mod cluster_settings;
+mod setting;
+mod topic;
+mod topic_settings;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+pub use cluster::{Brokers, KafkaCluster, KafkaClusterSpec, KafkaClusterStatus, PartitionSummary};
+pub use cluster_settings::ClusterConfig;
+pub use setting::{InvalidSetting, Kind, Setting};
+pub use topic::{ClusterRef, DeletionPolicy, Topic, TopicSpec, TopicStatus};
+pub use topic_settings::TopicConfig;
+
+/// The API group of every kind.
+pub const GROUP: &str = "weir.dev";
+
+/// The version of every kind.
+pub const VERSION: &str = "v1alpha1";
+
+/// `apiVersion` of every kind.
+pub const API_VERSION: &str = "weir.dev/v1alpha1";
+
+/// Every resource's definition, in the order in which they are installed.
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    vec![KafkaCluster::crd(), Topic::crd()]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! The definitions as a whole: what is committed is what is generated, and the types read what a user writes.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn the_yaml_is_what_crdgen_writes() {
+    for definition in definitions() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("{}.yaml", definition.spec.names.plural));
+        let committed = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            committed,
+            serde_yaml::to_string(&definition).unwrap(),
+            "{} is out of date: run crdgen",
+            path.display()
+        );
+        assert!(
+            committed.len() < 200_000,
+            "{} is too large to be stored by `kubectl apply`",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn every_kind_is_in_the_group_and_category() {
+    for definition in definitions() {
+        assert_eq!(definition.spec.group, GROUP);
+        assert_eq!(definition.spec.versions.first().unwrap().name, VERSION);
+        assert_eq!(definition.spec.names.categories.unwrap(), ["kafka"]);
+    }
+}
+
+#[test]
+fn settings_are_read_as_users_write_them() {
+    let config: TopicConfig = serde_json::from_value(
+        json!({"retention.ms": "604800000", "segment.bytes": 1_048_576, "preallocate": true, "min.cleanable.dirty.ratio": 0.1}),
+    )
+    .unwrap();
+    let texts: Vec<(&str, &str)> = config.texts().iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    assert_eq!(
+        texts,
+        [
+            ("min.cleanable.dirty.ratio", "0.1"),
+            ("preallocate", "true"),
+            ("retention.ms", "604800000"),
+            ("segment.bytes", "1048576")
+        ]
+    );
+    let shown = serde_json::to_value(&config).unwrap();
+    assert_eq!(
+        shown,
+        json!({"retention.ms": 604_800_000, "segment.bytes": 1_048_576, "preallocate": true, "min.cleanable.dirty.ratio": 0.1})
+    );
+    assert_eq!(serde_json::from_value::<TopicConfig>(shown).unwrap(), config);
+}
+
+#[test]
+fn settings_out_of_their_bounds_are_refused() {
+    let cases = [
+        (json!({"retention.ms": -7}), "retention.ms: -7 is not between -1 and"),
+        (json!({"retention.ms": "week"}), "retention.ms: \"week\" is not a whole number"),
+        (
+            json!({"cleanup.policy": "never"}),
+            "cleanup.policy: \"never\" is none of \"\", \"delete\"",
+        ),
+        (
+            json!({"min.cleanable.dirty.ratio": 1.5}),
+            "min.cleanable.dirty.ratio: \"1.5\" is not a number from 0 to 1",
+        ),
+        (json!({"preallocate": "yes"}), "preallocate: \"yes\" is neither true nor false"),
+        (json!({"retention.days": 7}), "retention.days: there is no such setting"),
+        (json!({"retention.ms": [1]}), "retention.ms: must be a single value"),
+    ];
+    for (value, reason) in cases {
+        let error = serde_json::from_value::<TopicConfig>(value.clone()).unwrap_err().to_string();
+        assert!(error.starts_with(reason), "{value}: {error}");
+    }
+}
+
+#[test]
+fn the_defaults_of_the_tables_are_values_of_their_settings() {
+    for setting in TopicConfig::SETTINGS.iter().chain(ClusterConfig::SETTINGS) {
+        if !setting.default.is_empty() {
+            setting.text_of(&json!(setting.default)).unwrap();
+        }
+        assert!(!setting.doc.is_empty());
+    }
+    for settings in [TopicConfig::SETTINGS, ClusterConfig::SETTINGS] {
+        assert!(
+            settings.windows(2).all(|pair| pair[0].name < pair[1].name),
+            "the table is in the order of names"
+        );
+    }
+}
+
+#[test]
+fn a_topic_reads_with_its_defaults() {
+    let topic: Topic = serde_json::from_value(json!({
+        "apiVersion": API_VERSION, "kind": "Topic", "metadata": {"name": "orders"}, "spec": {"clusterRef": {"name": "local"}},
+    }))
+    .unwrap();
+    assert_eq!(topic.topic_name(), "orders");
+    assert_eq!(topic.spec.deletion_policy, DeletionPolicy::Delete);
+    assert!(serde_json::from_value::<TopicSpec>(json!({"clusterRef": {"name": "local"}, "partition": 3})).is_err());
+}

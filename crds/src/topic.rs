@@ -1,0 +1,118 @@
+//! `Topic`: a topic exists because this resource exists, whoever made it.
+
+#![expect(unreachable_pub, reason = "the derive of the schema writes public types inside of functions")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::PartitionSummary;
+use crate::topic_settings::TopicConfig;
+
+/// What a topic shall be.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[kube(
+    group = "weir.dev",
+    version = "v1alpha1",
+    kind = "Topic",
+    namespaced,
+    status = "TopicStatus",
+    shortname = "ktp",
+    category = "kafka",
+    derive = "PartialEq",
+    doc = "A Kafka topic.",
+    selectable = ".spec.clusterRef.name",
+    printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.clusterRef.name"),
+    printcolumn(name = "Partitions", type_ = "integer", json_path = ".spec.partitions"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".spec.replicas"),
+    printcolumn(name = "Online", type_ = "integer", json_path = ".status.partitions.online"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Topic", type_ = "string", json_path = ".spec.topicName", priority = "1"),
+    printcolumn(name = "Id", type_ = "string", json_path = ".status.topicId", priority = "1"),
+    validation = Rule::new("has(self.spec.topicName) || size(self.metadata.name) <= 249")
+        .message("a topic's name has at most 249 characters: give a shorter metadata.name, or spec.topicName"),
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("has(self.topicName) == has(oldSelf.topicName) && (!has(self.topicName) || self.topicName == oldSelf.topicName)")
+        .message("topicName cannot change: a topic cannot be renamed"),
+    validation = Rule::new("!has(oldSelf.partitions) || !has(self.partitions) || self.partitions >= oldSelf.partitions")
+        .message("partitions can only be raised: a partition cannot be taken away without its records"),
+    validation = Rule::new(
+        "!has(self.replicas) || !has(self.config) || !has(self.config.min__dot__insync__dot__replicas) || \
+         int(self.config.min__dot__insync__dot__replicas) <= self.replicas")
+        .message("config's min.insync.replicas must not be greater than replicas"),
+)]
+pub struct TopicSpec {
+    /// The cluster that the topic belongs to. It cannot change.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("clusterRef cannot change: a topic cannot move to another cluster"))]
+    pub cluster_ref: ClusterRef,
+
+    /// The topic's name in Kafka, where it is no name that Kubernetes allows (capital letters, underscores). Default: metadata.name. It cannot change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
+    #[x_kube(validation = Rule::new("self != '.' && self != '..' && self != '__cluster_metadata'").message("'.', '..' and '__cluster_metadata' are no topic names"))]
+    pub topic_name: Option<String>,
+
+    /// The number of partitions. It can be raised. Default: the cluster's num.partitions when the topic is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub partitions: Option<i32>,
+
+    /// Replicas of each partition. Default: the cluster's default.replication.factor when the topic is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 32_767))]
+    pub replicas: Option<i16>,
+
+    /// Settings of the topic under Kafka's names.
+    #[serde(default, skip_serializing_if = "TopicConfig::is_empty")]
+    pub config: TopicConfig,
+
+    /// What a deletion does.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// A reference to a `KafkaCluster` in the same namespace.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterRef {
+    /// The cluster's metadata.name.
+    #[schemars(length(min = 1, max = 40))]
+    pub name: String,
+}
+
+/// What the deletion of a topic does.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub enum DeletionPolicy {
+    /// The topic goes, with its data.
+    #[default]
+    Delete,
+    /// A deletion is refused, whether it comes by the resource or by a Kafka client, until the policy is Delete.
+    Retain,
+}
+
+/// What a topic is. A summary for people, never read back.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicStatus {
+    /// The generation of the spec that this speaks of.
+    pub observed_generation: Option<i64>,
+    /// The topic's immutable id in Kafka's form (KIP-516).
+    pub topic_id: Option<String>,
+    /// How its partitions do.
+    pub partitions: Option<PartitionSummary>,
+    /// `Ready`: every partition has a leader.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+impl Topic {
+    /// The topic's name in Kafka.
+    pub fn topic_name(&self) -> &str {
+        self.spec.topic_name.as_deref().or(self.metadata.name.as_deref()).unwrap_or_default()
+    }
+}

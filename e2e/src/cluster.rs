@@ -1,0 +1,333 @@
+//! The cluster that a test talks to: `weir local` in a temporary directory, or one that is already there.
+//!
+//! Each test starts its own, which costs less than sharing would. What a test started it ends, by `weir local down` and then by process id.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+/// How many bytes of each log a failed test prints.
+const LOG_TAIL_BYTES: usize = 16 << 10;
+/// Ports are taken from below the kernel's ephemeral range, so that no outgoing connection takes one while a broker is down.
+const PORTS: std::ops::Range<u32> = 12_000..32_000;
+
+/// Anything that serves the Kafka protocol.
+#[derive(Debug)]
+pub struct Cluster {
+    /// `host:port` of its first broker.
+    pub bootstrap: String,
+    local: Option<Local>,
+}
+
+impl Cluster {
+    /// The cluster that `WEIR_E2E_BOOTSTRAP` names, else a new local one with one broker and Kafka's defaults.
+    ///
+    /// # Errors
+    /// When the local cluster does not come up.
+    pub fn start() -> Result<Self> {
+        if let Ok(bootstrap) = std::env::var("WEIR_E2E_BOOTSTRAP") {
+            return Ok(Self { bootstrap, local: None });
+        }
+        let local = Local::start(None)?;
+        Ok(Self {
+            bootstrap: local.bootstrap(),
+            local: Some(local),
+        })
+    }
+
+    /// The local cluster, which can be killed and looked into; `None` when the cluster is someone else's.
+    #[must_use]
+    pub fn local(&self) -> Option<&Local> {
+        self.local.as_ref()
+    }
+
+    /// A topic name that no other test uses, on a shared cluster neither.
+    #[must_use]
+    pub fn topic(&self, stem: &str) -> String {
+        unique(stem)
+    }
+}
+
+/// `stem`, made unique among processes and within this one.
+#[must_use]
+pub fn unique(stem: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let nanos = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.subsec_nanos());
+    format!("{stem}-{}-{nanos}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What `weir local status -o json` prints.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The controller's process; `None` while it is down.
+    pub controller: Option<ControllerStatus>,
+    /// Every broker, running or not.
+    pub brokers: Vec<BrokerStatus>,
+    /// Counts over all partitions; `None` while the controller is down.
+    pub partitions: Option<PartitionCounts>,
+}
+
+/// The controller as status shows it.
+#[derive(Debug, Deserialize)]
+pub struct ControllerStatus {
+    /// Process id, `None` when it does not run.
+    pub pid: Option<i32>,
+}
+
+/// One broker as status shows it.
+#[derive(Debug, Deserialize)]
+pub struct BrokerStatus {
+    /// Broker id, from 0.
+    pub id: i32,
+    /// Process id, `None` when it does not run.
+    pub pid: Option<i32>,
+    /// Port of its client listener.
+    pub port: u16,
+    /// A word for people, such as `running`.
+    pub state: String,
+}
+
+/// Counts over all partitions of the cluster.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PartitionCounts {
+    /// All partitions.
+    pub total: u64,
+    /// Those with fewer in-sync replicas than replicas.
+    pub under_replicated: u64,
+    /// Those without a leader.
+    pub offline: u64,
+}
+
+/// A cluster of `weir local` with one broker, in a directory of its own.
+#[derive(Debug)]
+pub struct Local {
+    data: TempDir,
+    port: u32,
+}
+
+impl Local {
+    /// Starts it, with the resources in `yaml` if there are any, and returns once it serves.
+    ///
+    /// # Errors
+    /// When the binary is missing or does not come up; the message holds what it printed.
+    pub fn start(yaml: Option<&str>) -> Result<Self> {
+        let data = TempDir::with_prefix("weir-e2e-").context("make a data directory")?;
+        let local = Self { data, port: free_port()? };
+        let port = local.port.to_string();
+        let mut arguments = vec!["up", "--detach", "--brokers", "1", "--port", &port];
+        let file = local.data.path().join("resources.yaml");
+        let file = file.to_string_lossy().into_owned();
+        if let Some(yaml) = yaml {
+            std::fs::write(&file, yaml).context("write the resources")?;
+            arguments.extend(["-f", &file]);
+        }
+        let printed = local.run(&arguments)?;
+        let expected = format!("bootstrap: {}", local.bootstrap());
+        if !printed.lines().any(|line| line == expected) {
+            bail!("`weir local up` did not print `{expected}` but:\n{printed}");
+        }
+        Ok(local)
+    }
+
+    /// `host:port` of the broker.
+    #[must_use]
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The directory that holds everything of the cluster.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.data.path().join("data")
+    }
+
+    /// Runs `weir local ARGUMENTS --data ...` and returns its standard output.
+    ///
+    /// # Errors
+    /// When it cannot be run or fails; the message holds what it printed.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.output(arguments)?;
+        if !output.status.success() {
+            bail!("`weir local {}`: {}\n{}", arguments.join(" "), output.status, both(&output));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// As `run`, for commands that are meant to fail.
+    ///
+    /// # Errors
+    /// When it cannot be run at all.
+    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+        let binary = binary()?;
+        // What it leaves running must not keep our pipes open: `--detach` is tested by this returning.
+        Command::new(&binary)
+            .arg("local")
+            .args(arguments)
+            .arg("--data")
+            .arg(self.data())
+            .stdin(std::process::Stdio::null())
+            .output()
+            .with_context(|| format!("run {}", binary.display()))
+    }
+
+    /// Applies resources.
+    ///
+    /// # Errors
+    /// When one is refused; the message is what `weir local apply` printed.
+    pub fn apply(&self, yaml: &str) -> Result<String> {
+        let file = self.data.path().join(unique("apply"));
+        std::fs::write(&file, yaml).context("write the resources")?;
+        self.run(&["apply", "-f", &file.to_string_lossy()])
+    }
+
+    /// What `weir local status` says.
+    ///
+    /// # Errors
+    /// When the command fails or prints something else.
+    pub fn status(&self) -> Result<Status> {
+        serde_json::from_str(&self.run(&["status", "-o", "json"])?).context("read `weir local status -o json`")
+    }
+
+    /// The broker's process id.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn broker_pid(&self) -> Result<i32> {
+        let status = self.status()?;
+        status
+            .brokers
+            .first()
+            .and_then(|b| b.pid)
+            .with_context(|| format!("no broker runs: {status:?}"))
+    }
+
+    /// The broker's resident memory in bytes.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn broker_rss(&self) -> Result<u64> {
+        rss(self.broker_pid()?)
+    }
+
+    /// The last bytes of every log file of the cluster.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for path in files(self.data.path()) {
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let segment = name.len() == 24 && name.bytes().take(20).all(|b| b.is_ascii_digit());
+            if !name.ends_with(".log") || segment {
+                continue;
+            }
+            let content = std::fs::read(&path).unwrap_or_default();
+            let tail = content.get(content.len().saturating_sub(LOG_TAIL_BYTES)..).unwrap_or_default();
+            let _ = writeln!(text, "--- {}\n{}", path.display(), String::from_utf8_lossy(tail));
+        }
+        text
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+        let pids = self.status().map(|s| {
+            s.brokers
+                .iter()
+                .filter_map(|b| b.pid)
+                .chain(s.controller.and_then(|c| c.pid))
+                .collect::<Vec<_>>()
+        });
+        if let Err(e) = self.run(&["down"]) {
+            eprintln!("{e:#}");
+            for pid in pids.unwrap_or_default() {
+                let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+            }
+        }
+    }
+}
+
+/// Resident memory of a process in bytes.
+///
+/// # Errors
+/// When there is no such process.
+pub fn rss(pid: i32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("read the status of process {pid}"))?;
+    let kib = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kib.context("no VmRSS")? << 10)
+}
+
+/// The `weir` binary: `WEIR_BIN`, else the one that was built beside this test.
+fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("WEIR_BIN") {
+        return Ok(PathBuf::from(path));
+    }
+    let test = std::env::current_exe().context("where is this test")?;
+    let built = test
+        .ancestors()
+        .skip(1)
+        .map(|folder| folder.join("weir"))
+        .take(2)
+        .find(|path| path.is_file());
+    built.with_context(|| {
+        format!(
+            "no `weir` beside {}: build it with `cargo build --bin weir` or set WEIR_BIN",
+            test.display()
+        )
+    })
+}
+
+/// A port that nothing listens on.
+fn free_port() -> Result<u32> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..1000 {
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Test processes that run at the same time begin far from each other.
+        let port = PORTS.start + (std::process::id().wrapping_mul(257).wrapping_add(turn)) % (PORTS.end - PORTS.start);
+        if std::net::TcpListener::bind(("127.0.0.1", u16::try_from(port)?)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port")
+}
+
+fn both(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Every file below a folder.
+#[must_use]
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    files_outside(folder, Path::new(""))
+}
+
+/// Every file below a folder, but for those in folders of the same name as `left_out`.
+#[must_use]
+pub fn files_outside(folder: &Path, left_out: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        if left_out.file_name().is_some_and(|name| folder.file_name() == Some(name)) {
+            continue;
+        }
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                Ok(_) => found.push(entry.path()),
+                Err(_) => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}

@@ -1,0 +1,260 @@
+//! A real client, driven as a child process: one JSON request per line in, one JSON reply per line out.
+//!
+//! A driver is a small program in the client's own language (`e2e/clients/`). It holds no expectation: what must come back is asserted here, in
+//! Rust, so that one list of scenarios holds for every client. Requests are `{"op": ..., ...}`, replies `{"ok": ...}` or
+//! `{"error": {"code", "message"}}` with Kafka's error code, -1 where the client gives none.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::record::Record;
+
+/// No operation takes longer; a driver that is silent for so long has hung.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// The clients that there are drivers for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// `org.apache.kafka:kafka-clients`.
+    Java,
+    /// franz-go, in Go.
+    Franz,
+    /// kafkajs, in JavaScript.
+    KafkaJs,
+    /// librdkafka, in C, through confluent-kafka.
+    Librdkafka,
+    /// kafka-python, in Python alone.
+    KafkaPython,
+}
+
+/// All of them.
+pub const CLIENTS: [Client; 5] = [Client::Java, Client::Franz, Client::KafkaJs, Client::Librdkafka, Client::KafkaPython];
+
+impl Client {
+    /// Whether it has an operation at all; the scenarios leave out what a client cannot do.
+    #[must_use]
+    pub fn can(self, op: &str) -> bool {
+        match op {
+            // kafkajs holds headers in an object, by name.
+            "repeated_header" | "alter_configs" | "max_timestamp" => self != Self::KafkaJs,
+            "null_header" => !matches!(self, Self::KafkaJs | Self::KafkaPython),
+            // kafka-python refuses a record that has neither key nor value.
+            "null_record" => self != Self::KafkaPython,
+            "describe_log_dirs" => !matches!(self, Self::KafkaJs | Self::Librdkafka),
+            "replace_configs" => self == Self::KafkaJs,
+            _ => true,
+        }
+    }
+
+    fn command(self, bootstrap: &str) -> Command {
+        let clients = crate::clients();
+        let sources = crate::workspace().join("e2e/clients");
+        let path = |p: std::path::PathBuf| p.to_string_lossy().into_owned();
+        let (program, arguments) = match self {
+            Self::Java => {
+                let classes = path(clients.join("java/classes"));
+                let jars = path(clients.join("java/libs/*"));
+                let log4j = format!("-Dlog4j2.configurationFile={}", path(sources.join("java/log4j2.properties")));
+                // Short-lived: the second compiler and a concurrent collector would only cost.
+                let flags = [
+                    "-XX:TieredStopAtLevel=1",
+                    "-XX:+UseSerialGC",
+                    "-Xmx1G",
+                    &log4j,
+                    "-cp",
+                    &format!("{classes}:{jars}"),
+                    "dev.weir.e2e.Driver",
+                ];
+                ("java".to_owned(), flags.map(str::to_owned).to_vec())
+            }
+            Self::Franz => (path(clients.join("franz-go")), vec![]),
+            Self::KafkaJs => ("node".to_owned(), vec![path(sources.join("node/driver.js"))]),
+            Self::Librdkafka => (path(clients.join("python/bin/python")), vec![path(sources.join("python/librdkafka.py"))]),
+            Self::KafkaPython => (path(clients.join("python/bin/python")), vec![path(sources.join("python/pure.py"))]),
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).arg(bootstrap);
+        if self == Self::KafkaJs {
+            command.arg(clients.join("node/package.json"));
+        }
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+}
+
+/// Where reading begins.
+#[derive(Debug, Clone, Copy)]
+pub enum From {
+    /// The log start offset.
+    Beginning,
+    /// The log end offset.
+    End,
+    /// This offset.
+    Offset(i64),
+}
+
+/// An answer that is Kafka's error and not a failure of the test's machinery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Kafka's error code; -1 where the client names none.
+    pub code: i64,
+    /// What the client says.
+    pub message: String,
+}
+
+/// A request to produce; the fields that are not set are the client's defaults.
+#[derive(Debug, Clone, Default)]
+pub struct Produce {
+    fields: serde_json::Map<String, Value>,
+}
+
+impl Produce {
+    /// These records.
+    #[must_use]
+    pub fn records(topic: &str, records: &[Record]) -> Self {
+        Self::default().set("topic", topic).set("records", json!(records))
+    }
+
+    /// `count` records of `size` bytes: value i is i in ten digits, filled up with `x`, its key `k` and i modulo `keys`.
+    #[must_use]
+    pub fn generated(topic: &str, count: usize, size: usize, keys: usize) -> Self {
+        Self::default()
+            .set("topic", topic)
+            .set("generate", json!({"count": count, "size": size, "keys": keys}))
+    }
+
+    /// One more option: `acks` ("0", "1", "all"), `compression`, `idempotent`, `linger_ms`, `timeout_ms`.
+    #[must_use]
+    pub fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.fields.insert(name.to_owned(), value.into());
+        self
+    }
+}
+
+/// A client's process.
+#[derive(Debug)]
+pub struct Driver {
+    /// Which client it is.
+    pub client: Client,
+    child: Child,
+    requests: ChildStdin,
+    replies: Receiver<String>,
+}
+
+impl Driver {
+    /// Starts the client's program.
+    ///
+    /// # Errors
+    /// When it is not installed.
+    pub fn start(client: Client, bootstrap: &str) -> Result<Self> {
+        let mut command = client.command(bootstrap);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("start {client:?} ({command:?}); e2e/install installs the clients"))?;
+        let requests = child.stdin.take().context("no standard input")?;
+        let output = child.stdout.take().context("no standard output")?;
+        let (tx, replies) = sync_channel(1);
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if tx.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self {
+            client,
+            child,
+            requests,
+            replies,
+        })
+    }
+
+    /// One operation.
+    ///
+    /// # Panics
+    /// When the driver ends or hangs: then the test cannot go on.
+    ///
+    /// # Errors
+    /// What Kafka or the client answered instead of a result.
+    pub fn call(&mut self, request: &Value) -> Result<Value, Failure> {
+        self.try_call(request)
+            .unwrap_or_else(|e| panic!("{:?} {}: {e:#}", self.client, request["op"]))
+    }
+
+    fn try_call(&mut self, request: &Value) -> Result<Result<Value, Failure>> {
+        writeln!(self.requests, "{request}").context("write the request")?;
+        self.requests.flush().context("write the request")?;
+        let line = self.replies.recv_timeout(REPLY_TIMEOUT).context("no reply")?;
+        let mut reply: Value = serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))?;
+        let error = &reply["error"];
+        if error.is_object() {
+            let message = error["message"].as_str().unwrap_or_default().to_owned();
+            return Ok(Err(Failure {
+                code: error["code"].as_i64().unwrap_or(-1),
+                message,
+            }));
+        }
+        Ok(Ok(reply["ok"].take()))
+    }
+
+    /// Produces and returns partition and offset of each record (-1 with `acks=0`).
+    ///
+    /// # Errors
+    /// The first record's error.
+    pub fn produce(&mut self, request: Produce) -> Result<Vec<(i32, i64)>, Failure> {
+        let mut fields = request.fields;
+        fields.insert("op".to_owned(), "produce".into());
+        let reply = self.call(&Value::Object(fields))?;
+        Ok(read(&reply["offsets"]))
+    }
+
+    /// Reads `count` records of some partitions, without a group; fewer when they do not come in time.
+    ///
+    /// # Errors
+    /// What the consumer threw.
+    pub fn consume(&mut self, topic: &str, partitions: &[i32], from: From, count: usize) -> Result<Vec<Record>, Failure> {
+        let from = match from {
+            From::Beginning => json!("beginning"),
+            From::End => json!("end"),
+            From::Offset(offset) => json!(offset),
+        };
+        let reply = self.call(&json!({"op": "consume", "topic": topic, "partitions": partitions, "from": from, "count": count}))?;
+        Ok(read(&reply))
+    }
+
+    /// Creates a topic with so many partitions and one replica.
+    ///
+    /// # Errors
+    /// What the admin client threw.
+    pub fn create_topic(&mut self, topic: &str, partitions: i32, configs: &Value) -> Result<(), Failure> {
+        self.call(&json!({"op": "create_topic", "topic": topic, "partitions": partitions, "replicas": 1, "configs": configs}))
+            .map(drop)
+    }
+
+    /// Offset and timestamp at "earliest", "latest", "max_timestamp" or a time in milliseconds.
+    ///
+    /// # Errors
+    /// What the admin client threw.
+    pub fn list_offset(&mut self, topic: &str, partition: i32, at: impl Into<Value>) -> Result<(i64, i64), Failure> {
+        let reply = self.call(&json!({"op": "list_offsets", "topic": topic, "partition": partition, "at": at.into()}))?;
+        Ok((reply["offset"].as_i64().unwrap_or(-1), reply["timestamp"].as_i64().unwrap_or(-1)))
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(value: &Value) -> T {
+    T::deserialize(value).unwrap_or_else(|e| panic!("a driver answered {}: {e}", value.to_string().chars().take(400).collect::<String>()))
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // It holds nothing that would be lost.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

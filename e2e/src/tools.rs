@@ -1,0 +1,101 @@
+//! Apache Kafka's own command line tools and kcat, run as a person at a shell runs them.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// Kafka's tools by the class that their shell scripts start.
+pub mod class {
+    /// `kafka-topics.sh`
+    pub const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
+    /// `kafka-configs.sh`
+    pub const CONFIGS: &str = "kafka.admin.ConfigCommand";
+    /// `kafka-console-producer.sh`
+    pub const CONSOLE_PRODUCER: &str = "org.apache.kafka.tools.ConsoleProducer";
+    /// `kafka-console-consumer.sh`
+    pub const CONSOLE_CONSUMER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+    /// `kafka-get-offsets.sh`
+    pub const GET_OFFSETS: &str = "org.apache.kafka.tools.GetOffsetShell";
+    /// `kafka-delete-records.sh`
+    pub const DELETE_RECORDS: &str = "org.apache.kafka.tools.DeleteRecordsCommand";
+    /// `kafka-broker-api-versions.sh`
+    pub const API_VERSIONS: &str = "org.apache.kafka.tools.BrokerApiVersionsCommand";
+    /// `kafka-log-dirs.sh`
+    pub const LOG_DIRS: &str = "org.apache.kafka.tools.LogDirsCommand";
+    /// `kafka-cluster.sh`
+    pub const CLUSTER: &str = "org.apache.kafka.tools.ClusterTool";
+    /// `kafka-dump-log.sh`
+    pub const DUMP_LOG: &str = "org.apache.kafka.tools.DumpLogSegments";
+    /// `kafka-producer-perf-test.sh`
+    pub const PRODUCER_PERF: &str = "org.apache.kafka.tools.ProducerPerformance";
+    /// `kafka-verifiable-producer.sh`
+    pub const VERIFIABLE_PRODUCER: &str = "org.apache.kafka.tools.VerifiableProducer";
+}
+
+/// What a program printed and whether it was content.
+#[derive(Debug)]
+pub struct Printed {
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+    /// Exit code 0.
+    pub ok: bool,
+}
+
+impl Printed {
+    /// The output of a program that must have succeeded.
+    ///
+    /// # Errors
+    /// With everything that it printed when it failed.
+    pub fn success(self) -> Result<String> {
+        if !self.ok {
+            bail!("failed\n{}\n{}", self.out, self.err);
+        }
+        Ok(self.out)
+    }
+}
+
+/// Runs one of Kafka's tools with `input` on its standard input.
+///
+/// # Errors
+/// When Java is not there.
+pub fn kafka(class: &str, arguments: &[&str], input: &str) -> Result<Printed> {
+    let log4j = crate::workspace().join("e2e/clients/java/log4j2.properties");
+    let mut command = Command::new("java");
+    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512M"]);
+    command.arg(format!("-Dlog4j2.configurationFile={}", log4j.display()));
+    command.arg("-cp").arg(crate::clients().join("java/libs/*")).arg(class).args(arguments);
+    run(command, input.as_bytes())
+}
+
+/// Runs kcat with `input` on its standard input.
+///
+/// # Errors
+/// When kcat is not there.
+pub fn kcat(bootstrap: &str, arguments: &[&str], input: &[u8]) -> Result<Printed> {
+    let mut command = Command::new("kcat");
+    command.args(["-b", bootstrap]).args(arguments);
+    run(command, input)
+}
+
+fn run(mut command: Command, input: &[u8]) -> Result<Printed> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("run {command:?}; e2e/install installs the clients"))?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    let input = input.to_vec();
+    // Beside the reading, or a full pipe on each side would stop both.
+    let feeding = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().context("wait for it")?;
+    // A program that fails early does not read its input to the end: its exit code says so better.
+    let _ = feeding.join();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Printed {
+        out: text(&output.stdout),
+        err: text(&output.stderr),
+        ok: output.status.success(),
+    })
+}

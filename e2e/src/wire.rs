@@ -1,0 +1,404 @@
+//! A Kafka connection by hand: frames, headers and the few requests that the tests need, in versions without tagged fields.
+//!
+//! It is the client that sends what no client would. It shares no code with the broker, so that a mistake is not made on both sides.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// A broker that has not answered within this time does not answer.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Kafka's error codes that the tests expect.
+pub mod error {
+    /// The broker failed in a way that has no code.
+    pub const UNKNOWN_SERVER_ERROR: i16 = -1;
+    /// No error.
+    pub const NONE: i16 = 0;
+    /// The offset lies outside the log.
+    pub const OFFSET_OUT_OF_RANGE: i16 = 1;
+    /// Checksum or size of a batch is wrong.
+    pub const CORRUPT_MESSAGE: i16 = 2;
+    /// No such topic or partition.
+    pub const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+    /// A batch above `max.message.bytes`.
+    pub const MESSAGE_TOO_LARGE: i16 = 10;
+    /// Not a topic name.
+    pub const INVALID_TOPIC_EXCEPTION: i16 = 17;
+    /// A record's time is beyond the topic's bounds.
+    pub const INVALID_TIMESTAMP: i16 = 32;
+    /// A version that is not served.
+    pub const UNSUPPORTED_VERSION: i16 = 35;
+    /// Not a number of partitions.
+    pub const INVALID_PARTITIONS: i16 = 37;
+    /// Not a replication factor.
+    pub const INVALID_REPLICATION_FACTOR: i16 = 38;
+    /// Not a value of this setting, or no such setting.
+    pub const INVALID_CONFIG: i16 = 40;
+    /// The request makes no sense.
+    pub const INVALID_REQUEST: i16 = 42;
+    /// A batch of a format that is no longer taken.
+    pub const UNSUPPORTED_FOR_MESSAGE_FORMAT: i16 = 43;
+    /// A gap in a producer's sequence.
+    pub const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
+    /// A sequence that was seen too long ago to say where.
+    pub const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
+    /// An epoch below the producer's.
+    pub const INVALID_PRODUCER_EPOCH: i16 = 47;
+    /// A transactional batch without a transaction.
+    pub const INVALID_TXN_STATE: i16 = 48;
+    /// A transactional batch of a request without a transactional id.
+    pub const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
+    /// A leader epoch below the partition's.
+    pub const FENCED_LEADER_EPOCH: i16 = 74;
+    /// A leader epoch above the partition's.
+    pub const UNKNOWN_LEADER_EPOCH: i16 = 75;
+    /// No such codec, or not in this version.
+    pub const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
+    /// A record that breaks the format's rules.
+    pub const INVALID_RECORD: i16 = 87;
+}
+
+/// What a request's body is written with, all integers big-endian.
+#[derive(Debug, Default, Clone)]
+pub struct Body(pub Vec<u8>);
+
+impl Body {
+    /// One byte.
+    #[must_use]
+    pub fn i8(mut self, v: i8) -> Self {
+        self.0.extend(v.to_be_bytes());
+        self
+    }
+    /// Two bytes.
+    #[must_use]
+    pub fn i16(mut self, v: i16) -> Self {
+        self.0.extend(v.to_be_bytes());
+        self
+    }
+    /// Four bytes.
+    #[must_use]
+    pub fn i32(mut self, v: i32) -> Self {
+        self.0.extend(v.to_be_bytes());
+        self
+    }
+    /// Eight bytes.
+    #[must_use]
+    pub fn i64(mut self, v: i64) -> Self {
+        self.0.extend(v.to_be_bytes());
+        self
+    }
+    /// A string with its length in two bytes.
+    #[must_use]
+    pub fn str(self, v: &str) -> Self {
+        self.text(v.as_bytes())
+    }
+    /// As `str`, of bytes that need not be text.
+    #[must_use]
+    pub fn text(mut self, v: &[u8]) -> Self {
+        self = self.i16(i16::try_from(v.len()).unwrap_or(i16::MAX));
+        self.0.extend(v);
+        self
+    }
+    /// Bytes with their length in four bytes.
+    #[must_use]
+    pub fn bytes(mut self, v: &[u8]) -> Self {
+        self = self.i32(i32::try_from(v.len()).unwrap_or(i32::MAX));
+        self.0.extend(v);
+        self
+    }
+}
+
+/// What a reply is read with; reading past its end is an error.
+#[derive(Debug)]
+pub struct Reply(pub Vec<u8>, usize);
+
+impl Reply {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let end = self.1 + N;
+        let bytes = self.0.get(self.1..end).context("the reply ends early")?;
+        self.1 = end;
+        Ok(bytes.try_into()?)
+    }
+    /// One byte.
+    ///
+    /// # Errors
+    /// When the reply ends.
+    pub fn i8(&mut self) -> Result<i8> {
+        self.take().map(i8::from_be_bytes)
+    }
+    /// Two bytes.
+    ///
+    /// # Errors
+    /// When the reply ends.
+    pub fn i16(&mut self) -> Result<i16> {
+        self.take().map(i16::from_be_bytes)
+    }
+    /// Four bytes.
+    ///
+    /// # Errors
+    /// When the reply ends.
+    pub fn i32(&mut self) -> Result<i32> {
+        self.take().map(i32::from_be_bytes)
+    }
+    /// Eight bytes.
+    ///
+    /// # Errors
+    /// When the reply ends.
+    pub fn i64(&mut self) -> Result<i64> {
+        self.take().map(i64::from_be_bytes)
+    }
+    /// A string with its length in two bytes; null is empty.
+    ///
+    /// # Errors
+    /// When the reply ends.
+    pub fn str(&mut self) -> Result<String> {
+        let length = usize::try_from(self.i16()?).unwrap_or(0);
+        let bytes = self.0.get(self.1..self.1 + length).context("the reply ends early")?;
+        self.1 += length;
+        Ok(String::from_utf8_lossy(bytes).into_owned())
+    }
+    /// Everything that was not read.
+    #[must_use]
+    pub fn rest(&self) -> &[u8] {
+        self.0.get(self.1..).unwrap_or_default()
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    correlation: i32,
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nothing listens.
+    pub fn open(bootstrap: &str) -> Result<Self> {
+        let address = bootstrap.to_socket_addrs()?.next().context("no address")?;
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).context("connect")?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, correlation: 0 })
+    }
+
+    /// Sends bytes as they are. Only a peer that has closed already makes it fail, which is no error here.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// A whole request frame: header version 1 with the client id `e2e`, then the body.
+    #[must_use]
+    pub fn frame(&mut self, api: i16, version: i16, body: &Body) -> Vec<u8> {
+        self.correlation += 1;
+        let header = Body::default().i16(api).i16(version).i32(self.correlation).str("e2e");
+        Body::default().bytes(&[header.0, body.0.clone()].concat()).0
+    }
+
+    /// Sends a request and reads its reply.
+    ///
+    /// # Errors
+    /// When the connection ends or the reply belongs to another request.
+    pub fn call(&mut self, api: i16, version: i16, body: &Body) -> Result<Reply> {
+        let frame = self.frame(api, version, body);
+        self.stream.write_all(&frame).context("send")?;
+        let mut reply = self.reply()?;
+        let correlation = reply.i32()?;
+        ensure!(
+            correlation == self.correlation,
+            "the reply to request {correlation}, not {}",
+            self.correlation
+        );
+        Ok(reply)
+    }
+
+    /// Reads one frame.
+    ///
+    /// # Errors
+    /// When the connection ends.
+    pub fn reply(&mut self) -> Result<Reply> {
+        let mut size = [0; 4];
+        self.stream.read_exact(&mut size).context("read a reply's size")?;
+        let mut frame = vec![0; usize::try_from(i32::from_be_bytes(size))?];
+        self.stream.read_exact(&mut frame).context("read a reply")?;
+        Ok(Reply(frame, 0))
+    }
+
+    /// Whether the broker closes the connection without a word, within the time.
+    ///
+    /// # Errors
+    /// When it sends something, or does nothing.
+    pub fn closed(&mut self, within: Duration) -> Result<()> {
+        self.stream.set_read_timeout(Some(within))?;
+        let mut byte = [0];
+        match self.stream.read(&mut byte) {
+            Ok(0) => Ok(()),
+            Ok(_) => bail!("it answered"),
+            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Ok(()),
+            Err(e) => bail!("it stays open: {e}"),
+        }
+    }
+}
+
+/// Produce version 7 of one batch; returns error code and base offset.
+///
+/// # Errors
+/// When the connection ends.
+pub fn produce(c: &mut Connection, topic: &str, partition: i32, batch: &[u8]) -> Result<(i16, i64)> {
+    let mut reply = c.call(0, 7, &produce_body(topic, partition, batch, -1))?;
+    ensure!(reply.i32()? == 1, "one topic");
+    reply.str()?;
+    ensure!(reply.i32()? == 1 && reply.i32()? == partition, "one partition");
+    Ok((reply.i16()?, reply.i64()?))
+}
+
+/// The body of a Produce request of version 7.
+#[must_use]
+pub fn produce_body(topic: &str, partition: i32, batch: &[u8], acks: i16) -> Body {
+    Body::default()
+        .i16(-1)
+        .i16(acks)
+        .i32(10_000)
+        .i32(1)
+        .str(topic)
+        .i32(1)
+        .i32(partition)
+        .bytes(batch)
+}
+
+/// What one Fetch of one partition asks.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchOf<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition.
+    pub partition: i32,
+    /// -1 for consumers.
+    pub replica_id: i32,
+    /// The leader epoch that the client believes in, -1 for none.
+    pub leader_epoch: i32,
+    /// Where to begin.
+    pub offset: i64,
+    /// Bound of the whole reply and of the partition.
+    pub max_bytes: i32,
+}
+
+impl FetchOf<'_> {
+    /// Of version 11, without a session.
+    #[must_use]
+    pub fn body(&self) -> Body {
+        let head = Body::default()
+            .i32(self.replica_id)
+            .i32(0)
+            .i32(1)
+            .i32(self.max_bytes)
+            .i8(0)
+            .i32(0)
+            .i32(-1)
+            .i32(1)
+            .str(self.topic)
+            .i32(1);
+        head.i32(self.partition)
+            .i32(self.leader_epoch)
+            .i64(self.offset)
+            .i64(-1)
+            .i32(self.max_bytes)
+            .i32(0)
+            .str("")
+    }
+
+    /// Error code and high watermark of the partition, or the code of the whole reply, and how many bytes of records came.
+    ///
+    /// # Errors
+    /// When the connection ends.
+    pub fn send(&self, c: &mut Connection) -> Result<(i16, i64, usize)> {
+        let mut reply = c.call(1, 11, &self.body())?;
+        reply.i32()?;
+        let whole = reply.i16()?;
+        reply.i32()?;
+        if whole != 0 || reply.i32()? == 0 {
+            return Ok((whole, -1, 0));
+        }
+        reply.str()?;
+        reply.i32()?;
+        reply.i32()?;
+        let (code, high_watermark) = (reply.i16()?, reply.i64()?);
+        reply.i64()?;
+        reply.i64()?;
+        for _ in 0..reply.i32()?.max(0) {
+            reply.i64()?;
+            reply.i64()?;
+        }
+        reply.i32()?;
+        let bytes = usize::try_from(reply.i32()?).unwrap_or(0);
+        Ok((code, high_watermark, bytes))
+    }
+}
+
+/// CreateTopics version 4 of one topic; returns its error code.
+///
+/// # Errors
+/// When the connection ends.
+pub fn create_topic(c: &mut Connection, name: &[u8], partitions: i32, replicas: i16, configs: &[(&str, &str)]) -> Result<i16> {
+    let mut body = Body::default()
+        .i32(1)
+        .text(name)
+        .i32(partitions)
+        .i16(replicas)
+        .i32(0)
+        .i32(i32::try_from(configs.len())?);
+    for (key, value) in configs {
+        body = body.str(key).str(value);
+    }
+    let mut reply = c.call(19, 4, &body.i32(20_000).i8(0))?;
+    reply.i32()?;
+    ensure!(reply.i32()? == 1, "one topic");
+    reply.str()?;
+    reply.i16()
+}
+
+/// ListOffsets version 4 of one partition; returns error code and offset.
+///
+/// # Errors
+/// When the connection ends.
+pub fn list_offset(c: &mut Connection, topic: &str, partition: i32, timestamp: i64) -> Result<(i16, i64)> {
+    let body = Body::default()
+        .i32(-1)
+        .i8(0)
+        .i32(1)
+        .str(topic)
+        .i32(1)
+        .i32(partition)
+        .i32(-1)
+        .i64(timestamp);
+    let mut reply = c.call(2, 4, &body)?;
+    reply.i32()?;
+    reply.i32()?;
+    reply.str()?;
+    reply.i32()?;
+    reply.i32()?;
+    let code = reply.i16()?;
+    reply.i64()?;
+    Ok((code, reply.i64()?))
+}
+
+/// Waits until every partition of a topic answers ListOffsets. Apache Kafka replies to CreateTopics before its broker knows the topic.
+///
+/// # Errors
+/// When it does not come to that.
+pub fn await_topic(bootstrap: &str, topic: &str, partitions: i32) -> Result<()> {
+    let mut c = Connection::open(bootstrap)?;
+    let deadline = Instant::now() + PATIENCE;
+    for partition in 0..partitions {
+        while list_offset(&mut c, topic, partition, -1)?.0 != error::NONE {
+            ensure!(Instant::now() < deadline, "{topic}-{partition} does not come up");
+        }
+    }
+    Ok(())
+}

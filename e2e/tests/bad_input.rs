@@ -1,0 +1,323 @@
+//! Requests that no client would send: each ends in the error that Kafka gives or in a closed connection, and nobody else notices.
+//!
+//! Every test ends with `Bystander::unharmed`: a connection that was open all the while still works, and the broker's memory stayed where it was.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::time::Duration;
+
+use weir_e2e::batch::Batch;
+use weir_e2e::bystander::{Bystander, noise, now_ms};
+use weir_e2e::wire::{Body, Connection, FetchOf, PATIENCE, await_topic, create_topic, error, produce, produce_body};
+
+#[test]
+fn frame_sizes_that_lie() {
+    let mut bystander = Bystander::start(&[]);
+    for size in [i32::MAX, i32::MIN, -1, 200 << 20] {
+        let mut c = bystander.attacker();
+        c.send(&size.to_be_bytes());
+        c.closed(PATIENCE).unwrap_or_else(|e| panic!("size {size}: {e}"));
+    }
+    for size in [0, 1, 3, 7] {
+        let mut c = bystander.attacker();
+        c.send(&Body::default().i32(size).0);
+        c.send(&noise(1, size as usize));
+        c.closed(PATIENCE).unwrap_or_else(|e| panic!("size {size}: {e}"));
+    }
+    bystander.unharmed();
+}
+
+#[test]
+fn other_protocols() {
+    let mut bystander = Bystander::start(&[]);
+    for greeting in [
+        &b"GET / HTTP/1.1\r\nHost: kafka\r\n\r\n"[..],
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+    ] {
+        let mut c = bystander.attacker();
+        c.send(greeting);
+        c.closed(PATIENCE).unwrap_or_else(|e| panic!("{greeting:?}: {e}"));
+    }
+    bystander.unharmed();
+}
+
+#[test]
+fn random_bytes() {
+    let mut bystander = Bystander::start(&[]);
+    for seed in 0..200 {
+        let bytes = noise(seed, 1 + (seed as usize * 37) % 3000);
+        // As it is, and in a frame whose length is right.
+        let mut c = bystander.attacker();
+        c.send(&bytes);
+        let mut c = bystander.attacker();
+        c.send(&Body::default().bytes(&bytes).0);
+    }
+    // Behind the header of each API there is, in its lowest version.
+    for api in 0..100 {
+        let mut c = bystander.attacker();
+        let frame = c.frame(api, 0, &Body(noise(api as u64, 500)));
+        c.send(&frame);
+    }
+    bystander.unharmed();
+}
+
+#[test]
+fn unknown_apis_and_versions() {
+    let mut bystander = Bystander::start(&[]);
+    for (api, version) in [(12345, 0), (-1, 0), (i16::MAX, 1), (0, 99), (1, -1), (3, 120), (4, 0)] {
+        let mut c = bystander.attacker();
+        let frame = c.frame(api, version, &Body::default());
+        c.send(&frame);
+        c.closed(PATIENCE).unwrap_or_else(|e| panic!("API {api} version {version}: {e}"));
+    }
+    // ApiVersions alone answers, in version 0, and names the versions that it has. Its header has tagged fields from version 3 on.
+    let mut c = bystander.attacker();
+    let mut reply = c.call(18, 99, &Body(vec![0, 2, b'e', 2, b'1', 0])).unwrap();
+    assert_eq!(reply.i16().unwrap(), error::UNSUPPORTED_VERSION);
+    let versions: Vec<_> = (0..reply.i32().unwrap())
+        .map(|_| (reply.i16().unwrap(), reply.i16().unwrap(), reply.i16().unwrap()))
+        .collect();
+    assert!(
+        versions.iter().any(|(api, lowest, highest)| *api == 18 && *lowest == 0 && *highest >= 3),
+        "{versions:?}"
+    );
+    bystander.unharmed();
+}
+
+/// Lengths within a request that point beyond its end, and counts that nothing follows.
+#[test]
+fn lengths_and_counts_that_lie() {
+    let mut bystander = Bystander::start(&[]);
+    let topic = bystander.topic.clone();
+    let bodies = [
+        ("topics 2^31-1", 3, 4, Body::default().i32(i32::MAX)),
+        ("topics -2", 3, 4, Body::default().i32(-2)),
+        ("a name longer than the request", 3, 4, Body::default().i32(1).i16(i16::MAX).i8(0)),
+        ("a negative name", 3, 4, Body::default().i32(1).i16(-7).i8(0)),
+        (
+            "partitions 2^31-1",
+            1,
+            11,
+            Body::default()
+                .i32(-1)
+                .i32(0)
+                .i32(1)
+                .i32(1)
+                .i8(0)
+                .i32(0)
+                .i32(-1)
+                .i32(1)
+                .str(&topic)
+                .i32(i32::MAX),
+        ),
+        (
+            "records longer than the request",
+            0,
+            7,
+            Body::default().i16(-1).i16(1).i32(1000).i32(1).str(&topic).i32(1).i32(0).i32(1 << 30),
+        ),
+        ("a request that ends in its header", 0, 7, Body::default()),
+    ];
+    for (what, api, version, body) in bodies {
+        let mut c = bystander.attacker();
+        let frame = c.frame(api, version, &body);
+        c.send(&frame);
+        c.closed(PATIENCE).unwrap_or_else(|e| panic!("{what}: {e}"));
+    }
+    // Flexible versions: lengths are variable, and tagged fields follow. The header is version 2, so its own tags come first.
+    for (what, rest) in [
+        ("a varint of 10 bytes", vec![0xff; 10]),
+        ("a varint that ends", vec![0x80]),
+        ("topics 2^32-2", vec![0xff, 0xff, 0xff, 0xff, 0x0f]),
+        ("a tag of 1 GiB", vec![0x00, 0x00, 0x00, 0x00, 0x01, 0x00, 0x80, 0x80, 0x80, 0x80, 0x04]),
+        ("2^31-1 tags", vec![0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0x07]),
+    ] {
+        let mut c = bystander.attacker();
+        let frame = c.frame(3, 9, &Body([vec![0], rest].concat()));
+        c.send(&frame);
+        c.closed(PATIENCE).unwrap_or_else(|e| panic!("{what}: {e}"));
+    }
+    bystander.unharmed();
+}
+
+/// Tagged fields that nobody knows are skipped, in the header and in the body.
+#[test]
+fn unknown_tagged_fields() {
+    let mut bystander = Bystander::start(&[]);
+    let mut c = bystander.attacker();
+    let header_tags = [1, 77, 3, 1, 2, 3];
+    // Metadata 9 of no topic: an empty array, three flags, one tag.
+    let body = [1, 0, 0, 0, 1, 99, 2, 9, 9];
+    let reply = c.call(3, 9, &Body([&header_tags[..], &body].concat())).unwrap();
+    assert!(!reply.rest().is_empty());
+    bystander.unharmed();
+}
+
+#[test]
+fn topic_names() {
+    let mut bystander = Bystander::start(&[]);
+    let mut c = bystander.attacker();
+    for name in [
+        "../../etc/passwd",
+        ".",
+        "..",
+        "",
+        "a/b",
+        "a b",
+        "\u{e9}",
+        &"n".repeat(250),
+        "nul\0",
+        "line\n",
+    ] {
+        assert_eq!(
+            create_topic(&mut c, name.as_bytes(), 1, 1, &[]).unwrap(),
+            error::INVALID_TOPIC_EXCEPTION,
+            "{name:?}"
+        );
+        if !name.is_empty() {
+            let code = produce(&mut c, name, 0, &Batch::of(&[b"x"], now_ms()).encode()).unwrap().0;
+            assert!(
+                [error::UNKNOWN_TOPIC_OR_PARTITION, error::INVALID_TOPIC_EXCEPTION].contains(&code),
+                "{name:?}: {code}"
+            );
+        }
+    }
+    // `a.b` and `a_b` would share their metrics' name.
+    let stem = bystander.cluster.topic("collide");
+    assert_eq!(create_topic(&mut c, format!("{stem}.x").as_bytes(), 1, 1, &[]).unwrap(), error::NONE);
+    await_topic(&bystander.cluster.bootstrap, &format!("{stem}.x"), 1).unwrap();
+    assert_eq!(
+        create_topic(&mut c, format!("{stem}_x").as_bytes(), 1, 1, &[]).unwrap(),
+        error::INVALID_TOPIC_EXCEPTION
+    );
+    bystander.unharmed();
+}
+
+#[test]
+fn client_ids_of_any_bytes() {
+    let mut bystander = Bystander::start(&[]);
+    let id: Vec<u8> = (0..32_000_u32).map(|i| (i % 32) as u8).collect();
+    let mut c = bystander.attacker();
+    let header = Body::default().i16(18).i16(0).i32(1).text(&id);
+    c.send(&Body::default().bytes(&header.0).0);
+    assert_eq!(c.reply().unwrap().i32().unwrap(), 1);
+    bystander.unharmed();
+}
+
+#[test]
+fn fetches() {
+    let mut bystander = Bystander::start(&[]);
+    let topic = bystander.topic.clone();
+    let mut c = bystander.attacker();
+    let fetch = FetchOf {
+        topic: &topic,
+        partition: 0,
+        replica_id: -1,
+        leader_epoch: -1,
+        offset: 0,
+        max_bytes: i32::MAX,
+    };
+    let (code, high_watermark, bytes) = fetch.send(&mut c).unwrap();
+    assert_eq!((code, high_watermark), (error::NONE, 1));
+    assert!(bytes > 60);
+    for (what, wrong, expected) in [
+        ("beyond the end", FetchOf { offset: 1000, ..fetch }, &[error::OFFSET_OUT_OF_RANGE][..]),
+        ("negative", FetchOf { offset: -5, ..fetch }, &[error::OFFSET_OUT_OF_RANGE]),
+        (
+            "an epoch to come",
+            FetchOf { leader_epoch: 1000, ..fetch },
+            &[error::UNKNOWN_LEADER_EPOCH],
+        ),
+        (
+            "no such partition",
+            FetchOf { partition: 7, ..fetch },
+            &[error::UNKNOWN_TOPIC_OR_PARTITION],
+        ),
+        (
+            "no such topic",
+            FetchOf { topic: "absent", ..fetch },
+            &[error::UNKNOWN_TOPIC_OR_PARTITION],
+        ),
+        ("zero bytes", FetchOf { max_bytes: 0, ..fetch }, &[error::NONE]),
+        (
+            "negative bytes",
+            FetchOf { max_bytes: -1, ..fetch },
+            &[error::NONE, error::INVALID_REQUEST, error::UNKNOWN_SERVER_ERROR],
+        ),
+    ] {
+        let (code, ..) = wrong.send(&mut bystander.attacker()).unwrap();
+        assert!(expected.contains(&code), "{what}: {code}");
+    }
+    // A client that says it is a follower moves no high watermark. Apache Kafka answers it; Weir, where it may not, refuses it.
+    let _ = FetchOf { replica_id: 1, ..fetch }.send(&mut bystander.attacker());
+    bystander.unharmed();
+}
+
+/// Half a request, then nothing; and a client that asks for more than it reads.
+#[test]
+fn half_open_and_slow_readers() {
+    let mut bystander = Bystander::start(&[]);
+    let value = vec![b'v'; 900 << 10];
+    let large = Batch::of(&[&value], now_ms()).encode();
+    for _ in 0..20 {
+        assert_eq!(produce(&mut bystander.attacker(), &bystander.topic, 0, &large).unwrap().0, error::NONE);
+        bystander.produced += 1;
+    }
+    let topic = bystander.topic.clone();
+    let mut halves = Vec::new();
+    let mut slow = Vec::new();
+    for i in 0..50 {
+        let mut c = bystander.attacker();
+        let frame = c.frame(0, 7, &produce_body(&topic, 0, &large, -1));
+        c.send(&frame[..4 + i * 1000]);
+        halves.push(c);
+    }
+    let fetch = FetchOf {
+        topic: &topic,
+        partition: 0,
+        replica_id: -1,
+        leader_epoch: -1,
+        offset: 0,
+        max_bytes: 50 << 20,
+    };
+    for _ in 0..20 {
+        let mut c = bystander.attacker();
+        for _ in 0..20 {
+            let frame = c.frame(1, 11, &fetch.body());
+            c.send(&frame);
+        }
+        slow.push(c);
+    }
+    bystander.unharmed();
+    // Each of them is answered when it reads at last.
+    let first = slow[0].reply().unwrap();
+    assert!(first.rest().len() > 20 * (900 << 10));
+    drop((halves, slow));
+    bystander.unharmed();
+}
+
+#[test]
+fn idle_connections() {
+    let mut bystander = Bystander::start(&[]);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let here = usize::try_from(limit.current.unwrap_or(1024)).unwrap();
+    let count = 10_000.min(here.saturating_sub(500));
+    let open: Vec<Connection> = (0..count).map(|_| bystander.attacker()).collect();
+    bystander.unharmed();
+    // Each of them is still served, the first and the last.
+    for mut c in [open.into_iter().next_back().unwrap(), bystander.attacker()] {
+        assert_eq!(c.call(18, 0, &Body::default()).unwrap().i16().unwrap(), error::NONE);
+        assert!(c.closed(Duration::from_millis(50)).is_err());
+    }
+    bystander.unharmed();
+}
+
+/// Names that are not UTF-8: refused as a name, or as a request.
+#[test]
+fn names_that_are_not_text() {
+    let mut bystander = Bystander::start(&[]);
+    let mut c = bystander.attacker();
+    let code = create_topic(&mut c, &[0xff, 0xfe, b'a'], 1, 1, &[]);
+    assert!(code.is_err() || code.is_ok_and(|c| c == error::INVALID_TOPIC_EXCEPTION));
+    bystander.unharmed();
+}

@@ -1,0 +1,109 @@
+//! Whether a resource may be applied, as the API server of Kubernetes would decide: by the schema and the CEL rules of the generated definitions.
+//!
+//! Called by local mode, which has no API server. There is one truth with `kubectl apply`: nothing is checked here that the definitions do not say, but
+//! for what Kubernetes checks of every object (`metadata`). Never looks at other objects; the controller does.
+
+use std::sync::LazyLock;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::Value;
+
+use crate::controller::Kind;
+use crate::schema::{self, FieldError};
+
+/// A field and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The field, for instance `spec.config.retention.ms`.
+    pub path: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.path.as_str() {
+            "" => f.write_str(&self.reason),
+            path => write!(f, "{path}: {}", self.reason),
+        }
+    }
+}
+
+/// The definitions, as generated.
+static DEFINITIONS: LazyLock<Vec<CustomResourceDefinition>> = LazyLock::new(weir_crds::definitions);
+
+/// The kind and name of an object, as far as it has them: enough to find what it would replace.
+///
+/// # Errors
+/// What is missing or unknown.
+pub fn identify(object: &Value) -> Result<(Kind, String), Violation> {
+    let violation = |path: &str, reason: String| Violation {
+        path: path.to_owned(),
+        reason,
+    };
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+    let kind = match text("/kind") {
+        Some("KafkaCluster") => Kind::KafkaCluster,
+        Some("Topic") => Kind::Topic,
+        Some(other) => return Err(violation("kind", format!("{other:?} is neither KafkaCluster nor Topic"))),
+        None => return Err(violation("kind", "is missing: KafkaCluster or Topic".to_owned())),
+    };
+    match text("/apiVersion") {
+        Some(weir_crds::API_VERSION) => {}
+        Some(other) => return Err(violation("apiVersion", format!("{other:?} is not {:?}", weir_crds::API_VERSION))),
+        None => return Err(violation("apiVersion", format!("is missing: {:?}", weir_crds::API_VERSION))),
+    }
+    let name = text("/metadata/name").ok_or_else(|| violation("metadata.name", "is missing".to_owned()))?;
+    if !crate::controller::is_subdomain(name) {
+        let reason = format!("{name:?} is no name: lower case letters, digits, '-' and '.', at most 253, a letter or digit at both ends");
+        return Err(violation("metadata.name", reason));
+    }
+    Ok((kind, name.to_owned()))
+}
+
+/// Fills in the schema's defaults and checks the object; `old` is what it would replace. The status is the controller's to write and is not taken.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the fields.
+pub fn admit(kind: Kind, object: &Value, old: Option<&Value>) -> Result<Value, Vec<Violation>> {
+    let kind = kind.to_string();
+    let definition = DEFINITIONS.iter().find(|definition| definition.spec.names.kind == kind);
+    // Every kind has its definition; without one nothing could be vouched for.
+    let Some(definition) = definition else {
+        return Err(vec![Violation {
+            path: "kind".to_owned(),
+            reason: "has no definition".to_owned(),
+        }]);
+    };
+    let violation = |error: FieldError| Violation {
+        path: error.path,
+        reason: error.reason,
+    };
+    schema::validate(definition, object, old).map_err(|errors| errors.into_iter().map(violation).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_says_what_it_is_and_what_is_wrong_with_it() {
+        let said = |object: &Value| match identify(object) {
+            Err(violation) => violation.to_string(),
+            Ok((kind, _)) => match admit(kind, object, None) {
+                Ok(_) => "ok".to_owned(),
+                Err(violations) => violations.iter().map(Violation::to_string).collect::<Vec<_>>().join("; "),
+            },
+        };
+        let topic = |name: &str, spec: Value| json!({"apiVersion": "weir.dev/v1alpha1", "kind": "Topic", "metadata": {"name": name}, "spec": spec});
+        let of = json!({"name": "local"});
+        assert_eq!(said(&topic("orders", json!({"clusterRef": of}))), "ok");
+        assert!(said(&topic("orders", json!({"clusterRef": of, "partitions": 0}))).starts_with("spec.partitions: "));
+        assert!(said(&topic("orders", json!({"clusterRef": of, "partition": 1}))).contains("unknown field"));
+        assert!(said(&topic("Orders", json!({"clusterRef": of}))).starts_with("metadata.name: "));
+        assert!(said(&json!({"kind": "Topic"})).starts_with("apiVersion: "));
+        assert!(said(&json!({"kind": "Deployment", "apiVersion": "apps/v1"})).starts_with("kind: "));
+    }
+}

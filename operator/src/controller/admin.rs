@@ -1,0 +1,108 @@
+//! The administrative requests of Kafka clients that brokers forward: their bytes, and which decision answers which.
+//!
+//! Called by the RPC server with the bytes and by [`super::decide`] with the messages. Who may ask was the broker's question already.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use bytes::{Bytes, BytesMut};
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::{self, ApiMessage, Message};
+use weir_protocol::primitive::{DecodeError, EncodeError};
+
+use super::{Draft, configs, topics};
+
+/// A Kafka error and what to say with it; the message is Kafka's own wherever Kafka has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ApiError {
+    pub(super) code: ErrorCode,
+    pub(super) message: String,
+}
+
+impl ApiError {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+/// An error code and message as responses carry them.
+pub(super) fn wire(result: &Result<(), ApiError>) -> (i16, Option<String>) {
+    match result {
+        Ok(()) => (ErrorCode::None as i16, None),
+        Err(error) => (error.code as i16, Some(error.message.clone())),
+    }
+}
+
+macro_rules! forwarded {
+    ($($(#[$doc:meta])* $name:ident($request:ident, $response:ident) => $answer:path;)*) => {
+        /// A forwarded request.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum AdminRequest {
+            $($(#[$doc])* $name(messages::$request),)*
+        }
+
+        /// The answer to a forwarded request.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum AdminResponse {
+            $($(#[$doc])* $name(messages::$response),)*
+        }
+
+        impl AdminRequest {
+            /// Reads the body of a request.
+            ///
+            /// # Errors
+            /// When the API is none that the controller answers, or the bytes are no request of it.
+            pub fn decode(api_key: i32, version: i16, mut body: Bytes) -> Result<Self, BadForward> {
+                $(if api_key == i32::from(<messages::$request as ApiMessage>::API_KEY) {
+                    return Ok(Self::$name(messages::$request::decode(&mut body, version)?));
+                })*
+                Err(BadForward::Api(api_key))
+            }
+        }
+
+        impl AdminResponse {
+            /// Writes the body of the response in the request's version.
+            ///
+            /// # Errors
+            /// When the version cannot carry the answer.
+            pub fn encode(&self, version: i16) -> Result<Bytes, EncodeError> {
+                let mut body = BytesMut::new();
+                match self {
+                    $(Self::$name(response) => response.encode(&mut body, version)?,)*
+                }
+                Ok(body.freeze())
+            }
+        }
+
+        pub(super) fn answer(draft: &mut Draft<'_>, request: AdminRequest) -> AdminResponse {
+            match request {
+                $(AdminRequest::$name(request) => AdminResponse::$name($answer(draft, request)),)*
+            }
+        }
+    };
+}
+
+forwarded! {
+    /// Creates topics.
+    CreateTopics(CreateTopicsRequest, CreateTopicsResponse) => topics::create::create_topics;
+    /// Deletes topics.
+    DeleteTopics(DeleteTopicsRequest, DeleteTopicsResponse) => topics::delete_topics;
+    /// Adds partitions to topics.
+    CreatePartitions(CreatePartitionsRequest, CreatePartitionsResponse) => topics::create_partitions;
+    /// Replaces settings.
+    AlterConfigs(AlterConfigsRequest, AlterConfigsResponse) => configs::alter_configs;
+    /// Changes settings one by one.
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse) => configs::incremental_alter_configs;
+}
+
+/// Why a forwarded request cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BadForward {
+    /// The API is answered by brokers themselves.
+    #[error("the API with key {0} is not the controller's")]
+    Api(i32),
+    /// The bytes are no request of that API and version.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}

@@ -1,0 +1,196 @@
+//! Brokers come, live and go: registration, heartbeats, fencing, controlled shutdown (`ClusterControlManager`, `BrokerHeartbeatManager` in Apache Kafka).
+//!
+//! Whoever may have lost the end of its log is taken out of every ISR and ELR before its new registration is written: partitions first, the
+//! broker last, so that a crash in between makes it register and be cleaned up again.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use uuid::Uuid;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
+
+use super::sessions::Sessions;
+use super::state::{Broker, Change, Endpoint, State};
+use super::{Draft, Reply, partitions};
+
+/// What a broker says of itself when it joins.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// The cluster that it was made for.
+    pub cluster_id: String,
+    /// Its id.
+    pub broker: BrokerId,
+    /// Random at each start of its process.
+    pub incarnation: Uuid,
+    /// Random when its log directory was formatted.
+    pub log_dir: Uuid,
+    /// Where it answers.
+    pub endpoints: Vec<Endpoint>,
+    /// Its rack, if it has one.
+    pub rack: Option<String>,
+    /// The epoch under which its log directory was last used; `None` for a fresh one.
+    pub previous_epoch: Option<BrokerEpoch>,
+    /// Its log is whole up to its end.
+    pub clean: bool,
+    /// The highest controller epoch that it has obeyed.
+    pub controller_epoch: ControllerEpoch,
+}
+
+/// A sign of life.
+#[derive(Clone, Debug)]
+pub struct Heartbeat {
+    /// Who.
+    pub broker: BrokerId,
+    /// Its epoch.
+    pub epoch: BrokerEpoch,
+    /// The newest metadata version that it has applied.
+    pub applied_version: u64,
+    /// Recovery is over and the listeners are bound.
+    pub ready: bool,
+    /// It wants to stop.
+    pub wants_shutdown: bool,
+    /// Its log directory is offline.
+    pub log_dir_failed: bool,
+}
+
+/// Endpoints of one broker: more than anyone has listeners for.
+const ENDPOINTS_MAX: usize = 64;
+
+pub(super) fn register(draft: &mut Draft<'_>, sessions: &Sessions, registration: Registration) -> Reply {
+    let state = &draft.state;
+    let id = registration.broker;
+    let before = state.brokers.get(&id).cloned();
+    if let Err((code, reason)) = check(draft, sessions, &registration, before.as_ref()) {
+        return Reply::Refused(code, reason);
+    }
+    raise_above_what_brokers_saw(draft, &registration);
+    let same_process = before.as_ref().filter(|before| before.incarnation == registration.incarnation);
+    if let Some(before) = same_process {
+        let now = broker_of(&registration, before.epoch, before.fenced, before.shutting_down);
+        if now != *before {
+            draft.push(Change::Broker(now));
+        }
+        return Reply::Registered(before.epoch);
+    }
+    let whole = before
+        .as_ref()
+        .is_some_and(|before| registration.clean && registration.previous_epoch == Some(before.epoch) && registration.log_dir == before.log_dir);
+    partitions::take_out(draft, id, if whole { &[] } else { std::slice::from_ref(&id) });
+    let epoch = draft.state.cluster.next_broker_epoch;
+    draft.push(Change::NextBrokerEpoch(BrokerEpoch(epoch.0 + 1)));
+    draft.push(Change::Broker(broker_of(&registration, epoch, true, false)));
+    Reply::Registered(epoch)
+}
+
+fn check(draft: &Draft<'_>, sessions: &Sessions, new: &Registration, before: Option<&Broker>) -> Result<(), (ErrorCode, String)> {
+    let state = &draft.state;
+    if new.cluster_id != state.cluster.id {
+        let reason = format!("Expected cluster ID {}, but got cluster ID {}", state.cluster.id, new.cluster_id);
+        return Err((ErrorCode::InconsistentClusterId, reason));
+    }
+    if new.broker.0 < 0 || new.incarnation.is_nil() || new.log_dir.is_nil() || new.endpoints.is_empty() || new.endpoints.len() > ENDPOINTS_MAX {
+        return Err((
+            ErrorCode::InvalidRegistration,
+            "a registration needs an id, an incarnation, a log directory id and endpoints".to_owned(),
+        ));
+    }
+    let namesake = before.filter(|before| before.incarnation != new.incarnation && sessions.is_live(new.broker, draft.moment.now));
+    if namesake.is_some() {
+        let reason = format!(
+            "Another broker is registered with that broker id. If the broker {} was restarted, it can register once the session of its predecessor is over.",
+            new.broker
+        );
+        return Err((ErrorCode::DuplicateBrokerRegistration, reason));
+    }
+    if let Some(other) = state
+        .brokers
+        .values()
+        .find(|other| other.id != new.broker && other.log_dir == new.log_dir)
+    {
+        let reason = format!(
+            "Broker {} wants to register with directory {} already registered by {}",
+            new.broker, new.log_dir, other.id
+        );
+        return Err((ErrorCode::InvalidRegistration, reason));
+    }
+    Ok(())
+}
+
+/// A store that was restored from a backup would give epochs away a second time. What brokers remember is the proof that it is behind.
+fn raise_above_what_brokers_saw(draft: &mut Draft<'_>, registration: &Registration) {
+    if registration.controller_epoch > draft.state.cluster.controller_epoch {
+        draft.push(Change::ControllerEpoch(ControllerEpoch(
+            registration.controller_epoch.0.saturating_add(1),
+        )));
+    }
+    if let Some(previous) = registration
+        .previous_epoch
+        .filter(|previous| *previous >= draft.state.cluster.next_broker_epoch)
+    {
+        draft.push(Change::NextBrokerEpoch(BrokerEpoch(previous.0.saturating_add(1))));
+    }
+}
+
+fn broker_of(registration: &Registration, epoch: BrokerEpoch, fenced: bool, shutting_down: bool) -> Broker {
+    Broker {
+        id: registration.broker,
+        epoch,
+        incarnation: registration.incarnation,
+        log_dir: registration.log_dir,
+        endpoints: registration.endpoints.clone(),
+        rack: registration.rack.clone(),
+        fenced,
+        shutting_down,
+    }
+}
+
+/// Whether a message under this epoch is the broker's that is registered now.
+pub(super) fn check_epoch(state: &State, id: BrokerId, epoch: BrokerEpoch) -> Result<(), Reply> {
+    match state.brokers.get(&id) {
+        None => Err(Reply::Refused(ErrorCode::BrokerIdNotRegistered, format!("No broker with id {id} found."))),
+        Some(broker) if broker.epoch != epoch => Err(Reply::Refused(
+            ErrorCode::StaleBrokerEpoch,
+            format!("Expected broker epoch {}, but got broker epoch {epoch}", broker.epoch),
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
+pub(super) fn heartbeat(draft: &mut Draft<'_>, sessions: &Sessions, heartbeat: &Heartbeat) -> Reply {
+    let id = heartbeat.broker;
+    if let Err(refused) = check_epoch(&draft.state, id, heartbeat.epoch) {
+        return refused;
+    }
+    let Some(broker) = draft.state.brokers.get(&id).cloned() else {
+        return Reply::Nothing;
+    };
+    let up_to_date = sessions.registered_at(id).is_some_and(|version| heartbeat.applied_version >= version);
+    if heartbeat.log_dir_failed {
+        fence(draft, id);
+    } else if heartbeat.wants_shutdown {
+        if !broker.shutting_down {
+            partitions::take_out(draft, id, &[]);
+            draft.push(Change::Broker(Broker {
+                shutting_down: true,
+                ..broker
+            }));
+        }
+    } else if broker.fenced && heartbeat.ready && up_to_date {
+        draft.push(Change::Broker(Broker { fenced: false, ..broker }));
+        partitions::elect_where_leaderless(draft);
+        partitions::place_what_is_missing(draft);
+    }
+    let fenced = draft.state.brokers.get(&id).is_none_or(|broker| broker.fenced);
+    Reply::Heartbeat {
+        fenced,
+        may_shut_down: heartbeat.wants_shutdown && !partitions::leads_any(&draft.state, id),
+    }
+}
+
+/// Takes a broker out of every ISR and moves what it leads, then marks it as not alive.
+pub(super) fn fence(draft: &mut Draft<'_>, id: BrokerId) {
+    let Some(broker) = draft.state.brokers.get(&id).filter(|broker| !broker.fenced).cloned() else {
+        return;
+    };
+    partitions::take_out(draft, id, &[]);
+    draft.push(Change::Broker(Broker { fenced: true, ..broker }));
+}

@@ -1,0 +1,334 @@
+//! AlterConfigs and IncrementalAlterConfigs (`ConfigurationControlManager` in Apache Kafka): what they change is a field of a resource.
+//!
+//! A topic's settings are `spec.config` of its `Topic`; those of all brokers `spec.config` of the `KafkaCluster`, those of one broker its
+//! `spec.brokers.config`. What a setting may be is `weir_protocol::config`'s to say.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use weir_crds::{ClusterConfig, TopicConfig};
+use weir_protocol::config::{self, ConfigType, Configs, Layers, Scope};
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
+    incremental_alter_configs_response,
+};
+use weir_protocol::types::{BrokerId, TopicId};
+
+use super::admin::{ApiError, wire};
+use super::resources::with_cluster_generation;
+use super::resources::with_generation;
+use super::state::Change;
+use super::{Draft, SETTINGS_BYTES_MAX, partitions};
+
+/// `ConfigResource.Type` on the wire.
+const TYPE_TOPIC: i8 = 2;
+const TYPE_BROKER: i8 = 4;
+
+/// Whose settings a request changes.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    Topic(TopicId),
+    Broker(BrokerId),
+    AllBrokers,
+}
+
+/// One step of a change (`AlterConfigOp.OpType`).
+enum Operation {
+    Set(String),
+    Delete,
+    Append(String),
+    Subtract(String),
+}
+
+pub(super) fn alter_configs(draft: &mut Draft<'_>, request: AlterConfigsRequest) -> AlterConfigsResponse {
+    let validate_only = request.validate_only;
+    let mut seen = BTreeSet::new();
+    let responses = request.resources.into_iter().map(|resource| {
+        let first = seen.insert((resource.resource_type, resource.resource_name.clone()));
+        let entries = resource.configs.into_iter().map(|entry| (entry.name, entry.value)).collect();
+        let result = try_out(draft, validate_only, |branch| {
+            let target = target(branch, first, resource.resource_type, &resource.resource_name)?;
+            replace(branch, target, entries)
+        });
+        let (error_code, error_message) = wire(&result);
+        alter_configs_response::AlterConfigsResourceResponse {
+            error_code,
+            error_message,
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name,
+        }
+    });
+    AlterConfigsResponse {
+        responses: responses.collect(),
+        ..Default::default()
+    }
+}
+
+pub(super) fn incremental_alter_configs(draft: &mut Draft<'_>, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
+    let validate_only = request.validate_only;
+    let mut seen = BTreeSet::new();
+    let responses = request.resources.into_iter().map(|resource| {
+        let first = seen.insert((resource.resource_type, resource.resource_name.clone()));
+        let entries = resource
+            .configs
+            .into_iter()
+            .map(|entry| (entry.name, entry.config_operation, entry.value))
+            .collect();
+        let result = try_out(draft, validate_only, |branch| {
+            let target = target(branch, first, resource.resource_type, &resource.resource_name)?;
+            change(branch, target, entries)
+        });
+        let (error_code, error_message) = wire(&result);
+        incremental_alter_configs_response::AlterConfigsResourceResponse {
+            error_code,
+            error_message,
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name,
+        }
+    });
+    IncrementalAlterConfigsResponse {
+        responses: responses.collect(),
+        ..Default::default()
+    }
+}
+
+/// Decides on a branch; its changes are taken over if it succeeds and more than validation is asked for.
+fn try_out(draft: &mut Draft<'_>, validate_only: bool, decide: impl FnOnce(&mut Draft<'_>) -> Result<(), ApiError>) -> Result<(), ApiError> {
+    let mut branch = draft.branch();
+    let result = decide(&mut branch);
+    if result.is_ok() && !validate_only {
+        draft.merge(branch);
+    }
+    result
+}
+
+fn target(draft: &Draft<'_>, first: bool, kind: i8, name: &str) -> Result<Target, ApiError> {
+    let invalid = |message: &str| ApiError::new(ErrorCode::InvalidRequest, message);
+    match kind {
+        _ if !first => Err(invalid("Each resource must appear at most once.")),
+        TYPE_TOPIC => {
+            let unknown = || ApiError::new(ErrorCode::UnknownTopicOrPartition, format!("The topic '{name}' does not exist."));
+            draft.state.topic_by_name(name).map(|topic| Target::Topic(topic.id)).ok_or_else(unknown)
+        }
+        TYPE_BROKER if name.is_empty() => Ok(Target::AllBrokers),
+        TYPE_BROKER => {
+            let id = name
+                .parse()
+                .map(BrokerId)
+                .map_err(|_| invalid("Unable to parse broker name as a base 10 number."))?;
+            let unknown = || ApiError::new(ErrorCode::BrokerIdNotRegistered, format!("No broker with id {id} found."));
+            draft.state.brokers.get(&id).map(|_| Target::Broker(id)).ok_or_else(unknown)
+        }
+        other => Err(invalid(&format!("Unexpected resource type {other}."))),
+    }
+}
+
+fn current(draft: &Draft<'_>, target: Target) -> Configs {
+    let cluster = &draft.state.cluster.resource.spec;
+    match target {
+        Target::Topic(id) => draft
+            .state
+            .topics
+            .get(&id)
+            .map(|topic| topic.resource.spec.config.texts().clone())
+            .unwrap_or_default(),
+        Target::AllBrokers => cluster.config.texts().clone(),
+        Target::Broker(id) => cluster
+            .brokers
+            .config
+            .get(&id.to_string())
+            .map(|config| config.texts().clone())
+            .unwrap_or_default(),
+    }
+}
+
+/// AlterConfigs: what is not named goes. What stands in `server.properties` in Apache Kafka and AlterConfigs cannot reach stays.
+fn replace(draft: &mut Draft<'_>, target: Target, entries: Vec<(String, Option<String>)>) -> Result<(), ApiError> {
+    let mut next = match target {
+        Target::Topic(_) => Configs::new(),
+        Target::Broker(_) | Target::AllBrokers => {
+            let mut kept = current(draft, target);
+            kept.retain(|name, _| config::broker_key(name).is_some_and(|key| key.scope == Scope::Cluster));
+            kept
+        }
+    };
+    let mut named = BTreeSet::new();
+    for (name, value) in entries {
+        let value = value.ok_or_else(|| ApiError::new(ErrorCode::InvalidRequest, format!("Null value not supported for : {name}")))?;
+        if !named.insert(name.clone()) {
+            return Err(ApiError::new(ErrorCode::InvalidRequest, "Error due to duplicate config keys"));
+        }
+        let value = check(target, &name, &value)?;
+        next.insert(name, value);
+    }
+    put(draft, target, next)
+}
+
+fn change(draft: &mut Draft<'_>, target: Target, entries: Vec<(String, i8, Option<String>)>) -> Result<(), ApiError> {
+    let mut next = current(draft, target);
+    let mut named = BTreeSet::new();
+    for (name, code, value) in entries {
+        if !named.insert(name.clone()) {
+            return Err(ApiError::new(ErrorCode::InvalidRequest, "Error due to duplicate config keys"));
+        }
+        let value = match operation(&name, code, value)? {
+            Operation::Delete => {
+                next.remove(&name);
+                continue;
+            }
+            Operation::Set(value) => value,
+            Operation::Append(value) => {
+                let mut parts = parts_of(&next, target, &name, "APPEND")?;
+                for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+                    if !parts.iter().any(|other| other == part) {
+                        parts.push(part.to_owned());
+                    }
+                }
+                parts.join(",")
+            }
+            Operation::Subtract(value) => {
+                let mut parts = parts_of(&next, target, &name, "SUBTRACT")?;
+                parts.retain(|part| !value.split(',').any(|gone| gone.trim() == part));
+                parts.join(",")
+            }
+        };
+        let value = check(target, &name, &value)?;
+        next.insert(name, value);
+    }
+    put(draft, target, next)
+}
+
+fn operation(name: &str, code: i8, value: Option<String>) -> Result<Operation, ApiError> {
+    let needed = value.ok_or_else(|| ApiError::new(ErrorCode::InvalidRequest, format!("Null value not supported for : {name}")));
+    match code {
+        0 => needed.map(Operation::Set),
+        1 => Ok(Operation::Delete),
+        2 => needed.map(Operation::Append),
+        3 => needed.map(Operation::Subtract),
+        other => Err(ApiError::new(ErrorCode::InvalidRequest, format!("Unknown operation type {other}"))),
+    }
+}
+
+/// The elements of a list, which begins at its default where it is not set.
+fn parts_of(configs: &Configs, target: Target, name: &str, operation: &str) -> Result<Vec<String>, ApiError> {
+    let key = match target {
+        Target::Topic(_) => config::topic_key(name),
+        Target::Broker(_) | Target::AllBrokers => config::broker_key(name),
+    };
+    let Some(key) = key.filter(|key| key.kind == ConfigType::List) else {
+        let message = format!("Can't {operation} to key {name} because its type is not LIST.");
+        return Err(ApiError::new(ErrorCode::InvalidConfig, message));
+    };
+    let text = configs.get(name).map(String::as_str).or(key.default).unwrap_or_default();
+    Ok(text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect())
+}
+
+/// The value in its canonical form, if it is one.
+fn check(target: Target, name: &str, value: &str) -> Result<String, ApiError> {
+    let checked = match target {
+        Target::Topic(_) => config::validate_topic_entry(name, value),
+        Target::Broker(_) | Target::AllBrokers => config::validate_dynamic_entry(name, value),
+    };
+    checked
+        .map(|value| value.to_string())
+        .map_err(|error| ApiError::new(ErrorCode::InvalidConfig, error.to_string()))
+}
+
+/// All settings of a topic in their canonical form, checked one by one and against each other.
+pub(super) fn canonical_topic_settings(settings: &Configs, cluster: &Configs) -> Result<TopicConfig, ApiError> {
+    let invalid = |message: String| ApiError::new(ErrorCode::InvalidConfig, message);
+    check_size(settings)?;
+    config::validate_topic(
+        settings,
+        Layers {
+            cluster: Some(cluster),
+            ..Layers::default()
+        },
+    )
+    .map_err(|error| invalid(error.to_string()))?;
+    let canonical = settings.iter().map(|(name, value)| {
+        let value = config::validate_topic_entry(name, value).map_err(|error| invalid(error.to_string()))?;
+        Ok((name.clone(), value.to_string()))
+    });
+    TopicConfig::from_texts(canonical.collect::<Result<_, ApiError>>()?).map_err(|error| invalid(error.to_string()))
+}
+
+fn check_size(settings: &Configs) -> Result<(), ApiError> {
+    let bytes: usize = settings.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > SETTINGS_BYTES_MAX {
+        return Err(ApiError::new(
+            ErrorCode::InvalidConfig,
+            format!("The settings take {bytes} bytes, and the most is {SETTINGS_BYTES_MAX}."),
+        ));
+    }
+    Ok(())
+}
+
+fn put(draft: &mut Draft<'_>, target: Target, settings: Configs) -> Result<(), ApiError> {
+    check_size(&settings)?;
+    match target {
+        Target::Topic(id) => put_topic(draft, id, &settings),
+        Target::AllBrokers => put_cluster(draft, |spec, config| spec.config = config, settings),
+        Target::Broker(id) => put_cluster(
+            draft,
+            |spec, config| match config.is_empty() {
+                true => drop(spec.brokers.config.remove(&id.to_string())),
+                false => drop(spec.brokers.config.insert(id.to_string(), config)),
+            },
+            settings,
+        ),
+    }
+}
+
+fn put_topic(draft: &mut Draft<'_>, id: TopicId, settings: &Configs) -> Result<(), ApiError> {
+    let config = canonical_topic_settings(settings, draft.state.cluster.configs())?;
+    let Some(topic) = draft.state.topics.get(&id).cloned() else {
+        return Ok(());
+    };
+    if topic.resource.spec.config == config {
+        return Ok(());
+    }
+    let mut resource = with_generation(&topic.resource);
+    resource.spec.config = config;
+    let min_isr_before = draft.state.topic_setting(&topic, "min.insync.replicas");
+    draft.push(Change::Topic(id, Box::new(resource)));
+    if draft
+        .state
+        .topics
+        .get(&id)
+        .is_some_and(|topic| draft.state.topic_setting(topic, "min.insync.replicas") != min_isr_before)
+    {
+        partitions::forget_eligible(draft, id);
+    }
+    Ok(())
+}
+
+fn put_cluster(draft: &mut Draft<'_>, set: impl FnOnce(&mut weir_crds::KafkaClusterSpec, ClusterConfig), settings: Configs) -> Result<(), ApiError> {
+    let config = ClusterConfig::from_texts(settings).map_err(|error| ApiError::new(ErrorCode::InvalidConfig, error.to_string()))?;
+    let before = Arc::clone(&draft.state.cluster.resource);
+    let mut resource = with_cluster_generation(&before);
+    set(&mut resource.spec, config);
+    if resource.spec != before.spec {
+        put_cluster_resource(draft, resource);
+    }
+    Ok(())
+}
+
+/// Puts the cluster's resource, and what follows from it for the partitions.
+pub(super) fn put_cluster_resource(draft: &mut Draft<'_>, resource: weir_crds::KafkaCluster) {
+    let min_isr = |draft: &Draft<'_>| draft.state.cluster.configs().get("min.insync.replicas").cloned();
+    let before = min_isr(draft);
+    draft.push(Change::Cluster(Arc::new(resource)));
+    if min_isr(draft) != before {
+        for id in draft.state.topics.keys().copied().collect::<Vec<_>>() {
+            partitions::forget_eligible(draft, id);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The metadata as brokers are told: the whole of it, or what some changes did to it.
+//!
+//! Called by the shell after a commit. A delta names what changed and takes its values from the state after the batch, so that ten changes of one
+//! partition are told once.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir_protocol::config::Configs;
+use weir_protocol::controller as rpc;
+use weir_protocol::types::{BrokerId, TopicId};
+
+use super::resources::broker_of;
+use super::state::{Broker, Change, Partition, State, Topic};
+
+/// Everything that brokers need to know.
+pub fn full(state: &State) -> rpc::MetadataUpdate {
+    rpc::MetadataUpdate {
+        version: state.version,
+        full: true,
+        brokers: state.brokers.values().map(broker).collect(),
+        topics: state
+            .topics
+            .values()
+            .filter(|topic| is_told(topic))
+            .map(|topic| whole_topic(topic))
+            .collect(),
+        cluster_configs: Some(configs(state.cluster.configs())),
+        broker_configs: broker_configs(state),
+        ..rpc::MetadataUpdate::default()
+    }
+}
+
+/// A topic without partitions waits for a broker: to brokers and their clients it is not there yet.
+fn is_told(topic: &Topic) -> bool {
+    !topic.partitions.is_empty()
+}
+
+/// What of a topic changed.
+#[derive(Default)]
+struct Touched {
+    configs: bool,
+    partitions: BTreeSet<i32>,
+}
+
+/// What the changes between two states mean to brokers; `None` if they do not concern them.
+pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::MetadataUpdate> {
+    let mut update = rpc::MetadataUpdate {
+        version: after.version,
+        ..rpc::MetadataUpdate::default()
+    };
+    let mut topics: BTreeMap<TopicId, Touched> = BTreeMap::new();
+    let mut brokers: BTreeSet<BrokerId> = BTreeSet::new();
+    let mut removed: BTreeSet<TopicId> = BTreeSet::new();
+    for change in changes {
+        match change {
+            Change::Cluster(_) => {
+                update.cluster_configs = Some(configs(after.cluster.configs()));
+                update.broker_configs = broker_configs_changed(before, after);
+            }
+            Change::Broker(broker) => drop(brokers.insert(broker.id)),
+            Change::Topic(id, _) => topics.entry(*id).or_default().configs = true,
+            Change::Partition(id, index, _) => drop(topics.entry(*id).or_default().partitions.insert(*index)),
+            Change::RemoveTopic(id, _) => drop(removed.insert(*id)),
+            Change::ControllerEpoch(_) | Change::NextBrokerEpoch(_) | Change::NextProducerId(_) => {}
+        }
+    }
+    update.brokers = brokers.iter().filter_map(|id| after.brokers.get(id)).map(broker).collect();
+    update.removed_topics = removed
+        .iter()
+        .filter(|id| before.topics.contains_key(*id))
+        .map(|id| id.0.into_bytes().to_vec())
+        .collect();
+    for (id, touched) in topics {
+        let Some(topic) = after.topics.get(&id).filter(|topic| is_told(topic)) else {
+            continue;
+        };
+        let known = before.topics.get(&id).is_some_and(|topic| is_told(topic));
+        update
+            .topics
+            .push(if known { part_of_topic(topic, &touched) } else { whole_topic(topic) });
+    }
+    let silent = update.brokers.is_empty()
+        && update.topics.is_empty()
+        && update.removed_topics.is_empty()
+        && update.cluster_configs.is_none()
+        && update.broker_configs.is_empty();
+    (!silent).then_some(update)
+}
+
+fn configs(entries: &Configs) -> rpc::Configs {
+    rpc::Configs {
+        entries: entries.clone().into_iter().collect(),
+    }
+}
+
+fn broker_configs(state: &State) -> Vec<rpc::BrokerConfigs> {
+    let settings = state.cluster.resource.spec.brokers.config.iter();
+    settings
+        .filter_map(|(key, config)| {
+            Some(rpc::BrokerConfigs {
+                broker_id: broker_of(key)?.0,
+                configs: Some(configs(config.texts())),
+            })
+        })
+        .collect()
+}
+
+/// The settings of single brokers that differ; those of a broker that has none any more are empty.
+fn broker_configs_changed(before: &State, after: &State) -> Vec<rpc::BrokerConfigs> {
+    let (old, new) = (&before.cluster.resource.spec.brokers.config, &after.cluster.resource.spec.brokers.config);
+    let gone = old.keys().filter(|key| !new.contains_key(*key));
+    let gone = gone.filter_map(|key| {
+        Some(rpc::BrokerConfigs {
+            broker_id: broker_of(key)?.0,
+            configs: Some(rpc::Configs::default()),
+        })
+    });
+    let changed = broker_configs(after)
+        .into_iter()
+        .filter(|entry| old.get(&entry.broker_id.to_string()) != new.get(&entry.broker_id.to_string()));
+    gone.chain(changed).collect()
+}
+
+fn broker(broker: &Broker) -> rpc::Broker {
+    let endpoints = broker.endpoints.iter().map(|endpoint| rpc::Endpoint {
+        listener: endpoint.listener.clone(),
+        host: endpoint.host.clone(),
+        port: endpoint.port.into(),
+        security_protocol: endpoint.security_protocol.clone(),
+    });
+    rpc::Broker {
+        id: broker.id.0,
+        epoch: broker.epoch.0,
+        endpoints: endpoints.collect(),
+        rack: broker.rack.clone().unwrap_or_default(),
+        fenced: broker.fenced,
+        shutting_down: broker.shutting_down,
+    }
+}
+
+fn whole_topic(topic: &Topic) -> rpc::Topic {
+    let partitions = (0..).zip(&topic.partitions).map(|(index, state)| partition(index, state));
+    rpc::Topic {
+        configs: Some(configs(topic.resource.spec.config.texts())),
+        partitions: partitions.collect(),
+        ..header(topic)
+    }
+}
+
+fn part_of_topic(topic: &Topic, touched: &Touched) -> rpc::Topic {
+    let partitions = touched.partitions.iter().filter_map(|index| {
+        let state = topic.partitions.get(usize::try_from(*index).ok()?)?;
+        Some(partition(*index, state))
+    });
+    rpc::Topic {
+        configs: touched.configs.then(|| configs(topic.resource.spec.config.texts())),
+        partitions: partitions.collect(),
+        ..header(topic)
+    }
+}
+
+fn header(topic: &Topic) -> rpc::Topic {
+    rpc::Topic {
+        id: topic.id.0.into_bytes().to_vec(),
+        name: topic.name().to_owned(),
+        internal: topic.is_internal(),
+        ..rpc::Topic::default()
+    }
+}
+
+fn partition(index: i32, state: &Partition) -> rpc::Partition {
+    let ids = |brokers: &[BrokerId]| brokers.iter().map(|broker| broker.0).collect();
+    rpc::Partition {
+        index,
+        replicas: ids(&state.replicas),
+        leader: state.leader.map_or(-1, |leader| leader.0),
+        leader_epoch: state.leader_epoch.0,
+        partition_epoch: state.partition_epoch.0,
+        isr: ids(&state.isr),
+        elr: ids(&state.elr),
+        ..rpc::Partition::default()
+    }
+}

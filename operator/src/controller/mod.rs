@@ -1,0 +1,236 @@
+//! The controller core: what the cluster's metadata becomes when something happens.
+//!
+//! [`decide`] is pure: it looks at the state and the event and says what changes, what is answered, and when to look again. The shell
+//! ([`crate::shell`]) applies the changes, commits them to the store and only then tells anyone. Nothing here does I/O, reads a clock or rolls dice,
+//! so that whole clusters can be simulated.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod admin;
+mod brokers;
+mod configs;
+mod election;
+pub mod image;
+mod partitions;
+mod placement;
+mod resources;
+pub mod sessions;
+pub mod state;
+mod topics;
+
+#[cfg(test)]
+mod tests;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
+
+pub use admin::{AdminRequest, AdminResponse};
+pub use brokers::{Heartbeat, Registration};
+pub use resources::{DEFAULT_NAMESPACE, Kind, Refusal, Resource, TOPIC_ID_ANNOTATION, is_subdomain, resource_name};
+use sessions::{Sessions, Timestamp};
+use state::{Change, State};
+
+/// The most partitions that one request may create, as in Apache Kafka (`ReplicationControlManager.MAX_PARTITIONS_PER_BATCH`).
+pub const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
+
+/// The most partitions of a cluster: what its shards can hold and a failover can write in good time.
+pub const PARTITIONS_MAX: usize = 200_000;
+
+/// Producer ids that a broker gets at a time (`ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE` in Apache Kafka).
+pub const PRODUCER_IDS_PER_BLOCK: i64 = 1_000;
+
+/// The most bytes of settings on one topic or broker: they are kept in memory and sent to every broker.
+pub const SETTINGS_BYTES_MAX: usize = 32 * 1024;
+
+/// What happens.
+#[derive(Debug)]
+pub enum Event {
+    /// A broker asks to be part of the cluster.
+    Register(Registration),
+    /// A broker says that it is there.
+    Heartbeat(Heartbeat),
+    /// A broker asks for a block of producer ids.
+    AllocateProducerIds {
+        /// Who asks.
+        broker: BrokerId,
+        /// Its epoch.
+        epoch: BrokerEpoch,
+    },
+    /// A Kafka client asks for an administrative change; the broker has authorised it.
+    Admin {
+        /// The broker that received it.
+        broker: BrokerId,
+        /// Its epoch.
+        epoch: BrokerEpoch,
+        /// What is asked.
+        request: AdminRequest,
+    },
+    /// A user wrote resources: all of them or none.
+    Apply(Vec<Resource>),
+    /// A user deletes a resource.
+    Delete(Kind, String),
+    /// Time passed.
+    Tick,
+}
+
+/// What a decision may know of the world besides the state.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// The time on a clock that never goes back.
+    pub now: Timestamp,
+    /// The time of day, for people.
+    pub wall: Time,
+    /// Fresh random bits: what ids are made from.
+    pub seed: u128,
+}
+
+/// What came of an event.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What changes, in order.
+    pub changes: Vec<Change>,
+    /// What is answered once the changes are committed.
+    pub reply: Reply,
+    /// When to send [`Event::Tick`] at the latest.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// What an event's sender is told.
+#[derive(Debug, Default)]
+pub enum Reply {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The broker is registered under this epoch.
+    Registered(BrokerEpoch),
+    /// A heartbeat was taken.
+    Heartbeat {
+        /// The broker may not serve yet, or no more.
+        fenced: bool,
+        /// The controlled shutdown is granted.
+        may_shut_down: bool,
+    },
+    /// These producer ids are the broker's: the first of [`PRODUCER_IDS_PER_BLOCK`].
+    ProducerIds(i64),
+    /// The broker must not go on as it is: Kafka's error and the reason.
+    Refused(ErrorCode, String),
+    /// The answer to a Kafka client.
+    Admin(AdminResponse),
+    /// What became of each resource, in a word.
+    Applied(Vec<&'static str>),
+    /// The resources are refused: nothing was changed.
+    Invalid(Refusal),
+}
+
+/// Decides what an event changes. The state is looked at and never touched.
+pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment) -> Outcome {
+    let mut draft = Draft::new(state, moment);
+    let reply = match event {
+        Event::Register(registration) => brokers::register(&mut draft, sessions, registration),
+        Event::Heartbeat(heartbeat) => brokers::heartbeat(&mut draft, sessions, &heartbeat),
+        Event::AllocateProducerIds { broker, epoch } => allocate_producer_ids(&mut draft, broker, epoch),
+        Event::Admin { broker, epoch, request } => match brokers::check_epoch(state, broker, epoch) {
+            Ok(()) => Reply::Admin(admin::answer(&mut draft, request)),
+            Err(refused) => refused,
+        },
+        Event::Apply(resources) => match resources::apply(&mut draft, resources) {
+            Ok(verbs) => Reply::Applied(verbs),
+            Err(refusal) => {
+                draft = Draft::new(state, moment);
+                Reply::Invalid(refusal)
+            }
+        },
+        Event::Delete(kind, name) => match resources::delete(&mut draft, kind, &name) {
+            Ok(()) => Reply::Applied(vec!["deleted"]),
+            Err(refusal) => Reply::Invalid(refusal),
+        },
+        Event::Tick => {
+            for broker in sessions.expired(moment.now) {
+                brokers::fence(&mut draft, broker);
+            }
+            Reply::Nothing
+        }
+    };
+    Outcome {
+        changes: draft.changes,
+        reply,
+        wake_at: sessions.next_deadline(),
+    }
+}
+
+/// What a controller does before anything else: it raises the epoch, so that its predecessor is known for what it is, and gives topics the
+/// partitions that they lack.
+pub fn take_over(state: &State, moment: &Moment) -> Vec<Change> {
+    let mut draft = Draft::new(state, moment);
+    draft.push(Change::ControllerEpoch(ControllerEpoch(
+        state.cluster.controller_epoch.0.saturating_add(1),
+    )));
+    partitions::place_what_is_missing(&mut draft);
+    draft.changes
+}
+
+fn allocate_producer_ids(draft: &mut Draft<'_>, broker: BrokerId, epoch: BrokerEpoch) -> Reply {
+    if let Err(refused) = brokers::check_epoch(&draft.state, broker, epoch) {
+        return refused;
+    }
+    let first = draft.state.cluster.next_producer_id;
+    let Some(next) = first.checked_add(PRODUCER_IDS_PER_BLOCK) else {
+        return Reply::Refused(ErrorCode::UnknownServerError, "all producer ids are given away".to_owned());
+    };
+    draft.push(Change::NextProducerId(next));
+    Reply::ProducerIds(first)
+}
+
+/// A decision that is being made: the state as it would be, and the changes that lead there.
+#[derive(Debug)]
+struct Draft<'a> {
+    state: State,
+    changes: Vec<Change>,
+    moment: &'a Moment,
+    ids: u128,
+}
+
+impl<'a> Draft<'a> {
+    fn new(state: &State, moment: &'a Moment) -> Self {
+        Self {
+            state: state.clone(),
+            changes: Vec::new(),
+            moment,
+            ids: 0,
+        }
+    }
+
+    fn push(&mut self, change: Change) {
+        self.state.apply(&change);
+        self.changes.push(change);
+    }
+
+    /// A draft of a part of this decision, which may be thrown away.
+    fn branch(&self) -> Self {
+        Self {
+            state: self.state.clone(),
+            changes: Vec::new(),
+            moment: self.moment,
+            ids: self.ids,
+        }
+    }
+
+    /// Takes the changes of a branch over.
+    fn merge(&mut self, branch: Self) {
+        self.state = branch.state;
+        self.changes.extend(branch.changes);
+        self.ids = branch.ids;
+    }
+
+    /// A topic id that no topic has.
+    fn topic_id(&mut self) -> TopicId {
+        loop {
+            let bits = self.moment.seed.wrapping_add(self.ids);
+            self.ids += 1;
+            let id = TopicId(uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid());
+            if !self.state.topics.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What the coming and going of brokers does to partitions, and the partitions that a topic still lacks.
+//!
+//! Called by `brokers`, `topics` and `resources`. Which replica leads is `election`'s decision, where replicas go `placement`'s.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use weir_protocol::types::{BrokerId, TopicId};
+
+use super::election::{Electorate, settle};
+use super::placement::{NoPlace, place};
+use super::state::{Change, Partition, State, Topic};
+use super::{Draft, PARTITIONS_MAX};
+
+/// Takes a broker out of every ISR and elects others where it led. Replicas in `lost_their_tail` are not eligible any more either.
+pub(super) fn take_out(draft: &mut Draft<'_>, id: BrokerId, lost_their_tail: &[BrokerId]) {
+    change_all(draft, |state, topic, partition| {
+        let concerned = partition.isr.contains(&id) || partition.elr.iter().any(|replica| lost_their_tail.contains(replica));
+        let isr = concerned.then(|| partition.isr.iter().copied().filter(|replica| *replica != id).collect())?;
+        let acceptable = |replica: BrokerId| replica != id && state.is_usable(replica);
+        settle(partition, isr, lost_their_tail, &electorate(state, topic, &acceptable))
+    });
+}
+
+/// Elects a leader wherever there is none and one has become possible.
+pub(super) fn elect_where_leaderless(draft: &mut Draft<'_>) {
+    change_all(draft, |state, topic, partition| {
+        let isr = partition.leader.is_none().then(|| partition.isr.clone())?;
+        settle(partition, isr, &[], &electorate(state, topic, &|replica| state.is_usable(replica)))
+    });
+}
+
+/// After a change of a topic's `min.insync.replicas`: who was eligible under the old one may lack what the new one lets pass (KIP-966).
+pub(super) fn forget_eligible(draft: &mut Draft<'_>, id: TopicId) {
+    let Some(topic) = draft.state.topics.get(&id).cloned() else { return };
+    for (index, partition) in (0..).zip(&topic.partitions) {
+        if !partition.isr.is_empty() && !partition.elr.is_empty() {
+            let mut next = partition.clone();
+            next.elr.clear();
+            next.partition_epoch.0 += 1;
+            draft.push(Change::Partition(id, index, next));
+        }
+    }
+}
+
+/// The changes of each partition for which `decide` has one. The topics are walked in the order of their ids: the same state, the same changes.
+fn change_all(draft: &mut Draft<'_>, decide: impl Fn(&State, &Topic, &Partition) -> Option<Partition>) {
+    let state = draft.state.clone();
+    for (id, topic) in &state.topics {
+        for (index, partition) in (0..).zip(&topic.partitions) {
+            if let Some(next) = decide(&state, topic, partition) {
+                draft.push(Change::Partition(*id, index, next));
+            }
+        }
+    }
+}
+
+fn electorate<'a>(state: &State, topic: &Topic, acceptable: &'a dyn Fn(BrokerId) -> bool) -> Electorate<'a> {
+    let min_isr = state
+        .topic_setting(topic, "min.insync.replicas")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1);
+    let unclean = state
+        .topic_setting(topic, "unclean.leader.election.enable")
+        .is_some_and(|text| text == "true");
+    Electorate {
+        acceptable,
+        min_isr,
+        unclean,
+    }
+}
+
+/// Whether a broker leads a partition.
+pub(super) fn leads_any(state: &State, id: BrokerId) -> bool {
+    state
+        .topics
+        .values()
+        .any(|topic| topic.partitions.iter().any(|partition| partition.leader == Some(id)))
+}
+
+/// Gives every topic the partitions that its resource asks for, where brokers are there to take them. What has no place waits for the next broker.
+pub(super) fn place_what_is_missing(draft: &mut Draft<'_>) {
+    let short: Vec<TopicId> = draft
+        .state
+        .topics
+        .iter()
+        .filter(|(_, topic)| topic.partitions.len() < topic.partitions_wanted())
+        .map(|(id, _)| *id)
+        .collect();
+    for id in short {
+        // A topic without a place stays as it is and says so in its status.
+        let _ = grow(draft, id);
+    }
+}
+
+/// Gives one topic the partitions that its resource asks for.
+///
+/// # Errors
+/// When there are not enough brokers to take them.
+pub(super) fn grow(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> {
+    let Some(topic) = draft.state.topics.get(&id) else { return Ok(()) };
+    let (first, wanted) = (topic.partitions.len(), topic.partitions_wanted().min(PARTITIONS_MAX));
+    let replicas = topic
+        .resource
+        .spec
+        .replicas
+        .and_then(|replicas| usize::try_from(replicas).ok())
+        .unwrap_or(1);
+    if wanted <= first {
+        return Ok(());
+    }
+    let placed = place(&draft.state, id, first, wanted - first, replicas)?;
+    add(draft, id, placed);
+    Ok(())
+}
+
+/// Adds partitions on these replicas behind those that are there. All replicas that can serve start in sync: there is nothing to catch up with.
+pub(super) fn add(draft: &mut Draft<'_>, id: TopicId, replicas: Vec<Vec<BrokerId>>) {
+    let first = draft.state.topics.get(&id).map_or(0, |topic| topic.partitions.len());
+    for (index, replicas) in (first..).zip(replicas) {
+        let isr = replicas.iter().copied().filter(|replica| draft.state.is_usable(*replica)).collect();
+        let Ok(index) = i32::try_from(index) else { return };
+        draft.push(Change::Partition(id, index, Partition::new(replicas, isr)));
+    }
+}

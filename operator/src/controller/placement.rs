@@ -1,0 +1,67 @@
+//! On which brokers new partitions go: spread over racks first, over brokers second (`StripedReplicaPlacer` in Apache Kafka).
+//!
+//! Called for each creation and growth of a topic. Deterministic: the topic's id stands in for chance, so that topics do not all begin at one broker.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeMap;
+
+use weir_protocol::types::{BrokerId, TopicId};
+
+use super::state::State;
+
+/// Why there is no place for a partition. The wire's error is INVALID_REPLICATION_FACTOR.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoPlace {
+    /// There is no broker that is alive.
+    #[error("All brokers are currently fenced.")]
+    AllFenced,
+    /// There are fewer brokers than replicas.
+    #[error("The target replication factor of {replicas} cannot be reached because only {brokers} broker(s) are registered.")]
+    TooFew {
+        /// The replicas that were asked for.
+        replicas: usize,
+        /// The brokers that could take one.
+        brokers: usize,
+    },
+}
+
+/// The replicas of the partitions `first..first + count` of a topic, the preferred leader first.
+///
+/// # Errors
+/// When there are not enough brokers that can take partitions.
+pub(crate) fn place(state: &State, topic: TopicId, first: usize, count: usize, replicas: usize) -> Result<Vec<Vec<BrokerId>>, NoPlace> {
+    let mut by_rack: BTreeMap<Option<&str>, Vec<BrokerId>> = BTreeMap::new();
+    for broker in state.usable_brokers() {
+        by_rack.entry(broker.rack.as_deref()).or_default().push(broker.id);
+    }
+    let racks: Vec<Vec<BrokerId>> = by_rack.into_values().collect();
+    let brokers: usize = racks.iter().map(Vec::len).sum();
+    if brokers == 0 && !state.brokers.is_empty() {
+        return Err(NoPlace::AllFenced);
+    }
+    if brokers < replicas || replicas == 0 {
+        return Err(NoPlace::TooFew { replicas, brokers });
+    }
+    let offset = usize::try_from(topic.0.as_u128() % 65_521).unwrap_or_default();
+    Ok((first..first + count)
+        .map(|partition| stripe(&racks, offset + partition, replicas))
+        .collect())
+}
+
+/// One replica from each rack in turn, starting at another rack and another broker of it for each partition.
+fn stripe(racks: &[Vec<BrokerId>], turn: usize, replicas: usize) -> Vec<BrokerId> {
+    let mut chosen = Vec::with_capacity(replicas);
+    let deepest = racks.iter().map(Vec::len).max().unwrap_or_default();
+    for depth in 0..deepest {
+        for step in 0..racks.len() {
+            let Some(rack) = racks.get((turn + step) % racks.len()).filter(|rack| depth < rack.len()) else {
+                continue;
+            };
+            let shift = turn / racks.len() + depth;
+            if let Some(broker) = rack.get(shift % rack.len()).filter(|_| chosen.len() < replicas) {
+                chosen.push(*broker);
+            }
+        }
+    }
+    chosen
+}

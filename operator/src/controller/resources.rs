@@ -1,0 +1,378 @@
+//! Resources as users write them: what applying and deleting one changes.
+//!
+//! The schema was checked before (`crate::admission`). What it cannot see is checked here: names that are taken, the cluster that is meant, brokers
+//! that are not there. The refusals name the field.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use weir_crds::{ClusterConfig, DeletionPolicy, KafkaCluster, Topic};
+use weir_protocol::config;
+use weir_protocol::types::{BrokerId, TopicId};
+
+use super::admin::ApiError;
+use super::configs::{canonical_topic_settings, put_cluster_resource};
+use super::state::Change;
+use super::topics::{check_name, colliding, create::default_of};
+use super::{Draft, Moment, PARTITIONS_MAX, partitions};
+
+/// Where a topic's id is kept on its resource, as a UUID: a backup that drops the status keeps it.
+pub const TOPIC_ID_ANNOTATION: &str = "weir.dev/topic-id";
+
+/// The namespace of resources that name none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// A resource that a user wrote.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resource {
+    /// The cluster.
+    Cluster(Box<KafkaCluster>),
+    /// A topic.
+    Topic(Box<Topic>),
+}
+
+/// The kinds that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `KafkaCluster`
+    KafkaCluster,
+    /// `Topic`
+    Topic,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::KafkaCluster => "KafkaCluster",
+            Self::Topic => "Topic",
+        })
+    }
+}
+
+/// Why a resource is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} {name:?}: {path}: {reason}")]
+pub struct Refusal {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its `metadata.name`.
+    pub name: String,
+    /// The field that is wrong.
+    pub path: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// A field and what is wrong with it.
+type Wrong = (String, String);
+
+fn wrong(path: &str, reason: impl Into<String>) -> Wrong {
+    (path.to_owned(), reason.into())
+}
+
+pub(super) fn apply(draft: &mut Draft<'_>, resources: Vec<Resource>) -> Result<Vec<&'static str>, Refusal> {
+    let verbs = resources.into_iter().map(|resource| {
+        let (kind, name, result) = match resource {
+            Resource::Cluster(cluster) => (
+                Kind::KafkaCluster,
+                cluster.metadata.name.clone().unwrap_or_default(),
+                apply_cluster(draft, *cluster),
+            ),
+            Resource::Topic(topic) => (Kind::Topic, topic.metadata.name.clone().unwrap_or_default(), apply_topic(draft, *topic)),
+        };
+        result.map_err(|(path, reason)| Refusal { kind, name, path, reason })
+    });
+    verbs.collect()
+}
+
+fn apply_cluster(draft: &mut Draft<'_>, mut wanted: KafkaCluster) -> Result<&'static str, Wrong> {
+    let before = Arc::clone(&draft.state.cluster.resource);
+    if wanted.metadata.name != before.metadata.name {
+        let name = draft.state.cluster.name();
+        return Err(wrong(
+            "metadata.name",
+            format!("the cluster here is called {name:?}, and there is one for each data directory"),
+        ));
+    }
+    if wanted.spec.brokers.replicas != 1 {
+        return Err(wrong("spec.brokers.replicas", "must be 1: brokers do not replicate to each other yet"));
+    }
+    wanted.spec.config = canonical_cluster_settings(&wanted.spec.config, config::validate_cluster_entry)
+        .map_err(|(name, reason)| (format!("spec.config.{name}"), reason))?;
+    for (id, settings) in &mut wanted.spec.brokers.config {
+        let path = format!("spec.brokers.config.{id}");
+        if !id.parse::<i32>().is_ok_and(|id| (0..before.spec.brokers.replicas).contains(&id)) {
+            return Err((path, "there is no broker of that id".to_owned()));
+        }
+        *settings =
+            canonical_cluster_settings(settings, config::validate_dynamic_entry).map_err(|(name, reason)| (format!("{path}.{name}"), reason))?;
+    }
+    wanted.metadata = merged_meta(&before.metadata, wanted.metadata, wanted.spec != before.spec);
+    wanted.status = None;
+    if wanted == *before {
+        return Ok("unchanged");
+    }
+    put_cluster_resource(draft, wanted);
+    Ok("configured")
+}
+
+fn canonical_cluster_settings(
+    settings: &ClusterConfig,
+    check: impl Fn(&str, &str) -> Result<config::Value, config::ConfigError>,
+) -> Result<ClusterConfig, Wrong> {
+    let canonical = settings.texts().iter().map(|(name, text)| match check(name, text) {
+        Ok(value) => Ok((name.clone(), value.to_string())),
+        Err(error) => Err((name.clone(), error.to_string())),
+    });
+    ClusterConfig::from_texts(canonical.collect::<Result<_, Wrong>>()?).map_err(|error| (error.name, error.reason))
+}
+
+fn apply_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str, Wrong> {
+    check_owner(draft, &wanted)?;
+    wanted.status = None;
+    let name = wanted.metadata.name.clone().unwrap_or_default();
+    let settings = canonical_topic_settings(wanted.spec.config.texts(), draft.state.cluster.configs());
+    wanted.spec.config = settings.map_err(|ApiError { message, .. }| wrong("spec.config", message))?;
+    match draft.state.topic_by_resource(&name).cloned() {
+        Some(before) => update_topic(draft, &before, wanted),
+        None => create_topic(draft, wanted),
+    }
+}
+
+fn check_owner(draft: &Draft<'_>, wanted: &Topic) -> Result<(), Wrong> {
+    let cluster = &draft.state.cluster;
+    if wanted.spec.cluster_ref.name != cluster.name() {
+        let reason = format!(
+            "there is no KafkaCluster {:?}; the one here is {:?}",
+            wanted.spec.cluster_ref.name,
+            cluster.name()
+        );
+        return Err(wrong("spec.clusterRef.name", reason));
+    }
+    let namespace = cluster.resource.metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+    if wanted.metadata.namespace.as_deref().is_some_and(|other| other != namespace) {
+        return Err(wrong(
+            "metadata.namespace",
+            format!("must be that of the cluster, which is {namespace:?}"),
+        ));
+    }
+    Ok(())
+}
+
+fn create_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str, Wrong> {
+    let path = if wanted.spec.topic_name.is_some() {
+        "spec.topicName"
+    } else {
+        "metadata.name"
+    };
+    check_name(wanted.topic_name()).map_err(|error| wrong(path, error.message))?;
+    if let Some(owner) = draft.state.topic_by_name(wanted.topic_name()) {
+        return Err(wrong(
+            path,
+            format!("the topic {:?} is that of the Topic {:?} already", owner.name(), owner.resource_name()),
+        ));
+    }
+    if let Some(other) = colliding(&draft.state, wanted.topic_name()) {
+        return Err(wrong(
+            path,
+            format!(
+                "{:?} collides with the topic {other:?}: '.' and '_' are the same in the names of metrics",
+                wanted.topic_name()
+            ),
+        ));
+    }
+    let default = |name| i32::try_from(default_of(draft, name)).unwrap_or(i32::MAX);
+    wanted.spec.partitions = Some(wanted.spec.partitions.unwrap_or_else(|| default("num.partitions")));
+    wanted.spec.replicas = Some(
+        wanted
+            .spec
+            .replicas
+            .unwrap_or_else(|| i16::try_from(default("default.replication.factor")).unwrap_or(i16::MAX)),
+    );
+    check_numbers(draft, &wanted, 0)?;
+    let id = draft.topic_id();
+    let name = wanted.metadata.name.clone().unwrap_or_default();
+    wanted.metadata = merged_meta(&new_meta(draft.moment, &name, id), wanted.metadata, false);
+    draft.push(Change::Topic(id, Box::new(wanted)));
+    // Without a broker that can take them, the partitions wait for one.
+    let _ = partitions::grow(draft, id);
+    Ok("created")
+}
+
+fn update_topic(draft: &mut Draft<'_>, before: &super::state::Topic, mut wanted: Topic) -> Result<&'static str, Wrong> {
+    let old = &before.resource;
+    if wanted.topic_name() != old.topic_name() {
+        return Err(wrong("spec.topicName", "topicName cannot change: a topic cannot be renamed"));
+    }
+    wanted.spec.topic_name.clone_from(&old.spec.topic_name);
+    wanted.spec.partitions = wanted.spec.partitions.or(old.spec.partitions);
+    wanted.spec.replicas = wanted.spec.replicas.or(old.spec.replicas);
+    if wanted.spec.partitions < old.spec.partitions {
+        let count = old.spec.partitions.unwrap_or_default();
+        return Err(wrong("spec.partitions", format!("partitions can only be raised, and there are {count}")));
+    }
+    if wanted.spec.replicas != old.spec.replicas {
+        return Err(wrong("spec.replicas", "the replicas of a topic cannot change yet"));
+    }
+    check_numbers(draft, &wanted, before.partitions.len())?;
+    wanted.metadata = merged_meta(&old.metadata, wanted.metadata, wanted.spec != old.spec);
+    if wanted == *old {
+        return Ok("unchanged");
+    }
+    let min_isr = draft.state.topic_setting(before, "min.insync.replicas");
+    draft.push(Change::Topic(before.id, Box::new(wanted)));
+    let after = draft.state.topics.get(&before.id).cloned();
+    if after.is_some_and(|after| draft.state.topic_setting(&after, "min.insync.replicas") != min_isr) {
+        partitions::forget_eligible(draft, before.id);
+    }
+    // Without a broker that can take them, the partitions wait for one.
+    let _ = partitions::grow(draft, before.id);
+    Ok("configured")
+}
+
+fn check_numbers(draft: &Draft<'_>, wanted: &Topic, partitions_before: usize) -> Result<(), Wrong> {
+    let brokers = draft.state.cluster.resource.spec.brokers.replicas;
+    let replicas = wanted.spec.replicas.unwrap_or(1);
+    if i32::from(replicas) > brokers {
+        return Err(wrong(
+            "spec.replicas",
+            format!("{replicas} replicas need as many brokers, and the cluster has {brokers}"),
+        ));
+    }
+    let count = wanted.spec.partitions.and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
+    // Partitions that wait for a broker count, too: the resources alone say how many there will be.
+    let others: usize = draft
+        .state
+        .topics
+        .values()
+        .map(|topic| topic.partitions_wanted())
+        .sum::<usize>()
+        .saturating_sub(partitions_before);
+    if others + count > PARTITIONS_MAX {
+        return Err(wrong(
+            "spec.partitions",
+            format!("the cluster would have more than {PARTITIONS_MAX} partitions"),
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn delete(draft: &mut Draft<'_>, kind: Kind, name: &str) -> Result<(), Refusal> {
+    let refusal = |path: &str, reason: &str| Refusal {
+        kind,
+        name: name.to_owned(),
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
+    match kind {
+        Kind::KafkaCluster => Err(refusal(
+            "metadata.name",
+            "a cluster is not deleted while its controller runs: stop it, then remove its data",
+        )),
+        Kind::Topic => {
+            let topic = draft
+                .state
+                .topic_by_resource(name)
+                .ok_or_else(|| refusal("metadata.name", "there is no such topic"))?;
+            if topic.resource.spec.deletion_policy == DeletionPolicy::Retain {
+                return Err(refusal("spec.deletionPolicy", "the policy is Retain: set it to Delete first"));
+            }
+            let id = topic.id;
+            draft.push(Change::RemoveTopic(id, name.to_owned()));
+            Ok(())
+        }
+    }
+}
+
+/// The metadata of a new topic.
+pub(super) fn new_meta(moment: &Moment, name: &str, id: TopicId) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(DEFAULT_NAMESPACE.to_owned()),
+        uid: Some(id.0.to_string()),
+        generation: Some(1),
+        creation_timestamp: Some(moment.wall.clone()),
+        annotations: Some([(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into()),
+        ..ObjectMeta::default()
+    }
+}
+
+/// The user's labels and annotations; all else is ours.
+fn merged_meta(ours: &ObjectMeta, theirs: ObjectMeta, spec_changed: bool) -> ObjectMeta {
+    let id = ours
+        .annotations
+        .iter()
+        .flatten()
+        .filter(|(name, _)| *name == TOPIC_ID_ANNOTATION)
+        .map(|(name, id)| (name.clone(), id.clone()));
+    let annotations: std::collections::BTreeMap<_, _> = theirs.annotations.into_iter().flatten().chain(id).collect();
+    ObjectMeta {
+        labels: theirs.labels.filter(|labels| !labels.is_empty()),
+        annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
+        generation: ours.generation.map(|generation| generation + i64::from(spec_changed)),
+        ..ours.clone()
+    }
+}
+
+/// A topic's resource with the generation that its next spec has.
+pub(super) fn with_generation(resource: &Topic) -> Topic {
+    let mut next = resource.clone();
+    next.metadata.generation = next.metadata.generation.map(|generation| generation + 1);
+    next
+}
+
+/// The cluster's resource with the generation that its next spec has.
+pub(super) fn with_cluster_generation(resource: &KafkaCluster) -> KafkaCluster {
+    let mut next = resource.clone();
+    next.metadata.generation = next.metadata.generation.map(|generation| generation + 1);
+    next
+}
+
+/// The longest part of a topic's name that a derived `metadata.name` shows; with the hash behind it, it stays a Kubernetes name.
+const READABLE_LENGTH_MAX: usize = 200;
+
+/// The `metadata.name` of a topic that a client names: the name itself where Kubernetes allows it, else a readable part of it and a hash. `taken` keeps
+/// names of others apart, so that two topics never share one.
+pub fn resource_name(topic: &str, taken: impl Fn(&str) -> bool) -> String {
+    if is_subdomain(topic) && !taken(topic) {
+        return topic.to_owned();
+    }
+    let readable: String = topic
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .take(READABLE_LENGTH_MAX)
+        .collect();
+    let readable = readable.trim_matches('-');
+    let readable = if readable.is_empty() { "topic" } else { readable };
+    let mut hash = fnv1a(0xcbf2_9ce4_8422_2325, topic.as_bytes());
+    loop {
+        let name = format!("{readable}-{hash:016x}");
+        if !taken(&name) {
+            return name;
+        }
+        hash = fnv1a(hash, b"again");
+    }
+}
+
+/// Whether a name is an RFC 1123 subdomain, which is what Kubernetes takes as a name.
+pub fn is_subdomain(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    name.len() <= 253
+        && name.split('.').all(|label| {
+            let (first, last) = (label.bytes().next(), label.bytes().next_back());
+            first.is_some_and(inner) && last.is_some_and(inner) && label.bytes().all(|byte| inner(byte) || byte == b'-')
+        })
+}
+
+fn fnv1a(start: u64, bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// The id of a broker whose settings stand under `key` of `spec.brokers.config`.
+pub(super) fn broker_of(key: &str) -> Option<BrokerId> {
+    key.parse().ok().map(BrokerId)
+}

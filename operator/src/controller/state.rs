@@ -1,0 +1,361 @@
+//! What the controller knows for good: the cluster, its brokers, its topics and the state of their partitions.
+//!
+//! [`State::apply`] is the only mutator. It is total and dumb: what may happen is decided elsewhere, and that it makes sense is asserted here. A
+//! clone is cheap (the maps are persistent), so that a decision of many steps works on a draft. Never reads a clock or a file.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use uuid::Uuid;
+use weir_crds::KafkaCluster;
+use weir_protocol::config::{Configs, Layers};
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
+
+/// The whole of the metadata.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// What is there once per cluster.
+    pub cluster: Cluster,
+    /// Registered brokers, alive or not.
+    pub brokers: OrdMap<BrokerId, Broker>,
+    /// Topics by their id.
+    pub topics: OrdMap<TopicId, Arc<Topic>>,
+    /// Topic ids by the name in Kafka.
+    names: OrdMap<String, TopicId>,
+    /// Topic ids by the name of the resource.
+    resources: OrdMap<String, TopicId>,
+    /// Partitions of all topics.
+    partitions: usize,
+    /// Counts the changes since this controller took over, above all versions of its predecessors.
+    pub version: u64,
+}
+
+/// What is there once per cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// The cluster's id in the Kafka protocol.
+    pub id: String,
+    /// The epoch of this controller.
+    pub controller_epoch: ControllerEpoch,
+    /// The epoch that the next registration gets.
+    pub next_broker_epoch: BrokerEpoch,
+    /// The first producer id that nobody has.
+    pub next_producer_id: i64,
+    /// The resource that a user wrote.
+    pub resource: Arc<KafkaCluster>,
+}
+
+/// A registered broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// Its id.
+    pub id: BrokerId,
+    /// The epoch of its registration.
+    pub epoch: BrokerEpoch,
+    /// Random at each start of its process.
+    pub incarnation: Uuid,
+    /// Random when its log directory was formatted.
+    pub log_dir: Uuid,
+    /// Where it answers.
+    pub endpoints: Vec<Endpoint>,
+    /// Its rack, if it has one.
+    pub rack: Option<String>,
+    /// Not alive, or not ready: it leads nothing and gets no new partitions.
+    pub fenced: bool,
+    /// In a controlled shutdown: it leads nothing any more.
+    pub shutting_down: bool,
+}
+
+/// Where a broker answers on one of its listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The listener's name.
+    pub listener: String,
+    /// The host that clients connect to.
+    pub host: String,
+    /// The port that clients connect to.
+    pub port: u16,
+    /// PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
+    pub security_protocol: String,
+}
+
+/// A topic: its resource and the state of its partitions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Topic {
+    /// Its immutable id (KIP-516).
+    pub id: TopicId,
+    /// The resource, whoever wrote it. Its `partitions` and `replicas` are set.
+    pub resource: weir_crds::Topic,
+    /// The partitions by index. Fewer than the resource asks for while no broker can take them.
+    pub partitions: Vec<Partition>,
+}
+
+/// The state of a partition (`PartitionRegistration` in Apache Kafka).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// The brokers that hold it, the preferred leader first.
+    pub replicas: Vec<BrokerId>,
+    /// The replicas that hold all that is committed.
+    pub isr: Vec<BrokerId>,
+    /// Eligible leader replicas (KIP-966): out of sync, but with all that is committed.
+    pub elr: Vec<BrokerId>,
+    /// The leader, if there is one.
+    pub leader: Option<BrokerId>,
+    /// Counts its leaders.
+    pub leader_epoch: LeaderEpoch,
+    /// Counts its changes.
+    pub partition_epoch: PartitionEpoch,
+    /// Who led last, while there is no leader.
+    pub last_known_leader: Option<BrokerId>,
+}
+
+/// A change of the state: the new value of one thing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The cluster's resource.
+    Cluster(Arc<KafkaCluster>),
+    /// A controller took over, or raised itself above what brokers have seen.
+    ControllerEpoch(ControllerEpoch),
+    /// Broker epochs below this one were given away.
+    NextBrokerEpoch(BrokerEpoch),
+    /// Producer ids below this one were given away.
+    NextProducerId(i64),
+    /// A broker registered or changed its state.
+    Broker(Broker),
+    /// A topic was created or its resource changed.
+    Topic(TopicId, Box<weir_crds::Topic>),
+    /// A topic is gone, its partitions with it. The name is its resource's.
+    RemoveTopic(TopicId, String),
+    /// A partition was created or changed.
+    Partition(TopicId, i32, Partition),
+}
+
+/// Versions of one controller are below this; the bits above are the controller's epoch.
+const VERSIONS_PER_CONTROLLER_BITS: u32 = 40;
+
+impl State {
+    /// A cluster without brokers and topics.
+    pub fn new(cluster: Cluster) -> Self {
+        let version = first_version(cluster.controller_epoch);
+        Self {
+            cluster,
+            brokers: OrdMap::new(),
+            topics: OrdMap::new(),
+            names: OrdMap::new(),
+            resources: OrdMap::new(),
+            partitions: 0,
+            version,
+        }
+    }
+
+    /// The topic of this name in Kafka.
+    pub fn topic_by_name(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(self.names.get(name)?)
+    }
+
+    /// The topic of this `metadata.name`.
+    pub fn topic_by_resource(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(self.resources.get(name)?)
+    }
+
+    /// Topics in the order of their names in Kafka.
+    pub fn topics_by_name(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.names.values().filter_map(|id| self.topics.get(id))
+    }
+
+    /// The number of partitions of all topics.
+    pub fn partition_count(&self) -> usize {
+        self.partitions
+    }
+
+    /// Brokers that can lead and take new partitions.
+    pub fn usable_brokers(&self) -> impl Iterator<Item = &Broker> {
+        self.brokers.values().filter(|broker| broker.is_usable())
+    }
+
+    /// Whether this broker can lead.
+    pub fn is_usable(&self, id: BrokerId) -> bool {
+        self.brokers.get(&id).is_some_and(Broker::is_usable)
+    }
+
+    /// The value of a topic's setting that is in force, as the controller knows it: a broker's command line is none of its business.
+    pub fn topic_setting(&self, topic: &Topic, name: &'static str) -> Option<String> {
+        let layers = Layers {
+            cluster: Some(self.cluster.resource.spec.config.texts()),
+            ..Layers::default()
+        };
+        layers.topic_value(topic.resource.spec.config.texts(), name).map(Into::into)
+    }
+
+    /// Carries out a change.
+    ///
+    /// # Panics
+    /// When the change breaks an invariant: a leader out of its ISR, an ISR beyond the replicas, an epoch that goes back, a gap in the
+    /// partitions. To go on would be to lose data.
+    pub fn apply(&mut self, change: &Change) {
+        self.version += 1;
+        match change {
+            Change::Cluster(resource) => self.cluster.resource = Arc::clone(resource),
+            Change::ControllerEpoch(epoch) => {
+                assert!(*epoch > self.cluster.controller_epoch, "the controller's epoch only goes up");
+                self.cluster.controller_epoch = *epoch;
+                self.version = first_version(*epoch);
+            }
+            Change::NextBrokerEpoch(epoch) => {
+                assert!(*epoch >= self.cluster.next_broker_epoch, "broker epochs only go up");
+                self.cluster.next_broker_epoch = *epoch;
+            }
+            Change::NextProducerId(id) => {
+                assert!(*id > self.cluster.next_producer_id, "producer ids are given once");
+                self.cluster.next_producer_id = *id;
+            }
+            Change::Broker(broker) => {
+                let before = self.brokers.get(&broker.id).map_or(BrokerEpoch(-1), |before| before.epoch);
+                assert!(
+                    broker.epoch >= before && broker.epoch < self.cluster.next_broker_epoch,
+                    "a broker's epoch only goes up"
+                );
+                self.brokers.insert(broker.id, broker.clone());
+            }
+            Change::Topic(id, resource) => self.put_topic(*id, resource),
+            Change::RemoveTopic(id, _) => {
+                if let Some(topic) = self.topics.remove(id) {
+                    self.partitions -= topic.partitions.len();
+                    self.names.remove(topic.name());
+                    self.resources.remove(topic.resource_name());
+                }
+            }
+            Change::Partition(id, index, partition) => self.put_partition(*id, *index, partition),
+        }
+    }
+
+    fn put_topic(&mut self, id: TopicId, resource: &weir_crds::Topic) {
+        let partitions = self.topics.get(&id).map(|topic| topic.partitions.clone()).unwrap_or_default();
+        let topic = Topic {
+            id,
+            resource: resource.clone(),
+            partitions,
+        };
+        let owner = self.names.insert(topic.name().to_owned(), id);
+        assert!(owner.is_none_or(|owner| owner == id), "a topic's name belongs to one topic");
+        self.resources.insert(topic.resource_name().to_owned(), id);
+        self.topics.insert(id, Arc::new(topic));
+    }
+
+    fn put_partition(&mut self, id: TopicId, index: i32, partition: &Partition) {
+        partition.assert_valid();
+        let topic = self.topics.get_mut(&id).expect("partitions of a topic come after the topic");
+        let partitions = &mut Arc::make_mut(topic).partitions;
+        let index = usize::try_from(index).expect("a partition's index is not negative");
+        if let Some(slot) = partitions.get_mut(index) {
+            assert!(
+                partition.partition_epoch > slot.partition_epoch,
+                "every change raises the partition's epoch"
+            );
+            assert!(
+                partition.leader_epoch > slot.leader_epoch || (partition.leader_epoch == slot.leader_epoch && partition.leader == slot.leader),
+                "a new leader has a new epoch"
+            );
+            *slot = partition.clone();
+        } else {
+            assert_eq!(index, partitions.len(), "partitions are created in their order");
+            partitions.push(partition.clone());
+            self.partitions += 1;
+        }
+    }
+}
+
+fn first_version(epoch: ControllerEpoch) -> u64 {
+    u64::try_from(epoch.0).unwrap_or_default() << VERSIONS_PER_CONTROLLER_BITS
+}
+
+impl Cluster {
+    /// What is set for all brokers.
+    pub fn configs(&self) -> &Configs {
+        self.resource.spec.config.texts()
+    }
+
+    /// `metadata.name` of the cluster's resource.
+    pub fn name(&self) -> &str {
+        self.resource.metadata.name.as_deref().unwrap_or_default()
+    }
+}
+
+impl Broker {
+    /// Whether it can lead and take new partitions.
+    pub fn is_usable(&self) -> bool {
+        !self.fenced && !self.shutting_down
+    }
+}
+
+impl Topic {
+    /// Its name in Kafka.
+    pub fn name(&self) -> &str {
+        self.resource.topic_name()
+    }
+
+    /// Its resource's `metadata.name`.
+    pub fn resource_name(&self) -> &str {
+        self.resource.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The number of partitions that its resource asks for.
+    pub fn partitions_wanted(&self) -> usize {
+        self.resource
+            .spec
+            .partitions
+            .and_then(|count| usize::try_from(count).ok())
+            .unwrap_or_default()
+    }
+
+    /// Whether the brokers keep it for themselves.
+    pub fn is_internal(&self) -> bool {
+        matches!(self.name(), "__consumer_offsets" | "__transaction_state" | "__share_group_state")
+    }
+}
+
+impl Partition {
+    /// A new partition on these replicas, led by the first that is in `isr`.
+    pub fn new(replicas: Vec<BrokerId>, isr: Vec<BrokerId>) -> Self {
+        let leader = replicas.iter().copied().find(|replica| isr.contains(replica));
+        Self {
+            replicas,
+            isr,
+            elr: Vec::new(),
+            leader,
+            leader_epoch: LeaderEpoch(0),
+            partition_epoch: PartitionEpoch(0),
+            last_known_leader: None,
+        }
+    }
+
+    /// # Panics
+    /// When the state is one that no decision may lead to.
+    pub fn assert_valid(&self) {
+        if let Err(broken) = self.check() {
+            panic!("{broken}: {self:?}");
+        }
+    }
+
+    /// What holds of every partition: the leader is in the ISR, ISR and ELR are replicas and share none, nobody is named twice.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let distinct = |ids: &[BrokerId]| ids.iter().enumerate().all(|(index, id)| !ids.iter().take(index).any(|other| other == id));
+        if self.replicas.is_empty() || !distinct(&self.replicas) {
+            return Err("the replicas are not distinct brokers");
+        }
+        if !distinct(&self.isr) || !self.isr.iter().all(|id| self.replicas.contains(id)) {
+            return Err("the ISR is not within the replicas");
+        }
+        if !distinct(&self.elr) || !self.elr.iter().all(|id| self.replicas.contains(id) && !self.isr.contains(id)) {
+            return Err("the ELR is not within the replicas outside of the ISR");
+        }
+        if self.leader.is_some_and(|leader| !self.isr.contains(&leader)) {
+            return Err("the leader is not in the ISR");
+        }
+        Ok(())
+    }
+}

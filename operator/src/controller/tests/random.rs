@@ -1,0 +1,141 @@
+//! Random histories. `State::apply` asserts its invariants itself; here is what must hold besides: deltas add up to the whole image, and what is
+//! stored is what was meant.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use weir_protocol::controller as rpc;
+use weir_protocol::types::BrokerId;
+
+use super::world::World;
+use crate::controller::image;
+use crate::controller::sessions::StreamId;
+use crate::controller::state::State;
+use crate::store::packed::{read_shard, write_shard};
+
+/// Brokers of a random cluster.
+const BROKERS: i32 = 4;
+
+/// One line of a scenario.
+fn event() -> impl Strategy<Value = String> {
+    let broker = 0..BROKERS;
+    let topic = prop::sample::select(vec!["a", "b", "c.d", "c_d", "E"]);
+    prop_oneof![
+        3 => (broker.clone(), 0..6_u32, prop::option::of(0..20_i64), any::<bool>(), 0..3_u32).prop_map(|(id, process, previous, clean, rack)| {
+            let previous = previous.map_or_else(String::new, |epoch| format!(" previous={epoch}"));
+            format!("register {id} process={}{previous}{} rack=r{rack}", process + 1, if clean { " clean" } else { "" })
+        }),
+        6 => (broker.clone(), prop::sample::select(vec!["ready", "ready", "ready", "", "behind ready", "stop", "failed"]))
+            .prop_map(|(id, flags)| format!("heartbeat {id} {flags}")),
+        1 => broker.clone().prop_map(|id| format!("broke {id}")),
+        2 => (0..2000_u32).prop_map(|ms| format!("wait {ms}")),
+        1 => broker.prop_map(|id| format!("producer-ids {id}")),
+        3 => (topic.clone(), 1..5, 1..5, 1..3, any::<bool>()).prop_map(|(name, partitions, replicas, min_isr, unclean)| {
+            format!("create {name} partitions={partitions} replicas={replicas} set=min.insync.replicas:{min_isr} set=unclean.leader.election.enable:{unclean}")
+        }),
+        1 => (topic.clone(), 0..8).prop_map(|(name, count)| format!("grow {name} {count}")),
+        1 => (topic.clone(), 1..4).prop_map(|(name, min_isr)| format!("alter topic {name} set=min.insync.replicas:{min_isr}")),
+        1 => (1..4).prop_map(|min_isr| format!("alter brokers set=min.insync.replicas:{min_isr}")),
+        1 => topic.prop_map(|name| format!("delete {name}")),
+    ]
+}
+
+/// A topic's name, settings and partitions.
+type MirroredTopic = (String, BTreeMap<String, String>, BTreeMap<i32, rpc::Partition>);
+
+/// The image as a broker would keep it: what an update says replaces what was known.
+#[derive(Default, Debug, PartialEq)]
+struct Mirror {
+    brokers: BTreeMap<i32, rpc::Broker>,
+    topics: BTreeMap<Vec<u8>, MirroredTopic>,
+    cluster: BTreeMap<String, String>,
+}
+
+impl Mirror {
+    fn of(state: &State) -> Self {
+        let mut mirror = Self::default();
+        mirror.update(image::full(state));
+        mirror
+    }
+
+    fn update(&mut self, update: rpc::MetadataUpdate) {
+        self.brokers.extend(update.brokers.into_iter().map(|broker| (broker.id, broker)));
+        for id in update.removed_topics {
+            assert!(self.topics.remove(&id).is_some(), "only what is known is removed");
+        }
+        for topic in update.topics {
+            let known = self.topics.entry(topic.id).or_default();
+            known.0 = topic.name;
+            if let Some(configs) = topic.configs {
+                known.1 = configs.entries.into_iter().collect();
+            }
+            known.2.extend(topic.partitions.into_iter().map(|partition| (partition.index, partition)));
+        }
+        if let Some(configs) = update.cluster_configs {
+            self.cluster = configs.entries.into_iter().collect();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn histories_keep_the_rules(events in prop::collection::vec(event(), 1..80)) {
+        let mut world = World::new();
+        let mut mirror = Mirror::of(&world.state);
+        for event in events {
+            let before = world.state.clone();
+            world.play(&event);
+            let changes = world.last_changes();
+            let mut replay = before.clone();
+            changes.iter().for_each(|change| replay.apply(change));
+            prop_assert_eq!(&replay, &world.state, "the changes say all");
+            if let Some(update) = image::delta(&before, &world.state, &changes) {
+                mirror.update(update);
+            }
+            prop_assert_eq!(&mirror, &Mirror::of(&world.state), "after {}", event);
+            check(&before, &world.state)?;
+        }
+        let lines = world.state.topics.iter().flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition)));
+        let read = read_shard(&write_shard(lines)).unwrap();
+        for (id, topic) in &world.state.topics {
+            prop_assert_eq!(read.get(id).map_or(&[][..], Vec::as_slice), &topic.partitions[..]);
+        }
+    }
+}
+
+/// What holds of each state beside the one before it.
+fn check(before: &State, after: &State) -> Result<(), TestCaseError> {
+    prop_assert!(after.cluster.next_producer_id >= before.cluster.next_producer_id);
+    for (id, topic) in &after.topics {
+        for (index, partition) in topic.partitions.iter().enumerate() {
+            prop_assert!(partition.check().is_ok());
+            prop_assert!(partition.leader.is_none_or(|leader| after.is_usable(leader)), "a leader is alive");
+            let Some(old) = before.topics.get(id).and_then(|topic| topic.partitions.get(index)) else {
+                continue;
+            };
+            prop_assert!(partition.leader_epoch >= old.leader_epoch && partition.partition_epoch >= old.partition_epoch);
+            let clean = |broker: BrokerId| old.isr.contains(&broker) || old.elr.contains(&broker);
+            let last_resort = |broker: BrokerId| old.leader.or(old.last_known_leader) == Some(broker);
+            let unclean = after
+                .topic_setting(topic, "unclean.leader.election.enable")
+                .is_some_and(|text| text == "true");
+            prop_assert!(
+                partition.leader.is_none_or(|leader| clean(leader) || unclean || last_resort(leader)),
+                "a clean leader"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn sessions_of_streams_that_were_replaced_end_nothing() {
+    let mut world = World::new();
+    world.play("register 0 process=1");
+    world.sessions.broke(BrokerId(0), StreamId(9), world.now);
+    world.now = world.now.plus(1000);
+    assert!(world.sessions.expired(world.now).is_empty());
+    assert!(world.sessions.is_live(BrokerId(0), world.now));
+}

@@ -1,0 +1,206 @@
+//! CreateTopics: a client's wish becomes a `Topic` resource (`ReplicationControlManager.createTopics` in Apache Kafka).
+//!
+//! Each topic is decided on its own; with `validateOnly` the decision is made and thrown away.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir_crds::{ClusterRef, TopicConfig, TopicSpec};
+use weir_protocol::config::{self, Configs, Layers};
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::create_topics_request::CreatableTopic;
+use weir_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use weir_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use weir_protocol::types::{BrokerId, TopicId};
+
+use super::super::admin::{ApiError, wire};
+use super::super::configs::canonical_topic_settings;
+use super::super::placement::place;
+use super::super::resources::{new_meta, resource_name};
+use super::super::state::Change;
+use super::super::{Draft, partitions};
+use super::{assigned, check_name, check_total, colliding, no_place};
+
+pub(in super::super) fn create_topics(draft: &mut Draft<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let validate_only = request.validate_only;
+    let mut seen = BTreeSet::new();
+    let topics = request.topics.into_iter().map(|topic| {
+        let mut branch = draft.branch();
+        let result = match seen.insert(topic.name.clone()) {
+            true => create_one(&mut branch, &topic),
+            false => Err(ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name.")),
+        };
+        let answer = answer(&branch, topic.name, &result);
+        if result.is_ok() && !validate_only {
+            draft.merge(branch);
+        }
+        answer
+    });
+    CreateTopicsResponse {
+        topics: topics.collect(),
+        ..CreateTopicsResponse::default()
+    }
+}
+
+fn create_one(draft: &mut Draft<'_>, wanted: &CreatableTopic) -> Result<TopicId, ApiError> {
+    check_name(&wanted.name)?;
+    if draft.state.topic_by_name(&wanted.name).is_some() {
+        return Err(ApiError::new(
+            ErrorCode::TopicAlreadyExists,
+            format!("Topic '{}' already exists.", wanted.name),
+        ));
+    }
+    if let Some(other) = colliding(&draft.state, &wanted.name) {
+        let message = format!("Topic '{}' collides with existing topic: {other}", wanted.name);
+        return Err(ApiError::new(ErrorCode::InvalidTopicException, message));
+    }
+    let settings = settings_of(draft, wanted)?;
+    let id = draft.topic_id();
+    let replicas = replicas_of(draft, wanted, id)?;
+    check_total(&draft.state, replicas.len())?;
+    let resource = resource_of(draft, wanted, id, &replicas, settings)?;
+    draft.push(Change::Topic(id, Box::new(resource)));
+    partitions::add(draft, id, replicas);
+    Ok(id)
+}
+
+fn settings_of(draft: &Draft<'_>, wanted: &CreatableTopic) -> Result<TopicConfig, ApiError> {
+    let mut settings = Configs::new();
+    for entry in &wanted.configs {
+        let Some(value) = &entry.value else {
+            return Err(ApiError::new(
+                ErrorCode::InvalidConfig,
+                format!("Null value not supported for topic configs: {}", entry.name),
+            ));
+        };
+        settings.insert(entry.name.clone(), value.clone());
+    }
+    canonical_topic_settings(&settings, draft.state.cluster.configs())
+}
+
+/// The replicas of each partition: where the client says, or spread over the brokers.
+fn replicas_of(draft: &Draft<'_>, wanted: &CreatableTopic, id: TopicId) -> Result<Vec<Vec<BrokerId>>, ApiError> {
+    let error = |code, message: &str| Err(ApiError::new(code, message));
+    if !wanted.assignments.is_empty() {
+        if wanted.replication_factor != -1 {
+            return error(
+                ErrorCode::InvalidRequest,
+                "A manual partition assignment was specified, but replication factor was not set to -1.",
+            );
+        }
+        if wanted.num_partitions != -1 {
+            return error(
+                ErrorCode::InvalidRequest,
+                "A manual partition assignment was specified, but numPartitions was not set to -1.",
+            );
+        }
+        return replicas_as_assigned(draft, wanted);
+    }
+    if wanted.replication_factor < -1 || wanted.replication_factor == 0 {
+        return error(
+            ErrorCode::InvalidReplicationFactor,
+            "Replication factor must be larger than 0, or -1 to use the default value.",
+        );
+    }
+    if wanted.num_partitions < -1 || wanted.num_partitions == 0 {
+        return error(
+            ErrorCode::InvalidPartitions,
+            "Number of partitions must be larger than 0, or -1 to use the default value.",
+        );
+    }
+    let given = |number: i32| usize::try_from(number).ok();
+    let count = given(wanted.num_partitions).unwrap_or_else(|| default_of(draft, "num.partitions"));
+    let replicas = given(wanted.replication_factor.into()).unwrap_or_else(|| default_of(draft, "default.replication.factor"));
+    check_total(&draft.state, count)?;
+    place(&draft.state, id, 0, count, replicas).map_err(|error| no_place(replicas, &error))
+}
+
+fn replicas_as_assigned(draft: &Draft<'_>, wanted: &CreatableTopic) -> Result<Vec<Vec<BrokerId>>, ApiError> {
+    let invalid = |message: String| ApiError::new(ErrorCode::InvalidReplicaAssignment, message);
+    let mut by_index: BTreeMap<usize, Vec<BrokerId>> = BTreeMap::new();
+    let mut replicas = None;
+    for assignment in &wanted.assignments {
+        let index = usize::try_from(assignment.partition_index)
+            .map_err(|_| invalid("partitions should be a consecutive 0-based integer sequence".to_owned()))?;
+        if by_index.contains_key(&index) {
+            return Err(invalid(format!("Found multiple manual partition assignments for partition {index}")));
+        }
+        let brokers = assigned(&draft.state, &assignment.broker_ids, replicas)?;
+        replicas = Some(brokers.len());
+        by_index.insert(index, brokers);
+    }
+    if !by_index.keys().copied().eq(0..by_index.len()) {
+        return Err(invalid("partitions should be a consecutive 0-based integer sequence".to_owned()));
+    }
+    Ok(by_index.into_values().collect())
+}
+
+/// A number that the cluster's configuration sets, or Kafka's default.
+pub(in super::super) fn default_of(draft: &Draft<'_>, name: &'static str) -> usize {
+    let set = draft.state.cluster.configs().get(name).map(String::as_str);
+    set.or_else(|| config::broker_key(name)?.default)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1)
+}
+
+fn resource_of(
+    draft: &Draft<'_>,
+    wanted: &CreatableTopic,
+    id: TopicId,
+    replicas: &[Vec<BrokerId>],
+    config: TopicConfig,
+) -> Result<weir_crds::Topic, ApiError> {
+    let name = resource_name(&wanted.name, |name| draft.state.topic_by_resource(name).is_some());
+    let too_many = |_| ApiError::new(ErrorCode::InvalidPartitions, "Number of partitions is too large.");
+    let spec = TopicSpec {
+        cluster_ref: ClusterRef {
+            name: draft.state.cluster.name().to_owned(),
+        },
+        topic_name: (name != wanted.name).then(|| wanted.name.clone()),
+        partitions: Some(i32::try_from(replicas.len()).map_err(too_many)?),
+        replicas: Some(i16::try_from(replicas.first().map_or(1, Vec::len)).map_err(too_many)?),
+        config,
+        ..TopicSpec::default()
+    };
+    Ok(weir_crds::Topic {
+        metadata: new_meta(draft.moment, &name, id),
+        spec,
+        status: None,
+    })
+}
+
+fn answer(draft: &Draft<'_>, name: String, result: &Result<TopicId, ApiError>) -> CreatableTopicResult {
+    let (error_code, error_message) = wire(&result.as_ref().map(|_| ()).map_err(Clone::clone));
+    let unknown = CreatableTopicResult {
+        name,
+        error_code,
+        error_message,
+        num_partitions: -1,
+        replication_factor: -1,
+        ..Default::default()
+    };
+    let Some(topic) = result.as_ref().ok().and_then(|id| draft.state.topics.get(id)) else {
+        return unknown;
+    };
+    let layers = Layers {
+        cluster: Some(draft.state.cluster.configs()),
+        ..Layers::default()
+    };
+    let configs = config::TOPIC.iter().map(|key| {
+        let effective = layers.describe_topic(topic.resource.spec.config.texts(), key);
+        CreatableTopicConfigs {
+            name: key.name.to_owned(),
+            value: effective.value.map(Into::into),
+            read_only: false,
+            config_source: effective.source as i8,
+            is_sensitive: key.is_sensitive(),
+        }
+    });
+    CreatableTopicResult {
+        topic_id: topic.id.0,
+        num_partitions: topic.resource.spec.partitions.unwrap_or(-1),
+        replication_factor: topic.resource.spec.replicas.unwrap_or(-1),
+        configs: Some(configs.collect()),
+        ..unknown
+    }
+}

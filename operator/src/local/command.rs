@@ -1,0 +1,169 @@
+//! `weir local`: the command line, and what each command does with the processes and the controller of a local cluster.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::cluster::LocalCluster;
+use super::{manifests, output};
+
+/// A cluster on this machine: the controller and the brokers as processes on the loopback interface.
+#[derive(Clone, Debug, Parser)]
+pub struct Local {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the cluster keeps everything.
+#[derive(Args, Clone, Debug)]
+struct Data {
+    /// The directory of the cluster: its log, its metadata, its processes' logs.
+    #[arg(long, default_value = "./weir-data", value_name = "DIR")]
+    data: PathBuf,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Start the cluster, and go on where it was if there is one.
+    Up(Up),
+    /// Create or change resources.
+    Apply {
+        /// A YAML file, or a directory of them. May be given several times.
+        #[arg(short, long = "filename", required = true, value_name = "FILE_OR_DIR")]
+        filename: Vec<PathBuf>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Delete the resources that a file names.
+    Delete {
+        /// A YAML file, or a directory of them. May be given several times.
+        #[arg(short, long = "filename", required = true, value_name = "FILE_OR_DIR")]
+        filename: Vec<PathBuf>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show resources.
+    Get {
+        /// The kind: kafkacluster, topic, or their plural or short names (kfc, ktp).
+        kind: String,
+        /// The name; all of the kind without one.
+        name: Option<String>,
+        /// The whole resource in this form, not a table.
+        #[arg(short, long)]
+        output: Option<Format>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Show the processes and the state of the partitions.
+    Status {
+        /// In this form, not as text.
+        #[arg(short, long)]
+        output: Option<Format>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Kill a process as a crash would: SIGKILL.
+    Kill(Which),
+    /// Stop a process in order: a broker hands its leadership over first.
+    Stop(Which),
+    /// Start a process that was killed or stopped.
+    Start(Which),
+    /// Stop the cluster and keep its data.
+    Down {
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+struct Up {
+    /// Resources to apply once the controller answers: a YAML file, or a directory of them. May be given several times.
+    #[arg(short, long = "filename", value_name = "FILE_OR_DIR")]
+    filename: Vec<PathBuf>,
+    /// How many brokers [default: what the KafkaCluster says, else 1]
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
+    brokers: Option<i32>,
+    /// The port of broker 0; broker i listens on the i-th port after it [default: as before, else 9092]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Return once every broker serves, and leave the cluster running.
+    #[arg(long)]
+    detach: bool,
+    #[command(flatten)]
+    data: Data,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Which {
+    /// A broker's id, or "controller".
+    #[arg(value_name = "ID")]
+    process: Target,
+    #[command(flatten)]
+    data: Data,
+}
+
+/// One of the cluster's processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The controller.
+    Controller,
+    /// A broker, by id.
+    Broker(i32),
+}
+
+impl std::str::FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "controller" => Ok(Self::Controller),
+            id => id
+                .parse()
+                .ok()
+                .filter(|id| *id >= 0)
+                .map(Self::Broker)
+                .ok_or_else(|| "neither a broker's id nor \"controller\"".to_owned()),
+        }
+    }
+}
+
+/// How a resource is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// Runs a command. What it has to say goes to standard output.
+///
+/// # Errors
+/// When it cannot be done; the message says why.
+pub async fn run(local: Local) -> anyhow::Result<()> {
+    match local.command {
+        Command::Up(up) => {
+            let resources = manifests::read(&up.filename)?;
+            let cluster = LocalCluster::prepare(&up.data.data, up.brokers, up.port, &resources)?;
+            cluster.up(resources, up.detach).await
+        }
+        Command::Apply { filename, data } => {
+            let resources = manifests::read(&filename)?;
+            output::applied(&LocalCluster::open(&data.data)?.apply(resources).await?);
+            Ok(())
+        }
+        Command::Delete { filename, data } => {
+            let resources = manifests::read(&filename)?;
+            LocalCluster::open(&data.data)?.delete(&resources).await
+        }
+        Command::Get { kind, name, output, data } => {
+            let resources = LocalCluster::open(&data.data)?.get(&kind, name.as_deref()).await?;
+            output::resources(&resources, name.is_some(), output)
+        }
+        Command::Status { output, data } => output::status(&LocalCluster::open(&data.data)?.status().await, output),
+        Command::Kill(which) => LocalCluster::open(&which.data.data)?.kill(which.process).await,
+        Command::Stop(which) => LocalCluster::open(&which.data.data)?.stop(which.process).await,
+        Command::Start(which) => LocalCluster::open(&which.data.data)?.start(which.process).await,
+        Command::Down { data } => LocalCluster::open(&data.data)?.down().await,
+    }
+}

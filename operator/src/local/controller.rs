@@ -1,0 +1,110 @@
+//! The controller's process of a local cluster: the controller core over a store of files, the RPC that brokers speak, and what the command line asks.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::TcpListenerStream;
+use tracing::info;
+use weir_crds::KafkaCluster;
+use weir_protocol::types::TopicId;
+
+use super::server::LocalServer;
+use crate::admission;
+use crate::rpc::ControllerRpc;
+use crate::shell::Controller;
+use crate::store::file::FileStore;
+
+/// The name of a cluster for which nobody applied a resource.
+const DEFAULT_NAME: &str = "local";
+
+/// The command line of the controller's process; `weir local` writes it.
+#[derive(Clone, Debug, Parser)]
+pub struct Args {
+    /// The directory of the store.
+    #[arg(long)]
+    data: PathBuf,
+    /// The brokers of a cluster that is made now.
+    #[arg(long)]
+    brokers: i32,
+    /// The KafkaCluster, as JSON, of a cluster that is made now.
+    #[arg(long)]
+    cluster: Option<String>,
+}
+
+/// Runs the controller until it is told to stop.
+///
+/// # Errors
+/// When the store cannot be used, or the port is taken.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    std::fs::create_dir_all(&args.data).with_context(|| format!("create {}", args.data.display()))?;
+    let mut store = FileStore::open(&args.data)?;
+    if store.is_empty() {
+        // Kafka's ids of clusters have the form of its ids of topics.
+        store.create(TopicId::random().to_string(), first_resource(&args)?)?;
+    }
+    let (controller, mut shell) = Controller::start(store).await?;
+    let port_file = args.data.join("port");
+    let listener = bind(&port_file).await?;
+    let port = listener.local_addr()?.port();
+    std::fs::write(&port_file, format!("{port}\n")).with_context(|| format!("write {}", port_file.display()))?;
+    info!(port, "the controller serves");
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let server = tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .add_service(ControllerRpc::service(controller.clone()))
+        .add_service(LocalServer::service(controller))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    // Streams of brokers never end by themselves: the end of this process ends them.
+    tokio::select! {
+        served = server => served.context("serve"),
+        ended = &mut shell => ended.context("the controller")?.context("the store"),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
+}
+
+/// The same port as before, so that brokers find a restarted controller; a free one the first time.
+async fn bind(port_file: &Path) -> anyhow::Result<TcpListener> {
+    let port: u16 = match std::fs::read_to_string(port_file) {
+        Ok(text) => text.trim().parse().with_context(|| format!("{} holds no port", port_file.display()))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => 0,
+        Err(error) => return Err(error).with_context(|| format!("read {}", port_file.display())),
+    };
+    TcpListener::bind(("127.0.0.1", port))
+        .await
+        .with_context(|| format!("listen on 127.0.0.1:{port}"))
+}
+
+fn first_resource(args: &Args) -> anyhow::Result<KafkaCluster> {
+    let object = match &args.cluster {
+        Some(text) => serde_json::from_str(text).context("read the KafkaCluster")?,
+        None => serde_json::json!({
+            "apiVersion": weir_crds::API_VERSION,
+            "kind": "KafkaCluster",
+            "metadata": {"name": DEFAULT_NAME},
+            "spec": {"brokers": {"replicas": args.brokers}},
+        }),
+    };
+    let (kind, name) = admission::identify(&object).map_err(|violation| anyhow::anyhow!("{violation}"))?;
+    match admission::admit(kind, &object, None) {
+        Ok(admitted) => parse_cluster(admitted),
+        Err(violations) => bail!("{}", super::server::refusal(kind, &name, &violations)),
+    }
+}
+
+fn parse_cluster(admitted: Value) -> anyhow::Result<KafkaCluster> {
+    let mut cluster: KafkaCluster = serde_json::from_value(admitted).context("read the KafkaCluster")?;
+    cluster
+        .metadata
+        .namespace
+        .get_or_insert_with(|| crate::controller::DEFAULT_NAMESPACE.to_owned());
+    cluster.metadata.generation = Some(1);
+    cluster.metadata.uid = Some(TopicId::random().0.to_string());
+    Ok(cluster)
+}

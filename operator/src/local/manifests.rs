@@ -1,0 +1,91 @@
+//! YAML files with resources in them, as `kubectl apply -f` reads them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Deserialize as _;
+use serde_json::Value;
+
+/// The largest file that is read.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// A resource, and where it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Manifest {
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// The resource.
+    pub(crate) resource: Value,
+}
+
+impl Manifest {
+    /// A text field of the resource, empty where it has none.
+    pub(crate) fn text(&self, pointer: &str) -> &str {
+        self.resource.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+/// Reads the resources of files, and of the YAML files of directories in the order of their names.
+///
+/// # Errors
+/// When a file cannot be read or is no YAML: the message names it.
+pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
+    let mut manifests = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let mut files: Vec<_> = std::fs::read_dir(path)
+                .with_context(|| format!("read {}", path.display()))?
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .filter(|file| matches!(file.extension().and_then(|extension| extension.to_str()), Some("yaml" | "yml" | "json")))
+                .collect();
+            files.sort();
+            for file in files {
+                read_file(&file, &mut manifests)?;
+            }
+        } else {
+            read_file(path, &mut manifests)?;
+        }
+    }
+    Ok(manifests)
+}
+
+fn read_file(file: &Path, manifests: &mut Vec<Manifest>) -> anyhow::Result<()> {
+    let what = || format!("read {}", file.display());
+    let length = std::fs::metadata(file).with_context(what)?.len();
+    anyhow::ensure!(length <= FILE_BYTES_MAX, "{}: {length} bytes are too many for a manifest", file.display());
+    let text = std::fs::read_to_string(file).with_context(what)?;
+    for document in serde_yaml::Deserializer::from_str(&text) {
+        let resource = Value::deserialize(document).with_context(what)?;
+        // A document with nothing in it stands between two separators.
+        if !resource.is_null() {
+            manifests.push(Manifest {
+                file: file.to_owned(),
+                resource,
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_and_directories_are_read_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("b.yaml"), "---\nkind: B\n---\n---\nkind: C\n").unwrap();
+        std::fs::write(dir.path().join("a.yml"), "kind: A\n").unwrap();
+        std::fs::write(dir.path().join("notes.txt"), "not: yaml: at all").unwrap();
+        let kinds: Vec<_> = read(&[dir.path().to_owned()])
+            .unwrap()
+            .iter()
+            .map(|manifest| manifest.text("/kind").to_owned())
+            .collect();
+        assert_eq!(kinds, ["A", "B", "C"]);
+        std::fs::write(dir.path().join("bad.yaml"), "a: [").unwrap();
+        let error = format!("{:#}", read(&[dir.path().join("bad.yaml")]).unwrap_err());
+        assert!(error.contains("bad.yaml"), "{error}");
+        assert!(format!("{:#}", read(&["none.yaml".into()]).unwrap_err()).starts_with("read none.yaml"));
+    }
+}

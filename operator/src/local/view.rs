@@ -1,0 +1,121 @@
+//! PURE: resources as `get` shows them: as they were written, with their status as it is now.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff;
+use serde_json::Value;
+use weir_crds::{KafkaCluster, KafkaClusterStatus, PartitionSummary, TopicStatus};
+
+use crate::controller::Kind;
+use crate::controller::state::{Partition, State, Topic};
+
+/// A resource by name.
+pub(super) fn resource(state: &State, kind: Kind, name: &str) -> Option<Value> {
+    match kind {
+        Kind::KafkaCluster => Some(&state.cluster.resource)
+            .filter(|cluster| cluster.metadata.name.as_deref() == Some(name))
+            .and_then(|_| cluster(state)),
+        Kind::Topic => state.topic_by_resource(name).and_then(|found| topic(found)),
+    }
+}
+
+/// All resources of a kind, by name.
+pub(super) fn resources(state: &State, kind: Kind) -> Vec<Value> {
+    match kind {
+        Kind::KafkaCluster => cluster(state).into_iter().collect(),
+        Kind::Topic => {
+            let mut topics: Vec<_> = state.topics.values().collect();
+            topics.sort_by_key(|topic| topic.resource_name());
+            topics.into_iter().filter_map(|found| topic(found)).collect()
+        }
+    }
+}
+
+/// What there is of partitions, and how they are.
+pub(super) fn partitions<'a>(partitions: impl Iterator<Item = &'a Partition>) -> PartitionSummary {
+    partitions.fold(PartitionSummary::default(), |mut summary, partition| {
+        summary.total += 1;
+        summary.online += i64::from(partition.leader.is_some());
+        summary.offline += i64::from(partition.leader.is_none());
+        summary.under_replicated += i64::from(partition.isr.len() < partition.replicas.len());
+        summary
+    })
+}
+
+fn cluster(state: &State) -> Option<Value> {
+    let mut resource = KafkaCluster::clone(&state.cluster.resource);
+    let summary = partitions(state.topics.values().flat_map(|topic| &topic.partitions));
+    let ready = state.usable_brokers().count();
+    let wanted = usize::try_from(resource.spec.brokers.replicas).unwrap_or_default();
+    let condition = if ready < wanted {
+        condition(
+            &resource.metadata,
+            false,
+            "BrokersNotReady",
+            format!("{ready} of {wanted} brokers are ready"),
+        )
+    } else if summary.offline > 0 {
+        condition(
+            &resource.metadata,
+            false,
+            "PartitionsOffline",
+            format!("{} of {} partitions have no leader", summary.offline, summary.total),
+        )
+    } else {
+        condition(
+            &resource.metadata,
+            true,
+            "Ready",
+            "all brokers are ready, and every partition has a leader".to_owned(),
+        )
+    };
+    resource.status = Some(KafkaClusterStatus {
+        observed_generation: resource.metadata.generation,
+        cluster_id: Some(state.cluster.id.clone()),
+        topics: i64::try_from(state.topics.len()).ok(),
+        partitions: Some(summary),
+        conditions: vec![condition],
+    });
+    serde_json::to_value(resource).ok()
+}
+
+fn topic(topic: &Topic) -> Option<Value> {
+    let mut resource = topic.resource.clone();
+    let summary = partitions(topic.partitions.iter());
+    let missing = topic.partitions_wanted().saturating_sub(topic.partitions.len());
+    let condition = if missing > 0 {
+        condition(
+            &resource.metadata,
+            false,
+            "WaitingForBrokers",
+            format!("{missing} partitions wait for a broker that can take them"),
+        )
+    } else if summary.offline > 0 {
+        condition(
+            &resource.metadata,
+            false,
+            "PartitionsOffline",
+            format!("{} of {} partitions have no leader", summary.offline, summary.total),
+        )
+    } else {
+        condition(&resource.metadata, true, "Ready", "every partition has a leader".to_owned())
+    };
+    resource.status = Some(TopicStatus {
+        observed_generation: resource.metadata.generation,
+        topic_id: Some(topic.id.to_string()),
+        partitions: Some(summary),
+        conditions: vec![condition],
+    });
+    serde_json::to_value(resource).ok()
+}
+
+/// The `Ready` condition. Local mode keeps no history of it: it is as old as the resource.
+fn condition(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta, ready: bool, reason: &str, message: String) -> Condition {
+    Condition {
+        type_: "Ready".to_owned(),
+        status: if ready { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        observed_generation: metadata.generation,
+        last_transition_time: metadata.creation_timestamp.clone().unwrap_or(Time(jiff::Timestamp::UNIX_EPOCH)),
+    }
+}

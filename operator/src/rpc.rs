@@ -1,0 +1,205 @@
+//! The controller RPC's server: what brokers say becomes calls to the shell, what the shell says goes out on their streams.
+//!
+//! Called by tonic. Decodes and checks what a broker sends; decides nothing.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::{Stream, StreamExt, stream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
+use weir_protocol::controller::{self as rpc, broker_message, controller_message, controller_server};
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
+
+use crate::controller::sessions::StreamId;
+use crate::controller::state::Endpoint;
+use crate::controller::{AdminRequest, Event, Heartbeat, PRODUCER_IDS_PER_BLOCK, Registration, Reply};
+use crate::shell::{Answer, Controller, Outbound, STREAM_MESSAGES_MAX, Unavailable};
+
+/// The largest message that a broker may send: a forwarded request is the largest, and Kafka's own bound on requests is 100 MiB.
+const MESSAGE_BYTES_MAX: usize = 101 << 20;
+
+/// The server of one controller.
+#[derive(Debug)]
+pub struct ControllerRpc {
+    controller: Controller,
+    streams: AtomicU64,
+}
+
+impl ControllerRpc {
+    /// The service that tonic serves.
+    pub fn service(controller: Controller) -> controller_server::ControllerServer<Self> {
+        let server = controller_server::ControllerServer::new(Self {
+            controller,
+            streams: AtomicU64::new(0),
+        });
+        server.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(usize::MAX)
+    }
+
+    async fn ask(&self, event: Event) -> Result<Answer, Status> {
+        self.controller.ask(event).await.map_err(unavailable)
+    }
+}
+
+fn unavailable(error: Unavailable) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+#[tonic::async_trait]
+impl controller_server::Controller for ControllerRpc {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<rpc::ControllerMessage, Status>> + Send>>;
+
+    async fn session(&self, request: Request<Streaming<rpc::BrokerMessage>>) -> Result<Response<Self::SessionStream>, Status> {
+        let (out, outbound) = mpsc::channel(STREAM_MESSAGES_MAX);
+        let id = StreamId(self.streams.fetch_add(1, Ordering::Relaxed));
+        let inbound = receive(self.controller.clone(), id, request.into_inner(), out);
+        // Receiving is a part of the stream that is sent: it lives and ends with it, and no task is left over.
+        let inbound = stream::once(inbound).filter_map(|end| std::future::ready(end.err().map(|status| Some(Err(status)))));
+        // When the shell lets go of the stream it ends, though the broker goes on sending: only a new registration helps it.
+        let outbound = ReceiverStream::new(outbound).map(Some).chain(stream::once(std::future::ready(None)));
+        let messages = stream::select(outbound, inbound).take_while(|message| std::future::ready(message.is_some()));
+        Ok(Response::new(Box::pin(messages.filter_map(std::future::ready))))
+    }
+
+    async fn allocate_producer_ids(
+        &self,
+        request: Request<rpc::AllocateProducerIdsRequest>,
+    ) -> Result<Response<rpc::AllocateProducerIdsResponse>, Status> {
+        let rpc::AllocateProducerIdsRequest { broker_id, broker_epoch } = request.into_inner();
+        let event = Event::AllocateProducerIds {
+            broker: BrokerId(broker_id),
+            epoch: BrokerEpoch(broker_epoch),
+        };
+        let response = match self.ask(event).await?.reply {
+            Reply::ProducerIds(first) => rpc::AllocateProducerIdsResponse {
+                error_code: 0,
+                first,
+                count: u32::try_from(PRODUCER_IDS_PER_BLOCK).unwrap_or_default(),
+            },
+            Reply::Refused(code, _) => rpc::AllocateProducerIdsResponse {
+                error_code: (code as i16).into(),
+                first: -1,
+                count: 0,
+            },
+            _ => return Err(Status::internal("the controller has no answer")),
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn forward(&self, request: Request<rpc::ForwardRequest>) -> Result<Response<rpc::ForwardResponse>, Status> {
+        let request = request.into_inner();
+        let version = i16::try_from(request.api_version).map_err(|_| Status::invalid_argument("api_version is no version"))?;
+        let admin =
+            AdminRequest::decode(request.api_key, version, request.request.into()).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let event = Event::Admin {
+            broker: BrokerId(request.broker_id),
+            epoch: BrokerEpoch(request.broker_epoch),
+            request: admin,
+        };
+        let Answer {
+            reply,
+            version: metadata_version,
+        } = self.ask(event).await?;
+        match reply {
+            Reply::Admin(response) => {
+                let response = response.encode(version).map_err(|error| Status::internal(error.to_string()))?;
+                Ok(Response::new(rpc::ForwardResponse {
+                    response: response.into(),
+                    metadata_version,
+                }))
+            }
+            Reply::Refused(_, reason) => Err(Status::failed_precondition(reason)),
+            _ => Err(Status::internal("the controller has no answer")),
+        }
+    }
+}
+
+/// Says that the stream ended, however it ended.
+struct End {
+    controller: Controller,
+    broker: BrokerId,
+    stream: StreamId,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.controller.broke(self.broker, self.stream);
+    }
+}
+
+async fn receive(controller: Controller, stream: StreamId, mut inbound: Streaming<rpc::BrokerMessage>, out: Outbound) -> Result<(), Status> {
+    let first = inbound.message().await?.and_then(|message| message.message);
+    let Some(broker_message::Message::Registration(registration)) = first else {
+        return Err(Status::invalid_argument("the first message of a stream is a registration"));
+    };
+    let registration = match registration_of(registration) {
+        Ok(registration) => registration,
+        Err(reason) => {
+            let refused = rpc::Refused {
+                error_code: (ErrorCode::InvalidRegistration as i16).into(),
+                reason,
+            };
+            let message = rpc::ControllerMessage {
+                controller_epoch: 0,
+                message: Some(controller_message::Message::Refused(refused)),
+            };
+            // The broker may be gone already.
+            let _ = out.send(Ok(message)).await;
+            return Ok(());
+        }
+    };
+    let broker = registration.broker;
+    let _end = End {
+        controller: controller.clone(),
+        broker,
+        stream,
+    };
+    controller.open(registration, stream, out).await.map_err(unavailable)?;
+    while let Some(message) = inbound.message().await? {
+        match message.message {
+            Some(broker_message::Message::Heartbeat(heartbeat)) => {
+                controller.heartbeat(heartbeat_of(broker, heartbeat), stream).await.map_err(unavailable)?;
+            }
+            _ => return Err(Status::invalid_argument("after the registration a stream carries heartbeats")),
+        }
+    }
+    Ok(())
+}
+
+fn registration_of(message: rpc::Registration) -> Result<Registration, String> {
+    let uuid = |bytes: &[u8], what: &str| Uuid::from_slice(bytes).map_err(|_| format!("{what} is not 16 bytes"));
+    let endpoints = message.endpoints.into_iter().map(|endpoint| {
+        let port = u16::try_from(endpoint.port).map_err(|_| format!("port {} is over 65535", endpoint.port))?;
+        Ok(Endpoint {
+            listener: endpoint.listener,
+            host: endpoint.host,
+            port,
+            security_protocol: endpoint.security_protocol,
+        })
+    });
+    Ok(Registration {
+        cluster_id: message.cluster_id,
+        broker: BrokerId(message.broker_id),
+        incarnation: uuid(&message.incarnation, "incarnation")?,
+        log_dir: uuid(&message.log_dir_id, "log_dir_id")?,
+        endpoints: endpoints.collect::<Result<_, String>>()?,
+        rack: Some(message.rack).filter(|rack| !rack.is_empty()),
+        previous_epoch: message.previous_broker_epoch.map(BrokerEpoch),
+        clean: message.clean,
+        controller_epoch: ControllerEpoch(message.controller_epoch),
+    })
+}
+
+fn heartbeat_of(broker: BrokerId, message: rpc::Heartbeat) -> Heartbeat {
+    Heartbeat {
+        broker,
+        epoch: BrokerEpoch(message.broker_epoch),
+        applied_version: message.applied_version,
+        ready: message.ready,
+        wants_shutdown: message.wants_shutdown,
+        log_dir_failed: !message.log_dir_failure.is_empty(),
+    }
+}

@@ -1,0 +1,165 @@
+//! Whether the API server of Kubernetes would take a resource: the structural schema and the CEL rules of its generated definition, evaluated here.
+//!
+//! Local mode calls it where `kubectl apply` would ask an API server, so both refuse the same resources for the same reasons. The definition is the one
+//! truth: but for what Kubernetes checks of every object (`apiVersion`, `kind`, `metadata`), nothing is checked here that it does not say. Pure: no I/O,
+//! no clock, no other object.
+//!
+//! Two differences to the API server are meant. It reports unknown fields first and alone, and runs no rule while any field is wrong; here everything is
+//! reported at once, and a rule runs as soon as what it reads is well formed. And there is no ratcheting: a value that is no longer allowed is refused
+//! even if it was there before.
+
+mod bounds;
+mod check;
+mod format;
+mod metadata;
+mod path;
+mod prepare;
+mod rules;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSONSchemaProps};
+use serde_json::Value;
+
+use check::Place;
+use path::Path;
+
+/// A field and why it is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field, for instance `spec.config["retention.ms"]` or `spec.listeners[1].port`. Empty for the object as a whole.
+    pub path: String,
+    /// What is wrong, in the words of the API server (`field.Error` in apimachinery): `Invalid value: 0: should be greater than or equal to 1`.
+    pub reason: String,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => f.write_str(&self.reason),
+            path => write!(f, "{path}: {}", self.reason),
+        }
+    }
+}
+
+/// The most characters of a value that a [`FieldError`] repeats.
+const SHOWN_CHARS_MAX: usize = 200;
+
+impl FieldError {
+    fn new(path: &Path, reason: impl Into<String>) -> Self {
+        Self {
+            path: path.to_string(),
+            reason: reason.into(),
+        }
+    }
+
+    fn required(path: &Path) -> Self {
+        Self::new(path, "Required value")
+    }
+
+    fn invalid(path: &Path, value: &Value, detail: impl fmt::Display) -> Self {
+        Self::new(path, format!("Invalid value: {}: {detail}", shown(value)))
+    }
+
+    fn duplicate(path: &Path, value: &Value) -> Self {
+        Self::new(path, format!("Duplicate value: {}", shown(value)))
+    }
+}
+
+/// A value as an error repeats it: a scalar as JSON, cut where it is long; of the others only the type, as the API server does.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Object(_) => "\"object\"".to_owned(),
+        Value::Array(_) => "\"array\"".to_owned(),
+        scalar => {
+            let text = scalar.to_string();
+            match text.char_indices().nth(SHOWN_CHARS_MAX) {
+                Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+                None => text,
+            }
+        }
+    }
+}
+
+/// Checks `object` against `crd` and returns it as the API server would store it: defaults filled in, nulls dropped where the schema allows none.
+///
+/// `old` is the object that it would replace; transition rules (`oldSelf`) hold only if there is one. If the definition has the status subresource, the
+/// status is not the writer's: it is taken from `old`, as when an API server gets a write to the main resource.
+///
+/// # Errors
+/// Everything that is wrong, field by field; never empty.
+pub fn validate(crd: &CustomResourceDefinition, object: &Value, old: Option<&Value>) -> Result<Value, Vec<FieldError>> {
+    bounds::check(object).map_err(|error| vec![error])?;
+    let root = root_schema(crd, object).map_err(|error| vec![error])?;
+    let mut object = object.clone();
+    let mut old = old.cloned();
+    if let Some(old) = &mut old {
+        prepare::prepare(&root.schema, old);
+    }
+    if root.has_status_subresource {
+        keep_status(&mut object, old.as_ref());
+    }
+    prepare::prepare(&root.schema, &mut object);
+
+    let mut errors = Vec::new();
+    metadata::check(object.get("metadata"), &mut errors);
+    let mut found = Vec::new();
+    check::check(Place::Spine, &root.schema, &object, old.as_ref(), &Path::root(), &mut found);
+    // The name is looked at twice: as metadata, and as what the rules of the object see.
+    found.retain(|error| !errors.contains(error));
+    errors.append(&mut found);
+    if errors.is_empty() { Ok(object) } else { Err(errors) }
+}
+
+/// The schema of the version that an object asks for.
+struct Root {
+    schema: JSONSchemaProps,
+    has_status_subresource: bool,
+}
+
+/// Finds the schema by `apiVersion` and `kind` and completes it with what every object has (`WithTypeAndObjectMeta` in apiextensions-apiserver).
+fn root_schema(crd: &CustomResourceDefinition, object: &Value) -> Result<Root, FieldError> {
+    if !object.is_object() {
+        return Err(FieldError::new(
+            &Path::root(),
+            "an object has to be a map with apiVersion, kind, metadata and spec",
+        ));
+    }
+    let names = &crd.spec.names;
+    expect_text(object, "kind", std::slice::from_ref(&names.kind))?;
+    let versions: Vec<_> = crd.spec.versions.iter().filter(|version| version.served).collect();
+    let known: Vec<String> = versions.iter().map(|version| format!("{}/{}", crd.spec.group, version.name)).collect();
+    let position = expect_text(object, "apiVersion", &known)?;
+
+    let version = versions.get(position);
+    let schema = version.and_then(|version| version.schema.as_ref()?.open_api_v3_schema.clone());
+    let mut schema = schema.ok_or_else(|| FieldError::new(&Path::root(), format!("{} has no schema", names.kind)))?;
+    let properties = schema.properties.get_or_insert_default();
+    properties.insert("apiVersion".to_owned(), metadata::text());
+    properties.insert("kind".to_owned(), metadata::text());
+    properties.insert("metadata".to_owned(), metadata::as_rules_see_it());
+    let subresources = version.and_then(|version| version.subresources.as_ref());
+    Ok(Root {
+        schema,
+        has_status_subresource: subresources.is_some_and(|subresources| subresources.status.is_some()),
+    })
+}
+
+/// The position of a field's value in `allowed`.
+fn expect_text(object: &Value, field: &str, allowed: &[String]) -> Result<usize, FieldError> {
+    let path = Path::root().field(field);
+    let value = object.get(field).ok_or_else(|| FieldError::required(&path))?;
+    let position = allowed.iter().position(|allowed| value.as_str() == Some(allowed));
+    position.ok_or_else(|| FieldError::invalid(&path, value, format!("must be {}", allowed.join(" or "))))
+}
+
+fn keep_status(object: &mut Value, old: Option<&Value>) {
+    let Some(fields) = object.as_object_mut() else { return };
+    match old.and_then(|old| old.get("status")) {
+        Some(status) => fields.insert("status".to_owned(), status.clone()),
+        None => fields.remove("status"),
+    };
+}

@@ -1,0 +1,265 @@
+//! The definitions as they are generated: what they refuse and in which words. `every_rule` sees to it that no keyword and no rule of theirs goes unchecked.
+
+use std::sync::LazyLock;
+
+use serde_json::json;
+
+use super::*;
+
+mod every_rule;
+
+static DEFINITIONS: LazyLock<Vec<CustomResourceDefinition>> = LazyLock::new(weir_crds::definitions);
+
+fn definition(kind: &str) -> &'static CustomResourceDefinition {
+    DEFINITIONS.iter().find(|crd| crd.spec.names.kind == kind).unwrap()
+}
+
+fn resource(kind: &str, name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "weir.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
+/// A topic of cluster `c` with `fields` in its spec.
+fn topic(fields: Value) -> Value {
+    let mut spec = json!({"clusterRef": {"name": "c"}});
+    spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    resource("Topic", "orders", &spec)
+}
+
+fn cluster(spec: &Value) -> Value {
+    resource("KafkaCluster", "c", spec)
+}
+
+/// What is wrong with a resource.
+fn refusals(object: &Value, old: Option<&Value>) -> Vec<String> {
+    let kind = object
+        .get("kind")
+        .and_then(Value::as_str)
+        .filter(|kind| *kind == "KafkaCluster")
+        .unwrap_or("Topic");
+    match validate(definition(kind), object, old) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.iter().map(FieldError::to_string).collect(),
+    }
+}
+
+/// New object, what it replaces, and the error: one row for every rule that is no range of a setting, and the schema's own words.
+fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
+    let long = "a".repeat(250);
+    let long: &str = &long;
+    vec![
+        (
+            resource("Topic", long, &json!({"clusterRef": {"name": "c"}})),
+            None,
+            "Invalid value: \"object\": a topic's name has at most 249 characters: give a shorter metadata.name, or spec.topicName",
+        ),
+        (
+            topic(json!({"topicName": "orders_v2"})),
+            Some(topic(json!({"topicName": "orders_v1"}))),
+            "spec: Invalid value: \"object\": topicName cannot change: a topic cannot be renamed",
+        ),
+        (
+            topic(json!({})),
+            Some(topic(json!({"topicName": "orders_v1"}))),
+            "spec: Invalid value: \"object\": topicName cannot change: a topic cannot be renamed",
+        ),
+        (
+            topic(json!({"partitions": 3})),
+            Some(topic(json!({"partitions": 4}))),
+            "spec: Invalid value: \"object\": partitions can only be raised: a partition cannot be taken away without its records",
+        ),
+        (
+            topic(json!({"replicas": 1, "config": {"min.insync.replicas": "2"}})),
+            None,
+            "spec: Invalid value: \"object\": config's min.insync.replicas must not be greater than replicas",
+        ),
+        (
+            topic(json!({"clusterRef": {"name": "d"}})),
+            Some(topic(json!({}))),
+            "spec.clusterRef: Invalid value: \"object\": clusterRef cannot change: a topic cannot move to another cluster",
+        ),
+        (
+            topic(json!({"config": {"min.compaction.lag.ms": 9, "max.compaction.lag.ms": "8"}})),
+            None,
+            "spec.config: Invalid value: \"object\": min.compaction.lag.ms must not be greater than max.compaction.lag.ms",
+        ),
+        (
+            topic(json!({"config": {"remote.storage.enable": true}})),
+            None,
+            "spec.config: Invalid value: \"object\": remote.storage.enable cannot be true: there is no tiered storage",
+        ),
+        (
+            topic(json!({"topicName": "__cluster_metadata"})),
+            None,
+            "spec.topicName: Invalid value: \"__cluster_metadata\": '.', '..' and '__cluster_metadata' are no topic names",
+        ),
+        (
+            resource("KafkaCluster", &long[..41], &json!({})),
+            None,
+            "Invalid value: \"object\": a cluster's name has at most 40 characters: names of other objects are made from it",
+        ),
+        (
+            cluster(&json!({"config": {"default.replication.factor": 2}})),
+            None,
+            "spec: Invalid value: \"object\": config's default.replication.factor must not be greater than brokers.replicas",
+        ),
+        (
+            cluster(&json!({"config": {"log.cleaner.min.compaction.lag.ms": 9, "log.cleaner.max.compaction.lag.ms": 8}})),
+            None,
+            "spec.config: Invalid value: \"object\": log.cleaner.min.compaction.lag.ms must not be greater than log.cleaner.max.compaction.lag.ms",
+        ),
+        (
+            cluster(&json!({"brokers": {"config": {"0": {"log.cleaner.min.compaction.lag.ms": 9, "log.cleaner.max.compaction.lag.ms": 8}}}})),
+            None,
+            "spec.brokers.config[\"0\"]: Invalid value: \"object\": log.cleaner.min.compaction.lag.ms must not be greater than \
+             log.cleaner.max.compaction.lag.ms",
+        ),
+        (
+            cluster(&json!({"brokers": {"config": {"0": {"min.insync.replicas": 3, "default.replication.factor": 2}}}})),
+            None,
+            "spec.brokers.config[\"0\"]: Invalid value: \"object\": min.insync.replicas must not be greater than default.replication.factor",
+        ),
+        (
+            cluster(&json!({"brokers": {"replicas": 3}, "config": {"min.insync.replicas": 3, "default.replication.factor": 2}})),
+            None,
+            "spec.config: Invalid value: \"object\": min.insync.replicas must not be greater than default.replication.factor",
+        ),
+        (
+            topic(json!({"partitions": 0})),
+            None,
+            "spec.partitions: Invalid value: 0: should be greater than or equal to 1",
+        ),
+        (
+            topic(json!({"partitions": 100_001})),
+            None,
+            "spec.partitions: Invalid value: 100001: should be less than or equal to 100000",
+        ),
+        (
+            topic(json!({"partitions": "3"})),
+            None,
+            "spec.partitions: Invalid value: \"string\": must be of type integer: \"string\"",
+        ),
+        (topic(json!({"partition": 3})), None, "spec.partition: unknown field"),
+        (
+            topic(json!({"config": {"retention.mss": 3}})),
+            None,
+            "spec.config[\"retention.mss\"]: unknown field",
+        ),
+        (topic(json!({"clusterRef": {}})), None, "spec.clusterRef.name: Required value"),
+        (
+            topic(json!({"clusterRef": {"name": ""}})),
+            None,
+            "spec.clusterRef.name: Invalid value: \"\": should be at least 1 chars long",
+        ),
+        (topic(json!({"clusterRef": null})), None, "spec.clusterRef: Required value"),
+        (
+            topic(json!({"topicName": "a b"})),
+            None,
+            "spec.topicName: Invalid value: \"a b\": should match '^[a-zA-Z0-9._-]+$'",
+        ),
+        (
+            topic(json!({"deletionPolicy": "Keep"})),
+            None,
+            "spec.deletionPolicy: Unsupported value: \"Keep\": supported values: \"Delete\", \"Retain\"",
+        ),
+        (
+            topic(json!({"config": {"retention.ms": "1d"}})),
+            None,
+            "spec.config[\"retention.ms\"]: Invalid value: \"1d\": should match '^-?[0-9]{1,19}$'",
+        ),
+        (
+            cluster(&json!({"brokers": {"replicas": 0}})),
+            None,
+            "spec.brokers.replicas: Invalid value: 0: should be greater than or equal to 1",
+        ),
+        (
+            cluster(&json!(3)),
+            None,
+            "spec: Invalid value: \"integer\": must be of type object: \"integer\"",
+        ),
+        (json!({"kind": "Topic"}), None, "apiVersion: Required value"),
+        (
+            json!({"kind": "Topik", "apiVersion": "weir.dev/v1alpha1"}),
+            None,
+            "kind: Invalid value: \"Topik\": must be Topic",
+        ),
+        (
+            json!({"kind": "Topic", "apiVersion": "weir.dev/v2"}),
+            None,
+            "apiVersion: Invalid value: \"weir.dev/v2\": must be weir.dev/v1alpha1",
+        ),
+        (json!([]), None, "an object has to be a map with apiVersion, kind, metadata and spec"),
+    ]
+}
+
+#[test]
+fn wrong_resources_are_refused_in_the_words_of_the_api_server() {
+    for (object, old, expected) in refused() {
+        assert_eq!(refusals(&object, old.as_ref()), [expected], "{object}");
+    }
+}
+
+#[test]
+fn right_resources_come_back_with_their_defaults() {
+    let mut spelt_out = topic(json!({"deletionPolicy": "Delete"}));
+    let rows = [
+        (topic(json!({})), None, spelt_out.clone()),
+        (topic(json!({"deletionPolicy": null})), None, spelt_out.clone()),
+        (
+            topic(json!({"partitions": 3.0, "deletionPolicy": "Retain"})),
+            None,
+            topic(json!({"partitions": 3, "deletionPolicy": "Retain"})),
+        ),
+        (cluster(&json!({})), None, cluster(&json!({"brokers": {"replicas": 1}}))),
+        (cluster(&json!({"brokers": {}})), None, cluster(&json!({"brokers": {"replicas": 1}}))),
+        // What may change, changes.
+        (
+            topic(json!({"partitions": 4, "topicName": "T_1", "deletionPolicy": "Delete"})),
+            Some(topic(json!({"partitions": 3, "topicName": "T_1"}))),
+            topic(json!({"partitions": 4, "topicName": "T_1", "deletionPolicy": "Delete"})),
+        ),
+        // A long name is fine where the topic has another one.
+        (
+            resource(
+                "Topic",
+                &"a".repeat(250),
+                &json!({"clusterRef": {"name": "c"}, "topicName": "t", "deletionPolicy": "Delete"}),
+            ),
+            None,
+            resource(
+                "Topic",
+                &"a".repeat(250),
+                &json!({"clusterRef": {"name": "c"}, "topicName": "t", "deletionPolicy": "Delete"}),
+            ),
+        ),
+    ];
+    for (object, old, expected) in rows {
+        assert_eq!(
+            validate(definition(object["kind"].as_str().unwrap()), &object, old.as_ref()),
+            Ok(expected),
+            "{object}"
+        );
+    }
+
+    // The status is the controller's: what was there stays, what the writer says is not looked at.
+    spelt_out["status"] = json!({"topicId": "AAAAAAAAAAAAAAAAAAAAAA", "conditions": []});
+    let mut forged = topic(json!({}));
+    forged["status"] = json!({"topicId": 7});
+    assert_eq!(validate(definition("Topic"), &forged, Some(&spelt_out)), Ok(spelt_out.clone()));
+    spelt_out.as_object_mut().unwrap().remove("status");
+    assert_eq!(validate(definition("Topic"), &forged, None), Ok(spelt_out));
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let object = json!({
+        "apiVersion": "weir.dev/v1alpha1", "kind": "Topic", "metadata": {"name": "Orders"}, "extra": 1,
+        "spec": {"partitions": 0, "replicas": 1, "config": {"min.insync.replicas": 2, "min.compaction.lag.ms": 2, "max.compaction.lag.ms": 1}},
+    });
+    let errors = refusals(&object, None);
+    let errors: Vec<&str> = errors.iter().map(|error| error.split(": ").next().unwrap()).collect();
+    // The rules of `spec.config` speak, those of `spec` do not: it is not well formed.
+    assert_eq!(errors, ["metadata.name", "extra", "spec.clusterRef", "spec.config", "spec.partitions"]);
+
+    let nameless = json!({"apiVersion": "weir.dev/v1alpha1", "kind": "Topic", "spec": {"clusterRef": {"name": "c"}}});
+    assert_eq!(refusals(&nameless, None), ["metadata.name: Required value"]);
+}

@@ -1,0 +1,153 @@
+//! No rule is skipped: every one of our definitions compiles, and has a resource that it refuses.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;
+use serde_json::json;
+
+use super::*;
+
+/// The entry that stands for every entry of a map: of the one map that we have, the settings of single brokers, it is one.
+const MAP_KEY: &str = "0";
+
+/// A rule with the schema that it stands in.
+struct Found {
+    path: Path,
+    schema: JSONSchemaProps,
+    rule: ValidationRule,
+}
+
+/// Every rule of a schema. Panics on what this module does not check: then it has to learn it first.
+fn rules(path: &Path, schema: &JSONSchemaProps, in_list: bool) -> Vec<Found> {
+    let unsupported = [
+        schema.ref_path.is_some(),
+        schema.definitions.is_some(),
+        schema.dependencies.is_some(),
+        schema.pattern_properties.is_some(),
+        schema.additional_items.is_some(),
+    ];
+    assert_eq!(unsupported, [false; 5], "{path}");
+    let known_formats = [None, Some("int16"), Some("int32"), Some("int64"), Some("date-time")];
+    assert!(known_formats.contains(&schema.format.as_deref()), "{path}: format {:?}", schema.format);
+    if let Some(pattern) = &schema.pattern {
+        regex::Regex::new(pattern).unwrap();
+    }
+    let junctors = [&schema.all_of, &schema.any_of, &schema.one_of];
+    for schema in junctors.into_iter().flatten().flatten().chain(schema.not.as_deref()) {
+        assert!(rules(path, schema, in_list).is_empty(), "{path}: a rule in a junctor");
+    }
+    let own = schema.x_kubernetes_validations.iter().flatten();
+    let mut found: Vec<Found> = own
+        .map(|rule| Found {
+            path: path.clone(),
+            schema: schema.clone(),
+            rule: rule.clone(),
+        })
+        .collect();
+    for Found { rule, .. } in &found {
+        let program = rules::compile(&rule.rule).unwrap();
+        let references = program.references();
+        let variables: BTreeSet<&str> = references.variables().into_iter().collect();
+        assert!(variables.is_subset(&BTreeSet::from(["self", "oldSelf"])), "{path}: {variables:?}");
+        assert!(!in_list || !variables.contains("oldSelf"), "{path}: a transition rule in a list");
+        rule.message_expression
+            .iter()
+            .for_each(|expression| drop(rules::compile(expression).unwrap()));
+        rule.field_path
+            .iter()
+            .for_each(|below| assert!(path.below(below).is_some(), "{path}: {below}"));
+        assert!(
+            rule.message.is_some() || rule.message_expression.is_some(),
+            "{path}: {} says nothing",
+            rule.rule
+        );
+    }
+    for (name, property) in schema.properties.iter().flatten() {
+        found.extend(rules(&path.field(name), property, in_list));
+    }
+    check::values(schema)
+        .iter()
+        .for_each(|each| found.extend(rules(&path.field(MAP_KEY), each, in_list)));
+    check::items(schema)
+        .iter()
+        .for_each(|each| found.extend(rules(&path.item(0), each, true)));
+    found
+}
+
+fn rules_of(kind: &str) -> Vec<Found> {
+    let crd = definition(kind);
+    let schema = crd
+        .spec
+        .versions
+        .first()
+        .unwrap()
+        .schema
+        .as_ref()
+        .unwrap()
+        .open_api_v3_schema
+        .as_ref()
+        .unwrap();
+    rules(&Path::root(), schema, false)
+}
+
+#[test]
+fn every_rule_has_a_row_that_it_refuses() {
+    let refused: Vec<String> = refused().iter().flat_map(|(object, old, _)| refusals(object, old.as_ref())).collect();
+    for kind in ["KafkaCluster", "Topic"] {
+        let found = rules_of(kind);
+        assert!(found.len() > 10, "{kind} has lost its rules");
+        for Found { path, rule, .. } in found.iter().filter(|found| !found.rule.rule.starts_with("int(self)")) {
+            let message = rule.message.as_deref().unwrap();
+            let expected = FieldError::new(path, message).to_string();
+            let (path_text, _) = expected.split_at(expected.len() - message.len());
+            let has_row = refused
+                .iter()
+                .any(|error| error.starts_with(path_text) && error.ends_with(&format!("\": {message}")));
+            assert!(has_row, "{kind} {path}: no row is refused with {message:?}");
+        }
+    }
+}
+
+/// The ranges of settings: as numbers the schema checks them, as strings a rule does.
+#[test]
+fn settings_out_of_range_are_refused_as_numbers_and_as_strings() {
+    for kind in ["KafkaCluster", "Topic"] {
+        for Found { path, schema, rule } in rules_of(kind).into_iter().filter(|found| found.rule.rule.starts_with("int(self)")) {
+            let path = path.to_string();
+            let setting = path.rsplit('"').nth(1).unwrap();
+            let with = |value: Value| match (kind, path.starts_with("spec.brokers.")) {
+                ("Topic", _) => topic(json!({"config": {setting: value}})),
+                (_, false) => cluster(&json!({"brokers": {"replicas": 1000}, "config": {setting: value}})),
+                (_, true) => cluster(&json!({"brokers": {"config": {MAP_KEY: {setting: value}}}})),
+            };
+            let message = rule.message.unwrap();
+            let bounds = [
+                (schema.minimum, -1, "greater than or equal to"),
+                (schema.maximum, 1, "less than or equal to"),
+            ];
+            for (bound, beyond, words) in bounds
+                .into_iter()
+                .filter_map(|(bound, beyond, words)| Some((bound? as i64, beyond, words)))
+            {
+                let outside = bound + beyond;
+                assert_eq!(
+                    refusals(&with(json!(outside)), None),
+                    [format!("{path}: Invalid value: {outside}: should be {words} {bound}")]
+                );
+                assert_eq!(
+                    refusals(&with(json!(outside.to_string())), None),
+                    [format!("{path}: Invalid value: \"{outside}\": {message}")]
+                );
+                // What stands on the bound is in range, whatever other rules say of it.
+                let inside = refusals(&with(json!(bound.to_string())), None);
+                assert!(!inside.iter().any(|error| error.starts_with(&path)), "{inside:?}");
+            }
+            // More than an integer holds: the rule cannot even read it.
+            let huge = refusals(&with(json!("9999999999999999999")), None);
+            assert!(
+                huge.len() == 1 && huge.iter().all(|error| error.contains("evaluating rule: ")),
+                "{huge:?}"
+            );
+        }
+    }
+}

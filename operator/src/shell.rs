@@ -1,0 +1,396 @@
+//! The shell around the controller core: a mailbox, and for each batch of it decide, apply, commit, tell.
+//!
+//! The RPC server and the local admin socket put calls in; replies, metadata and log lines leave only after the commit of the state that they speak of.
+//! When a commit fails the state is thrown away and loaded again, every stream is closed, and whoever waited is told to look again. Never
+//! decides anything itself.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tonic::Status;
+use tracing::{error, info, warn};
+use weir_protocol::controller as rpc;
+use weir_protocol::types::BrokerId;
+
+use crate::controller::image;
+use crate::controller::sessions::{HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS, Sessions, StreamId, Timestamp};
+use crate::controller::state::{Change, State};
+use crate::controller::{Event, Heartbeat, Moment, Registration, Reply, decide, take_over};
+use crate::store::{Store, StoreError};
+
+/// Calls that wait. More brokers and clients than this at once wait at the door.
+const MAILBOX: usize = 1024;
+
+/// Calls that are decided and committed together.
+const BATCH_MAX: usize = 256;
+
+/// Messages that a broker may be behind before its stream is closed; it then begins anew with the whole metadata.
+pub const STREAM_MESSAGES_MAX: usize = 256;
+
+/// Where a stream's messages go.
+pub type Outbound = mpsc::Sender<Result<rpc::ControllerMessage, Status>>;
+
+/// A look at the committed state.
+type Look = Box<dyn FnOnce(&State) + Send>;
+
+enum Call {
+    Ask(Event, oneshot::Sender<Answer>),
+    Open(Registration, StreamId, Outbound),
+    Heartbeat(Heartbeat, StreamId),
+    Broke(BrokerId, StreamId),
+    Look(Look),
+}
+
+/// A committed reply.
+#[derive(Debug)]
+pub struct Answer {
+    /// What is said.
+    pub reply: Reply,
+    /// The metadata version that holds what was done.
+    pub version: u64,
+}
+
+/// There is no controller here, or not at the moment: look again.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the controller is not available")]
+pub struct Unavailable;
+
+/// The way to a running controller.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    calls: mpsc::Sender<Call>,
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Call")
+    }
+}
+
+impl Controller {
+    /// Takes over what is in the store and starts. The task ends with the last `Controller`, or when the store cannot be read any more.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn start<S: Store>(mut store: S) -> Result<(Self, JoinHandle<Result<(), StoreError>>), StoreError> {
+        let clock = Clock::start();
+        let (state, sessions) = take_over_from(&mut store, &clock).await?;
+        let (calls, mailbox) = mpsc::channel(MAILBOX);
+        let shell = Shell {
+            store,
+            state,
+            sessions,
+            streams: BTreeMap::new(),
+            clock,
+        };
+        Ok((Self { calls }, tokio::spawn(shell.run(mailbox))))
+    }
+
+    /// Puts an event to the controller and waits for the commit of what came of it.
+    ///
+    /// # Errors
+    /// When it could not be committed: it may have happened or not.
+    pub async fn ask(&self, event: Event) -> Result<Answer, Unavailable> {
+        let (tell, told) = oneshot::channel();
+        self.calls.send(Call::Ask(event, tell)).await.map_err(|_| Unavailable)?;
+        told.await.map_err(|_| Unavailable)
+    }
+
+    /// Looks at the state; what is seen is committed.
+    ///
+    /// # Errors
+    /// When the controller is gone.
+    pub async fn look<T: Send + 'static>(&self, at: impl FnOnce(&State) -> T + Send + 'static) -> Result<T, Unavailable> {
+        let (tell, told) = oneshot::channel();
+        let look = Box::new(move |state: &State| drop(tell.send(at(state))));
+        self.calls.send(Call::Look(look)).await.map_err(|_| Unavailable)?;
+        told.await.map_err(|_| Unavailable)
+    }
+
+    pub(crate) async fn open(&self, registration: Registration, stream: StreamId, out: Outbound) -> Result<(), Unavailable> {
+        self.calls.send(Call::Open(registration, stream, out)).await.map_err(|_| Unavailable)
+    }
+
+    pub(crate) async fn heartbeat(&self, heartbeat: Heartbeat, stream: StreamId) -> Result<(), Unavailable> {
+        self.calls.send(Call::Heartbeat(heartbeat, stream)).await.map_err(|_| Unavailable)
+    }
+
+    /// Says that a stream ended. A mailbox that is full loses it; then the session's timeout does its work.
+    pub(crate) fn broke(&self, broker: BrokerId, stream: StreamId) {
+        let _ = self.calls.try_send(Call::Broke(broker, stream));
+    }
+}
+
+struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { started: Instant::now() }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn moment(&self) -> Moment {
+        let wall = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default();
+        // Kubernetes knows whole seconds.
+        let wall = jiff::Timestamp::from_second(wall.as_second()).unwrap_or_default();
+        Moment {
+            now: self.now(),
+            wall: Time(wall),
+            seed: uuid::Uuid::new_v4().as_u128(),
+        }
+    }
+
+    async fn sleep_until(&self, at: Option<Timestamp>) {
+        match at {
+            Some(at) => tokio::time::sleep(Duration::from_millis(at.0.saturating_sub(self.now().0))).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn take_over_from(store: &mut impl Store, clock: &Clock) -> Result<(State, Sessions), StoreError> {
+    let mut state = store.load().await?;
+    let changes = take_over(&state, &clock.moment());
+    for change in &changes {
+        state.apply(change);
+    }
+    store.commit(&state, &changes).await?;
+    let sessions = Sessions::take_over(
+        state.brokers.values().filter(|broker| !broker.fenced).map(|broker| broker.id),
+        clock.now(),
+        state.version,
+    );
+    info!(controller_epoch = %state.cluster.controller_epoch, brokers = state.brokers.len(), topics = state.topics.len(), "took over the cluster");
+    Ok((state, sessions))
+}
+
+struct Stream {
+    id: StreamId,
+    out: Outbound,
+}
+
+struct Shell<S> {
+    store: S,
+    state: State,
+    sessions: Sessions,
+    streams: BTreeMap<BrokerId, Stream>,
+    clock: Clock,
+}
+
+/// What is told once the batch is committed.
+enum Telling {
+    Answer(oneshot::Sender<Answer>, Reply),
+    Opened(BrokerId, Stream, Reply),
+    Heartbeat(BrokerId, Reply),
+    Look(Look),
+}
+
+impl<S: Store> Shell<S> {
+    async fn run(mut self, mut mailbox: mpsc::Receiver<Call>) -> Result<(), StoreError> {
+        let mut calls = Vec::with_capacity(BATCH_MAX);
+        loop {
+            let deadline = self.sessions.next_deadline();
+            tokio::select! {
+                received = mailbox.recv_many(&mut calls, BATCH_MAX) => if received == 0 { return Ok(()) },
+                () = self.clock.sleep_until(deadline) => {}
+            }
+            self.batch(calls.drain(..)).await?;
+        }
+    }
+
+    async fn batch(&mut self, calls: impl Iterator<Item = Call>) -> Result<(), StoreError> {
+        let before = self.state.clone();
+        let mut changes = Vec::new();
+        let mut tellings: Vec<Telling> = calls.filter_map(|call| self.carry_out(call, &mut changes)).collect();
+        self.end_sessions(&mut changes);
+        if !changes.is_empty()
+            && let Err(error) = self.store.commit(&self.state, &changes).await
+        {
+            error!(%error, "commit the cluster's state: everything is read anew");
+            self.streams.clear();
+            tellings.clear();
+            (self.state, self.sessions) = take_over_from(&mut self.store, &self.clock).await?;
+            return Ok(());
+        }
+        log_changes(&before, &changes);
+        self.tell_metadata(&before, &changes);
+        for telling in tellings {
+            self.tell(telling);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, call: Call, changes: &mut Vec<Change>) -> Option<Telling> {
+        match call {
+            Call::Ask(event, tell) => Some(Telling::Answer(tell, self.decide(event, changes))),
+            Call::Look(look) => Some(Telling::Look(look)),
+            Call::Broke(broker, stream) => {
+                self.sessions.broke(broker, stream, self.clock.now());
+                if self.streams.get(&broker).is_some_and(|open| open.id == stream) {
+                    self.streams.remove(&broker);
+                }
+                None
+            }
+            Call::Open(registration, id, out) => {
+                let broker = registration.broker;
+                let reply = self.decide(Event::Register(registration), changes);
+                if matches!(reply, Reply::Registered(_)) {
+                    self.sessions.opened(broker, id, self.clock.now(), self.state.version);
+                    // The old stream hears nothing more, so that nothing of the new registration reaches an old process.
+                    self.streams.remove(&broker);
+                }
+                Some(Telling::Opened(broker, Stream { id, out }, reply))
+            }
+            Call::Heartbeat(heartbeat, stream) => {
+                let broker = heartbeat.broker;
+                if !self.sessions.belongs_to(broker, stream) {
+                    return None;
+                }
+                self.sessions.heard(broker, self.clock.now());
+                Some(Telling::Heartbeat(broker, self.decide(Event::Heartbeat(heartbeat), changes)))
+            }
+        }
+    }
+
+    fn decide(&mut self, event: Event, changes: &mut Vec<Change>) -> Reply {
+        let outcome = decide(&self.state, &self.sessions, event, &self.clock.moment());
+        for change in &outcome.changes {
+            self.state.apply(change);
+        }
+        changes.extend(outcome.changes);
+        outcome.reply
+    }
+
+    /// Fences whose time is up. Their streams end: whoever is alive after all registers again.
+    fn end_sessions(&mut self, changes: &mut Vec<Change>) {
+        let expired = self.sessions.expired(self.clock.now());
+        if expired.is_empty() {
+            return;
+        }
+        self.decide(Event::Tick, changes);
+        for broker in expired {
+            self.sessions.ended(broker);
+            self.streams.remove(&broker);
+        }
+    }
+
+    fn tell_metadata(&mut self, before: &State, changes: &[Change]) {
+        if let Some(update) = image::delta(before, &self.state, changes) {
+            let message = self.message(rpc::controller_message::Message::Metadata(update));
+            self.streams.retain(|broker, stream| {
+                let told = stream.out.try_send(Ok(message.clone())).is_ok();
+                if !told {
+                    warn!(%broker, "the broker does not take its metadata: its stream is closed");
+                }
+                told
+            });
+        }
+    }
+
+    fn tell(&mut self, telling: Telling) {
+        match telling {
+            // Whoever asked may have gone: its answer is lost with it.
+            Telling::Answer(tell, reply) => drop(tell.send(Answer {
+                reply,
+                version: self.state.version,
+            })),
+            Telling::Look(look) => look(&self.state),
+            Telling::Opened(broker, stream, reply) => self.tell_opened(broker, stream, reply),
+            Telling::Heartbeat(broker, reply) => {
+                let message = match reply {
+                    Reply::Heartbeat { fenced, may_shut_down } => {
+                        rpc::controller_message::Message::HeartbeatReply(rpc::HeartbeatReply { fenced, may_shut_down })
+                    }
+                    other => refused(other),
+                };
+                let ends = matches!(message, rpc::controller_message::Message::Refused(_));
+                let message = self.message(message);
+                if let Some(stream) = self.streams.get(&broker)
+                    && (stream.out.try_send(Ok(message)).is_err() || ends)
+                {
+                    self.streams.remove(&broker);
+                }
+            }
+        }
+    }
+
+    /// The first messages of a stream: the registration's answer and the whole metadata.
+    fn tell_opened(&mut self, broker: BrokerId, stream: Stream, reply: Reply) {
+        let Reply::Registered(epoch) = reply else {
+            let _ = stream.out.try_send(Ok(self.message(refused(reply))));
+            return;
+        };
+        let registered = rpc::Registered {
+            broker_epoch: epoch.0,
+            heartbeat_interval_ms: HEARTBEAT_INTERVAL_MS,
+            session_timeout_ms: SESSION_TIMEOUT_MS,
+        };
+        let registered = self.message(rpc::controller_message::Message::Registered(registered));
+        let metadata = self.message(rpc::controller_message::Message::Metadata(image::full(&self.state)));
+        // Two registrations of one broker in one batch: the later one is the session's.
+        let is_current = self.sessions.belongs_to(broker, stream.id);
+        if is_current && stream.out.try_send(Ok(registered)).is_ok() && stream.out.try_send(Ok(metadata)).is_ok() {
+            self.streams.insert(broker, stream);
+        }
+    }
+
+    fn message(&self, message: rpc::controller_message::Message) -> rpc::ControllerMessage {
+        rpc::ControllerMessage {
+            controller_epoch: self.state.cluster.controller_epoch.0,
+            message: Some(message),
+        }
+    }
+}
+
+fn refused(reply: Reply) -> rpc::controller_message::Message {
+    let (error_code, reason) = match reply {
+        Reply::Refused(code, reason) => (code as i16, reason),
+        _ => (
+            weir_protocol::error::ErrorCode::UnknownServerError as i16,
+            "the controller has no answer".to_owned(),
+        ),
+    };
+    rpc::controller_message::Message::Refused(rpc::Refused {
+        error_code: error_code.into(),
+        reason,
+    })
+}
+
+/// One line for each change of state that an operator looks for.
+fn log_changes(before: &State, changes: &[Change]) {
+    for change in changes {
+        match change {
+            Change::Topic(id, resource) if !before.topics.contains_key(id) => {
+                info!(topic = resource.topic_name(), %id, partitions = resource.spec.partitions, "created the topic");
+            }
+            Change::Topic(id, resource) => info!(topic = resource.topic_name(), %id, "changed the topic"),
+            Change::RemoveTopic(id, name) => info!(resource = name, %id, "deleted the topic"),
+            Change::Broker(broker) => {
+                let (fenced, shutting_down) = (broker.fenced, broker.shutting_down);
+                info!(broker = %broker.id, broker_epoch = %broker.epoch, fenced, shutting_down, "changed the broker");
+            }
+            Change::Partition(id, index, partition) => {
+                let known = before
+                    .topics
+                    .get(id)
+                    .and_then(|topic| topic.partitions.get(usize::try_from(*index).ok()?));
+                if let Some(known) = known.filter(|known| known.leader != partition.leader) {
+                    let (old, new) = (known.leader.map(|id| id.0), partition.leader.map(|id| id.0));
+                    info!(topic = %id, partition = index, leader = new, before = old, leader_epoch = %partition.leader_epoch, "changed the leader");
+                }
+            }
+            Change::Cluster(_) => info!("changed the cluster's configuration"),
+            Change::ControllerEpoch(epoch) => warn!(controller_epoch = %epoch, "brokers knew a later controller: the state is an old one"),
+            Change::NextBrokerEpoch(_) | Change::NextProducerId(_) => {}
+        }
+    }
+}

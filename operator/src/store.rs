@@ -1,0 +1,134 @@
+//! Where the controller's state lives between two lives of the controller.
+//!
+//! The shell loads once, at the start and after a commit that failed, and commits each batch of changes. Two homes: [`file::FileStore`] and, for tests,
+//! [`memory::MemoryStore`]. A store never decides: it keeps what it is given, and refuses what it cannot read.
+//!
+//! Order within a commit, for a crash in between: resources, then partitions, then the cluster's counters and brokers. A topic whose partitions
+//! are missing gets them, and partitions whose topic is missing are dropped, when the next controller takes over.
+
+pub mod file;
+pub mod memory;
+pub mod packed;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::path::PathBuf;
+
+use weir_protocol::types::{BrokerEpoch, TopicId};
+
+use crate::controller::state::{Broker, Change, Cluster, Partition, State};
+
+/// Objects that hold partitions; a topic's is chosen by its id.
+pub const SHARDS: u8 = 16;
+
+/// A home of the state.
+pub trait Store: Send + 'static {
+    /// All that was committed.
+    fn load(&mut self) -> impl Future<Output = Result<State, StoreError>> + Send;
+
+    /// Makes what the changes led to durable. After an error nobody knows what was written: load again.
+    fn commit(&mut self, state: &State, changes: &[Change]) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// Why the state cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another controller works on it.
+    #[error("another controller is at work on {0}")]
+    Locked(PathBuf),
+    /// Another controller has written since.
+    #[error("another controller has written the state since it was read")]
+    Conflict,
+    /// The file system refuses.
+    #[error("{action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// What is there is not what was written.
+    #[error("{path}, line {line}: {reason}. The file is damaged: restore it from a backup, or remove the whole directory to begin anew")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The line in it, from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// The shard of a topic.
+pub fn shard_of(topic: TopicId) -> u8 {
+    let bits = topic.0.as_u128();
+    // The id's random bits are as good as a hash of it; the modulus fits, since SHARDS does.
+    u8::try_from(bits % u128::from(SHARDS)).unwrap_or_default()
+}
+
+/// What a set of changes touches, object by object.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Touched {
+    pub(crate) cluster_resource: bool,
+    pub(crate) topics: BTreeSet<TopicId>,
+    pub(crate) shards: BTreeSet<u8>,
+    /// The object with the cluster's counters and its brokers.
+    pub(crate) registry: bool,
+}
+
+impl Touched {
+    pub(crate) fn by(changes: &[Change]) -> Self {
+        let mut touched = Self::default();
+        for change in changes {
+            match change {
+                Change::Cluster(_) => touched.cluster_resource = true,
+                Change::Topic(id, _) => drop(touched.topics.insert(*id)),
+                Change::RemoveTopic(id, _) => {
+                    touched.topics.insert(*id);
+                    touched.shards.insert(shard_of(*id));
+                }
+                Change::Partition(id, ..) => drop(touched.shards.insert(shard_of(*id))),
+                Change::ControllerEpoch(_) | Change::NextBrokerEpoch(_) | Change::NextProducerId(_) | Change::Broker(_) => touched.registry = true,
+            }
+        }
+        touched
+    }
+}
+
+/// The state as it lies in a store, before it is one: counters and brokers, resources, partitions.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) cluster: Cluster,
+    pub(crate) brokers: Vec<Broker>,
+    pub(crate) topics: Vec<(TopicId, weir_crds::Topic)>,
+    pub(crate) partitions: BTreeMap<TopicId, Vec<Partition>>,
+}
+
+impl Parts {
+    /// The state. Partitions without a topic are what a deletion left behind in a crash: they are dropped.
+    pub(crate) fn assemble(mut self) -> State {
+        let newest = self
+            .brokers
+            .iter()
+            .map(|broker| broker.epoch.0.saturating_add(1))
+            .max()
+            .unwrap_or_default();
+        self.cluster.next_broker_epoch = self.cluster.next_broker_epoch.max(BrokerEpoch(newest));
+        let mut state = State::new(self.cluster);
+        for broker in self.brokers {
+            state.apply(&Change::Broker(broker));
+        }
+        for (id, resource) in self.topics {
+            state.apply(&Change::Topic(id, Box::new(resource)));
+            for (index, partition) in (0..).zip(self.partitions.remove(&id).unwrap_or_default()) {
+                state.apply(&Change::Partition(id, index, partition));
+            }
+        }
+        state
+    }
+}

@@ -1,0 +1,325 @@
+//! The state in one directory, for local mode.
+//!
+//! Resources lie in `kafkaclusters/` and `topics/` as `kubectl` would show them, a JSON object each under its `metadata.name`; partitions in
+//! `partitions-00` to `partitions-15` and counters and brokers in `registry`, as packed text. A file is replaced whole: written beside, flushed, renamed, and the directory flushed. A lock keeps a second controller
+//! out. What is damaged is refused with file and line; nothing is repaired and nothing is guessed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+use uuid::Uuid;
+use weir_crds::KafkaCluster;
+use weir_protocol::types::{BrokerEpoch, ControllerEpoch, TopicId};
+
+use super::packed::{BadLine, Registry, read_registry, read_shard, write_registry, write_shard};
+use super::{Parts, SHARDS, Store, StoreError, Touched, shard_of};
+use crate::controller::state::{Change, Cluster, State};
+use crate::controller::{Kind, TOPIC_ID_ANNOTATION};
+
+/// The largest file that is read: more than a shard of the largest cluster takes.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// What a file is called until it is whole. Only one is written at a time.
+const HALF_WRITTEN: &str = ".new";
+
+/// The store of one directory. The lock is held as long as this lives.
+#[derive(Debug)]
+pub struct FileStore {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl FileStore {
+    /// Opens a directory that holds a state.
+    ///
+    /// # Errors
+    /// When another controller works on it, or it cannot be read.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        create_dir(&root.join("kafkaclusters"))?;
+        create_dir(&root.join("topics"))?;
+        let path = root.join("lock");
+        let lock = File::create(&path).map_err(|source| StoreError::Io {
+            action: "create",
+            path,
+            source,
+        })?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self {
+                root: root.to_owned(),
+                _lock: lock,
+            }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked(root.to_owned())),
+            Err(errno) => Err(StoreError::Io {
+                action: "lock",
+                path: root.to_owned(),
+                source: errno.into(),
+            }),
+        }
+    }
+
+    /// Whether a cluster was ever made here.
+    pub fn is_empty(&self) -> bool {
+        !self.root.join("registry").exists()
+    }
+
+    /// Makes a cluster.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn create(&mut self, id: String, resource: KafkaCluster) -> Result<(), StoreError> {
+        let cluster = Cluster {
+            id,
+            controller_epoch: ControllerEpoch(0),
+            next_broker_epoch: BrokerEpoch(0),
+            next_producer_id: 0,
+            resource: Arc::new(resource),
+        };
+        let state = State::new(cluster);
+        // The registry is what makes the directory a cluster's: it comes last.
+        self.write(
+            &state,
+            &Touched {
+                cluster_resource: true,
+                registry: true,
+                ..Touched::default()
+            },
+        )
+    }
+
+    fn read_all(&self) -> Result<State, StoreError> {
+        let path = self.root.join("registry");
+        let registry = read_registry(&read(&path)?).map_err(|bad| damaged(&path, bad))?;
+        let folder = self.folder(Kind::KafkaCluster);
+        let resource = match files_in(&folder)?.first() {
+            Some(path) => read_resource::<KafkaCluster>(path)?,
+            None => {
+                return Err(StoreError::Damaged {
+                    path: folder,
+                    line: 1,
+                    reason: "the KafkaCluster is missing".to_owned(),
+                });
+            }
+        };
+        let mut topics = Vec::new();
+        for path in files_in(&self.folder(Kind::Topic))? {
+            let topic = read_resource::<weir_crds::Topic>(&path)?;
+            topics.push((topic_id(&path, &topic)?, topic));
+        }
+        let mut partitions = BTreeMap::new();
+        for shard in 0..SHARDS {
+            let path = self.shard_path(shard);
+            match read(&path) {
+                Ok(text) => partitions.extend(read_shard(&text).map_err(|bad| damaged(&path, bad))?),
+                Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        check_unique(&self.folder(Kind::Topic), &topics)?;
+        let cluster = Cluster {
+            id: registry.cluster_id,
+            controller_epoch: registry.controller_epoch,
+            next_broker_epoch: registry.next_broker_epoch,
+            next_producer_id: registry.next_producer_id,
+            resource: Arc::new(resource),
+        };
+        Ok(Parts {
+            cluster,
+            brokers: registry.brokers,
+            topics,
+            partitions,
+        }
+        .assemble())
+    }
+
+    fn write(&self, state: &State, touched: &Touched) -> Result<(), StoreError> {
+        if touched.cluster_resource {
+            let folder = self.folder(Kind::KafkaCluster);
+            write_resource(&folder, state.cluster.name(), &*state.cluster.resource)?;
+            sync_dir(&folder)?;
+        }
+        if !touched.topics.is_empty() {
+            let folder = self.folder(Kind::Topic);
+            for topic in touched.topics.iter().filter_map(|id| state.topics.get(id)) {
+                write_resource(&folder, topic.resource_name(), &topic.resource)?;
+            }
+            sync_dir(&folder)?;
+        }
+        for shard in &touched.shards {
+            let topics = state.topics.iter().filter(|(id, _)| shard_of(**id) == *shard);
+            let lines = topics.flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition)));
+            replace(&self.shard_path(*shard), write_shard(lines).as_bytes())?;
+        }
+        if touched.registry {
+            let registry = Registry {
+                cluster_id: state.cluster.id.clone(),
+                controller_epoch: state.cluster.controller_epoch,
+                next_broker_epoch: state.cluster.next_broker_epoch,
+                next_producer_id: state.cluster.next_producer_id,
+                brokers: state.brokers.values().cloned().collect(),
+            };
+            replace(&self.root.join("registry"), write_registry(&registry).as_bytes())?;
+        }
+        if !touched.shards.is_empty() || touched.registry {
+            sync_dir(&self.root)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the resources of topics that are gone. A name that another topic has by now is that one's.
+    fn remove(&self, state: &State, removed: &[String]) -> Result<(), StoreError> {
+        for name in removed.iter().filter(|name| state.topic_by_resource(name).is_none()) {
+            let path = self.folder(Kind::Topic).join(name);
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != ErrorKind::NotFound => {
+                    return Err(StoreError::Io {
+                        action: "remove",
+                        path,
+                        source,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder of a kind. Names of Kubernetes are safe as names of files: no slash, no leading dot, at most 253 bytes.
+    fn folder(&self, kind: Kind) -> PathBuf {
+        self.root.join(match kind {
+            Kind::KafkaCluster => "kafkaclusters",
+            Kind::Topic => "topics",
+        })
+    }
+
+    fn shard_path(&self, shard: u8) -> PathBuf {
+        self.root.join(format!("partitions-{shard:02}"))
+    }
+}
+
+impl Store for FileStore {
+    async fn load(&mut self) -> Result<State, StoreError> {
+        self.read_all()
+    }
+
+    /// Blocks: the controller of local mode has nothing else to do while it waits, and must not answer.
+    async fn commit(&mut self, state: &State, changes: &[Change]) -> Result<(), StoreError> {
+        let removed: Vec<String> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::RemoveTopic(_, name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        self.remove(state, &removed)?;
+        self.write(state, &Touched::by(changes))
+    }
+}
+
+/// The files of a folder in the order of their names, without what a crash left half-written.
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io("list", folder))? {
+        let path = entry.map_err(io("list", folder))?.path();
+        if path.file_name().is_some_and(|name| name != HALF_WRITTEN) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn write_resource(folder: &Path, name: &str, resource: &impl serde::Serialize) -> Result<(), StoreError> {
+    let path = folder.join(name);
+    let text = serde_json::to_string_pretty(resource).map_err(|error| StoreError::Io {
+        action: "encode",
+        path: path.clone(),
+        source: error.into(),
+    })?;
+    replace(&path, text.as_bytes())
+}
+
+fn read_resource<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
+    serde_json::from_str(&read(path)?).map_err(|error| StoreError::Damaged {
+        path: path.to_owned(),
+        line: error.line(),
+        reason: error.to_string(),
+    })
+}
+
+fn topic_id(path: &Path, topic: &weir_crds::Topic) -> Result<TopicId, StoreError> {
+    let id = topic
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(TOPIC_ID_ANNOTATION))
+        .and_then(|id| Uuid::parse_str(id).ok());
+    let reason = || format!("the annotation {TOPIC_ID_ANNOTATION} is missing or is no UUID");
+    id.map(TopicId).ok_or_else(|| StoreError::Damaged {
+        path: path.to_owned(),
+        line: 1,
+        reason: reason(),
+    })
+}
+
+/// Two files that claim one id or one name are no state that was ever written.
+fn check_unique(folder: &Path, topics: &[(TopicId, weir_crds::Topic)]) -> Result<(), StoreError> {
+    let mut ids = BTreeMap::new();
+    let mut names = BTreeMap::new();
+    for (id, topic) in topics {
+        let resource = topic.metadata.name.as_deref().unwrap_or_default();
+        let other = ids.insert(*id, resource).or_else(|| names.insert(topic.topic_name(), resource));
+        if let Some(other) = other {
+            let reason = format!("the topics {other:?} and {resource:?} have one id or one topicName");
+            return Err(StoreError::Damaged {
+                path: folder.join(resource),
+                line: 1,
+                reason,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn damaged(path: &Path, bad: BadLine) -> StoreError {
+    StoreError::Damaged {
+        path: path.to_owned(),
+        line: bad.line,
+        reason: bad.reason,
+    }
+}
+
+fn io(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> StoreError {
+    move |source| StoreError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn create_dir(path: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(path).map_err(io("create", path))
+}
+
+fn read(path: &Path) -> Result<String, StoreError> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(io("open", path))?;
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(io("read", path))?;
+    Ok(text)
+}
+
+/// Replaces a file so that after a crash it is the old one or the new one, whole. The directory is the caller's to flush.
+fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let beside = path.with_file_name(HALF_WRITTEN);
+    let mut file = File::create(&beside).map_err(io("create", &beside))?;
+    file.write_all(content).map_err(io("write", &beside))?;
+    file.sync_data().map_err(io("flush", &beside))?;
+    fs::rename(&beside, path).map_err(io("rename", &beside))
+}
+
+fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(io("flush", path))
+}

@@ -1,0 +1,308 @@
+//! Stores keep what they are given, through crashes, and refuse what they did not write.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+use uuid::Uuid;
+use weir_protocol::types::{BrokerId, ControllerEpoch};
+
+use super::file::FileStore;
+use super::packed::{read_registry, read_shard, write_registry, write_shard};
+use super::*;
+use crate::controller::state::Endpoint;
+
+fn topic(name: &str, id: u128) -> (TopicId, weir_crds::Topic) {
+    let id = TopicId(Uuid::from_u128(id));
+    let object = json!({
+        "apiVersion": weir_crds::API_VERSION,
+        "kind": "Topic",
+        "metadata": {"name": name, "annotations": {crate::controller::TOPIC_ID_ANNOTATION: id.0.to_string()}},
+        "spec": {"clusterRef": {"name": "test"}, "partitions": 2, "replicas": 1, "deletionPolicy": "Delete"},
+    });
+    (id, serde_json::from_value(object).unwrap())
+}
+
+fn broker(id: i32, epoch: i64) -> Broker {
+    let endpoint = Endpoint {
+        listener: "PLAIN TEXT".into(),
+        host: "::1".into(),
+        port: 9092,
+        security_protocol: "PLAINTEXT".into(),
+    };
+    Broker {
+        id: BrokerId(id),
+        epoch: BrokerEpoch(epoch),
+        incarnation: Uuid::from_u128(5),
+        log_dir: Uuid::from_u128(6),
+        endpoints: vec![endpoint.clone(), endpoint],
+        rack: Some("rack 1, left % of\nthe door, ü".to_owned()),
+        fenced: true,
+        shutting_down: false,
+    }
+}
+
+fn cluster() -> weir_crds::KafkaCluster {
+    let object = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "test"}, "spec": {}});
+    serde_json::from_value(object).unwrap()
+}
+
+fn new_store(root: &Path) -> FileStore {
+    let mut store = FileStore::open(root).unwrap();
+    store.create("an-id".to_owned(), cluster()).unwrap();
+    store
+}
+
+async fn commit(store: &mut impl Store, state: &mut State, changes: Vec<Change>) {
+    for change in &changes {
+        state.apply(change);
+    }
+    store.commit(state, &changes).await.unwrap();
+}
+
+fn partition() -> Partition {
+    Partition::new(vec![BrokerId(0)], vec![BrokerId(0)])
+}
+
+/// A store with two topics of two partitions and a broker.
+async fn filled(root: &Path) -> (FileStore, State) {
+    let mut store = new_store(root);
+    let mut state = store.load().await.unwrap();
+    commit(&mut store, &mut state, vec![Change::ControllerEpoch(ControllerEpoch(1))]).await;
+    commit(
+        &mut store,
+        &mut state,
+        vec![
+            Change::NextBrokerEpoch(BrokerEpoch(8)),
+            Change::Broker(broker(0, 7)),
+            Change::NextProducerId(3000),
+        ],
+    )
+    .await;
+    for (id, resource) in [topic("orders", 17), topic("invoices", 33)] {
+        let created = [
+            Change::Topic(id, Box::new(resource)),
+            Change::Partition(id, 0, partition()),
+            Change::Partition(id, 1, partition()),
+        ];
+        commit(&mut store, &mut state, created.into()).await;
+    }
+    (store, state)
+}
+
+/// Equal but for the version, which begins anew with each controller.
+fn assert_same(mut left: State, right: &State) {
+    left.version = right.version;
+    assert_eq!(&left, right);
+}
+
+#[tokio::test]
+async fn what_was_committed_is_loaded() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, mut state) = filled(root.path()).await;
+    drop(store);
+    let mut store = FileStore::open(root.path()).unwrap();
+    assert!(!store.is_empty());
+    assert_same(store.load().await.unwrap(), &state);
+    // A topic that goes, and its successor under the same name in the same batch.
+    let (old, (new, resource)) = (TopicId(Uuid::from_u128(17)), topic("orders", 49));
+    commit(
+        &mut store,
+        &mut state,
+        vec![Change::RemoveTopic(old, "orders".into()), Change::Topic(new, Box::new(resource))],
+    )
+    .await;
+    commit(
+        &mut store,
+        &mut state,
+        vec![Change::RemoveTopic(TopicId(Uuid::from_u128(33)), "invoices".into())],
+    )
+    .await;
+    assert_same(store.load().await.unwrap(), &state);
+    assert_eq!(std::fs::read_dir(root.path().join("topics")).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_second_controller_is_kept_out() {
+    let root = tempfile::tempdir().unwrap();
+    let store = new_store(root.path());
+    assert!(matches!(FileStore::open(root.path()), Err(StoreError::Locked(_))));
+    drop(store);
+    FileStore::open(root.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_crash_between_two_objects_is_made_good() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut store, state) = filled(root.path()).await;
+    // A creation that came as far as the resource: the topic is there and waits for its partitions.
+    std::fs::remove_file(root.path().join("partitions-01")).unwrap();
+    let loaded = store.load().await.unwrap();
+    assert!(loaded.topics.values().all(|topic| topic.partitions.is_empty()));
+    assert_eq!(loaded.topics.len(), 2);
+    // A deletion that came as far as the resource: the partitions that are left behind are nobody's.
+    store
+        .commit(&state, &[Change::Partition(TopicId(Uuid::from_u128(17)), 0, partition())])
+        .await
+        .unwrap();
+    std::fs::remove_file(root.path().join("topics/orders")).unwrap();
+    let loaded = store.load().await.unwrap();
+    assert_eq!(
+        loaded.topics.values().map(|topic| topic.name().to_owned()).collect::<Vec<_>>(),
+        ["invoices"]
+    );
+    assert_eq!(loaded.partition_count(), 2);
+    // A file that was being written.
+    std::fs::write(root.path().join("topics/.new"), "{").unwrap();
+    std::fs::write(root.path().join(".new"), "weir").unwrap();
+    assert_same(store.load().await.unwrap(), &loaded);
+}
+
+#[tokio::test]
+async fn damage_is_refused_with_its_place() {
+    let cases = [
+        ("registry", "weir-registry 2\nend\n", "registry, line 1"),
+        ("registry", "weir-registry 1\nend\n", "registry, line 2"),
+        ("registry", "", "registry, line 1"),
+        ("partitions-01", "weir-partitions 1\nnonsense\nend\n", "partitions-01, line 2"),
+        ("partitions-01", "weir-partitions 1\n", "partitions-01, line 2"),
+        ("topics/orders", "{\n \"apiVersion\": 7", "topics/orders, line 2"),
+        ("topics/orders", "", "topics/orders, line 1"),
+    ];
+    for (file, content, place) in cases {
+        let root = tempfile::tempdir().unwrap();
+        let (mut store, _) = filled(root.path()).await;
+        std::fs::write(root.path().join(file), content).unwrap();
+        let error = store.load().await.unwrap_err().to_string();
+        assert!(error.contains(place), "{file} {content:?}: {error}");
+    }
+    let root = tempfile::tempdir().unwrap();
+    let (mut store, _) = filled(root.path()).await;
+    std::fs::copy(root.path().join("topics/orders"), root.path().join("topics/twin")).unwrap();
+    assert!(store.load().await.unwrap_err().to_string().contains("have one id or one topicName"));
+    std::fs::remove_file(root.path().join("kafkaclusters/test")).unwrap();
+    assert!(store.load().await.unwrap_err().to_string().contains("the KafkaCluster is missing"));
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_the_commit_and_keeps_the_state() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut store, before) = filled(root.path()).await;
+    let mut after = before.clone();
+    let change = Change::NextProducerId(4000);
+    after.apply(&change);
+    // A folder where the new file belongs: it cannot be written, as on a disk that is full.
+    std::fs::create_dir(root.path().join(".new")).unwrap();
+    assert!(matches!(
+        store.commit(&after, std::slice::from_ref(&change)).await,
+        Err(StoreError::Io { .. })
+    ));
+    assert_same(store.load().await.unwrap(), &before);
+    std::fs::remove_dir(root.path().join(".new")).unwrap();
+    store.commit(&after, &[change]).await.unwrap();
+    assert_same(store.load().await.unwrap(), &after);
+}
+
+#[tokio::test]
+async fn a_memory_store_knows_who_wrote_last() {
+    let cluster = Cluster {
+        id: "an-id".into(),
+        controller_epoch: ControllerEpoch(0),
+        next_broker_epoch: BrokerEpoch(0),
+        next_producer_id: 0,
+        resource: Arc::new(cluster()),
+    };
+    let mut first = memory::MemoryStore::new(State::new(cluster));
+    let mut second = first.clone();
+    let mut state = first.load().await.unwrap();
+    second.load().await.unwrap();
+    commit(&mut second, &mut state, vec![Change::NextProducerId(1)]).await;
+    assert!(matches!(first.commit(&state, &[]).await, Err(StoreError::Conflict)));
+    first.load().await.unwrap();
+    first.commit(&state, &[]).await.unwrap();
+}
+
+#[test]
+fn packed_text_reads_as_it_was_written() {
+    let registry = packed::Registry {
+        cluster_id: "an-id".into(),
+        controller_epoch: ControllerEpoch(3),
+        next_broker_epoch: BrokerEpoch(9),
+        next_producer_id: 1000,
+        brokers: vec![
+            broker(0, 7),
+            Broker {
+                rack: None,
+                endpoints: Vec::new(),
+                ..broker(1, 8)
+            },
+        ],
+    };
+    assert_eq!(read_registry(&write_registry(&registry)).unwrap(), registry);
+    let id = TopicId(Uuid::from_u128(17));
+    let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+    let led = Partition {
+        elr: ids(&[2]),
+        ..Partition::new(ids(&[0, 1, 2]), ids(&[0, 1]))
+    };
+    let orphan = Partition {
+        leader: None,
+        isr: Vec::new(),
+        last_known_leader: Some(BrokerId(1)),
+        ..led.clone()
+    };
+    let text = write_shard([(id, 0, &led), (id, 1, &orphan)].into_iter());
+    assert_eq!(
+        text,
+        "weir-partitions 1\n\
+         00000000-0000-0000-0000-000000000011 0 r=0,1,2 i=0,1 e=2 l=0 le=0 pe=0 k=\n\
+         00000000-0000-0000-0000-000000000011 1 r=0,1,2 i= e=2 l= le=0 pe=0 k=1\n\
+         end\n"
+    );
+    assert_eq!(read_shard(&text).unwrap(), BTreeMap::from([(id, vec![led, orphan])]));
+}
+
+#[test]
+fn packed_text_is_refused_where_it_is_wrong() {
+    let line = |text: &str| format!("weir-partitions 1\n00000000-0000-0000-0000-000000000011 {text}\nend\n");
+    let cases = [
+        (line("0 r=0 i=1 e= l= le=0 pe=0 k="), "the ISR is not within the replicas"),
+        (line("0 r=0 i= e= l=0 le=0 pe=0 k="), "the leader is not in the ISR"),
+        (line("0 r= i= e= l= le=0 pe=0 k="), "the replicas are not distinct brokers"),
+        (
+            line("0 r=0 i=0 e=0 l=0 le=0 pe=0 k="),
+            "the ELR is not within the replicas outside of the ISR",
+        ),
+        (line("0 r=0 i=0 e= l=0 le=-1 pe=0 k="), "le is negative"),
+        (line("0 r=0 i=0 e= l=0 le=0 pe=0 k= more"), "\"more\" is one word too many"),
+        (line("0 r=0 i=0 l=0 le=0 pe=0 k="), "\"l=0\" stands where e= belongs"),
+        (
+            line("1 r=0 i=0 e= l=0 le=0 pe=0 k="),
+            "partition 1 of 00000000-0000-0000-0000-000000000011 does not follow its predecessor",
+        ),
+        (line("x r=0 i=0 e= l=0 le=0 pe=0 k="), "\"x\" is not the partition's index"),
+    ];
+    for (text, reason) in cases {
+        assert_eq!(
+            read_shard(&text).unwrap_err(),
+            packed::BadLine {
+                line: 2,
+                reason: reason.to_owned()
+            }
+        );
+    }
+    // Cut anywhere, no text is taken for a whole one.
+    let whole = line("0 r=0 i=0 e= l=0 le=0 pe=0 k=");
+    for end in 0..whole.len() {
+        assert!(read_shard(&whole[..end]).is_err(), "cut after {end} bytes");
+    }
+}
+
+#[test]
+fn topics_are_spread_over_the_shards() {
+    let shards: BTreeSet<u8> = (0..200_u128)
+        .map(|n| shard_of(TopicId(Uuid::from_u128(n * 0x9E37_79B9_7F4A_7C15))))
+        .collect();
+    assert_eq!(shards.len(), usize::from(SHARDS));
+}
