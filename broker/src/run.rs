@@ -13,7 +13,7 @@ use weir_protocol::controller as rpc;
 
 use crate::api::FetchSessions;
 use crate::auth::{Authorizer, Policy};
-use crate::broker::Broker;
+use crate::broker::{Broker, CachedSettings};
 use crate::config::{Args, Config};
 use crate::controller_client::{Controller, Identity, Session};
 use crate::http::{self, Probes};
@@ -74,6 +74,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         replicas: Replicas::new(config.id, log_dir),
         authorizer: Authorizer::new(Policy::AllowEveryone),
         fetch_sessions: FetchSessions::default(),
+        settings: CachedSettings::default(),
         request_memory: RequestMemory::new(config.request_memory_bytes_max),
         metrics: Metrics::new(),
         config,

@@ -24,9 +24,6 @@ use crate::metadata::{MetadataImage, PartitionImage};
 use crate::net::{Chunk, FileRegion, Reply};
 use crate::replica::{Partition, Waiter, now_ms};
 
-/// The most that one response carries (`fetch.max.bytes` of a broker).
-const RESPONSE_BYTES_MAX: i32 = 55 * 1024 * 1024;
-
 /// The first version that names topics by id.
 const BY_ID: i16 = 13;
 
@@ -121,10 +118,11 @@ async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> 
     if replica_id >= 0 && !broker.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster) {
         return failed(ErrorCode::ClusterAuthorizationFailed);
     }
+    let settings = broker.settings();
     let limits = Limits {
         wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
-        bytes_max: usize::try_from(request.max_bytes.min(RESPONSE_BYTES_MAX)).unwrap_or(0),
+        bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(settings.fetch_bytes_max),
         read_committed: request.isolation_level == 1,
     };
     let asked = match broker.fetch_sessions.ask(session_request(cx.version, request), now_ms()) {
@@ -133,7 +131,7 @@ async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> 
     };
     let reads = read_until_enough(broker, cx, &asked, &limits).await;
     let answers: Vec<_> = reads.iter().map(Read::answer).collect();
-    let (session_id, included) = broker.fetch_sessions.settle(&asked, &answers, now_ms());
+    let (session_id, included) = broker.fetch_sessions.settle(&asked, &answers, settings.fetch_sessions_max, now_ms());
     let mut response = FetchResponse {
         session_id,
         ..FetchResponse::default()

@@ -317,12 +317,19 @@ impl LogDir {
     /// When that fails: then the next start recovers.
     pub fn close(&self, writers: &mut [LogWriter]) -> io::Result<()> {
         let result = self.close_in_order(writers);
+        self.end_flusher();
+        result
+    }
+
+    /// Ends the flusher and waits for it: nothing is written to the directory any more once its lock is given up.
+    fn end_flusher(&self) {
         self.shared.flusher.stop();
-        if let Some(thread) = self.flusher.lock().take() {
+        let thread = self.flusher.lock().take();
+        // The last owner may be the flusher itself, by way of a log that it has told of a flush.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
             // A flusher that panicked has told so itself.
             let _ = thread.join();
         }
-        result
     }
 
     fn close_in_order(&self, writers: &mut [LogWriter]) -> io::Result<()> {
@@ -336,7 +343,7 @@ impl LogDir {
         self.shared.storage().sync_all(self.shared.root())?;
         let logs = self.open_logs();
         for log in &logs {
-            flusher::flush_now(&self.shared, log)?;
+            flusher::flush_now(&self.shared, log, false)?;
         }
         self.write_catalogue(&logs)?;
         identity::end_run(self.shared.storage(), self.shared.root())
@@ -352,8 +359,7 @@ impl LogDir {
 }
 
 impl Drop for LogDir {
-    /// Ends the flusher of a directory that nobody has closed. It is not waited for: this may be the flusher's own thread.
     fn drop(&mut self) {
-        self.shared.flusher.stop();
+        self.end_flusher();
     }
 }

@@ -4,6 +4,7 @@ mod crashes;
 mod damage;
 mod faults;
 mod reads;
+mod settings;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -98,7 +98,7 @@ impl LogWriter {
     /// When files cannot be written.
     pub fn roll_if_old(&mut self, now_ms: i64) -> io::Result<()> {
         match &self.active {
-            Some(active) if active.segment.size_bytes() > 0 && now_ms - active.created_ms > self.config.segment_ms - active.jitter_ms => {
+            Some(active) if active.segment.size_bytes() > 0 && now_ms - active.created_ms > self.config.segment_lives_ms() - active.jitter_ms => {
                 self.roll(now_ms)
             }
             _ => Ok(()),
