@@ -10,8 +10,8 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::fetch::{self, FetchPartition, FetchResponse, FetchTopic, RecordsLength};
-use weir_protocol::messages::FetchRequest;
 use weir_protocol::messages::fetch_response::{EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint};
+use weir_protocol::messages::{Failing, FetchRequest};
 use weir_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
 
 use super::dispatch::Request;
@@ -87,11 +87,15 @@ struct Limits {
 pub(super) fn handle(request: Request, fetch: FetchRequest) -> Handled {
     let answer = async move {
         let response = answer(&request.broker, &request.cx, fetch).await;
+        let failed = response.has_error();
         match response.encode(request.cx.version, request.correlation_id()) {
-            Ok(frame) => request.reply(Reply {
-                chunks: frame.chunks.into_iter().map(chunk).collect(),
-                close: false,
-            }),
+            Ok(frame) => {
+                let reply = Reply {
+                    chunks: frame.chunks.into_iter().map(chunk).collect(),
+                    close: false,
+                };
+                request.reply(reply, failed)
+            }
             Err(error) => request.unencodable(&error),
         }
     };
