@@ -14,19 +14,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::RwLock;
-use tracing::debug;
 use weir_protocol::batch::{self, BatchHeader};
 use weir_protocol::types::{LeaderEpoch, ProducerId, TopicPartition};
 
 use super::catalogue::Remembered;
 use super::dir::Shared;
-use super::index::Indexes;
 use super::producers::{LastRecord, Producers};
 use super::reader::{LogReader, Tail, Unsynced};
-use super::segment::{Segment, SegmentError, SegmentSummary};
-use super::storage::{File, Mode, replace_file};
+use super::segment::{Segment, SegmentError};
+use super::storage::File;
 use super::validate::Prepared;
-use super::{AppendError, LogConfig, flusher, recovery, snapshots};
+use super::{AppendError, LogConfig, recovery, snapshots};
 
 /// A flush is asked for when this much was written since the last one, whatever `flush.mode` is: recovery after a crash reads no more than that of a partition.
 const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;

@@ -1,6 +1,11 @@
 //! What a log gives up at its beginning: by retention, by DeleteRecords, and whole segments at a time.
 
-use super::*;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::super::{flusher, retention};
+use super::LogWriter;
 
 impl LogWriter {
     /// Raises the log start offset, at most to the high watermark, and deletes the segments that lie before it. Lowering it does nothing.
@@ -53,7 +58,7 @@ impl LogWriter {
             return Ok(0);
         }
         let summaries: Vec<_> = self.reader.segments.load().iter().map(|segment| segment.summary()).collect();
-        let count = super::super::retention::expired(
+        let count = retention::expired(
             &summaries,
             &self.config,
             self.reader.high_watermark(),
