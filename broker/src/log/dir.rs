@@ -77,6 +77,7 @@ impl Shared {
         if self.failure.set(reason).is_ok() {
             let reason = self.failure.get().map_or("", String::as_str);
             error!(directory = %self.root.display(), reason, "the log directory is offline; it is read from, and not written to any more");
+            identity::disown_run(self.storage(), &self.root);
             if let Some(observer) = self.observer.get() {
                 observer.offline(reason);
             }
@@ -133,7 +134,7 @@ impl LogDir {
         let found = match remembered {
             Some(remembered) if left.orderly => remembered,
             remembered => {
-                let recovered = recovery::recover_all(&shared, remembered, options.recovery_threads).map_err(failed)?;
+                let recovered = recovery::recover_all(&shared, remembered, left.disowned, options.recovery_threads).map_err(failed)?;
                 // What was recovered is not looked at again, and it counts from here on whether it is damaged.
                 catalogue::write(storage.as_ref(), root, &recovered).map_err(failed)?;
                 recovered
@@ -199,8 +200,11 @@ impl LogDir {
     /// Remembers the broker epoch of this run for the next one.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When it cannot be written, or the directory is offline.
     pub fn set_broker_epoch(&self, epoch: i64) -> io::Result<()> {
+        if let Some(reason) = self.failure() {
+            return Err(io::Error::other(reason.to_owned()));
+        }
         identity::begin_run(self.shared.storage(), self.shared.root(), Some(epoch))
     }
 
