@@ -89,6 +89,13 @@ impl controller_server::Controller for ControllerRpc {
         Ok(Response::new(response))
     }
 
+    async fn alter_partitions(
+        &self,
+        _request: Request<rpc::AlterPartitionsRequest>,
+    ) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
+        Err(Status::unimplemented("ISR changes"))
+    }
+
     async fn forward(&self, request: Request<rpc::ForwardRequest>) -> Result<Response<rpc::ForwardResponse>, Status> {
         let request = request.into_inner();
         let version = i16::try_from(request.api_version).map_err(|_| Status::invalid_argument("api_version is no version"))?;
