@@ -383,13 +383,20 @@ fn log_changes(before: &State, changes: &[Change]) {
                     .topics
                     .get(id)
                     .and_then(|topic| topic.partitions.get(usize::try_from(*index).ok()?));
-                if let Some(known) = known.filter(|known| known.leader != partition.leader) {
+                let Some(known) = known else { continue };
+                if known.leader != partition.leader {
                     let (old, new) = (known.leader.map(|id| id.0), partition.leader.map(|id| id.0));
-                    info!(topic = %id, partition = index, leader = new, before = old, leader_epoch = %partition.leader_epoch, "changed the leader");
+                    let (epoch, recovering) = (partition.leader_epoch, partition.recovering);
+                    info!(topic = %id, partition = index, leader = new, before = old, leader_epoch = %epoch, unclean = recovering, "changed the leader");
+                } else if known.isr != partition.isr {
+                    let isr: Vec<i32> = partition.isr.iter().map(|id| id.0).collect();
+                    info!(topic = %id, partition = index, ?isr, "changed the ISR");
                 }
             }
             Change::Cluster(_) => info!("changed the cluster's configuration"),
             Change::ControllerEpoch(epoch) => warn!(controller_epoch = %epoch, "brokers knew a later controller: the state is an old one"),
+            Change::RemoveBroker(broker) => info!(%broker, "unregistered the broker"),
+            Change::Features(features) => info!(epoch = features.epoch, levels = ?features.levels, "changed the finalised features"),
             Change::NextBrokerEpoch(_) | Change::NextProducerId(_) => {}
         }
     }

@@ -74,7 +74,7 @@ pub(super) fn register(draft: &mut Draft<'_>, sessions: &Sessions, registration:
     let whole = before
         .as_ref()
         .is_some_and(|before| registration.clean && registration.previous_epoch == Some(before.epoch) && registration.log_dir == before.log_dir);
-    partitions::take_out(draft, id, if whole { &[] } else { std::slice::from_ref(&id) });
+    partitions::take_out(draft, id, !whole);
     let epoch = draft.state.cluster.next_broker_epoch;
     draft.push(Change::NextBrokerEpoch(BrokerEpoch(epoch.0 + 1)));
     draft.push(Change::Broker(broker_of(&registration, epoch, true, false)));
@@ -168,7 +168,7 @@ pub(super) fn heartbeat(draft: &mut Draft<'_>, sessions: &Sessions, heartbeat: &
         fence(draft, id);
     } else if heartbeat.wants_shutdown {
         if !broker.shutting_down {
-            partitions::take_out(draft, id, &[]);
+            partitions::take_out(draft, id, false);
             draft.push(Change::Broker(Broker {
                 shutting_down: true,
                 ..broker
@@ -191,6 +191,6 @@ pub(super) fn fence(draft: &mut Draft<'_>, id: BrokerId) {
     let Some(broker) = draft.state.brokers.get(&id).filter(|broker| !broker.fenced).cloned() else {
         return;
     };
-    partitions::take_out(draft, id, &[]);
+    partitions::take_out(draft, id, false);
     draft.push(Change::Broker(Broker { fenced: true, ..broker }));
 }

@@ -5,26 +5,30 @@
 
 use weir_protocol::types::{BrokerId, TopicId};
 
-use super::election::{Electorate, settle};
+use super::election::{Election, Electorate, Wanted, settle};
 use super::placement::{NoPlace, place};
 use super::state::{Change, Partition, State, Topic};
 use super::{Draft, PARTITIONS_MAX};
 
-/// Takes a broker out of every ISR and elects others where it led. Replicas in `lost_their_tail` are not eligible any more either.
-pub(super) fn take_out(draft: &mut Draft<'_>, id: BrokerId, lost_their_tail: &[BrokerId]) {
-    change_all(draft, |state, topic, partition| {
-        let concerned = partition.isr.contains(&id) || partition.elr.iter().any(|replica| lost_their_tail.contains(replica));
+/// Takes a broker out of every ISR and elects others where it led. With `lost_its_tail` it is not eligible any more either.
+pub(super) fn take_out(draft: &mut Draft<'_>, id: BrokerId, lost_its_tail: bool) {
+    let lost = [id];
+    let lost_their_tail = if lost_its_tail { lost.as_slice() } else { &[] };
+    let acceptable = |state: &State, replica: BrokerId| replica != id && state.is_usable(replica);
+    change_all(draft, acceptable, |partition| {
+        let concerned = partition.isr.contains(&id) || (lost_its_tail && partition.elr.contains(&id));
         let isr = concerned.then(|| partition.isr.iter().copied().filter(|replica| *replica != id).collect())?;
-        let acceptable = |replica: BrokerId| replica != id && state.is_usable(replica);
-        settle(partition, isr, lost_their_tail, &electorate(state, topic, &acceptable))
+        Some(Wanted {
+            lost_their_tail,
+            ..Wanted::with_isr(partition, isr)
+        })
     });
 }
 
 /// Elects a leader wherever there is none and one has become possible.
 pub(super) fn elect_where_leaderless(draft: &mut Draft<'_>) {
-    change_all(draft, |state, topic, partition| {
-        let isr = partition.leader.is_none().then(|| partition.isr.clone())?;
-        settle(partition, isr, &[], &electorate(state, topic, &|replica| state.is_usable(replica)))
+    change_all(draft, State::is_usable, |partition| {
+        partition.leader.is_none().then(|| Wanted::as_it_is(partition))
     });
 }
 
@@ -41,30 +45,50 @@ pub(super) fn forget_eligible(draft: &mut Draft<'_>, id: TopicId) {
     }
 }
 
-/// The changes of each partition for which `decide` has one. The topics are walked in the order of their ids: the same state, the same changes.
-fn change_all(draft: &mut Draft<'_>, decide: impl Fn(&State, &Topic, &Partition) -> Option<Partition>) {
+/// Settles each partition for which `wanted` wants something. The topics are walked in the order of their ids: the same state, the same changes.
+fn change_all<'a>(draft: &mut Draft<'_>, acceptable: impl Fn(&State, BrokerId) -> bool, wanted: impl Fn(&Partition) -> Option<Wanted<'a>>) {
     let state = draft.state.clone();
     for (id, topic) in &state.topics {
+        let mut rules = None;
         for (index, partition) in (0..).zip(&topic.partitions) {
-            if let Some(next) = decide(&state, topic, partition) {
+            let Some(wanted) = wanted(partition) else { continue };
+            let rules = rules.get_or_insert_with(|| TopicRules::of(&state, topic));
+            let acceptable = |replica| acceptable(&state, replica);
+            if let Some(next) = settle(partition, wanted, &rules.electorate(&acceptable)) {
                 draft.push(Change::Partition(*id, index, next));
             }
         }
     }
 }
 
-fn electorate<'a>(state: &State, topic: &Topic, acceptable: &'a dyn Fn(BrokerId) -> bool) -> Electorate<'a> {
-    let min_isr = state
-        .topic_setting(topic, "min.insync.replicas")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1);
-    let unclean = state
-        .topic_setting(topic, "unclean.leader.election.enable")
-        .is_some_and(|text| text == "true");
-    Electorate {
-        acceptable,
-        min_isr,
-        unclean,
+/// What a topic's settings say of its elections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TopicRules {
+    min_isr: usize,
+    election: Election,
+}
+
+impl TopicRules {
+    pub(super) fn of(state: &State, topic: &Topic) -> Self {
+        let min_isr = state.topic_setting(topic, "min.insync.replicas").and_then(|text| text.parse().ok());
+        let unclean = state.topic_setting(topic, "unclean.leader.election.enable");
+        Self {
+            min_isr: min_isr.unwrap_or(1),
+            election: if unclean.is_some_and(|text| text == "true") {
+                Election::Unclean
+            } else {
+                Election::Online
+            },
+        }
+    }
+
+    /// Who may be elected, and how.
+    pub(super) fn electorate<'a>(&self, acceptable: &'a dyn Fn(BrokerId) -> bool) -> Electorate<'a> {
+        Electorate {
+            acceptable,
+            min_isr: self.min_isr,
+            election: self.election,
+        }
     }
 }
 
