@@ -29,20 +29,29 @@ pub(crate) struct Electorate<'a> {
     pub(crate) election: Election,
 }
 
+/// What a replica may lack of what it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// The end of its log: the node died before it was written to disk.
+    Tail,
+    /// Everything: the log directory is another one.
+    Everything,
+}
+
 /// What a partition is to become, before it is settled what follows from that.
 #[derive(Debug)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct Wanted {
     pub(crate) replicas: Vec<BrokerId>,
     pub(crate) adding: Vec<BrokerId>,
     pub(crate) removing: Vec<BrokerId>,
     pub(crate) isr: Vec<BrokerId>,
-    /// Replicas that have lost what they had.
-    pub(crate) lost_their_tail: &'a [BrokerId],
+    /// A replica that has lost something of what it had.
+    pub(crate) lost: Option<(BrokerId, Loss)>,
     /// The leader says that it has recovered from its unclean election.
     pub(crate) recovered: bool,
 }
 
-impl Wanted<'_> {
+impl Wanted {
     /// The partition as it is.
     pub(crate) fn as_it_is(partition: &Partition) -> Self {
         Self::with_isr(partition, partition.isr.clone())
@@ -55,14 +64,14 @@ impl Wanted<'_> {
             adding: partition.adding.clone(),
             removing: partition.removing.clone(),
             isr,
-            lost_their_tail: &[],
+            lost: None,
             recovered: false,
         }
     }
 }
 
 /// The partition once it is as wanted, with all that follows; `None` if nothing changes.
-pub(crate) fn settle(before: &Partition, wanted: Wanted<'_>, electorate: &Electorate<'_>) -> Option<Partition> {
+pub(crate) fn settle(before: &Partition, wanted: Wanted, electorate: &Electorate<'_>) -> Option<Partition> {
     let mut next = Partition {
         replicas: wanted.replicas,
         adding: wanted.adding,
@@ -72,11 +81,19 @@ pub(crate) fn settle(before: &Partition, wanted: Wanted<'_>, electorate: &Electo
         ..before.clone()
     };
     complete_reassignment(&mut next);
-    next.elr = eligible(before, &next, wanted.lost_their_tail, electorate.min_isr);
-    next.last_known_leader = next.last_known_leader.filter(|last| next.replicas.contains(last));
+    next.elr = eligible(before, &next, wanted.lost.map(|(id, _)| id), electorate.min_isr);
+    // Whoever led last knows most, but not with an empty log: then others know more, where there are others.
+    let emptied = wanted.lost.filter(|(_, loss)| *loss == Loss::Everything).map(|(id, _)| id);
+    let replicas = next.replicas.clone();
+    let knows_most = |last: &BrokerId| replicas.contains(last) && (emptied != Some(*last) || replicas.len() == 1);
+    next.last_known_leader = next.last_known_leader.filter(knows_most);
     elect(&mut next, electorate);
+    // A leader from the ELR may be enough of an ISR by now, if its minimum was lowered: from here on the others miss what it commits.
+    if is_whole(&next, electorate.min_isr) {
+        next.elr.clear();
+    }
     if next.leader.is_none() && before.leader.is_some() {
-        next.last_known_leader = before.leader;
+        next.last_known_leader = before.leader.filter(knows_most);
     }
     // A replica that is gone must not go on fetching as one: the new epoch tells it and the leader.
     let lost_a_replica = before.replicas.iter().any(|replica| !next.replicas.contains(replica));
@@ -106,17 +123,22 @@ fn complete_reassignment(partition: &mut Partition) {
 
 /// The replicas outside of the ISR that hold all that is committed: while the ISR is below its minimum the high watermark stands still, so that
 /// whoever leaves it misses nothing.
-fn eligible(before: &Partition, next: &Partition, lost_their_tail: &[BrokerId], min_isr: usize) -> Vec<BrokerId> {
-    if next.isr.len() >= min_isr.min(next.replicas.len()) {
+fn eligible(before: &Partition, next: &Partition, lost: Option<BrokerId>, min_isr: usize) -> Vec<BrokerId> {
+    if is_whole(next, min_isr) {
         return Vec::new();
     }
     let was_eligible = |id: &&BrokerId| before.elr.contains(id) || before.isr.contains(id);
     next.replicas
         .iter()
         .filter(was_eligible)
-        .filter(|id| !next.isr.contains(id) && !lost_their_tail.contains(id))
+        .filter(|id| !next.isr.contains(id) && Some(**id) != lost)
         .copied()
         .collect()
+}
+
+/// Whether the ISR is enough for the high watermark to advance.
+fn is_whole(partition: &Partition, min_isr: usize) -> bool {
+    partition.isr.len() >= min_isr.min(partition.replicas.len())
 }
 
 fn elect(partition: &mut Partition, electorate: &Electorate<'_>) {

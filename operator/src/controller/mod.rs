@@ -155,6 +155,7 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
             for broker in sessions.expired(moment.now) {
                 brokers::fence(&mut draft, broker);
             }
+            brokers::grant_shutdowns(&mut draft, sessions);
             Reply::Nothing
         }
     };
@@ -165,13 +166,14 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
     }
 }
 
-/// What a controller does before anything else: it raises the epoch, so that its predecessor is known for what it is, and gives topics the
-/// partitions that they lack.
+/// What a controller does before anything else: it raises the epoch, so that its predecessor is known for what it is, and brings to an end what
+/// the predecessor began: a commit that was cut off between two objects leaves leaders that are fenced, and topics that lack partitions.
 pub fn take_over(state: &State, moment: &Moment) -> Vec<Change> {
     let mut draft = Draft::new(state, moment);
     draft.push(Change::ControllerEpoch(ControllerEpoch(
         state.cluster.controller_epoch.0.saturating_add(1),
     )));
+    partitions::settle_what_was_cut_off(&mut draft);
     partitions::place_what_is_missing(&mut draft);
     draft.changes
 }

@@ -5,29 +5,38 @@
 
 use weir_protocol::types::{BrokerId, TopicId};
 
-use super::election::{Election, Electorate, Wanted, settle};
+use super::election::{Election, Electorate, Loss, Wanted, settle};
 use super::placement::{NoPlace, place};
 use super::state::{Change, Partition, State, Topic};
 use super::{Draft, PARTITIONS_MAX};
 
-/// Takes a broker out of every ISR and elects others where it led. With `lost_its_tail` it is not eligible any more either.
-pub(super) fn take_out(draft: &mut Draft<'_>, id: BrokerId, lost_its_tail: bool) {
-    let lost = [id];
-    let lost_their_tail = if lost_its_tail { lost.as_slice() } else { &[] };
+/// Takes a broker out of every ISR and elects others where it led. What it lost it is not eligible for any more either.
+pub(super) fn take_out(draft: &mut Draft<'_>, id: BrokerId, loss: Option<Loss>) {
     let acceptable = |state: &State, replica: BrokerId| replica != id && state.is_usable(replica);
-    change_all(draft, acceptable, |partition| {
-        let concerned = partition.isr.contains(&id) || (lost_its_tail && partition.elr.contains(&id));
+    change_all(draft, acceptable, |_, partition| {
+        let counts_for_leading = partition.elr.contains(&id) || partition.last_known_leader == Some(id);
+        let concerned = partition.isr.contains(&id) || (loss.is_some() && counts_for_leading);
         let isr = concerned.then(|| partition.isr.iter().copied().filter(|replica| *replica != id).collect())?;
         Some(Wanted {
-            lost_their_tail,
+            lost: loss.map(|loss| (id, loss)),
             ..Wanted::with_isr(partition, isr)
         })
     });
 }
 
+/// Settles the partitions whose leader or ISR cannot be: what a predecessor began and did not come to the end of.
+pub(super) fn settle_what_was_cut_off(draft: &mut Draft<'_>) {
+    change_all(draft, State::is_usable, |state, partition| {
+        let usable = |id: &BrokerId| state.is_usable(*id);
+        let sound = partition.isr.iter().all(usable) && partition.leader.is_some() == !partition.isr.is_empty();
+        let isr = (!sound).then(|| partition.isr.iter().copied().filter(usable).collect())?;
+        Some(Wanted::with_isr(partition, isr))
+    });
+}
+
 /// Elects a leader wherever there is none and one has become possible.
 pub(super) fn elect_where_leaderless(draft: &mut Draft<'_>) {
-    change_all(draft, State::is_usable, |partition| {
+    change_all(draft, State::is_usable, |_, partition| {
         partition.leader.is_none().then(|| Wanted::as_it_is(partition))
     });
 }
@@ -46,12 +55,12 @@ pub(super) fn forget_eligible(draft: &mut Draft<'_>, id: TopicId) {
 }
 
 /// Settles each partition for which `wanted` wants something. The topics are walked in the order of their ids: the same state, the same changes.
-fn change_all<'a>(draft: &mut Draft<'_>, acceptable: impl Fn(&State, BrokerId) -> bool, wanted: impl Fn(&Partition) -> Option<Wanted<'a>>) {
+fn change_all(draft: &mut Draft<'_>, acceptable: impl Fn(&State, BrokerId) -> bool, wanted: impl Fn(&State, &Partition) -> Option<Wanted>) {
     let state = draft.state.clone();
     for (id, topic) in &state.topics {
         let mut rules = None;
         for (index, partition) in (0..).zip(&topic.partitions) {
-            let Some(wanted) = wanted(partition) else { continue };
+            let Some(wanted) = wanted(&state, partition) else { continue };
             let rules = rules.get_or_insert_with(|| TopicRules::of(&state, topic));
             let acceptable = |replica| acceptable(&state, replica);
             if let Some(next) = settle(partition, wanted, &rules.electorate(&acceptable)) {
@@ -90,14 +99,6 @@ impl TopicRules {
             election: self.election,
         }
     }
-}
-
-/// Whether a broker leads a partition.
-pub(super) fn leads_any(state: &State, id: BrokerId) -> bool {
-    state
-        .topics
-        .values()
-        .any(|topic| topic.partitions.iter().any(|partition| partition.leader == Some(id)))
 }
 
 /// Gives every topic the partitions that its resource asks for, where brokers are there to take them. What has no place waits for the next broker.

@@ -340,6 +340,11 @@ impl Cluster {
 }
 
 impl Broker {
+    /// Whether its controlled shutdown is granted: it leads nothing, and its successors know.
+    pub fn may_shut_down(&self) -> bool {
+        self.fenced && self.shutting_down
+    }
+
     /// Whether it can lead and take new partitions.
     pub fn is_usable(&self) -> bool {
         !self.fenced && !self.shutting_down

@@ -15,7 +15,7 @@ use self::requests::admin_request;
 use self::say::{say_change, say_reply};
 use crate::controller::sessions::{Sessions, StreamId, Timestamp};
 use crate::controller::state::{Change, Cluster, Endpoint, State};
-use crate::controller::{AlterPartitions, Event, Heartbeat, IsrChange, Kind, Moment, Registration, Reply, Resource, decide};
+use crate::controller::{AlterPartitions, Event, Heartbeat, IsrChange, Kind, Moment, Registration, Reply, Resource, decide, take_over};
 
 /// The controller of a cluster called `test` with the id `cluster`.
 pub(super) struct World {
@@ -24,6 +24,8 @@ pub(super) struct World {
     pub(super) now: Timestamp,
     seed: u128,
     last: Vec<Change>,
+    /// The state before the last event.
+    pub(super) before: State,
 }
 
 impl World {
@@ -34,8 +36,10 @@ impl World {
             controller_epoch: ControllerEpoch(1),
             ..Cluster::new("cluster".to_owned(), resource)
         };
+        let state = State::new(cluster);
         Self {
-            state: State::new(cluster),
+            before: state.clone(),
+            state,
             sessions: Sessions::default(),
             now: Timestamp(0),
             seed: 0,
@@ -45,18 +49,46 @@ impl World {
 
     /// Decides and applies; what came of it.
     pub(super) fn event(&mut self, event: Event) -> (Reply, Vec<Change>) {
+        let moment = self.moment();
+        let outcome = decide(&self.state, &self.sessions, event, &moment);
+        self.apply(&outcome.changes);
+        (outcome.reply, outcome.changes)
+    }
+
+    fn moment(&mut self) -> Moment {
         self.seed += 1 << 64;
-        let moment = Moment {
+        Moment {
             now: self.now,
             wall: Time(jiff::Timestamp::UNIX_EPOCH),
             seed: self.seed,
-        };
-        let outcome = decide(&self.state, &self.sessions, event, &moment);
-        for change in &outcome.changes {
-            self.state.apply(change);
         }
-        self.last.clone_from(&outcome.changes);
-        (outcome.reply, outcome.changes)
+    }
+
+    fn apply(&mut self, changes: &[Change]) {
+        self.before = self.state.clone();
+        changes.iter().for_each(|change| self.state.apply(change));
+        self.last = changes.to_vec();
+    }
+
+    /// Another controller takes over, as the shell does. With `cut_off` the last commit came as far as the partitions, and not to the registry.
+    pub(super) fn take_over(&mut self, cut_off: bool) -> Vec<Change> {
+        if cut_off {
+            self.state = self.before.clone();
+            for change in &self.last {
+                if !matches!(
+                    change,
+                    Change::Broker(_) | Change::RemoveBroker(_) | Change::NextBrokerEpoch(_) | Change::NextProducerId(_)
+                ) {
+                    self.state.apply(change);
+                }
+            }
+        }
+        let moment = self.moment();
+        let changes = take_over(&self.state, &moment);
+        self.apply(&changes);
+        let alive = self.state.brokers.values().filter(|broker| !broker.fenced).map(|broker| broker.id);
+        self.sessions = Sessions::take_over(alive, self.now, self.state.version);
+        changes
     }
 
     /// The changes of the last event.
@@ -99,9 +131,9 @@ impl World {
             }
             "heartbeat" => {
                 let broker = words.broker();
-                self.sessions.heard(broker, self.now);
                 let epoch = words.number("epoch").map_or_else(|| self.epoch_of(broker), BrokerEpoch);
                 let applied_version = if words.flag("behind") { 0 } else { self.state.version };
+                self.sessions.heard(broker, applied_version, self.now);
                 self.event(Event::Heartbeat(Heartbeat {
                     broker,
                     epoch,
@@ -124,6 +156,7 @@ impl World {
                 let request = self.isr_change(&mut words);
                 self.event(Event::AlterPartitions(request))
             }
+            "take-over" => (Reply::Nothing, self.take_over(words.flag("cut-off"))),
             "producer-ids" => {
                 let broker = words.broker();
                 let epoch = words.number("epoch").map_or_else(|| self.epoch_of(broker), BrokerEpoch);
@@ -151,12 +184,16 @@ impl World {
 }
 
 impl World {
-    /// `isr BROKER TOPIC PARTITION 0,1,2`: the ISR that a broker asks for. Epochs are those of the state where they are not given; `2@7` is a member under
+    /// `isr BROKER TOPIC PARTITION 0,1,2`: the ISR that a broker, or `leader`, asks for. Epochs are those of the state where they are not given; `2@7` is a member under
     /// an epoch of its own.
     fn isr_change(&self, words: &mut Words<'_>) -> AlterPartitions {
-        let (broker, topic, partition) = (words.broker(), words.next(), words.next().parse().unwrap());
+        let (broker, topic, partition) = (words.next(), words.next(), words.next().parse().unwrap());
         let topic = self.state.topic_by_name(topic);
         let known = topic.and_then(|topic| topic.partitions.get(usize::try_from(partition).ok()?));
+        let broker = match broker {
+            "leader" => known.and_then(|known| known.leader).unwrap_or(BrokerId(-1)),
+            id => BrokerId(id.parse().unwrap()),
+        };
         let members = words.next().split(',').filter(|member| *member != "none").map(|member| {
             let (id, epoch) = member.split_once('@').map_or((member, None), |(id, epoch)| (id, Some(epoch)));
             let id = BrokerId(id.parse().unwrap());
