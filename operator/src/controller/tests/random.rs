@@ -141,7 +141,10 @@ fn check(before: &State, after: &State, event: &str) -> Result<(), TestCaseError
             prop_assert!(partition.isr.iter().all(|member| after.is_usable(*member)), "who is in sync is alive");
             let mut staying = partition.replicas.iter().filter(|id| !partition.removing.contains(id));
             let done = staying.all(|id| partition.isr.contains(id));
-            prop_assert!(!partition.is_reassigning() || !done || partition.recovering, "a reassignment ends when all that stay are in sync");
+            prop_assert!(
+                !partition.is_reassigning() || !done || partition.recovering,
+                "a reassignment ends when all that stay are in sync"
+            );
             prop_assert_eq!(partition.leader.is_some(), !partition.isr.is_empty(), "an ISR has a leader");
             let min_isr = after
                 .topic_setting(topic, "min.insync.replicas")
