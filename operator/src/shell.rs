@@ -19,7 +19,7 @@ use weir_protocol::types::BrokerId;
 use crate::controller::image;
 use crate::controller::sessions::{HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS, Sessions, StreamId, Timestamp};
 use crate::controller::state::{Change, State};
-use crate::controller::{Event, Heartbeat, Moment, Registration, Reply, decide, take_over};
+use crate::controller::{Event, Heartbeat, Moment, Registration, Reply, balance_interval_ms, decide, take_over};
 use crate::store::{Store, StoreError};
 
 /// Calls that wait. More brokers and clients than this at once wait at the door.
@@ -85,6 +85,7 @@ impl Controller {
             state,
             sessions,
             streams: BTreeMap::new(),
+            balanced_at: clock.now(),
             clock,
         };
         Ok((Self { calls }, tokio::spawn(shell.run(mailbox))))
@@ -184,6 +185,8 @@ struct Shell<S> {
     sessions: Sessions,
     streams: BTreeMap<BrokerId, Stream>,
     clock: Clock,
+    /// When the leaders were last balanced; the next round comes an interval after that.
+    balanced_at: Timestamp,
 }
 
 /// What is told once the batch is committed.
@@ -198,7 +201,7 @@ impl<S: Store> Shell<S> {
     async fn run(mut self, mut mailbox: mpsc::Receiver<Call>) -> Result<(), StoreError> {
         let mut calls = Vec::with_capacity(BATCH_MAX);
         loop {
-            let deadline = self.sessions.next_deadline();
+            let deadline = [self.sessions.next_deadline(), self.balance_due()].into_iter().flatten().min();
             tokio::select! {
                 received = mailbox.recv_many(&mut calls, BATCH_MAX) => if received == 0 { return Ok(()) },
                 () = self.clock.sleep_until(deadline) => {}
@@ -212,6 +215,7 @@ impl<S: Store> Shell<S> {
         let mut changes = Vec::new();
         let mut tellings: Vec<Telling> = calls.filter_map(|call| self.carry_out(call, &mut changes)).collect();
         self.end_sessions(&mut changes);
+        self.balance(&mut changes);
         if !changes.is_empty()
             && let Err(error) = self.store.commit(&self.state, &changes).await
         {
@@ -223,6 +227,7 @@ impl<S: Store> Shell<S> {
         }
         log_changes(&before, &changes);
         self.tell_metadata(&before, &changes);
+        self.tell_granted_shutdowns(&changes);
         for telling in tellings {
             self.tell(telling);
         }
@@ -231,7 +236,18 @@ impl<S: Store> Shell<S> {
 
     fn carry_out(&mut self, call: Call, changes: &mut Vec<Change>) -> Option<Telling> {
         match call {
-            Call::Ask(event, tell) => Some(Telling::Answer(tell, self.decide(event, changes))),
+            Call::Ask(event, tell) => {
+                let seen = changes.len();
+                let reply = self.decide(event, changes);
+                for change in changes.iter().skip(seen) {
+                    if let Change::RemoveBroker(broker) = change {
+                        // If its process is there after all, it registers again.
+                        self.sessions.ended(*broker);
+                        self.streams.remove(broker);
+                    }
+                }
+                Some(Telling::Answer(tell, reply))
+            }
             Call::Look(look) => Some(Telling::Look(look)),
             Call::Broke(broker, stream) => {
                 self.sessions.broke(broker, stream, self.clock.now());
@@ -255,7 +271,7 @@ impl<S: Store> Shell<S> {
                 if !self.sessions.belongs_to(broker, stream) {
                     return None;
                 }
-                self.sessions.heard(broker, self.clock.now());
+                self.sessions.heard(broker, heartbeat.applied_version, self.clock.now());
                 Some(Telling::Heartbeat(broker, self.decide(Event::Heartbeat(heartbeat), changes)))
             }
         }
@@ -283,6 +299,22 @@ impl<S: Store> Shell<S> {
         }
     }
 
+    /// When the next round of balancing is due, if there is one to come.
+    fn balance_due(&self) -> Option<Timestamp> {
+        balance_interval_ms(&self.state).map(|interval| self.balanced_at.plus(interval))
+    }
+
+    fn balance(&mut self, changes: &mut Vec<Change>) {
+        let now = self.clock.now();
+        if self.balance_due().is_none_or(|due| due > now) {
+            return;
+        }
+        // What one round does not come to, the next one does, which is due as soon as this one is committed.
+        if !matches!(self.decide(Event::Balance, changes), Reply::Balanced { more: true }) {
+            self.balanced_at = now;
+        }
+    }
+
     fn tell_metadata(&mut self, before: &State, changes: &[Change]) {
         if let Some(update) = image::delta(before, &self.state, changes) {
             let message = self.message(rpc::controller_message::Message::Metadata(update));
@@ -293,6 +325,18 @@ impl<S: Store> Shell<S> {
                 }
                 told
             });
+        }
+    }
+
+    /// A shutdown is granted when others have heard of it: not by an answer to the broker that waits for it.
+    fn tell_granted_shutdowns(&mut self, changes: &[Change]) {
+        for change in changes {
+            if let Change::Broker(broker) = change
+                && broker.may_shut_down()
+            {
+                let (fenced, may_shut_down) = (true, true);
+                self.tell(Telling::Heartbeat(broker.id, Reply::Heartbeat { fenced, may_shut_down }));
+            }
         }
     }
 
@@ -383,13 +427,20 @@ fn log_changes(before: &State, changes: &[Change]) {
                     .topics
                     .get(id)
                     .and_then(|topic| topic.partitions.get(usize::try_from(*index).ok()?));
-                if let Some(known) = known.filter(|known| known.leader != partition.leader) {
+                let Some(known) = known else { continue };
+                if known.leader != partition.leader {
                     let (old, new) = (known.leader.map(|id| id.0), partition.leader.map(|id| id.0));
-                    info!(topic = %id, partition = index, leader = new, before = old, leader_epoch = %partition.leader_epoch, "changed the leader");
+                    let (epoch, recovering) = (partition.leader_epoch, partition.recovering);
+                    info!(topic = %id, partition = index, leader = new, before = old, leader_epoch = %epoch, unclean = recovering, "changed the leader");
+                } else if known.isr != partition.isr {
+                    let isr: Vec<i32> = partition.isr.iter().map(|id| id.0).collect();
+                    info!(topic = %id, partition = index, ?isr, "changed the ISR");
                 }
             }
             Change::Cluster(_) => info!("changed the cluster's configuration"),
             Change::ControllerEpoch(epoch) => warn!(controller_epoch = %epoch, "brokers knew a later controller: the state is an old one"),
+            Change::RemoveBroker(broker) => info!(%broker, "unregistered the broker"),
+            Change::Features(features) => info!(epoch = features.epoch, levels = ?features.levels, "changed the finalised features"),
             Change::NextBrokerEpoch(_) | Change::NextProducerId(_) => {}
         }
     }

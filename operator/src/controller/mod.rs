@@ -9,9 +9,13 @@ pub mod admin;
 mod brokers;
 mod configs;
 mod election;
+mod features;
 pub mod image;
+mod isr;
+mod leaders;
 mod partitions;
 mod placement;
+mod reassign;
 mod resources;
 pub mod sessions;
 pub mod state;
@@ -26,6 +30,8 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
 
 pub use admin::{AdminRequest, AdminResponse};
 pub use brokers::{Heartbeat, Registration};
+pub use isr::{AlterPartitions, IsrChange, IsrChanged};
+pub use leaders::balance_interval_ms;
 pub use resources::{DEFAULT_NAMESPACE, Kind, Refusal, Resource, TOPIC_ID_ANNOTATION, is_subdomain, resource_name};
 use sessions::{Sessions, Timestamp};
 use state::{Change, State};
@@ -49,6 +55,8 @@ pub enum Event {
     Register(Registration),
     /// A broker says that it is there.
     Heartbeat(Heartbeat),
+    /// A leader asks for other ISRs.
+    AlterPartitions(AlterPartitions),
     /// A broker asks for a block of producer ids.
     AllocateProducerIds {
         /// Who asks.
@@ -69,6 +77,8 @@ pub enum Event {
     Apply(Vec<Resource>),
     /// A user deletes a resource.
     Delete(Kind, String),
+    /// It is time to balance the leaders.
+    Balance,
     /// Time passed.
     Tick,
 }
@@ -110,6 +120,13 @@ pub enum Reply {
         /// The controlled shutdown is granted.
         may_shut_down: bool,
     },
+    /// What became of each change of an ISR, in the order of the request.
+    AlteredPartitions(Vec<IsrChanged>),
+    /// Leaders were balanced.
+    Balanced {
+        /// There are more to be moved, in another round.
+        more: bool,
+    },
     /// These producer ids are the broker's: the first of [`PRODUCER_IDS_PER_BLOCK`].
     ProducerIds(i64),
     /// The broker must not go on as it is: Kafka's error and the reason.
@@ -128,6 +145,7 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
     let reply = match event {
         Event::Register(registration) => brokers::register(&mut draft, sessions, registration),
         Event::Heartbeat(heartbeat) => brokers::heartbeat(&mut draft, sessions, &heartbeat),
+        Event::AlterPartitions(request) => isr::alter(&mut draft, request),
         Event::AllocateProducerIds { broker, epoch } => allocate_producer_ids(&mut draft, broker, epoch),
         Event::Admin { broker, epoch, request } => match brokers::check_epoch(state, broker, epoch) {
             Ok(()) => Reply::Admin(admin::answer(&mut draft, request)),
@@ -144,10 +162,12 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
             Ok(()) => Reply::Applied(vec!["deleted"]),
             Err(refusal) => Reply::Invalid(refusal),
         },
+        Event::Balance => leaders::balance(&mut draft),
         Event::Tick => {
             for broker in sessions.expired(moment.now) {
                 brokers::fence(&mut draft, broker);
             }
+            brokers::grant_shutdowns(&mut draft, sessions);
             Reply::Nothing
         }
     };
@@ -158,13 +178,15 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
     }
 }
 
-/// What a controller does before anything else: it raises the epoch, so that its predecessor is known for what it is, and gives topics the
-/// partitions that they lack.
+/// What a controller does before anything else: it raises the epoch, so that its predecessor is known for what it is, and brings to an end what
+/// the predecessor began: a commit that was cut off between two objects leaves leaders that are fenced, and topics that lack partitions.
 pub fn take_over(state: &State, moment: &Moment) -> Vec<Change> {
     let mut draft = Draft::new(state, moment);
     draft.push(Change::ControllerEpoch(ControllerEpoch(
         state.cluster.controller_epoch.0.saturating_add(1),
     )));
+    features::begin(&mut draft);
+    partitions::settle_what_was_cut_off(&mut draft);
     partitions::place_what_is_missing(&mut draft);
     draft.changes
 }

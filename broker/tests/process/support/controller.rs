@@ -228,6 +228,13 @@ impl Controller for Service {
         }))
     }
 
+    async fn alter_partitions(
+        &self,
+        _request: tonic::Request<rpc::AlterPartitionsRequest>,
+    ) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
+        Err(Status::unimplemented("a single broker has no ISR to change"))
+    }
+
     async fn forward(&self, request: tonic::Request<rpc::ForwardRequest>) -> Result<Response<rpc::ForwardResponse>, Status> {
         Ok(Response::new(rpc::ForwardResponse {
             response: admin::carried_out(&request.into_inner()),
