@@ -89,10 +89,7 @@ impl controller_server::Controller for ControllerRpc {
         Ok(Response::new(response))
     }
 
-    async fn alter_partitions(
-        &self,
-        _request: Request<rpc::AlterPartitionsRequest>,
-    ) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
+    async fn alter_partitions(&self, _request: Request<rpc::AlterPartitionsRequest>) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
         Err(Status::unimplemented("ISR changes"))
     }
 

@@ -4,6 +4,7 @@
 //! where records are committed, is told by the caller.
 
 mod catalogue;
+mod checkpoint;
 pub mod cleaner;
 mod config;
 mod damage;
@@ -37,7 +38,7 @@ pub use recovery::recover_bytes;
 pub use segment::SegmentSummary;
 pub use storage::{Disk, Entry, File, Mode, Storage};
 pub use validate::Prepared;
-pub use writer::{AppendInfo, LogWriter};
+pub use writer::{AppendInfo, FollowError, LogWriter};
 
 /// Why records were not appended.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
