@@ -6,6 +6,10 @@
 use super::*;
 use crate::log::epochs::Epochs;
 
+/// The files of a segment, and those of them that its records give again.
+const FILES: &[&str] = &["log", "index", "timeindex", "txnindex", "snapshot"];
+const DERIVED: &[&str] = &["index", "timeindex", "txnindex", "snapshot"];
+
 impl LogWriter {
     /// Cuts the log off at `offset`, at most: a batch that holds records before and behind it goes as a whole. Returns the log end offset.
     ///
@@ -54,16 +58,21 @@ impl LogWriter {
         reader.log_start.fetch_min(end, Ordering::AcqRel);
         reader.high_watermark.fetch_min(end, Ordering::AcqRel);
 
-        self.shared.lower_recovery_point(reader, end)?;
+        if reader.latest_epoch().is_some() {
+            self.shared.lower_recovery_point(reader, end)?;
+        } else {
+            // Else the first epoch says where the log begins; now only the catalogue does.
+            self.shared.write_catalogue()?;
+        }
         let storage = self.shared.storage();
         if changed {
             // Recovery would take the epochs behind the cut for those of what is appended there next.
             flusher::write_epochs(storage, reader)?;
         }
         for segment in gone.iter().rev() {
-            self.remove_files(segment, &["log", "index", "timeindex", "txnindex", "snapshot"])?;
+            self.remove_files(segment, FILES)?;
         }
-        self.remove_files(cut, &["index", "timeindex", "txnindex"])?;
+        self.remove_files(cut, DERIVED)?;
         snapshots::remove_beyond(storage, &reader.path(), end)?;
         storage.sync_dir(&reader.path())?;
         let file = shorter.open(&self.shared.files)?;
@@ -80,8 +89,6 @@ impl LogWriter {
         let segments = if old.is_empty() { Vec::new() } else { vec![Arc::clone(&fresh)] };
         self.producers = Some(Box::default());
         self.publish_cut(segments, offset, &fresh, |epochs| std::mem::take(epochs) != Epochs::default());
-        // Nothing of what was there counts, and nothing is not on the disk.
-        *reader.flushed.write() = *reader.tail.read();
         reader.log_start.store(offset, Ordering::Release);
         reader.high_watermark.store(offset, Ordering::Release);
         if old.is_empty() {
@@ -89,10 +96,17 @@ impl LogWriter {
         }
         self.shared.write_catalogue()?;
         let storage = self.shared.storage();
-        for segment in old.iter().rev() {
-            let all = ["index", "timeindex", "txnindex", "snapshot", "log"];
-            let name_is_taken = segment.base_offset() == offset;
-            self.remove_files(segment, all.get(..if name_is_taken { 4 } else { 5 }).unwrap_or_default())?;
+        // What lies behind the new end goes first, and for good: a gap in the middle of what a crash brings back would be taken for damage.
+        let (before, behind) = old.split_at(old.partition_point(|segment| segment.base_offset() <= offset));
+        for segment in behind.iter().rev() {
+            self.remove_files(segment, FILES)?;
+        }
+        if !behind.is_empty() {
+            storage.sync_dir(&reader.path())?;
+        }
+        for segment in before.iter().rev() {
+            let is_taken = segment.base_offset() == offset;
+            self.remove_files(segment, if is_taken { DERIVED } else { FILES })?;
         }
         snapshots::remove_beyond(storage, &reader.path(), -1)?;
         flusher::write_epochs(storage, &reader)?;
@@ -100,6 +114,10 @@ impl LogWriter {
         file.truncate(0)?;
         file.sync_data()?;
         storage.sync_dir(&reader.path())?;
+        if reader.unsynced.directory.swap(false, Ordering::AcqRel) {
+            storage.sync_dir(self.shared.root())?;
+        }
+        *reader.flushed.write() = *reader.tail.read();
         Ok(offset)
     }
 
