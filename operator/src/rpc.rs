@@ -12,11 +12,11 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 use weir_protocol::controller::{self as rpc, broker_message, controller_message, controller_server};
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
 
 use crate::controller::sessions::StreamId;
 use crate::controller::state::Endpoint;
-use crate::controller::{AdminRequest, Event, Heartbeat, PRODUCER_IDS_PER_BLOCK, Registration, Reply};
+use crate::controller::{AdminRequest, AlterPartitions, Event, Heartbeat, IsrChange, IsrChanged, PRODUCER_IDS_PER_BLOCK, Registration, Reply, image};
 use crate::shell::{Answer, Controller, Outbound, STREAM_MESSAGES_MAX, Unavailable};
 
 /// The largest message that a broker may send: a forwarded request is the largest, and Kafka's own bound on requests is 100 MiB.
@@ -89,11 +89,20 @@ impl controller_server::Controller for ControllerRpc {
         Ok(Response::new(response))
     }
 
-    async fn alter_partitions(
-        &self,
-        _request: Request<rpc::AlterPartitionsRequest>,
-    ) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
-        Err(Status::unimplemented("ISR changes"))
+    async fn alter_partitions(&self, request: Request<rpc::AlterPartitionsRequest>) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
+        let request = alter_partitions_of(request.into_inner()).map_err(Status::invalid_argument)?;
+        let response = match self.ask(Event::AlterPartitions(request)).await?.reply {
+            Reply::AlteredPartitions(results) => rpc::AlterPartitionsResponse {
+                error_code: 0,
+                results: results.iter().map(isr_changed).collect(),
+            },
+            Reply::Refused(code, _) => rpc::AlterPartitionsResponse {
+                error_code: (code as i16).into(),
+                results: Vec::new(),
+            },
+            _ => return Err(Status::internal("the controller has no answer")),
+        };
+        Ok(Response::new(response))
     }
 
     async fn forward(&self, request: Request<rpc::ForwardRequest>) -> Result<Response<rpc::ForwardResponse>, Status> {
@@ -198,6 +207,35 @@ fn registration_of(message: rpc::Registration) -> Result<Registration, String> {
         clean: message.clean,
         controller_epoch: ControllerEpoch(message.controller_epoch),
     })
+}
+
+fn alter_partitions_of(message: rpc::AlterPartitionsRequest) -> Result<AlterPartitions, String> {
+    let changes = message.changes.into_iter().map(|change| {
+        let topic = Uuid::from_slice(&change.topic_id).map_err(|_| "topic_id is not 16 bytes".to_owned())?;
+        let member = |member: rpc::IsrMember| (BrokerId(member.broker_id), BrokerEpoch(member.broker_epoch));
+        Ok(IsrChange {
+            topic: TopicId(topic),
+            partition: change.partition,
+            leader_epoch: LeaderEpoch(change.leader_epoch),
+            partition_epoch: PartitionEpoch(change.partition_epoch),
+            isr: change.isr.into_iter().map(member).collect(),
+            recovered: change.recovered,
+        })
+    });
+    Ok(AlterPartitions {
+        broker: BrokerId(message.broker_id),
+        epoch: BrokerEpoch(message.broker_epoch),
+        changes: changes.collect::<Result<_, String>>()?,
+    })
+}
+
+fn isr_changed(changed: &IsrChanged) -> rpc::IsrChanged {
+    rpc::IsrChanged {
+        topic_id: changed.topic.0.into_bytes().to_vec(),
+        partition: changed.partition,
+        error_code: changed.result.as_ref().map_or_else(|code| (*code as i16).into(), |_| 0),
+        state: changed.result.as_ref().ok().map(|state| image::partition(changed.partition, state)),
+    }
 }
 
 fn heartbeat_of(broker: BrokerId, message: rpc::Heartbeat) -> Heartbeat {

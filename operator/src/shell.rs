@@ -223,6 +223,7 @@ impl<S: Store> Shell<S> {
         }
         log_changes(&before, &changes);
         self.tell_metadata(&before, &changes);
+        self.tell_granted_shutdowns(&changes);
         for telling in tellings {
             self.tell(telling);
         }
@@ -231,7 +232,18 @@ impl<S: Store> Shell<S> {
 
     fn carry_out(&mut self, call: Call, changes: &mut Vec<Change>) -> Option<Telling> {
         match call {
-            Call::Ask(event, tell) => Some(Telling::Answer(tell, self.decide(event, changes))),
+            Call::Ask(event, tell) => {
+                let seen = changes.len();
+                let reply = self.decide(event, changes);
+                for change in changes.iter().skip(seen) {
+                    if let Change::RemoveBroker(broker) = change {
+                        // If its process is there after all, it registers again.
+                        self.sessions.ended(*broker);
+                        self.streams.remove(broker);
+                    }
+                }
+                Some(Telling::Answer(tell, reply))
+            }
             Call::Look(look) => Some(Telling::Look(look)),
             Call::Broke(broker, stream) => {
                 self.sessions.broke(broker, stream, self.clock.now());
@@ -255,7 +267,7 @@ impl<S: Store> Shell<S> {
                 if !self.sessions.belongs_to(broker, stream) {
                     return None;
                 }
-                self.sessions.heard(broker, self.clock.now());
+                self.sessions.heard(broker, heartbeat.applied_version, self.clock.now());
                 Some(Telling::Heartbeat(broker, self.decide(Event::Heartbeat(heartbeat), changes)))
             }
         }
@@ -293,6 +305,18 @@ impl<S: Store> Shell<S> {
                 }
                 told
             });
+        }
+    }
+
+    /// A shutdown is granted when others have heard of it: not by an answer to the broker that waits for it.
+    fn tell_granted_shutdowns(&mut self, changes: &[Change]) {
+        for change in changes {
+            if let Change::Broker(broker) = change
+                && broker.may_shut_down()
+            {
+                let (fenced, may_shut_down) = (true, true);
+                self.tell(Telling::Heartbeat(broker.id, Reply::Heartbeat { fenced, may_shut_down }));
+            }
         }
     }
 
@@ -383,13 +407,20 @@ fn log_changes(before: &State, changes: &[Change]) {
                     .topics
                     .get(id)
                     .and_then(|topic| topic.partitions.get(usize::try_from(*index).ok()?));
-                if let Some(known) = known.filter(|known| known.leader != partition.leader) {
+                let Some(known) = known else { continue };
+                if known.leader != partition.leader {
                     let (old, new) = (known.leader.map(|id| id.0), partition.leader.map(|id| id.0));
-                    info!(topic = %id, partition = index, leader = new, before = old, leader_epoch = %partition.leader_epoch, "changed the leader");
+                    let (epoch, recovering) = (partition.leader_epoch, partition.recovering);
+                    info!(topic = %id, partition = index, leader = new, before = old, leader_epoch = %epoch, unclean = recovering, "changed the leader");
+                } else if known.isr != partition.isr {
+                    let isr: Vec<i32> = partition.isr.iter().map(|id| id.0).collect();
+                    info!(topic = %id, partition = index, ?isr, "changed the ISR");
                 }
             }
             Change::Cluster(_) => info!("changed the cluster's configuration"),
             Change::ControllerEpoch(epoch) => warn!(controller_epoch = %epoch, "brokers knew a later controller: the state is an old one"),
+            Change::RemoveBroker(broker) => info!(%broker, "unregistered the broker"),
+            Change::Features(features) => info!(epoch = features.epoch, levels = ?features.levels, "changed the finalised features"),
             Change::NextBrokerEpoch(_) | Change::NextProducerId(_) => {}
         }
     }

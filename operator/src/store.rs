@@ -93,7 +93,12 @@ impl Touched {
                     touched.shards.insert(shard_of(*id));
                 }
                 Change::Partition(id, ..) => drop(touched.shards.insert(shard_of(*id))),
-                Change::ControllerEpoch(_) | Change::NextBrokerEpoch(_) | Change::NextProducerId(_) | Change::Broker(_) => touched.registry = true,
+                Change::ControllerEpoch(_)
+                | Change::NextBrokerEpoch(_)
+                | Change::NextProducerId(_)
+                | Change::Features(_)
+                | Change::Broker(_)
+                | Change::RemoveBroker(_) => touched.registry = true,
             }
         }
         touched

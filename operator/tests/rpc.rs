@@ -22,7 +22,6 @@ use weir_protocol::controller::{self as rpc, broker_message, controller_message}
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::create_topics_request::CreatableTopic;
 use weir_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, Message};
-use weir_protocol::types::{BrokerEpoch, ControllerEpoch};
 
 /// A controller that serves, over a store that the test can look into.
 struct Served {
@@ -39,13 +38,7 @@ impl Drop for Served {
 
 async fn serve() -> Served {
     let object = serde_json::json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "test"}, "spec": {}});
-    let cluster = Cluster {
-        id: "cluster".to_owned(),
-        controller_epoch: ControllerEpoch(0),
-        next_broker_epoch: BrokerEpoch(0),
-        next_producer_id: 0,
-        resource: std::sync::Arc::new(serde_json::from_value(object).unwrap()),
-    };
+    let cluster = Cluster::new("cluster".to_owned(), serde_json::from_value(object).unwrap());
     serve_from(MemoryStore::new(State::new(cluster))).await
 }
 

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
 
+use super::election::Loss;
 use super::sessions::Sessions;
 use super::state::{Broker, Change, Endpoint, State};
 use super::{Draft, Reply, partitions};
@@ -71,14 +72,23 @@ pub(super) fn register(draft: &mut Draft<'_>, sessions: &Sessions, registration:
         }
         return Reply::Registered(before.epoch);
     }
-    let whole = before
-        .as_ref()
-        .is_some_and(|before| registration.clean && registration.previous_epoch == Some(before.epoch) && registration.log_dir == before.log_dir);
-    partitions::take_out(draft, id, if whole { &[] } else { std::slice::from_ref(&id) });
+    partitions::take_out(draft, id, loss(&registration, before.as_ref()));
     let epoch = draft.state.cluster.next_broker_epoch;
     draft.push(Change::NextBrokerEpoch(BrokerEpoch(epoch.0 + 1)));
     draft.push(Change::Broker(broker_of(&registration, epoch, true, false)));
     Reply::Registered(epoch)
+}
+
+/// What this log may lack of what it had when the broker was last registered. The clean-shutdown file holds the epoch of the run that wrote it: an older
+/// one is the file of a copy.
+fn loss(new: &Registration, before: Option<&Broker>) -> Option<Loss> {
+    match before {
+        Some(before) if new.log_dir == before.log_dir => {
+            let whole = new.clean && new.previous_epoch == Some(before.epoch);
+            (!whole).then_some(Loss::Tail)
+        }
+        Some(_) | None => Some(Loss::Everything),
+    }
 }
 
 fn check(draft: &Draft<'_>, sessions: &Sessions, new: &Registration, before: Option<&Broker>) -> Result<(), (ErrorCode, String)> {
@@ -146,7 +156,10 @@ fn broker_of(registration: &Registration, epoch: BrokerEpoch, fenced: bool, shut
 /// Whether a message under this epoch is the broker's that is registered now.
 pub(super) fn check_epoch(state: &State, id: BrokerId, epoch: BrokerEpoch) -> Result<(), Reply> {
     match state.brokers.get(&id) {
-        None => Err(Reply::Refused(ErrorCode::BrokerIdNotRegistered, format!("No broker with id {id} found."))),
+        None => Err(Reply::Refused(
+            ErrorCode::StaleBrokerEpoch,
+            format!("No broker registration found for broker id {id}"),
+        )),
         Some(broker) if broker.epoch != epoch => Err(Reply::Refused(
             ErrorCode::StaleBrokerEpoch,
             format!("Expected broker epoch {}, but got broker epoch {epoch}", broker.epoch),
@@ -168,7 +181,7 @@ pub(super) fn heartbeat(draft: &mut Draft<'_>, sessions: &Sessions, heartbeat: &
         fence(draft, id);
     } else if heartbeat.wants_shutdown {
         if !broker.shutting_down {
-            partitions::take_out(draft, id, &[]);
+            partitions::take_out(draft, id, None);
             draft.push(Change::Broker(Broker {
                 shutting_down: true,
                 ..broker
@@ -179,10 +192,23 @@ pub(super) fn heartbeat(draft: &mut Draft<'_>, sessions: &Sessions, heartbeat: &
         partitions::elect_where_leaderless(draft);
         partitions::place_what_is_missing(draft);
     }
-    let fenced = draft.state.brokers.get(&id).is_none_or(|broker| broker.fenced);
+    grant_shutdowns(draft, sessions);
+    let after = draft.state.brokers.get(&id);
     Reply::Heartbeat {
-        fenced,
-        may_shut_down: heartbeat.wants_shutdown && !partitions::leads_any(&draft.state, id),
+        fenced: after.is_none_or(|broker| broker.fenced),
+        may_shut_down: after.is_some_and(Broker::may_shut_down),
+    }
+}
+
+/// Fences the brokers in a controlled shutdown whose successors all know that they lead: whoever is left learns of the new leaders from a broker
+/// that is there. The fence is the grant ([`Broker::may_shut_down`]).
+pub(super) fn grant_shutdowns(draft: &mut Draft<'_>, sessions: &Sessions) {
+    let state = &draft.state;
+    let known_to_all = |id| state.usable_brokers().all(|other| sessions.applied(other.id) >= state.told_at(id));
+    let leaving = state.brokers.values().filter(|broker| broker.shutting_down && !broker.fenced);
+    let granted: Vec<Broker> = leaving.filter(|broker| known_to_all(broker.id)).cloned().collect();
+    for broker in granted {
+        draft.push(Change::Broker(Broker { fenced: true, ..broker }));
     }
 }
 
@@ -191,6 +217,6 @@ pub(super) fn fence(draft: &mut Draft<'_>, id: BrokerId) {
     let Some(broker) = draft.state.brokers.get(&id).filter(|broker| !broker.fenced).cloned() else {
         return;
     };
-    partitions::take_out(draft, id, &[]);
+    partitions::take_out(draft, id, None);
     draft.push(Change::Broker(Broker { fenced: true, ..broker }));
 }

@@ -27,6 +27,7 @@ pub fn full(state: &State) -> rpc::MetadataUpdate {
             .collect(),
         cluster_configs: Some(configs(state.cluster.configs())),
         broker_configs: broker_configs(state),
+        features: Some(features(state)),
         ..rpc::MetadataUpdate::default()
     }
 }
@@ -58,7 +59,8 @@ pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::M
                 update.cluster_configs = Some(configs(after.cluster.configs()));
                 update.broker_configs = broker_configs_changed(before, after);
             }
-            Change::Broker(broker) => drop(brokers.insert(broker.id)),
+            Change::Broker(Broker { id, .. }) | Change::RemoveBroker(id) => drop(brokers.insert(*id)),
+            Change::Features(_) => update.features = Some(features(after)),
             Change::Topic(id, _) => topics.entry(*id).or_default().configs = true,
             Change::Partition(id, index, _) => drop(topics.entry(*id).or_default().partitions.insert(*index)),
             Change::RemoveTopic(id, _) => drop(removed.insert(*id)),
@@ -66,6 +68,10 @@ pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::M
         }
     }
     update.brokers = brokers.iter().filter_map(|id| after.brokers.get(id)).map(broker).collect();
+    let gone = brokers
+        .iter()
+        .filter(|id| before.brokers.contains_key(*id) && !after.brokers.contains_key(*id));
+    update.removed_brokers = gone.map(|id| id.0).collect();
     update.removed_topics = removed
         .iter()
         .filter(|id| before.topics.contains_key(*id))
@@ -81,11 +87,22 @@ pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::M
             .push(if known { part_of_topic(topic, &touched) } else { whole_topic(topic) });
     }
     let silent = update.brokers.is_empty()
+        && update.removed_brokers.is_empty()
+        && update.features.is_none()
         && update.topics.is_empty()
         && update.removed_topics.is_empty()
         && update.cluster_configs.is_none()
         && update.broker_configs.is_empty();
     (!silent).then_some(update)
+}
+
+fn features(state: &State) -> rpc::Features {
+    let features = &state.cluster.features;
+    let level = |(name, level): (&String, &i16)| Some((name.clone(), u32::try_from(*level).ok()?));
+    rpc::Features {
+        epoch: features.epoch,
+        levels: features.levels.iter().filter_map(level).collect(),
+    }
 }
 
 fn configs(entries: &Configs) -> rpc::Configs {
@@ -169,7 +186,8 @@ fn header(topic: &Topic) -> rpc::Topic {
     }
 }
 
-fn partition(index: i32, state: &Partition) -> rpc::Partition {
+/// One partition as brokers are told.
+pub fn partition(index: i32, state: &Partition) -> rpc::Partition {
     let ids = |brokers: &[BrokerId]| brokers.iter().map(|broker| broker.0).collect();
     rpc::Partition {
         index,
@@ -179,6 +197,8 @@ fn partition(index: i32, state: &Partition) -> rpc::Partition {
         partition_epoch: state.partition_epoch.0,
         isr: ids(&state.isr),
         elr: ids(&state.elr),
-        ..rpc::Partition::default()
+        adding: ids(&state.adding),
+        removing: ids(&state.removing),
+        recovering: state.recovering,
     }
 }

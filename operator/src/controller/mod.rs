@@ -10,6 +10,7 @@ mod brokers;
 mod configs;
 mod election;
 pub mod image;
+mod isr;
 mod partitions;
 mod placement;
 mod resources;
@@ -26,6 +27,7 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
 
 pub use admin::{AdminRequest, AdminResponse};
 pub use brokers::{Heartbeat, Registration};
+pub use isr::{AlterPartitions, IsrChange, IsrChanged};
 pub use resources::{DEFAULT_NAMESPACE, Kind, Refusal, Resource, TOPIC_ID_ANNOTATION, is_subdomain, resource_name};
 use sessions::{Sessions, Timestamp};
 use state::{Change, State};
@@ -49,6 +51,8 @@ pub enum Event {
     Register(Registration),
     /// A broker says that it is there.
     Heartbeat(Heartbeat),
+    /// A leader asks for other ISRs.
+    AlterPartitions(AlterPartitions),
     /// A broker asks for a block of producer ids.
     AllocateProducerIds {
         /// Who asks.
@@ -110,6 +114,8 @@ pub enum Reply {
         /// The controlled shutdown is granted.
         may_shut_down: bool,
     },
+    /// What became of each change of an ISR, in the order of the request.
+    AlteredPartitions(Vec<IsrChanged>),
     /// These producer ids are the broker's: the first of [`PRODUCER_IDS_PER_BLOCK`].
     ProducerIds(i64),
     /// The broker must not go on as it is: Kafka's error and the reason.
@@ -128,6 +134,7 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
     let reply = match event {
         Event::Register(registration) => brokers::register(&mut draft, sessions, registration),
         Event::Heartbeat(heartbeat) => brokers::heartbeat(&mut draft, sessions, &heartbeat),
+        Event::AlterPartitions(request) => isr::alter(&mut draft, request),
         Event::AllocateProducerIds { broker, epoch } => allocate_producer_ids(&mut draft, broker, epoch),
         Event::Admin { broker, epoch, request } => match brokers::check_epoch(state, broker, epoch) {
             Ok(()) => Reply::Admin(admin::answer(&mut draft, request)),
@@ -148,6 +155,7 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
             for broker in sessions.expired(moment.now) {
                 brokers::fence(&mut draft, broker);
             }
+            brokers::grant_shutdowns(&mut draft, sessions);
             Reply::Nothing
         }
     };
@@ -158,13 +166,14 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
     }
 }
 
-/// What a controller does before anything else: it raises the epoch, so that its predecessor is known for what it is, and gives topics the
-/// partitions that they lack.
+/// What a controller does before anything else: it raises the epoch, so that its predecessor is known for what it is, and brings to an end what
+/// the predecessor began: a commit that was cut off between two objects leaves leaders that are fenced, and topics that lack partitions.
 pub fn take_over(state: &State, moment: &Moment) -> Vec<Change> {
     let mut draft = Draft::new(state, moment);
     draft.push(Change::ControllerEpoch(ControllerEpoch(
         state.cluster.controller_epoch.0.saturating_add(1),
     )));
+    partitions::settle_what_was_cut_off(&mut draft);
     partitions::place_what_is_missing(&mut draft);
     draft.changes
 }

@@ -5,26 +5,39 @@
 
 use weir_protocol::types::{BrokerId, TopicId};
 
-use super::election::{Electorate, settle};
+use super::election::{Election, Electorate, Loss, Wanted, settle};
 use super::placement::{NoPlace, place};
 use super::state::{Change, Partition, State, Topic};
 use super::{Draft, PARTITIONS_MAX};
 
-/// Takes a broker out of every ISR and elects others where it led. Replicas in `lost_their_tail` are not eligible any more either.
-pub(super) fn take_out(draft: &mut Draft<'_>, id: BrokerId, lost_their_tail: &[BrokerId]) {
-    change_all(draft, |state, topic, partition| {
-        let concerned = partition.isr.contains(&id) || partition.elr.iter().any(|replica| lost_their_tail.contains(replica));
+/// Takes a broker out of every ISR and elects others where it led. What it lost it is not eligible for any more either.
+pub(super) fn take_out(draft: &mut Draft<'_>, id: BrokerId, loss: Option<Loss>) {
+    let acceptable = |state: &State, replica: BrokerId| replica != id && state.is_usable(replica);
+    change_all(draft, acceptable, |_, partition| {
+        let counts_for_leading = partition.elr.contains(&id) || partition.last_known_leader == Some(id);
+        let concerned = partition.isr.contains(&id) || (loss.is_some() && counts_for_leading);
         let isr = concerned.then(|| partition.isr.iter().copied().filter(|replica| *replica != id).collect())?;
-        let acceptable = |replica: BrokerId| replica != id && state.is_usable(replica);
-        settle(partition, isr, lost_their_tail, &electorate(state, topic, &acceptable))
+        Some(Wanted {
+            lost: loss.map(|loss| (id, loss)),
+            ..Wanted::with_isr(partition, isr)
+        })
+    });
+}
+
+/// Settles the partitions whose leader or ISR cannot be: what a predecessor began and did not come to the end of.
+pub(super) fn settle_what_was_cut_off(draft: &mut Draft<'_>) {
+    change_all(draft, State::is_usable, |state, partition| {
+        let usable = |id: &BrokerId| state.is_usable(*id);
+        let sound = partition.isr.iter().all(usable) && partition.leader.is_some() == !partition.isr.is_empty();
+        let isr = (!sound).then(|| partition.isr.iter().copied().filter(usable).collect())?;
+        Some(Wanted::with_isr(partition, isr))
     });
 }
 
 /// Elects a leader wherever there is none and one has become possible.
 pub(super) fn elect_where_leaderless(draft: &mut Draft<'_>) {
-    change_all(draft, |state, topic, partition| {
-        let isr = partition.leader.is_none().then(|| partition.isr.clone())?;
-        settle(partition, isr, &[], &electorate(state, topic, &|replica| state.is_usable(replica)))
+    change_all(draft, State::is_usable, |_, partition| {
+        partition.leader.is_none().then(|| Wanted::as_it_is(partition))
     });
 }
 
@@ -41,39 +54,51 @@ pub(super) fn forget_eligible(draft: &mut Draft<'_>, id: TopicId) {
     }
 }
 
-/// The changes of each partition for which `decide` has one. The topics are walked in the order of their ids: the same state, the same changes.
-fn change_all(draft: &mut Draft<'_>, decide: impl Fn(&State, &Topic, &Partition) -> Option<Partition>) {
+/// Settles each partition for which `wanted` wants something. The topics are walked in the order of their ids: the same state, the same changes.
+fn change_all(draft: &mut Draft<'_>, acceptable: impl Fn(&State, BrokerId) -> bool, wanted: impl Fn(&State, &Partition) -> Option<Wanted>) {
     let state = draft.state.clone();
     for (id, topic) in &state.topics {
+        let mut rules = None;
         for (index, partition) in (0..).zip(&topic.partitions) {
-            if let Some(next) = decide(&state, topic, partition) {
+            let Some(wanted) = wanted(&state, partition) else { continue };
+            let rules = rules.get_or_insert_with(|| TopicRules::of(&state, topic));
+            let acceptable = |replica| acceptable(&state, replica);
+            if let Some(next) = settle(partition, wanted, &rules.electorate(&acceptable)) {
                 draft.push(Change::Partition(*id, index, next));
             }
         }
     }
 }
 
-fn electorate<'a>(state: &State, topic: &Topic, acceptable: &'a dyn Fn(BrokerId) -> bool) -> Electorate<'a> {
-    let min_isr = state
-        .topic_setting(topic, "min.insync.replicas")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1);
-    let unclean = state
-        .topic_setting(topic, "unclean.leader.election.enable")
-        .is_some_and(|text| text == "true");
-    Electorate {
-        acceptable,
-        min_isr,
-        unclean,
-    }
+/// What a topic's settings say of its elections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TopicRules {
+    min_isr: usize,
+    election: Election,
 }
 
-/// Whether a broker leads a partition.
-pub(super) fn leads_any(state: &State, id: BrokerId) -> bool {
-    state
-        .topics
-        .values()
-        .any(|topic| topic.partitions.iter().any(|partition| partition.leader == Some(id)))
+impl TopicRules {
+    pub(super) fn of(state: &State, topic: &Topic) -> Self {
+        let min_isr = state.topic_setting(topic, "min.insync.replicas").and_then(|text| text.parse().ok());
+        let unclean = state.topic_setting(topic, "unclean.leader.election.enable");
+        Self {
+            min_isr: min_isr.unwrap_or(1),
+            election: if unclean.is_some_and(|text| text == "true") {
+                Election::Unclean
+            } else {
+                Election::Online
+            },
+        }
+    }
+
+    /// Who may be elected, and how.
+    pub(super) fn electorate<'a>(&self, acceptable: &'a dyn Fn(BrokerId) -> bool) -> Electorate<'a> {
+        Electorate {
+            acceptable,
+            min_isr: self.min_isr,
+            election: self.election,
+        }
+    }
 }
 
 /// Gives every topic the partitions that its resource asks for, where brokers are there to take them. What has no place waits for the next broker.

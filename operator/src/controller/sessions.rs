@@ -26,7 +26,9 @@ pub const HEARTBEAT_INTERVAL_MS: u32 = 500;
 pub const SESSION_TIMEOUT_MS: u32 = 3_000;
 
 /// A broker whose stream broke has this long to come back before it is fenced.
-pub const RECONNECT_GRACE_MS: u32 = 500;
+///
+/// A broker whose process lives is back after some 20 ms. This is most of the time that clients wait for another leader when one is killed.
+pub const RECONNECT_GRACE_MS: u32 = 150;
 
 /// Names one stream of one broker, so that the end of an old one is not taken for the end of its successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ struct Session {
     broke_at: Option<Timestamp>,
     /// The metadata version that holds its registration: what it must have applied before it may serve.
     registered_at: u64,
+    /// The newest metadata version that it said to have applied.
+    applied: u64,
 }
 
 impl Session {
@@ -65,6 +69,7 @@ impl Sessions {
             heard_at: now,
             broke_at: None,
             registered_at: version,
+            applied: 0,
         };
         Self {
             by_broker: brokers.map(|broker| (broker, session.clone())).collect(),
@@ -80,14 +85,16 @@ impl Sessions {
                 heard_at: now,
                 broke_at: None,
                 registered_at: version,
+                applied: 0,
             },
         );
     }
 
-    /// A broker was heard of.
-    pub fn heard(&mut self, broker: BrokerId, now: Timestamp) {
+    /// A broker was heard of, and has applied the metadata up to this version.
+    pub fn heard(&mut self, broker: BrokerId, applied: u64, now: Timestamp) {
         if let Some(session) = self.by_broker.get_mut(&broker) {
             session.heard_at = now;
+            session.applied = applied;
         }
     }
 
@@ -118,6 +125,11 @@ impl Sessions {
     /// The metadata version that the broker must have applied before it may serve.
     pub fn registered_at(&self, broker: BrokerId) -> Option<u64> {
         self.by_broker.get(&broker).map(|session| session.registered_at)
+    }
+
+    /// The newest metadata version that the broker has applied in this session.
+    pub fn applied(&self, broker: BrokerId) -> u64 {
+        self.by_broker.get(&broker).map_or(0, |session| session.applied)
     }
 
     /// Brokers whose time is up.

@@ -4,6 +4,7 @@
 //! clone is cheap (the maps are persistent), so that a decision of many steps works on a draft. Never reads a clock or a file.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -25,6 +26,8 @@ pub struct State {
     names: OrdMap<String, TopicId>,
     /// Topic ids by the name of the resource.
     resources: OrdMap<String, TopicId>,
+    /// The version that holds the last change of each broker's registration.
+    told_at: OrdMap<BrokerId, u64>,
     /// Partitions of all topics.
     partitions: usize,
     /// Counts the changes since this controller took over, above all versions of its predecessors.
@@ -42,8 +45,19 @@ pub struct Cluster {
     pub next_broker_epoch: BrokerEpoch,
     /// The first producer id that nobody has.
     pub next_producer_id: i64,
+    /// The finalised features.
+    pub features: Features,
     /// The resource that a user wrote.
     pub resource: Arc<KafkaCluster>,
+}
+
+/// The finalised features of the cluster (KIP-584).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Counts their changes.
+    pub epoch: i64,
+    /// The level of each that is above 0.
+    pub levels: BTreeMap<String, i16>,
 }
 
 /// A registered broker.
@@ -100,6 +114,10 @@ pub struct Partition {
     pub isr: Vec<BrokerId>,
     /// Eligible leader replicas (KIP-966): out of sync, but with all that is committed.
     pub elr: Vec<BrokerId>,
+    /// The replicas that a reassignment adds (KIP-455); part of `replicas`.
+    pub adding: Vec<BrokerId>,
+    /// The replicas that a reassignment takes away once all that it adds are in sync; part of `replicas` until then.
+    pub removing: Vec<BrokerId>,
     /// The leader, if there is one.
     pub leader: Option<BrokerId>,
     /// Counts its leaders.
@@ -108,6 +126,9 @@ pub struct Partition {
     pub partition_epoch: PartitionEpoch,
     /// Who led last, while there is no leader.
     pub last_known_leader: Option<BrokerId>,
+    /// The leader was elected uncleanly and has not said yet that it has recovered (`LeaderRecoveryState` in Apache Kafka): until then its ISR does
+    /// not grow.
+    pub recovering: bool,
 }
 
 /// A change of the state: the new value of one thing.
@@ -123,6 +144,10 @@ pub enum Change {
     NextProducerId(i64),
     /// A broker registered or changed its state.
     Broker(Broker),
+    /// A broker was unregistered.
+    RemoveBroker(BrokerId),
+    /// The levels of finalised features, and the epoch of that.
+    Features(Features),
     /// A topic was created or its resource changed.
     Topic(TopicId, Box<weir_crds::Topic>),
     /// A topic is gone, its partitions with it. The name is its resource's.
@@ -144,6 +169,7 @@ impl State {
             topics: OrdMap::new(),
             names: OrdMap::new(),
             resources: OrdMap::new(),
+            told_at: OrdMap::new(),
             partitions: 0,
             version,
         }
@@ -177,6 +203,13 @@ impl State {
     /// Whether this broker can lead.
     pub fn is_usable(&self, id: BrokerId) -> bool {
         self.brokers.get(&id).is_some_and(Broker::is_usable)
+    }
+
+    /// The version that a broker must have applied to know of the last change of this one's registration, and of all that was decided with it. What
+    /// a predecessor told is not known: then it is the first version of this controller.
+    pub fn told_at(&self, id: BrokerId) -> u64 {
+        let taken_over = first_version(self.cluster.controller_epoch);
+        self.told_at.get(&id).copied().unwrap_or_default().max(taken_over)
     }
 
     /// The value of a topic's setting that is in force, as the controller knows it: a broker's command line is none of its business.
@@ -217,6 +250,18 @@ impl State {
                     "a broker's epoch only goes up"
                 );
                 self.brokers.insert(broker.id, broker.clone());
+                self.told_at.insert(broker.id, self.version);
+            }
+            Change::RemoveBroker(id) => {
+                self.brokers.remove(id);
+                self.told_at.remove(id);
+            }
+            Change::Features(features) => {
+                assert!(
+                    features.epoch > self.cluster.features.epoch,
+                    "every change of features raises their epoch"
+                );
+                self.cluster.features = features.clone();
             }
             Change::Topic(id, resource) => self.put_topic(*id, resource),
             Change::RemoveTopic(id, _) => {
@@ -271,6 +316,18 @@ fn first_version(epoch: ControllerEpoch) -> u64 {
 }
 
 impl Cluster {
+    /// A cluster that never had a controller.
+    pub fn new(id: String, resource: KafkaCluster) -> Self {
+        Self {
+            id,
+            controller_epoch: ControllerEpoch(0),
+            next_broker_epoch: BrokerEpoch(0),
+            next_producer_id: 0,
+            features: Features::default(),
+            resource: Arc::new(resource),
+        }
+    }
+
     /// What is set for all brokers.
     pub fn configs(&self) -> &Configs {
         self.resource.spec.config.texts()
@@ -283,6 +340,11 @@ impl Cluster {
 }
 
 impl Broker {
+    /// Whether its controlled shutdown is granted: it leads nothing, and its successors know.
+    pub fn may_shut_down(&self) -> bool {
+        self.fenced && self.shutting_down
+    }
+
     /// Whether it can lead and take new partitions.
     pub fn is_usable(&self) -> bool {
         !self.fenced && !self.shutting_down
@@ -323,11 +385,24 @@ impl Partition {
             replicas,
             isr,
             elr: Vec::new(),
+            adding: Vec::new(),
+            removing: Vec::new(),
             leader,
             leader_epoch: LeaderEpoch(0),
             partition_epoch: PartitionEpoch(0),
             last_known_leader: None,
+            recovering: false,
         }
+    }
+
+    /// Whether its replicas are being moved.
+    pub fn is_reassigning(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
+    }
+
+    /// The number of replicas that it has when no reassignment is under way, or will have after the one that is.
+    pub fn replicas_wanted(&self) -> usize {
+        self.replicas.len() - self.removing.len()
     }
 
     /// # Panics
@@ -338,7 +413,8 @@ impl Partition {
         }
     }
 
-    /// What holds of every partition: the leader is in the ISR, ISR and ELR are replicas and share none, nobody is named twice.
+    /// What holds of every partition: the leader is in the ISR, ISR and ELR are replicas and share none, so are those that come and those that go,
+    /// nobody is named twice, and an ISR grows only around a leader that has recovered.
     ///
     /// # Errors
     /// What does not hold.
@@ -355,6 +431,18 @@ impl Partition {
         }
         if self.leader.is_some_and(|leader| !self.isr.contains(&leader)) {
             return Err("the leader is not in the ISR");
+        }
+        if !distinct(&self.adding) || !self.adding.iter().all(|id| self.replicas.contains(id)) {
+            return Err("the replicas that are added are not within the replicas");
+        }
+        if !distinct(&self.removing) || !self.removing.iter().all(|id| self.replicas.contains(id) && !self.adding.contains(id)) {
+            return Err("the replicas that are removed are not within the replicas that are not added");
+        }
+        if self.removing.len() == self.replicas.len() {
+            return Err("all replicas are being removed");
+        }
+        if self.recovering && self.isr.len() > 1 {
+            return Err("the ISR has grown around a leader that has not recovered");
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! live in `random`.
 
 mod random;
+mod speed;
 mod world;
 
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 use weir_crds::KafkaCluster;
-use weir_protocol::types::{BrokerEpoch, ControllerEpoch, TopicId};
+use weir_protocol::types::TopicId;
 
 use super::packed::{BadLine, Registry, read_registry, read_shard, write_registry, write_shard};
 use super::{Parts, SHARDS, Store, StoreError, Touched, shard_of};
@@ -71,14 +71,7 @@ impl FileStore {
     /// # Errors
     /// When the files cannot be written.
     pub fn create(&mut self, id: String, resource: KafkaCluster) -> Result<(), StoreError> {
-        let cluster = Cluster {
-            id,
-            controller_epoch: ControllerEpoch(0),
-            next_broker_epoch: BrokerEpoch(0),
-            next_producer_id: 0,
-            resource: Arc::new(resource),
-        };
-        let state = State::new(cluster);
+        let state = State::new(Cluster::new(id, resource));
         // The registry is what makes the directory a cluster's: it comes last.
         self.write(
             &state,
@@ -124,6 +117,7 @@ impl FileStore {
             controller_epoch: registry.controller_epoch,
             next_broker_epoch: registry.next_broker_epoch,
             next_producer_id: registry.next_producer_id,
+            features: registry.features,
             resource: Arc::new(resource),
         };
         Ok(Parts {
@@ -159,6 +153,7 @@ impl FileStore {
                 controller_epoch: state.cluster.controller_epoch,
                 next_broker_epoch: state.cluster.next_broker_epoch,
                 next_producer_id: state.cluster.next_producer_id,
+                features: state.cluster.features.clone(),
                 brokers: state.brokers.values().cloned().collect(),
             };
             replace(&self.root.join("registry"), write_registry(&registry).as_bytes())?;

@@ -4,8 +4,8 @@
 //! is not exactly what [`write_shard`] and [`write_registry`] write is refused with its line. Never touches a file.
 //!
 //! ```text
-//! weir-partitions 1
-//! 5c5e8a1e-... 0 r=0 i=0 e= l=0 le=3 pe=7 k=
+//! weir-partitions 2
+//! 5c5e8a1e-... 0 r=0,1,2 a=2 d= i=0,1 e= l=0 le=3 pe=7 k= u=0
 //! ```
 
 use std::collections::BTreeMap;
@@ -15,10 +15,10 @@ use std::str::FromStr;
 use uuid::Uuid;
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
 
-use crate::controller::state::{Broker, Endpoint, Partition};
+use crate::controller::state::{Broker, Endpoint, Features, Partition};
 
-const SHARD_HEADER: &str = "weir-partitions 1";
-const REGISTRY_HEADER: &str = "weir-registry 1";
+const SHARD_HEADER: &str = "weir-partitions 2";
+const REGISTRY_HEADER: &str = "weir-registry 2";
 /// Every text ends in this line, so that one that was cut is known.
 const END: &str = "end";
 
@@ -42,6 +42,8 @@ pub struct Registry {
     pub next_broker_epoch: BrokerEpoch,
     /// The first producer id that nobody has.
     pub next_producer_id: i64,
+    /// The finalised features.
+    pub features: Features,
     /// The registered brokers.
     pub brokers: Vec<Broker>,
 }
@@ -54,21 +56,27 @@ pub fn write_shard<'a>(partitions: impl Iterator<Item = (TopicId, i32, &'a Parti
             replicas,
             isr,
             elr,
+            adding,
+            removing,
             leader,
             leader_epoch,
             partition_epoch,
             last_known_leader,
+            recovering,
         } = partition;
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "{} {index} r={} i={} e={} l={} le={leader_epoch} pe={partition_epoch} k={}",
+            "{} {index} r={} a={} d={} i={} e={} l={} le={leader_epoch} pe={partition_epoch} k={} u={}",
             topic.0,
             Ids(replicas),
+            Ids(adding),
+            Ids(removing),
             Ids(isr),
             Ids(elr),
             Ids(leader.as_slice()),
             Ids(last_known_leader.as_slice()),
+            u8::from(*recovering),
         );
     }
     text.push_str(END);
@@ -101,9 +109,15 @@ pub fn write_registry(registry: &Registry) -> String {
         controller_epoch,
         next_broker_epoch,
         next_producer_id,
+        features,
         brokers,
     } = registry;
     let mut text = format!("{REGISTRY_HEADER}\ncluster id={cluster_id} ce={controller_epoch} be={next_broker_epoch} pid={next_producer_id}\n");
+    let _ = write!(text, "features e={}", features.epoch);
+    for (name, level) in &features.levels {
+        let _ = write!(text, " {}={level}", escape(name));
+    }
+    text.push('\n');
     for broker in brokers {
         let Broker {
             id,
@@ -147,6 +161,11 @@ pub fn read_registry(text: &str) -> Result<Registry, BadLine> {
         reason: "the line of the cluster is missing".to_owned(),
     })?;
     let mut registry = read_cluster(content).map_err(|reason| BadLine { line, reason })?;
+    let (line, content) = lines.next().ok_or_else(|| BadLine {
+        line: 3,
+        reason: "the line of the features is missing".to_owned(),
+    })?;
+    registry.features = read_features(content).map_err(|reason| BadLine { line, reason })?;
     for (line, content) in lines {
         let broker = read_broker(content).map_err(|reason| BadLine { line, reason })?;
         if registry.brokers.iter().any(|other| other.id == broker.id) {
@@ -166,9 +185,15 @@ fn lines<'a>(text: &'a str, header: &str) -> Result<Vec<(usize, &'a str)>, BadLi
     match lines.first() {
         Some((_, first)) if *first == header => {}
         Some((_, first)) => {
+            let kind = |line: &str| line.split(' ').next().map(str::to_owned);
+            let why = if kind(first) == kind(header) {
+                ", the format of this version of Weir"
+            } else {
+                ""
+            };
             return Err(BadLine {
                 line: 1,
-                reason: format!("{:?} is not {header:?}", first.chars().take(60).collect::<String>()),
+                reason: format!("{:?} is not {header:?}{why}", first.chars().take(60).collect::<String>()),
             });
         }
         None => {
@@ -196,12 +221,15 @@ fn read_partition(line: &str) -> Result<(TopicId, i32, Partition), String> {
     let index = parse(words.next(), "the partition's index")?;
     let partition = Partition {
         replicas: ids(field(&mut words, "r")?)?,
+        adding: ids(field(&mut words, "a")?)?,
+        removing: ids(field(&mut words, "d")?)?,
         isr: ids(field(&mut words, "i")?)?,
         elr: ids(field(&mut words, "e")?)?,
         leader: one(field(&mut words, "l")?)?,
         leader_epoch: LeaderEpoch(count(field(&mut words, "le")?, "le")?),
         partition_epoch: PartitionEpoch(count(field(&mut words, "pe")?, "pe")?),
         last_known_leader: one(field(&mut words, "k")?)?,
+        recovering: flag(field(&mut words, "u")?, "u")?,
     };
     nothing_left(words)?;
     partition.check()?;
@@ -218,10 +246,30 @@ fn read_cluster(line: &str) -> Result<Registry, String> {
         controller_epoch: ControllerEpoch(count(field(&mut words, "ce")?, "ce")?),
         next_broker_epoch: BrokerEpoch(count(field(&mut words, "be")?, "be")?),
         next_producer_id: count(field(&mut words, "pid")?, "pid")?,
+        features: Features::default(),
         brokers: Vec::new(),
     };
     nothing_left(words)?;
     Ok(registry)
+}
+
+fn read_features(line: &str) -> Result<Features, String> {
+    let mut words = line.split(' ');
+    if words.next() != Some("features") {
+        return Err("the line of the features is missing".to_owned());
+    }
+    let mut features = Features {
+        epoch: count(field(&mut words, "e")?, "e")?,
+        levels: BTreeMap::new(),
+    };
+    for word in words {
+        let (name, level) = word.split_once('=').ok_or_else(|| format!("{word:?} is no feature"))?;
+        let level = count(level, "a feature's level")?;
+        if features.levels.insert(unescape(name)?, level).is_some() {
+            return Err(format!("the feature {name} is there twice"));
+        }
+    }
+    Ok(features)
 }
 
 fn read_broker(line: &str) -> Result<Broker, String> {
@@ -273,6 +321,14 @@ fn count<T: FromStr + PartialOrd + Default>(word: &str, what: &str) -> Result<T,
         Err(format!("{what} is negative"))
     } else {
         Ok(number)
+    }
+}
+
+fn flag(word: &str, what: &str) -> Result<bool, String> {
+    match word {
+        "0" => Ok(false),
+        "1" => Ok(true),
+        _ => Err(format!("{what} is neither 0 nor 1")),
     }
 }
 

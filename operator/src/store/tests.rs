@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::json;
 use uuid::Uuid;
@@ -11,7 +10,7 @@ use weir_protocol::types::{BrokerId, ControllerEpoch};
 use super::file::FileStore;
 use super::packed::{read_registry, read_shard, write_registry, write_shard};
 use super::*;
-use crate::controller::state::Endpoint;
+use crate::controller::state::{Endpoint, Features};
 
 fn topic(name: &str, id: u128) -> (TopicId, weir_crds::Topic) {
     let id = TopicId(Uuid::from_u128(id));
@@ -162,11 +161,16 @@ async fn a_crash_between_two_objects_is_made_good() {
 #[tokio::test]
 async fn damage_is_refused_with_its_place() {
     let cases = [
-        ("registry", "weir-registry 2\nend\n", "registry, line 1"),
-        ("registry", "weir-registry 1\nend\n", "registry, line 2"),
+        (
+            "registry",
+            "weir-registry 1\nend\n",
+            "registry, line 1: \"weir-registry 1\" is not \"weir-registry 2\", the format of this version of Weir",
+        ),
+        ("registry", "weir-registry 2\nend\n", "registry, line 2"),
+        ("registry", "weir-registry 2\ncluster id=x ce=0 be=0 pid=0\nend\n", "registry, line 3"),
         ("registry", "", "registry, line 1"),
-        ("partitions-01", "weir-partitions 1\nnonsense\nend\n", "partitions-01, line 2"),
-        ("partitions-01", "weir-partitions 1\n", "partitions-01, line 2"),
+        ("partitions-01", "weir-partitions 2\nnonsense\nend\n", "partitions-01, line 2"),
+        ("partitions-01", "weir-partitions 2\n", "partitions-01, line 2"),
         ("topics/orders", "{\n \"apiVersion\": 7", "topics/orders, line 2"),
         ("topics/orders", "", "topics/orders, line 1"),
     ];
@@ -206,14 +210,7 @@ async fn a_full_disk_fails_the_commit_and_keeps_the_state() {
 
 #[tokio::test]
 async fn a_memory_store_knows_who_wrote_last() {
-    let cluster = Cluster {
-        id: "an-id".into(),
-        controller_epoch: ControllerEpoch(0),
-        next_broker_epoch: BrokerEpoch(0),
-        next_producer_id: 0,
-        resource: Arc::new(cluster()),
-    };
-    let mut first = memory::MemoryStore::new(State::new(cluster));
+    let mut first = memory::MemoryStore::new(State::new(Cluster::new("an-id".into(), cluster())));
     let mut second = first.clone();
     let mut state = first.load().await.unwrap();
     second.load().await.unwrap();
@@ -230,6 +227,10 @@ fn packed_text_reads_as_it_was_written() {
         controller_epoch: ControllerEpoch(3),
         next_broker_epoch: BrokerEpoch(9),
         next_producer_id: 1000,
+        features: Features {
+            epoch: 4,
+            levels: [("metadata.version".to_owned(), 27), ("a b".to_owned(), 1)].into(),
+        },
         brokers: vec![
             broker(0, 7),
             Broker {
@@ -244,20 +245,23 @@ fn packed_text_reads_as_it_was_written() {
     let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
     let led = Partition {
         elr: ids(&[2]),
+        adding: ids(&[2]),
+        removing: ids(&[0, 1]),
         ..Partition::new(ids(&[0, 1, 2]), ids(&[0, 1]))
     };
     let orphan = Partition {
         leader: None,
         isr: Vec::new(),
         last_known_leader: Some(BrokerId(1)),
+        recovering: true,
         ..led.clone()
     };
     let text = write_shard([(id, 0, &led), (id, 1, &orphan)].into_iter());
     assert_eq!(
         text,
-        "weir-partitions 1\n\
-         00000000-0000-0000-0000-000000000011 0 r=0,1,2 i=0,1 e=2 l=0 le=0 pe=0 k=\n\
-         00000000-0000-0000-0000-000000000011 1 r=0,1,2 i= e=2 l= le=0 pe=0 k=1\n\
+        "weir-partitions 2\n\
+         00000000-0000-0000-0000-000000000011 0 r=0,1,2 a=2 d=0,1 i=0,1 e=2 l=0 le=0 pe=0 k= u=0\n\
+         00000000-0000-0000-0000-000000000011 1 r=0,1,2 a=2 d=0,1 i= e=2 l= le=0 pe=0 k=1 u=1\n\
          end\n"
     );
     assert_eq!(read_shard(&text).unwrap(), BTreeMap::from([(id, vec![led, orphan])]));
@@ -265,23 +269,37 @@ fn packed_text_reads_as_it_was_written() {
 
 #[test]
 fn packed_text_is_refused_where_it_is_wrong() {
-    let line = |text: &str| format!("weir-partitions 1\n00000000-0000-0000-0000-000000000011 {text}\nend\n");
+    let line = |text: &str| format!("weir-partitions 2\n00000000-0000-0000-0000-000000000011 {text}\nend\n");
     let cases = [
-        (line("0 r=0 i=1 e= l= le=0 pe=0 k="), "the ISR is not within the replicas"),
-        (line("0 r=0 i= e= l=0 le=0 pe=0 k="), "the leader is not in the ISR"),
-        (line("0 r= i= e= l= le=0 pe=0 k="), "the replicas are not distinct brokers"),
+        (line("0 r=0 a= d= i=1 e= l= le=0 pe=0 k= u=0"), "the ISR is not within the replicas"),
+        (line("0 r=0 a= d= i= e= l=0 le=0 pe=0 k= u=0"), "the leader is not in the ISR"),
+        (line("0 r= a= d= i= e= l= le=0 pe=0 k= u=0"), "the replicas are not distinct brokers"),
         (
-            line("0 r=0 i=0 e=0 l=0 le=0 pe=0 k="),
+            line("0 r=0 a= d= i=0 e=0 l=0 le=0 pe=0 k= u=0"),
             "the ELR is not within the replicas outside of the ISR",
         ),
-        (line("0 r=0 i=0 e= l=0 le=-1 pe=0 k="), "le is negative"),
-        (line("0 r=0 i=0 e= l=0 le=0 pe=0 k= more"), "\"more\" is one word too many"),
-        (line("0 r=0 i=0 l=0 le=0 pe=0 k="), "\"l=0\" stands where e= belongs"),
         (
-            line("1 r=0 i=0 e= l=0 le=0 pe=0 k="),
+            line("0 r=0,1 a=2 d= i=0 e= l=0 le=0 pe=0 k= u=0"),
+            "the replicas that are added are not within the replicas",
+        ),
+        (
+            line("0 r=0,1 a=1 d=1 i=0 e= l=0 le=0 pe=0 k= u=0"),
+            "the replicas that are removed are not within the replicas that are not added",
+        ),
+        (line("0 r=0 a= d=0 i=0 e= l=0 le=0 pe=0 k= u=0"), "all replicas are being removed"),
+        (
+            line("0 r=0,1 a= d= i=0,1 e= l=0 le=0 pe=0 k= u=1"),
+            "the ISR has grown around a leader that has not recovered",
+        ),
+        (line("0 r=0 a= d= i=0 e= l=0 le=0 pe=0 k= u=2"), "u is neither 0 nor 1"),
+        (line("0 r=0 a= d= i=0 e= l=0 le=-1 pe=0 k= u=0"), "le is negative"),
+        (line("0 r=0 a= d= i=0 e= l=0 le=0 pe=0 k= u=0 more"), "\"more\" is one word too many"),
+        (line("0 r=0 a= d= i=0 l=0 le=0 pe=0 k= u=0"), "\"l=0\" stands where e= belongs"),
+        (
+            line("1 r=0 a= d= i=0 e= l=0 le=0 pe=0 k= u=0"),
             "partition 1 of 00000000-0000-0000-0000-000000000011 does not follow its predecessor",
         ),
-        (line("x r=0 i=0 e= l=0 le=0 pe=0 k="), "\"x\" is not the partition's index"),
+        (line("x r=0 a= d= i=0 e= l=0 le=0 pe=0 k= u=0"), "\"x\" is not the partition's index"),
     ];
     for (text, reason) in cases {
         assert_eq!(
@@ -293,7 +311,7 @@ fn packed_text_is_refused_where_it_is_wrong() {
         );
     }
     // Cut anywhere, no text is taken for a whole one.
-    let whole = line("0 r=0 i=0 e= l=0 le=0 pe=0 k=");
+    let whole = line("0 r=0 a= d= i=0 e= l=0 le=0 pe=0 k= u=0");
     for end in 0..whole.len() {
         assert!(read_shard(&whole[..end]).is_err(), "cut after {end} bytes");
     }

@@ -19,7 +19,7 @@ const BROKERS: i32 = 4;
 /// One line of a scenario.
 fn event() -> impl Strategy<Value = String> {
     let broker = 0..BROKERS;
-    let topic = prop::sample::select(vec!["a", "b", "c.d", "c_d", "E"]);
+    let topic = prop::sample::select(vec!["a", "a", "a", "b", "c.d", "c_d", "E"]);
     prop_oneof![
         3 => (broker.clone(), 0..6_u32, prop::option::of(0..20_i64), any::<bool>(), 0..3_u32).prop_map(|(id, process, previous, clean, rack)| {
             let previous = previous.map_or_else(String::new, |epoch| format!(" previous={epoch}"));
@@ -28,15 +28,22 @@ fn event() -> impl Strategy<Value = String> {
         6 => (broker.clone(), prop::sample::select(vec!["ready", "ready", "ready", "", "behind ready", "stop", "failed"]))
             .prop_map(|(id, flags)| format!("heartbeat {id} {flags}")),
         1 => broker.clone().prop_map(|id| format!("broke {id}")),
-        2 => (0..2000_u32).prop_map(|ms| format!("wait {ms}")),
-        1 => broker.prop_map(|id| format!("producer-ids {id}")),
+        2 => prop_oneof![3 => 0..300_u32, 1 => 0..4000_u32].prop_map(|ms| format!("wait {ms}")),
+        1 => broker.clone().prop_map(|id| format!("producer-ids {id}")),
+        6 => (prop_oneof![4 => Just("leader".to_owned()), 1 => broker.prop_map(|id| id.to_string())], topic.clone(), 0..3, prop::sample::subsequence((0..BROKERS).collect::<Vec<_>>(), 1..4), any::<bool>()).prop_map(
+            |(id, name, partition, isr, recovered)| {
+                let isr = isr.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+                format!("isr {id} {name} {partition} {isr}{}", if recovered { " recovered" } else { "" })
+            }
+        ),
+        1 => any::<bool>().prop_map(|cut_off| if cut_off { "take-over cut-off".to_owned() } else { "take-over".to_owned() }),
         3 => (topic.clone(), 1..5, 1..5, 1..3, any::<bool>()).prop_map(|(name, partitions, replicas, min_isr, unclean)| {
             format!("create {name} partitions={partitions} replicas={replicas} set=min.insync.replicas:{min_isr} set=unclean.leader.election.enable:{unclean}")
         }),
         1 => (topic.clone(), 0..8).prop_map(|(name, count)| format!("grow {name} {count}")),
         1 => (topic.clone(), 1..4).prop_map(|(name, min_isr)| format!("alter topic {name} set=min.insync.replicas:{min_isr}")),
         1 => (1..4).prop_map(|min_isr| format!("alter brokers set=min.insync.replicas:{min_isr}")),
-        1 => topic.prop_map(|name| format!("delete {name}")),
+        1 => topic.prop_filter("one stays", |name| *name != "a").prop_map(|name| format!("delete {name}")),
     ]
 }
 
@@ -59,6 +66,9 @@ impl Mirror {
     }
 
     fn update(&mut self, update: rpc::MetadataUpdate) {
+        for id in update.removed_brokers {
+            assert!(self.brokers.remove(&id).is_some(), "only what is known is removed");
+        }
         self.brokers.extend(update.brokers.into_iter().map(|broker| (broker.id, broker)));
         for id in update.removed_topics {
             assert!(self.topics.remove(&id).is_some(), "only what is known is removed");
@@ -83,11 +93,21 @@ proptest! {
     #[test]
     fn histories_keep_the_rules(events in prop::collection::vec(event(), 1..80)) {
         let mut world = World::new();
+        for id in 0..BROKERS {
+            world.play(&format!("register {id} process=1"));
+            world.play(&format!("heartbeat {id} ready"));
+        }
+        world.play("create a partitions=3 replicas=3 set=min.insync.replicas:2");
         let mut mirror = Mirror::of(&world.state);
         for event in events {
-            let before = world.state.clone();
+            let mut before = world.state.clone();
             world.play(&event);
             let changes = world.last_changes();
+            if event == "take-over cut-off" {
+                // Nobody was told of what was cut off: brokers get the whole of what is there.
+                before = world.before.clone();
+                mirror = Mirror::of(&before);
+            }
             let mut replay = before.clone();
             changes.iter().for_each(|change| replay.apply(change));
             prop_assert_eq!(&replay, &world.state, "the changes say all");
@@ -112,10 +132,26 @@ fn check(before: &State, after: &State) -> Result<(), TestCaseError> {
         for (index, partition) in topic.partitions.iter().enumerate() {
             prop_assert!(partition.check().is_ok());
             prop_assert!(partition.leader.is_none_or(|leader| after.is_usable(leader)), "a leader is alive");
+            prop_assert!(partition.isr.iter().all(|member| after.is_usable(*member)), "who is in sync is alive");
+            prop_assert_eq!(partition.leader.is_some(), !partition.isr.is_empty(), "an ISR has a leader");
+            let min_isr = after
+                .topic_setting(topic, "min.insync.replicas")
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(1);
+            let below = partition.isr.is_empty() || partition.isr.len() < partition.replicas.len().min(min_isr);
+            prop_assert!(below || partition.elr.is_empty(), "nobody is eligible beside an ISR that is whole");
             let Some(old) = before.topics.get(id).and_then(|topic| topic.partitions.get(index)) else {
                 continue;
             };
             prop_assert!(partition.leader_epoch >= old.leader_epoch && partition.partition_epoch >= old.partition_epoch);
+            prop_assert!(
+                partition.leader == old.leader || partition.leader_epoch > old.leader_epoch,
+                "one leader for each epoch"
+            );
+            prop_assert!(
+                partition == old || partition.partition_epoch > old.partition_epoch,
+                "one state for each epoch"
+            );
             let clean = |broker: BrokerId| old.isr.contains(&broker) || old.elr.contains(&broker);
             let last_resort = |broker: BrokerId| old.leader.or(old.last_known_leader) == Some(broker);
             let unclean = after
@@ -124,6 +160,10 @@ fn check(before: &State, after: &State) -> Result<(), TestCaseError> {
             prop_assert!(
                 partition.leader.is_none_or(|leader| clean(leader) || unclean || last_resort(leader)),
                 "a clean leader"
+            );
+            prop_assert!(
+                partition.leader.is_none_or(|leader| clean(leader) || partition.recovering),
+                "an unclean leader recovers"
             );
         }
     }

@@ -1,24 +1,21 @@
 //! A controller without a shell: state, sessions and a clock that the test moves. Events and outcomes are lines of text.
 
+mod requests;
+mod say;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff;
 use uuid::Uuid;
 use weir_crds::KafkaCluster;
-use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::create_partitions_request::CreatePartitionsTopic;
-use weir_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig};
-use weir_protocol::messages::delete_topics_request::DeleteTopicState;
-use weir_protocol::messages::{
-    AlterConfigsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest, alter_configs_request,
-    incremental_alter_configs_request,
-};
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
 
+use self::requests::admin_request;
+use self::say::{say_change, say_reply};
 use crate::controller::sessions::{Sessions, StreamId, Timestamp};
-use crate::controller::state::{Broker, Change, Cluster, Endpoint, Partition, State};
-use crate::controller::{AdminRequest, AdminResponse, Event, Heartbeat, Kind, Moment, Registration, Reply, Resource, decide};
+use crate::controller::state::{Change, Cluster, Endpoint, State};
+use crate::controller::{AlterPartitions, Event, Heartbeat, IsrChange, Kind, Moment, Registration, Reply, Resource, decide, take_over};
 
 /// The controller of a cluster called `test` with the id `cluster`.
 pub(super) struct World {
@@ -27,6 +24,8 @@ pub(super) struct World {
     pub(super) now: Timestamp,
     seed: u128,
     last: Vec<Change>,
+    /// The state before the last event.
+    pub(super) before: State,
 }
 
 impl World {
@@ -34,14 +33,13 @@ impl World {
         let object = serde_json::json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "test", "generation": 1}, "spec": {}});
         let resource: KafkaCluster = serde_json::from_value(object).unwrap();
         let cluster = Cluster {
-            id: "cluster".to_owned(),
             controller_epoch: ControllerEpoch(1),
-            next_broker_epoch: BrokerEpoch(0),
-            next_producer_id: 0,
-            resource: resource.into(),
+            ..Cluster::new("cluster".to_owned(), resource)
         };
+        let state = State::new(cluster);
         Self {
-            state: State::new(cluster),
+            before: state.clone(),
+            state,
             sessions: Sessions::default(),
             now: Timestamp(0),
             seed: 0,
@@ -51,18 +49,46 @@ impl World {
 
     /// Decides and applies; what came of it.
     pub(super) fn event(&mut self, event: Event) -> (Reply, Vec<Change>) {
+        let moment = self.moment();
+        let outcome = decide(&self.state, &self.sessions, event, &moment);
+        self.apply(&outcome.changes);
+        (outcome.reply, outcome.changes)
+    }
+
+    fn moment(&mut self) -> Moment {
         self.seed += 1 << 64;
-        let moment = Moment {
+        Moment {
             now: self.now,
             wall: Time(jiff::Timestamp::UNIX_EPOCH),
             seed: self.seed,
-        };
-        let outcome = decide(&self.state, &self.sessions, event, &moment);
-        for change in &outcome.changes {
-            self.state.apply(change);
         }
-        self.last.clone_from(&outcome.changes);
-        (outcome.reply, outcome.changes)
+    }
+
+    fn apply(&mut self, changes: &[Change]) {
+        self.before = self.state.clone();
+        changes.iter().for_each(|change| self.state.apply(change));
+        self.last = changes.to_vec();
+    }
+
+    /// Another controller takes over, as the shell does. With `cut_off` the last commit came as far as the partitions, and not to the registry.
+    pub(super) fn take_over(&mut self, cut_off: bool) -> Vec<Change> {
+        if cut_off {
+            self.state = self.before.clone();
+            for change in &self.last {
+                if !matches!(
+                    change,
+                    Change::Broker(_) | Change::RemoveBroker(_) | Change::NextBrokerEpoch(_) | Change::NextProducerId(_)
+                ) {
+                    self.state.apply(change);
+                }
+            }
+        }
+        let moment = self.moment();
+        let changes = take_over(&self.state, &moment);
+        self.apply(&changes);
+        let alive = self.state.brokers.values().filter(|broker| !broker.fenced).map(|broker| broker.id);
+        self.sessions = Sessions::take_over(alive, self.now, self.state.version);
+        changes
     }
 
     /// The changes of the last event.
@@ -105,9 +131,9 @@ impl World {
             }
             "heartbeat" => {
                 let broker = words.broker();
-                self.sessions.heard(broker, self.now);
                 let epoch = words.number("epoch").map_or_else(|| self.epoch_of(broker), BrokerEpoch);
                 let applied_version = if words.flag("behind") { 0 } else { self.state.version };
+                self.sessions.heard(broker, applied_version, self.now);
                 self.event(Event::Heartbeat(Heartbeat {
                     broker,
                     epoch,
@@ -126,6 +152,11 @@ impl World {
                 self.now = self.now.plus(words.next().parse().unwrap());
                 self.tick()
             }
+            "isr" => {
+                let request = self.isr_change(&mut words);
+                self.event(Event::AlterPartitions(request))
+            }
+            "take-over" => (Reply::Nothing, self.take_over(words.flag("cut-off"))),
             "producer-ids" => {
                 let broker = words.broker();
                 let epoch = words.number("epoch").map_or_else(|| self.epoch_of(broker), BrokerEpoch);
@@ -149,6 +180,42 @@ impl World {
         let mut lines = say_reply(&reply);
         lines.extend(changes.iter().map(|change| say_change(&before, &self.state, change)));
         lines
+    }
+}
+
+impl World {
+    /// `isr BROKER TOPIC PARTITION 0,1,2`: the ISR that a broker, or `leader`, asks for. Epochs are those of the state where they are not given; `2@7` is a member under
+    /// an epoch of its own.
+    fn isr_change(&self, words: &mut Words<'_>) -> AlterPartitions {
+        let (broker, topic, partition) = (words.next(), words.next(), words.next().parse().unwrap());
+        let topic = self.state.topic_by_name(topic);
+        let known = topic.and_then(|topic| topic.partitions.get(usize::try_from(partition).ok()?));
+        let broker = match broker {
+            "leader" => known.and_then(|known| known.leader).unwrap_or(BrokerId(-1)),
+            id => BrokerId(id.parse().unwrap()),
+        };
+        let members = words.next().split(',').filter(|member| *member != "none").map(|member| {
+            let (id, epoch) = member.split_once('@').map_or((member, None), |(id, epoch)| (id, Some(epoch)));
+            let id = BrokerId(id.parse().unwrap());
+            (id, epoch.map_or_else(|| self.epoch_of(id), |epoch| BrokerEpoch(epoch.parse().unwrap())))
+        });
+        let change = IsrChange {
+            topic: topic.map_or(TopicId::ZERO, |topic| topic.id),
+            partition,
+            leader_epoch: words
+                .number("leader-epoch")
+                .map_or_else(|| known.map_or(LeaderEpoch(0), |known| known.leader_epoch), LeaderEpoch),
+            partition_epoch: words
+                .number("partition-epoch")
+                .map_or_else(|| known.map_or(PartitionEpoch(0), |known| known.partition_epoch), PartitionEpoch),
+            isr: members.collect(),
+            recovered: words.flag("recovered"),
+        };
+        AlterPartitions {
+            broker,
+            epoch: words.number("epoch").map_or_else(|| self.epoch_of(broker), BrokerEpoch),
+            changes: vec![change],
+        }
     }
 }
 
@@ -231,230 +298,5 @@ fn resource(object: serde_json::Value) -> Resource {
     match object["kind"].as_str() {
         Some("Topic") => Resource::Topic(Box::new(serde_json::from_value(object).unwrap())),
         _ => Resource::Cluster(Box::new(serde_json::from_value(object).unwrap())),
-    }
-}
-
-fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
-    let validate_only = words.flag("validate-only");
-    match verb {
-        "create" => {
-            let assignments = words
-                .pairs
-                .get("on")
-                .into_iter()
-                .flatten()
-                .zip(0..)
-                .map(|(brokers, partition_index)| CreatableReplicaAssignment {
-                    partition_index,
-                    broker_ids: brokers.split(',').map(|id| id.parse().unwrap()).collect(),
-                });
-            let configs = words
-                .settings()
-                .into_iter()
-                .map(|(name, value)| CreatableTopicConfig { name, value: Some(value) });
-            let topic = CreatableTopic {
-                num_partitions: words.number("partitions").unwrap_or(-1),
-                replication_factor: words.number("replicas").unwrap_or(-1),
-                assignments: assignments.collect(),
-                configs: configs.collect(),
-                ..Default::default()
-            };
-            let topics = words.next().split(',').map(|name| CreatableTopic {
-                name: name.replace("''", ""),
-                ..topic.clone()
-            });
-            AdminRequest::CreateTopics(CreateTopicsRequest {
-                topics: topics.collect(),
-                validate_only,
-                ..Default::default()
-            })
-        }
-        "delete" => {
-            let topics = words.next().split(',').map(|name| DeleteTopicState {
-                name: Some(name.to_owned()),
-                ..Default::default()
-            });
-            AdminRequest::DeleteTopics(DeleteTopicsRequest {
-                topics: topics.collect(),
-                ..Default::default()
-            })
-        }
-        "grow" => {
-            let (name, count) = (words.next().to_owned(), words.next().parse().unwrap());
-            let topic = CreatePartitionsTopic {
-                name,
-                count,
-                assignments: None,
-            };
-            AdminRequest::CreatePartitions(CreatePartitionsRequest {
-                topics: vec![topic],
-                validate_only,
-                ..Default::default()
-            })
-        }
-        "replace" => {
-            let (resource_type, resource_name) = target(words);
-            let configs = words
-                .settings()
-                .into_iter()
-                .map(|(name, value)| alter_configs_request::AlterableConfig { name, value: Some(value) });
-            let resource = alter_configs_request::AlterConfigsResource {
-                resource_type,
-                resource_name,
-                configs: configs.collect(),
-            };
-            AdminRequest::AlterConfigs(AlterConfigsRequest {
-                resources: vec![resource],
-                validate_only,
-            })
-        }
-        "alter" => {
-            let (resource_type, resource_name) = target(words);
-            let operations = [("set", 0), ("unset", 1), ("append", 2), ("subtract", 3)];
-            let configs = operations.iter().flat_map(|(word, config_operation)| {
-                words.pairs.get(word).into_iter().flatten().map(|pair| {
-                    let (name, value) = pair.split_once(':').unwrap_or((pair, ""));
-                    let (name, value) = (name.to_owned(), (*word != "unset").then(|| value.to_owned()));
-                    incremental_alter_configs_request::AlterableConfig {
-                        name,
-                        config_operation: *config_operation,
-                        value,
-                    }
-                })
-            });
-            let configs = configs.collect();
-            let resource = incremental_alter_configs_request::AlterConfigsResource {
-                resource_type,
-                resource_name,
-                configs,
-            };
-            AdminRequest::IncrementalAlterConfigs(IncrementalAlterConfigsRequest {
-                resources: vec![resource],
-                validate_only,
-            })
-        }
-        other => panic!("there is no event {other:?}"),
-    }
-}
-
-/// `topic NAME`, `broker ID`, or `brokers` for all of them.
-fn target(words: &mut Words<'_>) -> (i8, String) {
-    match words.next() {
-        "topic" => (2, words.next().to_owned()),
-        "broker" => (4, words.next().to_owned()),
-        "brokers" => (4, String::new()),
-        other => (other.parse().unwrap(), "x".to_owned()),
-    }
-}
-
-fn say_reply(reply: &Reply) -> Vec<String> {
-    let say = |code: i16, message: &Option<String>| {
-        let name = ErrorCode::from_code(code).name();
-        message.as_ref().map_or_else(|| name.to_owned(), |message| format!("{name}: {message}"))
-    };
-    match reply {
-        Reply::Nothing => Vec::new(),
-        Reply::Registered(epoch) => vec![format!("registered, epoch {epoch}")],
-        Reply::Heartbeat { fenced, may_shut_down } => vec![format!("fenced={fenced} may_shut_down={may_shut_down}")],
-        Reply::ProducerIds(first) => vec![format!("producer ids from {first}")],
-        Reply::Refused(code, reason) => vec![format!("refused, {}: {reason}", code.name())],
-        Reply::Applied(verbs) => vec![verbs.join(", ")],
-        Reply::Invalid(refusal) => vec![format!("refused, {refusal}")],
-        Reply::Admin(response) => match response {
-            AdminResponse::CreateTopics(response) => response
-                .topics
-                .iter()
-                .map(|topic| {
-                    let outcome = say(topic.error_code, &topic.error_message);
-                    format!(
-                        "{:?} {outcome}, {} x {}",
-                        shortened(&topic.name),
-                        topic.num_partitions,
-                        topic.replication_factor
-                    )
-                })
-                .collect(),
-            AdminResponse::DeleteTopics(response) => response
-                .responses
-                .iter()
-                .map(|topic| say(topic.error_code, &topic.error_message))
-                .collect(),
-            AdminResponse::CreatePartitions(response) => response.results.iter().map(|topic| say(topic.error_code, &topic.error_message)).collect(),
-            AdminResponse::AlterConfigs(response) => response
-                .responses
-                .iter()
-                .map(|resource| say(resource.error_code, &resource.error_message))
-                .collect(),
-            AdminResponse::IncrementalAlterConfigs(response) => response
-                .responses
-                .iter()
-                .map(|resource| say(resource.error_code, &resource.error_message))
-                .collect(),
-        },
-    }
-}
-
-fn shortened(name: &str) -> String {
-    name.chars().take(20).collect()
-}
-
-fn say_change(before: &State, after: &State, change: &Change) -> String {
-    let name = |id| {
-        after
-            .topics
-            .get(id)
-            .or_else(|| before.topics.get(id))
-            .map_or_else(String::new, |topic| topic.name().to_owned())
-    };
-    match change {
-        Change::Cluster(resource) => {
-            let brokers = serde_json::to_string(&resource.spec.brokers.config).unwrap();
-            format!("* cluster {} brokers {brokers}", serde_json::to_string(&resource.spec.config).unwrap())
-        }
-        Change::ControllerEpoch(epoch) => format!("* controller epoch {epoch}"),
-        Change::NextBrokerEpoch(epoch) => format!("* next broker epoch {epoch}"),
-        Change::NextProducerId(id) => format!("* next producer id {id}"),
-        Change::Broker(Broker {
-            id,
-            epoch,
-            fenced,
-            shutting_down,
-            ..
-        }) => {
-            format!(
-                "* broker {id} epoch={epoch}{}{}",
-                if *fenced { " fenced" } else { "" },
-                if *shutting_down { " shutting down" } else { "" }
-            )
-        }
-        Change::Topic(_, resource) => {
-            let spec = &resource.spec;
-            let (count, replicas) = (spec.partitions.unwrap_or(-1), spec.replicas.unwrap_or(-1));
-            let config = serde_json::to_string(&spec.config).unwrap();
-            let generation = resource.metadata.generation.unwrap_or(-1);
-            format!("* topic {} {count} x {replicas} generation {generation} {config}", resource.topic_name())
-        }
-        Change::RemoveTopic(id, _) => format!("* no topic {}", name(id)),
-        Change::Partition(id, index, partition) => {
-            let Partition {
-                replicas,
-                isr,
-                elr,
-                leader,
-                leader_epoch,
-                partition_epoch,
-                last_known_leader,
-            } = partition;
-            let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(",");
-            let last = last_known_leader.map_or_else(String::new, |last| format!(" last known leader {last}"));
-            let leader = leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
-            let elr = if elr.is_empty() { String::new() } else { format!(" elr [{}]", ids(elr)) };
-            format!(
-                "* partition {}-{index} [{}] isr [{}]{elr} leader {leader} epochs {leader_epoch}/{partition_epoch}{last}",
-                name(id),
-                ids(replicas),
-                ids(isr)
-            )
-        }
     }
 }

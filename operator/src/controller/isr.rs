@@ -1,0 +1,145 @@
+//! The ISRs that leaders ask for (AlterPartition, KIP-497, KIP-903), with the same checks in the same order as Apache Kafka's
+//! `ReplicationControlManager.validateAlterPartitionData`, since the order decides which error a broker sees and so what it does next.
+//!
+//! Only the leader knows who has caught up, and only the controller may act on it. Never looks at anything but the state.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicId};
+
+use super::election::{Wanted, settle};
+use super::partitions::TopicRules;
+use super::state::{Change, Partition, State, Topic};
+use super::{Draft, Reply};
+
+/// A leader asks for other ISRs of partitions that it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterPartitions {
+    /// Who asks.
+    pub broker: BrokerId,
+    /// Its epoch.
+    pub epoch: BrokerEpoch,
+    /// What it asks for.
+    pub changes: Vec<IsrChange>,
+}
+
+/// The ISR that a leader wants for one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsrChange {
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition's index.
+    pub partition: i32,
+    /// The epoch under which it leads.
+    pub leader_epoch: LeaderEpoch,
+    /// The state that the change builds on.
+    pub partition_epoch: PartitionEpoch,
+    /// The whole ISR, the leader included, each with the epoch under which it fetched: a replica that was restarted since is no
+    /// member. `-1`: it was in the ISR before, and has not fetched from this leader.
+    pub isr: Vec<(BrokerId, BrokerEpoch)>,
+    /// The leader, elected uncleanly, has recovered.
+    pub recovered: bool,
+}
+
+/// What became of an [`IsrChange`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsrChanged {
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition's index.
+    pub partition: i32,
+    /// The partition as it is now, or Kafka's error.
+    pub result: Result<Partition, ErrorCode>,
+}
+
+pub(super) fn alter(draft: &mut Draft<'_>, request: AlterPartitions) -> Reply {
+    let sender = draft.state.brokers.get(&request.broker);
+    if sender.is_none_or(|broker| broker.epoch != request.epoch || broker.fenced) {
+        let reason = format!(
+            "broker {} is not registered with epoch {}, or is fenced: it leads nothing",
+            request.broker, request.epoch
+        );
+        return Reply::Refused(ErrorCode::StaleBrokerEpoch, reason);
+    }
+    let results = request.changes.iter().map(|change| IsrChanged {
+        topic: change.topic,
+        partition: change.partition,
+        result: alter_one(draft, request.broker, change),
+    });
+    Reply::AlteredPartitions(results.collect())
+}
+
+fn alter_one(draft: &mut Draft<'_>, leader: BrokerId, change: &IsrChange) -> Result<Partition, ErrorCode> {
+    let (before, next) = {
+        let state = &draft.state;
+        let topic = state.topics.get(&change.topic).ok_or(ErrorCode::UnknownTopicId)?;
+        let index = usize::try_from(change.partition).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
+        let before = topic.partitions.get(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        check(state, leader, before, change)?;
+        (before.clone(), altered(state, topic, before, change))
+    };
+    let Some(next) = next else { return Ok(before) };
+    draft.push(Change::Partition(change.topic, change.partition, next.clone()));
+    // The change ended a reassignment that takes the leader away: it has to learn of that from the metadata first.
+    if next.leader == Some(leader) {
+        Ok(next)
+    } else {
+        Err(ErrorCode::NewLeaderElected)
+    }
+}
+
+fn altered(state: &State, topic: &Topic, before: &Partition, change: &IsrChange) -> Option<Partition> {
+    // Whoever asks for the ISR that there is, in another order, changes nothing.
+    let in_order = before
+        .replicas
+        .iter()
+        .copied()
+        .filter(|replica| change.isr.iter().any(|(member, _)| member == replica));
+    let isr: Vec<BrokerId> = in_order.collect();
+    let same = isr.len() == before.isr.len() && isr.iter().all(|member| before.isr.contains(member));
+    let wanted = Wanted {
+        recovered: change.recovered,
+        ..Wanted::with_isr(before, if same { before.isr.clone() } else { isr })
+    };
+    let acceptable = |replica| state.is_usable(replica);
+    settle(before, wanted, &TopicRules::of(state, topic).electorate(&acceptable))
+}
+
+fn check(state: &State, leader: BrokerId, before: &Partition, change: &IsrChange) -> Result<(), ErrorCode> {
+    // A leader that knows a later epoch than this controller has another controller: this one is deposed, or its state was restored.
+    if change.leader_epoch > before.leader_epoch || change.partition_epoch > before.partition_epoch {
+        return Err(ErrorCode::NotController);
+    }
+    if change.leader_epoch < before.leader_epoch {
+        return Err(ErrorCode::FencedLeaderEpoch);
+    }
+    if before.leader != Some(leader) {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    if change.partition_epoch < before.partition_epoch {
+        return Err(ErrorCode::InvalidUpdateVersion);
+    }
+    let members = || change.isr.iter().map(|(member, _)| *member);
+    let twice = |(index, member): (usize, BrokerId)| members().take(index).any(|other| other == member);
+    // The length comes first: it bounds the search for members that are named twice.
+    if change.isr.len() > before.replicas.len()
+        || !members().all(|member| before.replicas.contains(&member))
+        || members().enumerate().any(twice)
+        || !members().any(|member| member == leader)
+    {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    if before.recovering && !change.recovered && change.isr.len() > 1 {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    let eligible = |(member, epoch): &(BrokerId, BrokerEpoch)| {
+        // The epoch of a member that has not fetched since this leader began is not known to it; it was in sync before.
+        let known_by_the_isr = epoch.0 == -1 && before.isr.contains(member);
+        let broker = state.brokers.get(member);
+        broker.is_some_and(|broker| broker.is_usable() && (broker.epoch == *epoch || known_by_the_isr))
+    };
+    if !change.isr.iter().all(eligible) {
+        return Err(ErrorCode::IneligibleReplica);
+    }
+    Ok(())
+}

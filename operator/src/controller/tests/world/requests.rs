@@ -1,0 +1,125 @@
+//! The requests of Kafka clients as the lines of a scenario say them.
+
+use weir_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use weir_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig};
+use weir_protocol::messages::delete_topics_request::DeleteTopicState;
+use weir_protocol::messages::{
+    AlterConfigsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest, alter_configs_request,
+    incremental_alter_configs_request,
+};
+
+use super::Words;
+use crate::controller::AdminRequest;
+
+pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
+    let validate_only = words.flag("validate-only");
+    match verb {
+        "create" => {
+            let assignments = words
+                .pairs
+                .get("on")
+                .into_iter()
+                .flatten()
+                .zip(0..)
+                .map(|(brokers, partition_index)| CreatableReplicaAssignment {
+                    partition_index,
+                    broker_ids: brokers.split(',').map(|id| id.parse().unwrap()).collect(),
+                });
+            let configs = words
+                .settings()
+                .into_iter()
+                .map(|(name, value)| CreatableTopicConfig { name, value: Some(value) });
+            let topic = CreatableTopic {
+                num_partitions: words.number("partitions").unwrap_or(-1),
+                replication_factor: words.number("replicas").unwrap_or(-1),
+                assignments: assignments.collect(),
+                configs: configs.collect(),
+                ..Default::default()
+            };
+            let topics = words.next().split(',').map(|name| CreatableTopic {
+                name: name.replace("''", ""),
+                ..topic.clone()
+            });
+            AdminRequest::CreateTopics(CreateTopicsRequest {
+                topics: topics.collect(),
+                validate_only,
+                ..Default::default()
+            })
+        }
+        "delete" => {
+            let topics = words.next().split(',').map(|name| DeleteTopicState {
+                name: Some(name.to_owned()),
+                ..Default::default()
+            });
+            AdminRequest::DeleteTopics(DeleteTopicsRequest {
+                topics: topics.collect(),
+                ..Default::default()
+            })
+        }
+        "grow" => {
+            let (name, count) = (words.next().to_owned(), words.next().parse().unwrap());
+            let topic = CreatePartitionsTopic {
+                name,
+                count,
+                assignments: None,
+            };
+            AdminRequest::CreatePartitions(CreatePartitionsRequest {
+                topics: vec![topic],
+                validate_only,
+                ..Default::default()
+            })
+        }
+        "replace" => {
+            let (resource_type, resource_name) = target(words);
+            let configs = words
+                .settings()
+                .into_iter()
+                .map(|(name, value)| alter_configs_request::AlterableConfig { name, value: Some(value) });
+            let resource = alter_configs_request::AlterConfigsResource {
+                resource_type,
+                resource_name,
+                configs: configs.collect(),
+            };
+            AdminRequest::AlterConfigs(AlterConfigsRequest {
+                resources: vec![resource],
+                validate_only,
+            })
+        }
+        "alter" => {
+            let (resource_type, resource_name) = target(words);
+            let operations = [("set", 0), ("unset", 1), ("append", 2), ("subtract", 3)];
+            let configs = operations.iter().flat_map(|(word, config_operation)| {
+                words.pairs.get(word).into_iter().flatten().map(|pair| {
+                    let (name, value) = pair.split_once(':').unwrap_or((pair, ""));
+                    let (name, value) = (name.to_owned(), (*word != "unset").then(|| value.to_owned()));
+                    incremental_alter_configs_request::AlterableConfig {
+                        name,
+                        config_operation: *config_operation,
+                        value,
+                    }
+                })
+            });
+            let configs = configs.collect();
+            let resource = incremental_alter_configs_request::AlterConfigsResource {
+                resource_type,
+                resource_name,
+                configs,
+            };
+            AdminRequest::IncrementalAlterConfigs(IncrementalAlterConfigsRequest {
+                resources: vec![resource],
+                validate_only,
+            })
+        }
+        other => panic!("there is no event {other:?}"),
+    }
+}
+
+/// `topic NAME`, `broker ID`, or `brokers` for all of them.
+fn target(words: &mut Words<'_>) -> (i8, String) {
+    match words.next() {
+        "topic" => (2, words.next().to_owned()),
+        "broker" => (4, words.next().to_owned()),
+        "brokers" => (4, String::new()),
+        other => (other.parse().unwrap(), "x".to_owned()),
+    }
+}

@@ -1,0 +1,136 @@
+//! Outcomes as the lines of a scenario.
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::BrokerId;
+
+use crate::controller::state::{Broker, Change, Partition, State};
+use crate::controller::{AdminResponse, IsrChanged, Reply};
+
+pub(super) fn say_reply(reply: &Reply) -> Vec<String> {
+    let say = |code: i16, message: &Option<String>| {
+        let name = ErrorCode::from_code(code).name();
+        message.as_ref().map_or_else(|| name.to_owned(), |message| format!("{name}: {message}"))
+    };
+    match reply {
+        Reply::Nothing => Vec::new(),
+        Reply::Registered(epoch) => vec![format!("registered, epoch {epoch}")],
+        Reply::Heartbeat { fenced, may_shut_down } => vec![format!("fenced={fenced} may_shut_down={may_shut_down}")],
+        Reply::AlteredPartitions(results) => {
+            let say = |changed: &IsrChanged| changed.result.as_ref().map_or_else(|code| code.name().to_owned(), |_| "NONE".to_owned());
+            results.iter().map(say).collect()
+        }
+        Reply::ProducerIds(first) => vec![format!("producer ids from {first}")],
+        Reply::Refused(code, reason) => vec![format!("refused, {}: {reason}", code.name())],
+        Reply::Applied(verbs) => vec![verbs.join(", ")],
+        Reply::Invalid(refusal) => vec![format!("refused, {refusal}")],
+        Reply::Admin(response) => match response {
+            AdminResponse::CreateTopics(response) => response
+                .topics
+                .iter()
+                .map(|topic| {
+                    let outcome = say(topic.error_code, &topic.error_message);
+                    format!(
+                        "{:?} {outcome}, {} x {}",
+                        shortened(&topic.name),
+                        topic.num_partitions,
+                        topic.replication_factor
+                    )
+                })
+                .collect(),
+            AdminResponse::DeleteTopics(response) => response
+                .responses
+                .iter()
+                .map(|topic| say(topic.error_code, &topic.error_message))
+                .collect(),
+            AdminResponse::CreatePartitions(response) => response.results.iter().map(|topic| say(topic.error_code, &topic.error_message)).collect(),
+            AdminResponse::AlterConfigs(response) => response
+                .responses
+                .iter()
+                .map(|resource| say(resource.error_code, &resource.error_message))
+                .collect(),
+            AdminResponse::IncrementalAlterConfigs(response) => response
+                .responses
+                .iter()
+                .map(|resource| say(resource.error_code, &resource.error_message))
+                .collect(),
+        },
+    }
+}
+
+fn shortened(name: &str) -> String {
+    name.chars().take(20).collect()
+}
+
+pub(super) fn say_change(before: &State, after: &State, change: &Change) -> String {
+    let name = |id| {
+        after
+            .topics
+            .get(id)
+            .or_else(|| before.topics.get(id))
+            .map_or_else(String::new, |topic| topic.name().to_owned())
+    };
+    match change {
+        Change::Cluster(resource) => {
+            let brokers = serde_json::to_string(&resource.spec.brokers.config).unwrap();
+            format!("* cluster {} brokers {brokers}", serde_json::to_string(&resource.spec.config).unwrap())
+        }
+        Change::ControllerEpoch(epoch) => format!("* controller epoch {epoch}"),
+        Change::NextBrokerEpoch(epoch) => format!("* next broker epoch {epoch}"),
+        Change::NextProducerId(id) => format!("* next producer id {id}"),
+        Change::RemoveBroker(id) => format!("* no broker {id}"),
+        Change::Features(features) => format!("* features epoch {} {:?}", features.epoch, features.levels),
+        Change::Broker(Broker {
+            id,
+            epoch,
+            fenced,
+            shutting_down,
+            ..
+        }) => {
+            format!(
+                "* broker {id} epoch={epoch}{}{}",
+                if *fenced { " fenced" } else { "" },
+                if *shutting_down { " shutting down" } else { "" }
+            )
+        }
+        Change::Topic(_, resource) => {
+            let spec = &resource.spec;
+            let (count, replicas) = (spec.partitions.unwrap_or(-1), spec.replicas.unwrap_or(-1));
+            let config = serde_json::to_string(&spec.config).unwrap();
+            let generation = resource.metadata.generation.unwrap_or(-1);
+            format!("* topic {} {count} x {replicas} generation {generation} {config}", resource.topic_name())
+        }
+        Change::RemoveTopic(id, _) => format!("* no topic {}", name(id)),
+        Change::Partition(id, index, partition) => {
+            let Partition {
+                replicas,
+                isr,
+                elr,
+                adding,
+                removing,
+                leader,
+                leader_epoch,
+                partition_epoch,
+                last_known_leader,
+                recovering,
+            } = partition;
+            let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(",");
+            let last = last_known_leader.map_or_else(String::new, |last| format!(" last known leader {last}"));
+            let leader = leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
+            let some = |name: &str, list: &[BrokerId]| {
+                if list.is_empty() {
+                    String::new()
+                } else {
+                    format!(" {name} [{}]", ids(list))
+                }
+            };
+            let (elr, adding, removing) = (some("elr", elr), some("adding", adding), some("removing", removing));
+            let recovering = if *recovering { " recovering" } else { "" };
+            format!(
+                "* partition {}-{index} [{}]{adding}{removing} isr [{}]{elr} leader {leader} epochs {leader_epoch}/{partition_epoch}{last}{recovering}",
+                name(id),
+                ids(replicas),
+                ids(isr)
+            )
+        }
+    }
+}
