@@ -3,6 +3,7 @@
 //! Called by the controller client, with each new image, and by `api`, for each partition that a request names. Decides what is committed; knows no requests.
 
 mod cleaning;
+pub mod core;
 mod maintenance;
 mod partition;
 mod seat;
