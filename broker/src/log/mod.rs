@@ -46,6 +46,9 @@ pub enum AppendError {
     /// This broker does not lead the partition.
     #[error("this broker does not lead the partition")]
     NotLeader,
+    /// It is appended, but before enough replicas had it the ISR became smaller than `min.insync.replicas`.
+    #[error("the batch is on fewer replicas than min.insync.replicas asks for")]
+    NotEnoughReplicasAfterAppend,
     /// The log directory is offline.
     #[error("the log directory is offline")]
     Storage,

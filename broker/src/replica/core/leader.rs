@@ -115,6 +115,8 @@ pub struct Leadership {
     own_epoch: BrokerEpoch,
     committed: PartitionState,
     epoch_start: i64,
+    /// The end of the own log, as it was last told.
+    own_end: i64,
     high_watermark: i64,
     settings: Settings,
     followers: Vec<Progress>,
@@ -133,6 +135,7 @@ impl Leadership {
             own_epoch: start.own_epoch,
             committed: start.state,
             epoch_start: start.epoch_start,
+            own_end: start.epoch_start,
             high_watermark: start.high_watermark.max(0),
             settings: start.settings,
             followers: Vec::new(),
@@ -207,7 +210,15 @@ impl Leadership {
     }
 
     /// Takes up that the own log grew or was flushed. Whether the high watermark moved.
+    ///
+    /// A follower that has everything need not fetch to stay in sync: it falls behind now, however long ago its last fetch was.
     pub fn grew(&mut self, ends: Ends, peers: Peers<'_>, now: u64) -> bool {
+        if ends.end > self.own_end {
+            for follower in &mut self.followers {
+                follower.falls_behind(self.own_end, now);
+            }
+            self.own_end = ends.end;
+        }
         self.advance(ends, peers, now)
     }
 

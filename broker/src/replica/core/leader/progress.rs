@@ -53,6 +53,13 @@ impl Progress {
         self.fetched_at = now;
     }
 
+    /// The leader's log has grown from `leader_end` on: a follower that had all of it was caught up until now.
+    pub(super) fn falls_behind(&mut self, leader_end: i64, now: u64) {
+        if self.broker_epoch.is_some() && self.end >= leader_end {
+            self.caught_up_at = self.caught_up_at.max(Some(now));
+        }
+    }
+
     /// When it counts as lagging if it stays as it is; `None`: it has all there is, so that time does not matter.
     pub(super) fn lags_at(&self, leader_end: i64, lag_ms_max: u64) -> Option<u64> {
         let lags_at = || self.caught_up_at.map_or(0, |at| at.saturating_add(lag_ms_max).saturating_add(1));
