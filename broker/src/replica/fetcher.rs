@@ -95,7 +95,7 @@ impl Fetchers {
     /// When it cannot be started.
     pub fn start(broker: &Arc<Broker>) -> std::io::Result<Self> {
         let (stop, mut stopped) = watch::channel(false);
-        let assignments = broker.replicas.assignments().receiver.lock().take();
+        let assignments = broker.replicas.shared().assignments.receiver.lock().take();
         let broker = Arc::clone(broker);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("fetchers".into()).spawn(move || {

@@ -23,7 +23,6 @@ use weir_protocol::config::{Layers, topic_key};
 use weir_protocol::types::{BrokerId, TopicId, TopicPartition};
 
 use self::core::PartitionState;
-use self::fetcher::Assignments;
 pub use self::fetcher::Fetchers;
 pub use self::maintenance::Maintenance;
 pub(crate) use self::partition::{Acks, Appending, FollowerFetch, Partition, Served, read_error};
@@ -46,7 +45,6 @@ pub struct Replicas {
     broker: BrokerId,
     log_dir: LogDir,
     shared: Arc<Shared>,
-    assignments: Assignments,
     settings: Mutex<Settings>,
     partitions: RwLock<HashMap<TopicPartition, Arc<Partition>>>,
     configs: Mutex<SharedConfigs>,
@@ -135,7 +133,6 @@ impl Replicas {
             broker,
             log_dir,
             shared: Arc::new(Shared::new(broker)),
-            assignments: Assignments::default(),
             settings: Mutex::default(),
             partitions: RwLock::default(),
             configs: Mutex::default(),
@@ -167,10 +164,6 @@ impl Replicas {
     /// What all partitions share.
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
-    }
-
-    fn assignments(&self) -> &Assignments {
-        &self.assignments
     }
 
     /// How this broker fetches from leaders.
@@ -221,10 +214,7 @@ impl Replicas {
                     None => continue,
                 },
             };
-            if partition.take_up(state.leader, committed(state)) {
-                self.assignments
-                    .assign(&partition, partition.wanted_role(state.leader, state.leader_epoch));
-            }
+            partition.take_up(state.leader, committed(state));
         }
     }
 
@@ -254,7 +244,6 @@ impl Replicas {
             return false;
         };
         partition.retire();
-        self.assignments.assign(&partition, partition.role());
         if let Err(error) = self.log_dir.delete_log(partition.log()) {
             warn!(topic = %partition.topic(), partition = id.index, %error, "cannot delete a log");
         }

@@ -188,25 +188,22 @@ impl Partition {
     }
 
     /// Takes up what the controller has committed of the partition. Leadership ends at once; another role is taken up behind the appends that are under way, so that a leader knows
-    /// where its epoch begins. Returns whether the role is another.
-    pub(crate) fn take_up(self: &Arc<Self>, leader: Option<BrokerId>, state: PartitionState) -> bool {
+    /// where its epoch begins.
+    pub(crate) fn take_up(self: &Arc<Self>, leader: Option<BrokerId>, state: PartitionState) {
         let epoch = state.leader_epoch;
         let wanted = self.wanted_role(leader, epoch);
-        let changes = {
+        {
             let mut role = self.role.write();
-            let changes = *role != wanted;
-            if changes {
+            if *role != wanted {
                 *role = Role::Idle { epoch };
             }
-            changes
-        };
+        }
         let partition = Arc::clone(self);
         self.with_writer_detached(move |_| partition.assume(wanted, state));
-        changes
     }
 
     /// The role that this broker has for a partition with this leader.
-    pub(crate) fn wanted_role(&self, leader: Option<BrokerId>, epoch: LeaderEpoch) -> Role {
+    fn wanted_role(&self, leader: Option<BrokerId>, epoch: LeaderEpoch) -> Role {
         match leader {
             Some(leader) if leader == self.shared.own => Role::Leader { epoch },
             Some(leader) => Role::Follower { leader, epoch },
@@ -235,6 +232,7 @@ impl Partition {
         drop(core);
         self.commit();
         self.wake_everyone();
+        self.shared.assignments.assign(self, wanted);
     }
 
     fn wake_everyone(&self) {
@@ -368,6 +366,7 @@ impl Partition {
         }
         *self.core.lock() = Core::Idle;
         self.wake_everyone();
+        self.shared.assignments.assign(self, self.role());
     }
 
     /// Takes the writer out for good, after all that waits.

@@ -12,6 +12,7 @@ use weir_protocol::types::{BrokerEpoch, BrokerId};
 
 use super::Partition;
 use super::core::{Peer, Proposal};
+use super::fetcher::Assignments;
 use crate::metadata::MetadataImage;
 
 /// How often partitions are looked at that time does something to: a lagging follower is found no later than this.
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     lag_ms_max: AtomicU64,
     proposals: Queue<(Arc<Partition>, Proposal)>,
     checks: Queue<Arc<Partition>>,
+    /// What is fetched from whom.
+    pub(super) assignments: Assignments,
 }
 
 /// What waits for somebody who takes all of it at once.
@@ -71,6 +74,7 @@ impl Shared {
             lag_ms_max: AtomicU64::new(30_000),
             proposals: Queue::default(),
             checks: Queue::default(),
+            assignments: Assignments::default(),
         }
     }
 

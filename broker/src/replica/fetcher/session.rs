@@ -212,6 +212,10 @@ impl Session {
 
     /// The next request; `None` when there is nothing to say and one is under way already, or there is nothing to fetch.
     fn request(&mut self, must_ask: bool, settings: &Settings) -> Option<FetchRequest> {
+        if self.id == 0 && !must_ask {
+            // The answer that is awaited brings the session that everything else belongs to.
+            return None;
+        }
         let mut topics: Vec<FetchTopic> = Vec::new();
         let now = self.broker.replicas.shared().now();
         for id in std::mem::take(&mut self.due) {
@@ -259,13 +263,15 @@ impl Session {
             return None;
         }
         self.requests += 1;
+        // What a session begins with is answered at once: nothing can be added to it before.
+        let wait = if self.id == 0 { Duration::ZERO } else { settings.fetch_wait_max };
         let request = FetchRequest {
             replica_state: ReplicaState {
                 replica_id: self.broker.config.id.0,
                 replica_epoch: self.broker.controller.standing().borrow().broker_epoch.unwrap_or(-1),
                 ..Default::default()
             },
-            max_wait_ms: i32::try_from(settings.fetch_wait_max.as_millis()).unwrap_or(i32::MAX),
+            max_wait_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
             min_bytes: settings.fetch_bytes_min,
             max_bytes: settings.fetch_response_bytes_max,
             session_id: self.id,
