@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::FetchSessions;
+use crate::api::{FetchSessions, FollowerSessions};
 use crate::auth::Authorizer;
 use crate::config::Config;
 use crate::controller_client::Controller;
@@ -28,6 +28,8 @@ pub struct Broker {
     pub authorizer: Authorizer,
     /// Incremental fetch sessions (KIP-227).
     pub fetch_sessions: FetchSessions,
+    /// Those of the brokers that follow this one.
+    pub follower_sessions: FollowerSessions,
     /// The budget for requests in memory.
     pub request_memory: RequestMemory,
     /// What is counted.

@@ -4,6 +4,7 @@
 //! the broker goes on with the image that it has. Nothing here decides anything about partitions: `replica` takes up its part of an image before it
 //! is published.
 
+mod isr;
 mod producer_ids;
 mod session;
 
@@ -21,6 +22,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::Message;
 use weir_protocol::types::ProducerId;
 
+pub(crate) use self::isr::keep_proposing;
 use self::producer_ids::ProducerIds;
 pub use self::session::{Fatal, Identity, Session};
 use crate::api::RequestContext;

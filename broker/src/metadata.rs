@@ -11,7 +11,7 @@ use imbl::OrdMap;
 use tokio::sync::watch;
 use uuid::Uuid;
 use weir_protocol::controller as rpc;
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 
 /// Configuration as it is set: Kafka's names and text forms.
 pub type Configs = BTreeMap<String, String>;
@@ -40,6 +40,8 @@ pub struct BrokerImage {
     pub rack: Option<String>,
     /// Not alive as far as the controller knows: it leads nothing.
     pub fenced: bool,
+    /// In a controlled shutdown: it leads nothing any more, and joins no ISR.
+    pub shutting_down: bool,
 }
 
 impl BrokerImage {
@@ -64,6 +66,23 @@ pub struct PartitionImage {
     pub leader_epoch: LeaderEpoch,
     /// Counts its changes.
     pub partition_epoch: PartitionEpoch,
+    /// Replicas that a reassignment adds, of those above.
+    pub adding: Box<[BrokerId]>,
+    /// Replicas that a reassignment removes, of those above.
+    pub removing: Box<[BrokerId]>,
+    /// The leader was elected uncleanly and has not said yet that it has recovered.
+    pub recovering: bool,
+}
+
+/// The leader of a partition, for those who asked somebody else (KIP-951).
+#[derive(Clone, Copy, Debug)]
+pub struct LeaderHint<'a> {
+    /// Who it is.
+    pub id: BrokerId,
+    /// Since which epoch.
+    pub epoch: LeaderEpoch,
+    /// Where it is found on the listener that was asked, and its rack.
+    pub node: Option<(&'a Endpoint, &'a Option<String>)>,
 }
 
 /// A topic.
@@ -133,6 +152,18 @@ impl MetadataImage {
     /// The number of topics.
     pub fn topic_count(&self) -> usize {
         self.topics.len()
+    }
+
+    /// The leader of a partition, and where it is on `listener`; `None` when there is none.
+    pub fn leader_hint(&self, key: TopicPartition, listener: &str) -> Option<LeaderHint<'_>> {
+        let partition = self.topic(key.topic)?.partition(key.index)?;
+        let id = partition.leader?;
+        let node = self.brokers.get(&id).and_then(|node| Some((node.endpoint(listener)?, &node.rack)));
+        Some(LeaderHint {
+            id,
+            epoch: partition.leader_epoch,
+            node,
+        })
     }
 
     /// Brokers that are alive.
@@ -216,6 +247,7 @@ fn broker_image(broker: &rpc::Broker) -> Result<BrokerImage, BadUpdate> {
         endpoints: endpoints.collect::<Result<_, _>>()?,
         rack: Some(broker.rack.clone()).filter(|rack| !rack.is_empty()),
         fenced: broker.fenced,
+        shutting_down: broker.shutting_down,
     })
 }
 
@@ -253,6 +285,9 @@ fn partition_image(partition: &rpc::Partition) -> PartitionImage {
         leader: (partition.leader >= 0).then_some(BrokerId(partition.leader)),
         leader_epoch: LeaderEpoch(partition.leader_epoch),
         partition_epoch: PartitionEpoch(partition.partition_epoch),
+        adding: brokers(&partition.adding),
+        removing: brokers(&partition.removing),
+        recovering: partition.recovering,
     }
 }
 

@@ -11,17 +11,17 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 use weir_protocol::controller as rpc;
 
-use crate::api::FetchSessions;
+use crate::api::{FetchSessions, FollowerSessions};
 use crate::auth::{Authorizer, Policy};
 use crate::broker::{Broker, CachedSettings};
 use crate::config::{Args, Config};
-use crate::controller_client::{Controller, Identity, Session};
+use crate::controller_client::{self, Controller, Identity, Session};
 use crate::http::{self, Probes};
 use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
 use crate::metadata::Metadata;
 use crate::metrics::{Metrics, Readings};
 use crate::net::{self, Bound, RequestMemory, Server};
-use crate::replica::{Maintenance, Replicas};
+use crate::replica::{Fetchers, Maintenance, Replicas};
 use crate::telemetry;
 
 /// How long a controlled shutdown may take before the broker stops without one.
@@ -77,6 +77,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         authorizer: Authorizer::new(Policy::AllowEveryone),
         fetch_sessions: FetchSessions::default(),
         settings: CachedSettings::default(),
+        follower_sessions: FollowerSessions::default(),
         request_memory: RequestMemory::new(config.request_memory_bytes_max),
         metrics: Metrics::new(),
         config,
@@ -95,14 +96,31 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tokio::select! {
         () = broker.metadata.wait_for(1) => {}
         ended = &mut session => return Err(why(ended)),
-        () = &mut told_to_stop => return stop(&broker, None, None).await,
+        () = &mut told_to_stop => return stop(&broker, None).await,
     }
-    let server = Server::start(&broker, listeners)?;
-    let maintenance = Maintenance::start(Arc::clone(&broker)).context("start the maintenance thread")?;
+    let serving = Serving {
+        server: Server::start(&broker, listeners)?,
+        fetchers: Fetchers::start(&broker).context("start the fetchers' thread")?,
+        maintenance: Maintenance::start(Arc::clone(&broker)).context("start the maintenance thread")?,
+    };
+    let mut isrs = tokio::spawn(keep_isrs(Arc::clone(&broker)));
     tokio::select! {
         ended = &mut session => Err(why(ended)),
-        () = &mut told_to_stop => stop(&broker, Some(server), Some(maintenance)).await,
+        ended = &mut isrs => Err(ended.err().map_or_else(|| anyhow::anyhow!("the ISRs are not looked after any more"), Into::into)),
+        () = &mut told_to_stop => stop(&broker, Some(serving)).await,
     }
+}
+
+/// What runs while the broker serves.
+struct Serving {
+    server: Server,
+    fetchers: Fetchers,
+    maintenance: Maintenance,
+}
+
+/// Finds followers that lag or have caught up, and asks the controller for the ISRs that follow from it.
+async fn keep_isrs(broker: Arc<Broker>) {
+    tokio::join!(broker.replicas.shared().keep_checking(), controller_client::keep_proposing(&broker));
 }
 
 fn why(ended: Result<Result<std::convert::Infallible, crate::controller_client::Fatal>, tokio::task::JoinError>) -> anyhow::Error {
@@ -114,7 +132,7 @@ fn why(ended: Result<Result<std::convert::Infallible, crate::controller_client::
 }
 
 /// Stops in order: leadership first, then requests, then the log.
-async fn stop(broker: &Arc<Broker>, server: Option<Server>, maintenance: Option<Maintenance>) -> anyhow::Result<()> {
+async fn stop(broker: &Arc<Broker>, serving: Option<Serving>) -> anyhow::Result<()> {
     info!("stopping");
     let mut standing = broker.controller.standing();
     if standing.borrow().connected {
@@ -125,11 +143,10 @@ async fn stop(broker: &Arc<Broker>, server: Option<Server>, maintenance: Option<
             warn!("the controller did not grant a controlled shutdown in time; stopping without one");
         }
     }
-    if let Some(server) = server {
-        server.stop().await;
-    }
-    if let Some(maintenance) = maintenance {
-        maintenance.stop().await;
+    if let Some(serving) = serving {
+        serving.server.stop().await;
+        serving.fetchers.stop().await;
+        serving.maintenance.stop().await;
     }
     broker.replicas.close().await.context("leave the log directory in order")?;
     info!("stopped");

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use crate::auth::Principal;
 
 /// A listener that clients connect to.
@@ -13,7 +15,7 @@ pub struct Listener {
 }
 
 /// Who is at the other end of a connection.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Caller {
     /// The listener on which the connection came in.
     pub listener: Arc<Listener>,
@@ -21,6 +23,8 @@ pub struct Caller {
     pub principal: Principal,
     /// The other end's address.
     pub peer: SocketAddr,
+    /// Told when the next request is there while one is still being answered: a follower's long poll ends then, since what comes next is news of its partitions.
+    pub next_is_here: Notify,
 }
 
 /// Who asks, and in which version.

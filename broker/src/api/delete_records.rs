@@ -1,7 +1,9 @@
 //! DeleteRecords: raises a partition's log start offset (KIP-107), and says when that is done on every replica.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::delete_records_request::DeleteRecordsPartition;
 use weir_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
@@ -12,6 +14,7 @@ use super::RequestContext;
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
 use crate::metadata::TopicImage;
+use crate::replica::{Partition, Waiter};
 
 /// What stands for the high watermark (`DeleteRecordsRequest.HIGH_WATERMARK`).
 const HIGH_WATERMARK: i64 = -1;
@@ -19,16 +22,27 @@ const HIGH_WATERMARK: i64 = -1;
 /// Answers a request.
 pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let image = Arc::clone(&broker.metadata.load());
+    let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let mut response = DeleteRecordsResponse::default();
     for topic in request.topics {
         let allowed = broker.authorizer.allows(&cx.principal, Operation::Delete, Resource::Topic(&topic.name));
         let found = image.topic_by_name(&topic.name);
-        let mut partitions = Vec::new();
+        // All of them are deleted before any is waited for.
+        let mut deleted = Vec::new();
         for partition in &topic.partitions {
-            let result = if allowed {
-                delete(broker, found, partition).await
-            } else {
-                Err(ErrorCode::TopicAuthorizationFailed)
+            let result = match allowed {
+                true => delete(broker, found, partition).await,
+                false => Err(ErrorCode::TopicAuthorizationFailed),
+            };
+            deleted.push((partition, result));
+        }
+        let mut partitions = Vec::new();
+        for (partition, result) in deleted {
+            let result = match result {
+                Ok((replica, offset)) => timeout_at(deadline, deleted_everywhere(&replica, offset))
+                    .await
+                    .unwrap_or(Err(ErrorCode::RequestTimedOut)),
+                Err(code) => Err(code),
             };
             partitions.push(DeleteRecordsPartitionResult {
                 partition_index: partition.partition_index,
@@ -46,7 +60,7 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: Delete
     response
 }
 
-async fn delete(broker: &Broker, topic: Option<&Arc<TopicImage>>, asked: &DeleteRecordsPartition) -> Result<i64, ErrorCode> {
+async fn delete(broker: &Broker, topic: Option<&Arc<TopicImage>>, asked: &DeleteRecordsPartition) -> Result<(Arc<Partition>, i64), ErrorCode> {
     let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
     if topic.internal {
         return Err(ErrorCode::InvalidTopicException);
@@ -71,5 +85,20 @@ async fn delete(broker: &Broker, topic: Option<&Arc<TopicImage>>, asked: &Delete
         .with_writer(move |writer| writer.advance_log_start_offset(offset))
         .await?
         .map_err(|_| ErrorCode::KafkaStorageError)?;
-    Ok(partition.log().log_start_offset())
+    // The followers learn of it with their next fetch.
+    partition.watchers().tell();
+    Ok((partition, offset))
+}
+
+/// Returns the low watermark once it has reached `offset`: what lies before it is on no replica any more.
+async fn deleted_everywhere(partition: &Arc<Partition>, offset: i64) -> Result<i64, ErrorCode> {
+    let mut waiter = Waiter::new(Partition::waiters);
+    loop {
+        waiter.register([Arc::clone(partition)]);
+        let low_watermark = partition.low_watermark().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        if low_watermark >= offset {
+            return Ok(low_watermark);
+        }
+        waiter.woken().await;
+    }
 }

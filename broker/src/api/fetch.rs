@@ -12,20 +12,23 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::fetch::{self, FetchPartition, FetchResponse, FetchTopic, RecordsLength};
 use weir_protocol::messages::fetch_response::{EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint};
 use weir_protocol::messages::{Failing, FetchRequest};
-use weir_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
+use weir_protocol::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
 use super::dispatch::Request;
 use super::fetch_session::{Answer, Asked, Key, Said, SessionRequest, TopicRef, Wish};
-use super::{Handled, RequestContext};
+use super::{Handled, RequestContext, replica_fetch};
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
-use crate::log::{EpochEnd, ReadError};
-use crate::metadata::{MetadataImage, PartitionImage};
+use crate::log::{EpochEnd, ReadSlice};
+use crate::metadata::MetadataImage;
 use crate::net::{Chunk, FileRegion, Reply};
-use crate::replica::{Partition, Waiter, now_ms};
+use crate::replica::{Partition, Waiter, now_ms, read_error};
 
 /// The first version that names topics by id.
 const BY_ID: i16 = 13;
+
+/// The first version whose clients may read from followers (KIP-392).
+const FROM_FOLLOWERS: i16 = 11;
 
 /// The first version whose response names the new leader (KIP-951).
 const LEADER_IN_RESPONSE: i16 = 16;
@@ -44,6 +47,8 @@ struct Read {
     log_start_offset: i64,
     diverging: Option<EpochEnd>,
     records: Option<FileRegion>,
+    /// Whom to read from instead.
+    preferred: Option<BrokerId>,
     partition: Option<Arc<Partition>>,
 }
 
@@ -56,6 +61,7 @@ impl Read {
             log_start_offset: -1,
             diverging: None,
             records: None,
+            preferred: None,
             partition: None,
         }
     }
@@ -68,7 +74,7 @@ impl Read {
                 high_watermark: self.high_watermark,
                 log_start_offset: self.log_start_offset,
             },
-            worth_saying: has_records || has_error || self.diverging.is_some(),
+            worth_saying: has_records || has_error || self.diverging.is_some() || self.preferred.is_some(),
             has_records,
             has_error,
         }
@@ -81,6 +87,10 @@ struct Limits {
     bytes_min: usize,
     bytes_max: usize,
     read_committed: bool,
+    /// The client knows that it may read from followers (KIP-392).
+    from_followers: bool,
+    /// Where the client stands, if it says so.
+    rack: Option<String>,
 }
 
 /// Takes up a request.
@@ -122,12 +132,17 @@ async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> 
     if replica_id >= 0 && !broker.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster) {
         return failed(ErrorCode::ClusterAuthorizationFailed);
     }
+    if replica_id >= 0 {
+        return replica_fetch::answer(broker, cx, request).await;
+    }
     let settings = broker.settings();
     let limits = Limits {
         wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
         bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(settings.fetch_bytes_max),
         read_committed: request.isolation_level == 1,
+        from_followers: cx.version >= FROM_FOLLOWERS,
+        rack: Some(request.rack_id.clone()).filter(|rack| !rack.is_empty()),
     };
     let asked = match broker.fetch_sessions.ask(session_request(cx.version, request), now_ms()) {
         Ok(asked) => asked,
@@ -194,12 +209,14 @@ fn session_request(version: i16, request: FetchRequest) -> SessionRequest {
 /// Reads all partitions; as long as that gives less than is wanted and time is left, waits until one of them advances and reads again.
 async fn read_until_enough(broker: &Broker, cx: &RequestContext, asked: &Asked, limits: &Limits) -> Vec<Read> {
     let deadline = Instant::now() + limits.wait;
-    let mut waiter = Waiter::new();
+    let mut waiter = Waiter::new(Partition::waiters);
     let mut registered = false;
     loop {
         let reads = read_all(broker, cx, asked, limits);
         let bytes: usize = reads.iter().filter_map(|read| read.records.as_ref()).map(|region| region.length).sum();
-        let must_say = reads.iter().any(|read| read.code != ErrorCode::None || read.diverging.is_some());
+        let must_say = reads
+            .iter()
+            .any(|read| read.code != ErrorCode::None || read.diverging.is_some() || read.preferred.is_some());
         if must_say || bytes >= limits.bytes_min || asked.partitions.is_empty() || limits.wait.is_zero() {
             return reads;
         }
@@ -223,7 +240,7 @@ fn read_all(broker: &Broker, cx: &RequestContext, asked: &Asked, limits: &Limits
     let mut reads = Vec::with_capacity(asked.partitions.len());
     for (key, wish) in &asked.partitions {
         let read = find(broker, cx, &image, key)
-            .and_then(|partition| read(partition, wish, limits, left, first))
+            .and_then(|partition| read(&image, partition, wish, limits, left, first))
             .unwrap_or_else(Read::error);
         if let Some(region) = &read.records {
             left = left.saturating_sub(region.length);
@@ -261,8 +278,12 @@ fn find(broker: &Broker, cx: &RequestContext, image: &MetadataImage, key: &Key) 
         .ok_or(ErrorCode::NotLeaderOrFollower)
 }
 
-fn read(partition: Arc<Partition>, wish: &Wish, limits: &Limits, left: usize, first: bool) -> Result<Read, ErrorCode> {
-    partition.check_leader(LeaderEpoch(wish.current_leader_epoch))?;
+fn read(image: &MetadataImage, partition: Arc<Partition>, wish: &Wish, limits: &Limits, left: usize, first: bool) -> Result<Read, ErrorCode> {
+    let epoch = LeaderEpoch(wish.current_leader_epoch);
+    match limits.from_followers {
+        true => partition.check_replica(epoch)?,
+        false => partition.check_leader(epoch).map(|_| ())?,
+    }
     let log = partition.log();
     let (high_watermark, last_stable_offset) = (partition.high_watermark(), partition.last_stable_offset());
     let mut read = Read {
@@ -280,21 +301,32 @@ fn read(partition: Arc<Partition>, wish: &Wish, limits: &Limits, left: usize, fi
             return Ok(read);
         }
     }
+    if let Some(rack) = limits.rack.as_deref().filter(|_| partition.is_leader()) {
+        let in_rack = |id| {
+            image
+                .brokers
+                .get(&id)
+                .is_some_and(|broker| !broker.fenced && broker.rack.as_deref() == Some(rack))
+        };
+        read.preferred = partition.preferred_read_replica(wish.fetch_offset, &in_rack);
+        if read.preferred.is_some() {
+            return Ok(read);
+        }
+    }
     let bound = if limits.read_committed { last_stable_offset } else { high_watermark };
     let bytes_max = usize::try_from(wish.max_bytes).unwrap_or(0).min(left);
-    match log.read(wish.fetch_offset, bound, bytes_max, first) {
-        Ok(slice) => {
-            read.records = slice.map(|slice| FileRegion {
-                file: slice.file,
-                position: slice.position,
-                length: slice.length,
-            });
-            read.partition = Some(partition);
-            Ok(read)
-        }
-        Err(ReadError::OutOfRange { .. }) => Err(ErrorCode::OffsetOutOfRange),
-        Err(ReadError::Corrupt { .. }) => Err(ErrorCode::CorruptMessage),
-        Err(ReadError::Storage(_)) => Err(ErrorCode::KafkaStorageError),
+    let slice = log.read(wish.fetch_offset, bound, bytes_max, first).map_err(|error| read_error(&error))?;
+    read.records = slice.map(region);
+    read.partition = Some(partition);
+    Ok(read)
+}
+
+/// A run of batches as a piece of a response.
+pub(super) fn region(slice: ReadSlice) -> FileRegion {
+    FileRegion {
+        file: slice.file,
+        position: slice.position,
+        length: slice.length,
     }
 }
 
@@ -311,6 +343,7 @@ fn say(broker: &Broker, cx: &RequestContext, response: &mut FetchResponse<FileRe
         last_stable_offset: read.last_stable_offset,
         log_start_offset: read.log_start_offset,
         records: read.records,
+        preferred_read_replica: read.preferred.map_or(-1, |id| id.0),
         ..FetchPartition::default()
     };
     if let Some(end) = read.diverging {
@@ -320,10 +353,8 @@ fn say(broker: &Broker, cx: &RequestContext, response: &mut FetchResponse<FileRe
         };
     }
     if cx.version >= LEADER_IN_RESPONSE && matches!(read.code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
-        let image = broker.metadata.load();
-        if let Some(leader) = image.topic(id).and_then(|topic| topic.partition(key.index)) {
-            partition.current_leader = name_leader(&image, cx, leader, &mut response.node_endpoints);
-        }
+        let key = TopicPartition { topic: id, index: key.index };
+        partition.current_leader = name_leader(broker, cx, key, &mut response.node_endpoints);
     }
     match response.topics.last_mut() {
         Some(topic) if topic.topic == name && topic.topic_id == id.0 => topic.partitions.push(partition),
@@ -335,24 +366,24 @@ fn say(broker: &Broker, cx: &RequestContext, response: &mut FetchResponse<FileRe
     }
 }
 
-/// The leader that this broker knows of, and where it is: saves the client a round of Metadata (KIP-951).
-fn name_leader(image: &MetadataImage, cx: &RequestContext, partition: &PartitionImage, endpoints: &mut Vec<NodeEndpoint>) -> LeaderIdAndEpoch {
-    let Some(leader) = partition.leader else {
+/// Names the leader that this broker knows of, and where it is: saves the client a round of Metadata (KIP-951).
+fn name_leader(broker: &Broker, cx: &RequestContext, key: TopicPartition, endpoints: &mut Vec<NodeEndpoint>) -> LeaderIdAndEpoch {
+    let image = broker.metadata.load();
+    let Some(leader) = image.leader_hint(key, &cx.listener.name) else {
         return LeaderIdAndEpoch::default();
     };
-    if let Some(node) = image.brokers.get(&leader)
-        && let Some(endpoint) = node.endpoint(&cx.listener.name)
-        && endpoints.iter().all(|known| known.node_id != leader.0)
+    if let Some((endpoint, rack)) = leader.node
+        && endpoints.iter().all(|known| known.node_id != leader.id.0)
     {
         endpoints.push(NodeEndpoint {
-            node_id: leader.0,
+            node_id: leader.id.0,
             host: endpoint.host.clone(),
             port: i32::from(endpoint.port),
-            rack: node.rack.clone(),
+            rack: rack.clone(),
         });
     }
     LeaderIdAndEpoch {
-        leader_id: leader.0,
-        leader_epoch: partition.leader_epoch.0,
+        leader_id: leader.id.0,
+        leader_epoch: leader.epoch.0,
     }
 }

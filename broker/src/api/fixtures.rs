@@ -36,6 +36,7 @@ pub(super) fn request_on(listener: &str, version: i16) -> RequestContext {
         listener: Arc::new(Listener { name: listener.to_owned() }),
         principal: Principal::anonymous(),
         peer: ([127, 0, 0, 1], 1).into(),
+        next_is_here: Default::default(),
     };
     RequestContext {
         caller: Arc::new(caller),

@@ -11,9 +11,9 @@ use weir_protocol::types::{LeaderEpoch, TopicPartition};
 use super::RequestContext;
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
-use crate::log::{ReadError, TimestampedOffset};
+use crate::log::TimestampedOffset;
 use crate::metadata::TopicImage;
-use crate::replica::Partition;
+use crate::replica::{Partition, read_error};
 
 /// The special timestamps (`ListOffsetsRequest.java`), with the version from which each is understood.
 mod special {
@@ -34,6 +34,18 @@ mod special {
 /// The first version whose response carries the epoch of the record.
 const LEADER_EPOCH_IN_RESPONSE: i16 = 4;
 
+/// Who asks, which decides where the log ends for him.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    Client,
+    ReadCommitted,
+    /// A follower, which has to do with all that its leader has.
+    Replica,
+}
+
+/// The first version that knows OFFSET_NOT_AVAILABLE (KIP-207).
+const OFFSET_NOT_AVAILABLE: i16 = 5;
+
 /// Answers a request. Looking up a time may read the log, so whole requests run off the connection's thread.
 pub(crate) async fn handle(broker: &Arc<Broker>, cx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let needs_disk = request
@@ -50,7 +62,11 @@ pub(crate) async fn handle(broker: &Arc<Broker>, cx: &RequestContext, request: L
 
 fn list(broker: &Broker, cx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let image = broker.metadata.load();
-    let read_committed = request.isolation_level == 1;
+    let asker = match (request.replica_id, request.isolation_level) {
+        (0.., _) => Asker::Replica,
+        (_, 1) => Asker::ReadCommitted,
+        _ => Asker::Client,
+    };
     let topics = request.topics.into_iter().map(|topic| {
         let allowed = broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name));
         let found = image.topic_by_name(&topic.name);
@@ -67,7 +83,7 @@ fn list(broker: &Broker, cx: &RequestContext, request: ListOffsetsRequest) -> Li
             } else if twice.contains(&partition.partition_index) {
                 Err(ErrorCode::InvalidRequest)
             } else {
-                find(broker, found, partition).and_then(|replica| look_up(&replica, partition.timestamp, cx.version, read_committed))
+                find(broker, found, partition).and_then(|replica| look_up(&replica, partition.timestamp, cx.version, asker))
             };
             answer(partition.partition_index, result, cx.version)
         });
@@ -96,13 +112,23 @@ fn find(broker: &Broker, topic: Option<&Arc<TopicImage>>, partition: &ListOffset
 }
 
 /// The offset that `timestamp` asks for; `None` where there is none.
-fn look_up(partition: &Partition, timestamp: i64, version: i16, read_committed: bool) -> Result<Option<TimestampedOffset>, ErrorCode> {
+fn look_up(partition: &Partition, timestamp: i64, version: i16, asker: Asker) -> Result<Option<TimestampedOffset>, ErrorCode> {
     let log = partition.log();
-    let end = if read_committed {
-        partition.last_stable_offset()
-    } else {
-        partition.high_watermark()
+    // A new leader does not know yet what is committed: clients must not see the end go back.
+    let known = match asker {
+        Asker::Replica => Ok(log.log_end_offset()),
+        Asker::Client | Asker::ReadCommitted => partition.latest_offset().map_err(|code| match code {
+            ErrorCode::OffsetNotAvailable if version < OFFSET_NOT_AVAILABLE => ErrorCode::LeaderNotAvailable,
+            code => code,
+        }),
     };
+    let end = match (known, asker) {
+        (Ok(end), Asker::ReadCommitted) => end.min(partition.last_stable_offset()),
+        (Ok(end), _) => end,
+        (Err(_), _) => partition.high_watermark(),
+    };
+    // What is not found below it may be there all the same.
+    let or_unknown = |found: Option<TimestampedOffset>| if found.is_none() { known.map(|_| None) } else { Ok(found) };
     let at = |offset: i64| {
         let leader_epoch = log.epoch_of(offset).unwrap_or_else(|| partition.leader_epoch());
         Ok(Some(TimestampedOffset {
@@ -113,27 +139,24 @@ fn look_up(partition: &Partition, timestamp: i64, version: i16, read_committed: 
     };
     let refuse = Err(ErrorCode::UnsupportedVersion);
     match timestamp {
-        special::LATEST => Ok(Some(TimestampedOffset {
-            timestamp: -1,
-            offset: end,
-            leader_epoch: partition.leader_epoch(),
-        })),
+        special::LATEST => known.map(|_| {
+            Some(TimestampedOffset {
+                timestamp: -1,
+                offset: end,
+                leader_epoch: partition.leader_epoch(),
+            })
+        }),
         special::EARLIEST => at(log.log_start_offset()),
-        special::MAX_TIMESTAMP if version >= 7 => log.offset_of_max_timestamp(end).map_err(code),
+        special::MAX_TIMESTAMP if version >= 7 => log.offset_of_max_timestamp(end).map_err(|error| read_error(&error)).and_then(or_unknown),
         // Nothing is tiered: all of the log is local, and nothing waits to be uploaded.
         special::EARLIEST_LOCAL if version >= 8 => at(log.log_start_offset()),
         special::LATEST_TIERED if version >= 9 => Ok(None),
         special::EARLIEST_PENDING_UPLOAD if version >= 11 => Ok(None),
-        0.. => log.offset_for_timestamp(timestamp, end).map_err(code),
+        0.. => log
+            .offset_for_timestamp(timestamp, end)
+            .map_err(|error| read_error(&error))
+            .and_then(or_unknown),
         _ => refuse,
-    }
-}
-
-fn code(error: ReadError) -> ErrorCode {
-    match error {
-        ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-        ReadError::Corrupt { .. } => ErrorCode::CorruptMessage,
-        ReadError::Storage(_) => ErrorCode::KafkaStorageError,
     }
 }
 

@@ -22,9 +22,12 @@ mod log_dirs;
 mod metadata;
 mod produce;
 mod producer_ids;
+mod replica_fetch;
+mod replica_session;
 mod topic_name;
 mod topics;
 
 pub use context::{Caller, Listener, RequestContext};
 pub(crate) use dispatch::{Handled, dispatch};
 pub use fetch_session::FetchSessions;
+pub use replica_session::FollowerSessions;

@@ -14,7 +14,7 @@ use weir_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
 use weir_protocol::produce::{ProducePartition, ProduceRequest, ProduceTopic, TopicRef};
-use weir_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
+use weir_protocol::types::{TopicId, TopicPartition};
 
 use super::dispatch::Request;
 use super::{Handled, RequestContext};
@@ -76,6 +76,7 @@ impl From<AppendError> for Refusal {
     fn from(error: AppendError) -> Self {
         let code = match error {
             AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
+            AppendError::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
             AppendError::Storage => ErrorCode::KafkaStorageError,
             AppendError::Producer(error) => {
                 return Self {
@@ -107,7 +108,7 @@ pub(super) fn handle(request: Request, body: BytesMut) -> Handled {
     let topics: Vec<_> = produce
         .topics
         .into_iter()
-        .map(|topic| bring_topic(broker, cx, &image, topic, refusal))
+        .map(|topic| bring_topic(broker, cx, &image, topic, acks, refusal))
         .collect();
     drop(image);
     let answer = async move {
@@ -136,7 +137,7 @@ fn refuse_all(broker: &Broker, cx: &RequestContext, request: &ProduceRequest) ->
     (!allowed).then_some(ErrorCode::TransactionalIdAuthorizationFailed)
 }
 
-fn bring_topic(broker: &Broker, cx: &RequestContext, image: &MetadataImage, topic: ProduceTopic, refusal: Option<ErrorCode>) -> Topic {
+fn bring_topic(broker: &Broker, cx: &RequestContext, image: &MetadataImage, topic: ProduceTopic, acks: Acks, refusal: Option<ErrorCode>) -> Topic {
     let (found, name, id) = match topic.topic {
         TopicRef::Name(name) => (image.topic_by_name(&name), name, TopicId::ZERO),
         TopicRef::Id(id) => (image.topic(id), String::new(), id),
@@ -161,7 +162,7 @@ fn bring_topic(broker: &Broker, cx: &RequestContext, image: &MetadataImage, topi
             index: partition.index,
         };
         let outcome = match (refusal, found) {
-            (None, Some(found)) => bring(broker, cx, found, key, partition),
+            (None, Some(found)) => bring(broker, cx, found, key, acks, partition),
             (refusal, _) => Err(refusal.unwrap_or(ErrorCode::UnknownTopicOrPartition).into()),
         };
         (key, outcome.unwrap_or_else(Outcome::Refused))
@@ -173,10 +174,17 @@ fn bring_topic(broker: &Broker, cx: &RequestContext, image: &MetadataImage, topi
     }
 }
 
-fn bring(broker: &Broker, cx: &RequestContext, topic: &TopicImage, key: TopicPartition, data: ProducePartition) -> Result<Outcome, Refusal> {
+fn bring(
+    broker: &Broker,
+    cx: &RequestContext,
+    topic: &TopicImage,
+    key: TopicPartition,
+    acks: Acks,
+    data: ProducePartition,
+) -> Result<Outcome, Refusal> {
     topic.partition(key.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let partition = broker.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
-    partition.check_leader(LeaderEpoch::UNKNOWN)?;
+    partition.accepts(acks)?;
     let config = partition.config();
     let records = data.records.unwrap_or_default();
     broker.metrics.received_records(records.len());
@@ -246,28 +254,24 @@ fn moved(code: i16) -> bool {
     code == ErrorCode::NotLeaderOrFollower as i16 || code == ErrorCode::FencedLeaderEpoch as i16
 }
 
-/// The leader that this broker knows of, and where it is: saves the client a round of Metadata (KIP-951).
+/// Names the leader that this broker knows of, and where it is: saves the client a round of Metadata (KIP-951).
 fn name_leader(broker: &Broker, cx: &RequestContext, key: TopicPartition, endpoints: &mut Vec<NodeEndpoint>) -> LeaderIdAndEpoch {
     let image = broker.metadata.load();
-    let Some(partition) = image.topic(key.topic).and_then(|topic| topic.partition(key.index)) else {
+    let Some(leader) = image.leader_hint(key, &cx.listener.name) else {
         return LeaderIdAndEpoch::default();
     };
-    let Some(leader) = partition.leader else {
-        return LeaderIdAndEpoch::default();
-    };
-    if let Some(node) = image.brokers.get(&leader)
-        && let Some(endpoint) = node.endpoint(&cx.listener.name)
-        && endpoints.iter().all(|known| known.node_id != leader.0)
+    if let Some((endpoint, rack)) = leader.node
+        && endpoints.iter().all(|known| known.node_id != leader.id.0)
     {
         endpoints.push(NodeEndpoint {
-            node_id: leader.0,
+            node_id: leader.id.0,
             host: endpoint.host.clone(),
             port: i32::from(endpoint.port),
-            rack: node.rack.clone(),
+            rack: rack.clone(),
         });
     }
     LeaderIdAndEpoch {
-        leader_id: leader.0,
-        leader_epoch: partition.leader_epoch.0,
+        leader_id: leader.id.0,
+        leader_epoch: leader.epoch.0,
     }
 }

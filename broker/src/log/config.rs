@@ -64,6 +64,8 @@ pub struct LogConfig {
     pub index_bytes_max: u32,
     /// `index.interval.bytes`
     pub index_interval_bytes: u32,
+    /// `min.insync.replicas`: none of the log's business, and kept here because it is set on the same topics.
+    pub insync_replicas_min: u32,
     /// `retention.ms`
     pub retention_ms: Option<i64>,
     /// `retention.bytes`
@@ -119,6 +121,7 @@ impl Default for LogConfig {
             segment_jitter_ms: 0,
             index_bytes_max: 10 << 20,
             index_interval_bytes: 4096,
+            insync_replicas_min: 1,
             retention_ms: Some(604_800_000),
             retention_bytes: None,
             cleanup: Cleanup {
@@ -146,12 +149,13 @@ impl Default for LogConfig {
 
 impl LogConfig {
     /// What is parsed, by Kafka's names.
-    pub const KEYS: [&'static str; 26] = [
+    pub const KEYS: [&'static str; 27] = [
         "segment.bytes",
         "segment.ms",
         "segment.jitter.ms",
         "segment.index.bytes",
         "index.interval.bytes",
+        "min.insync.replicas",
         "retention.ms",
         "retention.bytes",
         "cleanup.policy",
@@ -201,6 +205,7 @@ impl LogConfig {
         text.number("segment.jitter.ms", &mut config.segment_jitter_ms)?;
         text.number("segment.index.bytes", &mut config.index_bytes_max)?;
         text.number("index.interval.bytes", &mut config.index_interval_bytes)?;
+        text.number("min.insync.replicas", &mut config.insync_replicas_min)?;
         text.limit("retention.ms", &mut config.retention_ms)?;
         text.limit("retention.bytes", &mut config.retention_bytes)?;
         text.parse("cleanup.policy", &mut config.cleanup, cleanup)?;
@@ -300,7 +305,7 @@ mod tests {
                 .map(|&(key, value)| (key.to_owned(), value.to_owned()))
                 .collect::<BTreeMap<_, _>>()
         };
-        assert_eq!(LogConfig::parse(&set(&[("min.insync.replicas", "2")])).unwrap(), LogConfig::default());
+        assert_eq!(LogConfig::parse(&set(&[("somebody.elses", "2")])).unwrap(), LogConfig::default());
         let config = LogConfig::parse(&set(&[
             ("retention.ms", "-1"),
             ("retention.bytes", "1000"),

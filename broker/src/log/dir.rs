@@ -4,11 +4,9 @@
 //! side. A failed write or flush takes the whole directory offline for good: what is on the disk then is for recovery to say.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,7 +14,8 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 use weir_protocol::types::TopicPartition;
 
-use super::catalogue::{self, Remembered};
+use super::catalogue;
+use super::checkpoint::Logs;
 use super::flusher::{self, Flusher};
 use super::identity::{self, Identity, Left, OpenError};
 use super::reader::LogReader;
@@ -47,6 +46,7 @@ pub(super) struct Shared {
     flusher: Flusher,
     failure: OnceLock<String>,
     observer: OnceLock<Box<dyn LogDirObserver>>,
+    pub(super) logs: Logs,
 }
 
 impl Shared {
@@ -100,10 +100,6 @@ pub struct LogDir {
     shared: Arc<Shared>,
     id: Uuid,
     left: Left,
-    /// Logs that were found and that nobody has claimed yet.
-    found: Mutex<HashMap<TopicPartition, Remembered>>,
-    /// Logs that were opened.
-    open: Mutex<HashMap<TopicPartition, Weak<LogReader>>>,
     flusher: Mutex<Option<std::thread::JoinHandle<()>>>,
     _lock: Box<dyn Any + Send + Sync>,
 }
@@ -129,6 +125,7 @@ impl LogDir {
             flusher: Flusher::default(),
             failure: OnceLock::new(),
             observer: OnceLock::new(),
+            logs: Logs::default(),
         });
         let remembered = catalogue::read(storage.as_ref(), root);
         let found = match remembered {
@@ -142,18 +139,7 @@ impl LogDir {
         };
         identity::begin_run(storage.as_ref(), root, left.broker_epoch).map_err(failed)?;
         info!(directory = %path(), logs = found.len(), orderly = left.orderly, whole = left.whole, "opened the log directory");
-        let found = found
-            .into_iter()
-            .map(|log| {
-                (
-                    TopicPartition {
-                        topic: log.topic_id.into(),
-                        index: log.partition,
-                    },
-                    log,
-                )
-            })
-            .collect();
+        shared.logs.found(found);
         let flusher = {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
@@ -165,8 +151,6 @@ impl LogDir {
             shared,
             id,
             left,
-            found: Mutex::new(found),
-            open: Mutex::default(),
             flusher: Mutex::new(Some(flusher)),
             _lock: lock,
         })
@@ -213,7 +197,7 @@ impl LogDir {
     /// # Errors
     /// When what was found cannot be opened.
     pub fn open_log(&self, id: TopicPartition, topic: &Arc<str>, config: Arc<LogConfig>) -> io::Result<LogWriter> {
-        let found = self.found.lock().remove(&id);
+        let found = self.shared.logs.found.lock().remove(&id);
         let writer = match found {
             Some(found) => LogWriter::open(&self.shared, id, topic, config, &found),
             None => {
@@ -221,13 +205,15 @@ impl LogDir {
                 LogWriter::create(&self.shared, id, topic, config)
             }
         };
-        self.open.lock().insert(id, Arc::downgrade(&writer.reader()));
+        self.shared.logs.open.lock().insert(id, Arc::downgrade(&writer.reader()));
         Ok(writer)
     }
 
     /// A directory with this log's name that belongs to another topic of the same name is set aside, never deleted: the metadata may be wrong, the data is not.
     fn set_aside_other(&self, id: TopicPartition, topic: &str) -> io::Result<()> {
         let other = self
+            .shared
+            .logs
             .found
             .lock()
             .iter()
@@ -237,7 +223,9 @@ impl LogDir {
     }
 
     fn set_aside(&self, id: TopicPartition) -> io::Result<()> {
-        let Some(log) = self.found.lock().remove(&id) else { return Ok(()) };
+        let Some(log) = self.shared.logs.found.lock().remove(&id) else {
+            return Ok(());
+        };
         let from = self.shared.root().join(format!("{}-{}", log.topic, log.partition));
         let to = self
             .shared
@@ -252,7 +240,7 @@ impl LogDir {
 
     /// Sets aside the logs that were found and that nobody has claimed, now that the metadata is known.
     pub fn set_aside_unclaimed(&self) {
-        let unclaimed: Vec<_> = self.found.lock().keys().copied().collect();
+        let unclaimed: Vec<_> = self.shared.logs.found.lock().keys().copied().collect();
         for id in unclaimed {
             if let Err(error) = self.set_aside(id) {
                 warn!(%error, %id, "cannot set a log aside");
@@ -265,7 +253,7 @@ impl LogDir {
     /// # Errors
     /// When it cannot be renamed.
     pub fn delete_log(&self, log: &LogReader) -> io::Result<()> {
-        self.open.lock().remove(&log.id());
+        self.shared.logs.open.lock().remove(&log.id());
         let from = log.path();
         let to = self
             .shared
@@ -287,7 +275,7 @@ impl LogDir {
     /// # Errors
     /// When that fails.
     pub fn checkpoint(&self) -> io::Result<()> {
-        let logs = self.open_logs();
+        let logs = self.shared.logs.open();
         for log in logs.iter().filter(|log| log.flushed_offset() < log.log_end_offset()) {
             log.request_flush();
         }
@@ -295,23 +283,7 @@ impl LogDir {
         if self.shared.is_offline() {
             return Err(io::Error::other("the log directory is offline"));
         }
-        self.write_catalogue(&logs)
-    }
-
-    fn write_catalogue(&self, logs: &[Arc<LogReader>]) -> io::Result<()> {
-        let remembered = |log: &Arc<LogReader>| log.remember().map(|remembered| (Arc::clone(log), remembered));
-        let (logs, mut remembered): (Vec<_>, Vec<_>) = logs.iter().filter_map(remembered).unzip();
-        let points: Vec<_> = remembered.iter().map(|log| log.recovery_point).collect();
-        remembered.extend(self.found.lock().values().cloned());
-        catalogue::write(self.shared.storage(), self.shared.root(), &remembered)?;
-        for (log, point) in logs.iter().zip(points) {
-            log.checkpointed.store(point, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    fn open_logs(&self) -> Vec<Arc<LogReader>> {
-        self.open.lock().values().filter_map(Weak::upgrade).collect()
+        self.shared.write_catalogue()
     }
 
     /// Leaves the directory in order: everything flushed, indexes and producer snapshots written, the catalogue and the mark of a clean stop last. Nothing may be
@@ -345,11 +317,11 @@ impl LogDir {
         }
         // One sync for all: what close() has written, in however many files.
         self.shared.storage().sync_all(self.shared.root())?;
-        let logs = self.open_logs();
+        let logs = self.shared.logs.open();
         for log in &logs {
             flusher::flush_now(&self.shared, log, false)?;
         }
-        self.write_catalogue(&logs)?;
+        self.shared.write_catalogue()?;
         identity::end_run(self.shared.storage(), self.shared.root())
     }
 

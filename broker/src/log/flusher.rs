@@ -173,6 +173,14 @@ pub(super) fn flush_now(shared: &Shared, log: &LogReader, with_epochs: bool) -> 
     })
 }
 
+/// Writes the file of a log's epochs, on the caller's thread.
+///
+/// # Errors
+/// When it fails: the log directory is offline then.
+pub(super) fn write_epochs_now(shared: &Shared, log: &LogReader) -> io::Result<()> {
+    in_turn(shared, || write_epochs(shared.storage(), log))
+}
+
 /// Writes the file of a log's epochs; the entries of its directory are on the disk with it.
 fn write_epochs(storage: &dyn Storage, log: &LogReader) -> io::Result<()> {
     let text = Epochs::to_text(&log.epochs.read());
@@ -216,7 +224,11 @@ impl<'a> Mark<'a> {
             .iter()
             .filter(|segment| segment.base_offset() >= self.from.segment && segment.base_offset() <= self.to.segment)
         {
-            shared.files.get(segment.records(), Mode::Existing)?.sync_data()?;
+            match shared.files.get(segment.records(), Mode::Existing) {
+                // It was cut off meanwhile: there is nothing of it to flush, and this mark is not published.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_overtaken() => {}
+                file => file?.sync_data()?,
+            }
         }
         if self.entries {
             shared.files.storage().sync_dir(&self.log.path())?;
@@ -224,10 +236,15 @@ impl<'a> Mark<'a> {
         Ok(())
     }
 
+    /// The log was cut since the mark was taken.
+    fn is_overtaken(&self) -> bool {
+        self.log.truncations.load(Ordering::Acquire) != self.truncations
+    }
+
     fn publish(self) {
         let mut flushed = self.log.flushed.write();
         // What was truncated meanwhile is not flushed, whatever came in its place.
-        if self.log.truncations.load(Ordering::Acquire) == self.truncations && flushed.offset <= self.to.offset {
+        if !self.is_overtaken() && flushed.offset <= self.to.offset {
             *flushed = self.to;
         }
     }

@@ -4,6 +4,7 @@
 //! where records are committed, is told by the caller.
 
 mod catalogue;
+mod checkpoint;
 pub mod cleaner;
 mod config;
 mod damage;
@@ -37,7 +38,7 @@ pub use recovery::recover_bytes;
 pub use segment::SegmentSummary;
 pub use storage::{Disk, Entry, File, Mode, Storage};
 pub use validate::Prepared;
-pub use writer::{AppendInfo, LogWriter};
+pub use writer::{AppendInfo, FollowError, LogWriter};
 
 /// Why records were not appended.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -45,6 +46,9 @@ pub enum AppendError {
     /// This broker does not lead the partition.
     #[error("this broker does not lead the partition")]
     NotLeader,
+    /// It is appended, but before enough replicas had it the ISR became smaller than `min.insync.replicas`.
+    #[error("the batch is on fewer replicas than min.insync.replicas asks for")]
+    NotEnoughReplicasAfterAppend,
     /// The log directory is offline.
     #[error("the log directory is offline")]
     Storage,

@@ -251,6 +251,17 @@ impl LogReader {
     /// # Errors
     /// When `from` lies outside of the log, or the file cannot be read.
     pub fn read(&self, from: i64, bound: i64, bytes_max: usize, at_least_one: bool) -> Result<Option<ReadSlice>, ReadError> {
+        loop {
+            let truncations = self.truncations.load(Ordering::Acquire);
+            match self.read_once(from, bound, bytes_max, at_least_one) {
+                // The file was cut under this read: what looks like damage is none.
+                Err(ReadError::Corrupt { .. } | ReadError::Storage(_)) if self.truncations.load(Ordering::Acquire) != truncations => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn read_once(&self, from: i64, bound: i64, bytes_max: usize, at_least_one: bool) -> Result<Option<ReadSlice>, ReadError> {
         let (start, tail) = (self.log_start_offset(), *self.tail.read());
         if from < start || from > tail.offset {
             return Err(ReadError::OutOfRange {

@@ -3,6 +3,7 @@
 mod crashes;
 mod damage;
 mod faults;
+mod follow;
 mod reads;
 mod settings;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use uuid::Uuid;
-use weir_protocol::batch::{self, BatchHeader};
+use weir_protocol::batch::{self, BatchError, BatchHeader};
 use weir_protocol::record::BatchBuilder;
 use weir_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
 

@@ -2,8 +2,10 @@
 //!
 //! `replica` makes sure that there is one user at a time. Every change is written first and published after that, so that readers never see what is not there.
 
+mod follow;
 mod roll;
 mod trim;
+mod truncate;
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -25,6 +27,8 @@ use super::segment::{Segment, SegmentError};
 use super::storage::File;
 use super::validate::Prepared;
 use super::{AppendError, LogConfig, recovery, snapshots};
+
+pub use follow::FollowError;
 
 /// A flush is asked for when this much was written since the last one, whatever `flush.mode` is: recovery after a crash reads no more than that of a partition.
 const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;
@@ -162,7 +166,10 @@ impl LogWriter {
             ..Run::default()
         };
         for index in 0..appends.len() {
-            if appends.get(index).is_some_and(|append| self.must_roll(append, &run, now_ms)) {
+            if appends
+                .get(index)
+                .is_some_and(|append| self.must_roll(&Next::of(append, &run), run.bytes, now_ms))
+            {
                 self.write_and_roll(&mut run, appends, now_ms);
             }
             if let Some(append) = appends.get_mut(index) {
@@ -238,21 +245,15 @@ impl LogWriter {
         self.producers.as_deref_mut().ok_or(AppendError::Storage)
     }
 
-    /// Whether the active segment must be closed before `append` (`LogSegment.shouldRoll`).
-    fn must_roll(&self, append: &Prepared, run: &Run, now_ms: i64) -> bool {
+    /// Whether the active segment must be closed before `next`, when `waiting_bytes` are still to be written to it (`LogSegment.shouldRoll`).
+    fn must_roll(&self, next: &Next, waiting_bytes: u64, now_ms: i64) -> bool {
         let Some(active) = &self.active else { return false };
-        let size = active.segment.size_bytes() + run.bytes;
-        let records: i64 = append.headers.iter().map(|header| i64::from(header.last_offset_delta) + 1).sum();
-        let last_offset = run.next_offset + records - active.segment.base_offset();
+        let size = active.segment.size_bytes() + waiting_bytes;
         size > 0
-            && (size + append.bytes.len() as u64 > u64::from(self.config.segment_bytes)
-                || last_offset > i64::from(i32::MAX)
+            && (size + next.bytes > u64::from(self.config.segment_bytes)
+                || next.last_offset - active.segment.base_offset() > i64::from(i32::MAX)
                 || active.segment.index_bytes() + 12 > self.config.index_bytes_max as usize
-                || self.is_old(
-                    active,
-                    append.headers.iter().map(|header| header.max_timestamp).max().unwrap_or(-1),
-                    now_ms,
-                ))
+                || self.is_old(active, next.max_timestamp, now_ms))
     }
 
     /// Whether the active segment has been written to for `segment.ms`: by the records' time where they have one, else by the clock.
@@ -381,6 +382,24 @@ struct Run {
     accepted: Vec<usize>,
     bytes: u64,
     next_offset: i64,
+}
+
+/// What is about to be written, as far as it decides whether a segment must begin.
+struct Next {
+    bytes: u64,
+    last_offset: i64,
+    max_timestamp: i64,
+}
+
+impl Next {
+    fn of(append: &Prepared, run: &Run) -> Self {
+        let records: i64 = append.headers.iter().map(|header| i64::from(header.last_offset_delta) + 1).sum();
+        Self {
+            bytes: append.bytes.len() as u64,
+            last_offset: run.next_offset + records,
+            max_timestamp: append.headers.iter().map(|header| header.max_timestamp).max().unwrap_or(-1),
+        }
+    }
 }
 
 fn into_io(error: SegmentError) -> io::Error {

@@ -142,6 +142,9 @@ impl Connection {
                 continue;
             }
             let room = self.frame_length()?.is_none_or(|length| self.input.len() < 4 + length);
+            if !room {
+                self.accepted.caller.next_is_here.notify_one();
+            }
             tokio::select! {
                 biased;
                 Some(reply) = self.in_flight.next(), if !self.in_flight.is_empty() => self.push(reply).await?,

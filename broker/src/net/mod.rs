@@ -169,6 +169,7 @@ async fn accept(shared: Shared, socket: TcpListener, listener: Arc<Listener>, in
             listener: Arc::clone(&listener),
             principal: Principal::anonymous(),
             peer,
+            next_is_here: Default::default(),
         };
         let handed = match stream.into_std() {
             Ok(stream) => inbox.send((stream, Arc::new(caller))).await.is_ok(),

@@ -3,24 +3,32 @@
 //! Called by the controller client, with each new image, and by `api`, for each partition that a request names. Decides what is committed; knows no requests.
 
 mod cleaning;
+pub mod core;
+mod fetcher;
 mod maintenance;
 mod partition;
 mod seat;
+mod shared;
 mod waiters;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 use tracing::{error, info, warn};
 use weir_protocol::config::{Layers, topic_key};
 use weir_protocol::types::{BrokerId, TopicId, TopicPartition};
 
+use self::core::PartitionState;
+pub use self::fetcher::Fetchers;
 pub use self::maintenance::Maintenance;
-pub(crate) use self::partition::{Acks, Appending, Partition, Role};
+pub(crate) use self::partition::{Acks, Appending, FollowerFetch, Partition, Served, read_error};
+use self::shared::Shared;
 pub(crate) use self::waiters::Waiter;
+pub(crate) use self::watch::Changes;
 use crate::log::{LogConfig, LogDir};
 use crate::metadata::{Configs, MetadataImage, PartitionImage, TopicImage};
 
@@ -36,10 +44,63 @@ pub(crate) fn now_ms() -> i64 {
 pub struct Replicas {
     broker: BrokerId,
     log_dir: LogDir,
+    shared: Arc<Shared>,
+    settings: Mutex<Settings>,
     partitions: RwLock<HashMap<TopicPartition, Arc<Partition>>>,
     configs: Mutex<SharedConfigs>,
     /// The first whole image was taken up: what nobody has claimed by then belongs to no topic.
     complete: AtomicBool,
+}
+
+/// How this broker fetches from leaders: its settings, as they are in force.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// `replica.fetch.wait.max.ms`
+    pub(crate) fetch_wait_max: Duration,
+    /// `replica.fetch.min.bytes`
+    pub(crate) fetch_bytes_min: i32,
+    /// `replica.fetch.max.bytes`, of one partition
+    pub(crate) fetch_bytes_max: i32,
+    /// `replica.fetch.response.max.bytes`
+    pub(crate) fetch_response_bytes_max: i32,
+    /// `replica.lag.time.max.ms`
+    lag_ms_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            fetch_wait_max: Duration::from_millis(500),
+            fetch_bytes_min: 1,
+            fetch_bytes_max: 1 << 20,
+            fetch_response_bytes_max: 10 << 20,
+            lag_ms_max: 30_000,
+        }
+    }
+}
+
+impl Settings {
+    fn of(layers: &Layers<'_>) -> Self {
+        let default = Self::default();
+        let number = |key, default: i32| {
+            let value = layers.broker_value(key).and_then(|value| value.parse::<i32>().ok());
+            value.unwrap_or(default)
+        };
+        let millis = |key, default: Duration| {
+            let value = layers.broker_value(key).and_then(|value| value.parse::<u64>().ok());
+            value.map_or(default, Duration::from_millis)
+        };
+        Self {
+            fetch_wait_max: millis("replica.fetch.wait.max.ms", default.fetch_wait_max),
+            fetch_bytes_min: number("replica.fetch.min.bytes", default.fetch_bytes_min),
+            fetch_bytes_max: number("replica.fetch.max.bytes", default.fetch_bytes_max),
+            fetch_response_bytes_max: number("replica.fetch.response.max.bytes", default.fetch_response_bytes_max),
+            lag_ms_max: layers
+                .broker_value("replica.lag.time.max.ms")
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(default.lag_ms_max),
+        }
+    }
 }
 
 /// Logs of topics with the same settings share them.
@@ -71,6 +132,8 @@ impl Replicas {
         Self {
             broker,
             log_dir,
+            shared: Arc::new(Shared::new(broker)),
+            settings: Mutex::default(),
             partitions: RwLock::default(),
             configs: Mutex::default(),
             complete: AtomicBool::new(false),
@@ -98,10 +161,23 @@ impl Replicas {
         (partitions.len(), partitions.values().filter(|partition| partition.is_leader()).count())
     }
 
+    /// What all partitions share.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// How this broker fetches from leaders.
+    pub(crate) fn settings(&self) -> Settings {
+        *self.settings.lock()
+    }
+
     /// Takes up what changed from one image to the next: `touched` are the topics that did. Called before the next image is published.
     pub fn apply(&self, before: &MetadataImage, next: &MetadataImage, touched: &[TopicId]) {
         let all_configs_changed =
             before.cluster_configs != next.cluster_configs || before.broker_configs.get(&self.broker) != next.broker_configs.get(&self.broker);
+        let settings = Settings::of(&layers(next, self.broker));
+        *self.settings.lock() = settings;
+        self.shared.take_up(next, settings.lag_ms_max);
         let topics: Vec<_> = match all_configs_changed {
             true => next.topics().map(|topic| topic.id).chain(touched.iter().copied()).collect(),
             false => touched.to_vec(),
@@ -121,10 +197,13 @@ impl Replicas {
     fn take_up(&self, image: &MetadataImage, topic: &TopicImage) {
         let config = self.config(image, topic);
         for (index, state) in (0..).zip(&topic.partitions) {
+            let id = TopicPartition { topic: topic.id, index };
             if !state.replicas.contains(&self.broker) {
+                if self.drop_partition(id) {
+                    info!(topic = %topic.name, partition = index, "this broker is no replica any more; its log is deleted");
+                }
                 continue;
             }
-            let id = TopicPartition { topic: topic.id, index };
             let partition = match self.get(id) {
                 Some(partition) => {
                     partition.set_config(Arc::clone(&config));
@@ -135,14 +214,14 @@ impl Replicas {
                     None => continue,
                 },
             };
-            partition.set_role(self.role(state));
+            partition.take_up(state.leader, committed(state));
         }
     }
 
     fn open(&self, id: TopicPartition, topic: &TopicImage, config: &Arc<LogConfig>) -> Option<Arc<Partition>> {
         match self.log_dir.open_log(id, &topic.name, Arc::clone(config)) {
             Ok(writer) => {
-                let partition = Partition::new(writer, Arc::clone(config));
+                let partition = Partition::new(writer, Arc::clone(config), &self.shared);
                 self.partitions.write().insert(id, Arc::clone(&partition));
                 Some(partition)
             }
@@ -153,28 +232,22 @@ impl Replicas {
         }
     }
 
-    fn role(&self, state: &PartitionImage) -> Role {
-        let epoch = state.leader_epoch;
-        if state.leader == Some(self.broker) {
-            Role::Leader { epoch }
-        } else {
-            Role::Idle { leader: state.leader, epoch }
-        }
+    fn give_up(&self, topic: &TopicImage) {
+        let ids = (0..).take(topic.partitions.len()).map(|index| TopicPartition { topic: topic.id, index });
+        let deleted = ids.filter(|id| self.drop_partition(*id)).count();
+        info!(topic = %topic.name, id = %topic.id, partitions = deleted, "deleted the logs of a topic");
     }
 
-    fn give_up(&self, topic: &TopicImage) {
-        let mut deleted = 0;
-        for index in (0..).take(topic.partitions.len()) {
-            let Some(partition) = self.partitions.write().remove(&TopicPartition { topic: topic.id, index }) else {
-                continue;
-            };
-            partition.retire();
-            if let Err(error) = self.log_dir.delete_log(partition.log()) {
-                warn!(topic = %topic.name, partition = index, %error, "cannot delete a log");
-            }
-            deleted += 1;
+    /// Ends a partition's life here; returns whether it was here.
+    fn drop_partition(&self, id: TopicPartition) -> bool {
+        let Some(partition) = self.partitions.write().remove(&id) else {
+            return false;
+        };
+        partition.retire();
+        if let Err(error) = self.log_dir.delete_log(partition.log()) {
+            warn!(topic = %partition.topic(), partition = id.index, %error, "cannot delete a log");
         }
-        info!(topic = %topic.name, id = %topic.id, partitions = deleted, "deleted the logs of a topic");
+        true
     }
 
     /// The settings of a topic's logs: what is set on it, on this broker and on the cluster, in Kafka's order.
@@ -207,6 +280,17 @@ impl Replicas {
             writers.extend(partition.take_writer().await);
         }
         self.log_dir.close(&mut writers)
+    }
+}
+
+/// What the controller has committed of a partition.
+fn committed(state: &PartitionImage) -> PartitionState {
+    PartitionState {
+        replicas: state.replicas.to_vec(),
+        isr: state.isr.to_vec(),
+        leader_epoch: state.leader_epoch,
+        partition_epoch: state.partition_epoch,
+        recovering: state.recovering,
     }
 }
 

@@ -1,26 +1,33 @@
-//! One partition on this broker: its role, its log, its high watermark and those who wait for it.
+//! One partition on this broker: its role, its log, and those who wait for it.
 //!
-//! Appends go through the [`Seat`]; reads take no lock. What counts as committed is decided here: with `flush.mode=group` what is on disk, with `none`
-//! what is written. The log decides everything about bytes, `api` everything about requests.
+//! Appends go through the [`Seat`]; reads take no lock. What a leader and a follower decide is decided in `core`: here it is asked, and carried out. The log decides everything
+//! about bytes, `api` everything about requests.
+
+mod following;
+mod leading;
 
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
+pub(crate) use self::leading::{Acks, Appending, FollowerFetch, Served, read_error};
+use self::leading::{Append, Leading};
+use super::core::leader::Ends;
+use super::core::{Following, OwnLog, PartitionState};
 use super::seat::Seat;
-use super::waiters::{HasWaiters, Waiter, Waiters};
-use crate::log::{AppendError, AppendInfo, FlushMode, LogConfig, LogReader, LogWriter, Prepared};
+use super::shared::Shared;
+use super::waiters::Waiters;
+use super::watch::Watchers;
+use crate::log::{FlushMode, LogConfig, LogReader, LogWriter};
 
 /// What this broker is for a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// The controller has named no leader, or not this broker.
+    /// Nobody leads, or the role is about to be taken up.
     Idle {
-        /// The leader, if there is one.
-        leader: Option<BrokerId>,
         /// The partition's leader epoch.
         epoch: LeaderEpoch,
     },
@@ -29,14 +36,29 @@ pub(crate) enum Role {
         /// Since which epoch.
         epoch: LeaderEpoch,
     },
+    /// This broker follows another one.
+    Follower {
+        /// Whom.
+        leader: BrokerId,
+        /// In which epoch.
+        epoch: LeaderEpoch,
+    },
 }
 
 impl Role {
-    fn epoch(self) -> LeaderEpoch {
+    pub(crate) fn epoch(self) -> LeaderEpoch {
         match self {
-            Self::Idle { epoch, .. } | Self::Leader { epoch } => epoch,
+            Self::Idle { epoch } | Self::Leader { epoch } | Self::Follower { epoch, .. } => epoch,
         }
     }
+}
+
+/// What decides for a role.
+#[derive(Debug)]
+enum Core {
+    Idle,
+    Leader(Box<Leading>),
+    Follower(Following),
 }
 
 /// A partition that this broker holds.
@@ -44,9 +66,17 @@ impl Role {
 pub(crate) struct Partition {
     log: Arc<LogReader>,
     seat: Seat<LogWriter, Job>,
+    /// Follows what `core` is: what reads and appends look at.
     role: RwLock<Role>,
+    core: Mutex<Core>,
     config: RwLock<Arc<LogConfig>>,
+    shared: Arc<Shared>,
+    /// Those who wait for the high watermark, or for another role.
     waiters: Waiters,
+    /// Those who wait for what this broker has, as `flush.mode` understands having.
+    holding: Waiters,
+    /// The followers' sessions.
+    watchers: Watchers,
 }
 
 /// What is brought to the writer.
@@ -55,41 +85,19 @@ enum Job {
     Other(Box<dyn FnOnce(&mut LogWriter) + Send>),
 }
 
-struct Append {
-    records: Prepared,
-    answer: oneshot::Sender<Result<AppendInfo, AppendError>>,
-}
-
-/// A batch that has been brought to the writer.
-#[derive(Debug)]
-pub(crate) struct Appending {
-    partition: Arc<Partition>,
-    answer: oneshot::Receiver<Result<AppendInfo, AppendError>>,
-}
-
-/// What a produce waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Acks {
-    /// That it was tried.
-    None,
-    /// That the leader has it, as `flush.mode` understands having.
-    Leader,
-    /// That it is committed.
-    All,
-}
-
 impl Partition {
     /// A partition on this log, without a role yet.
-    pub(crate) fn new(writer: LogWriter, config: Arc<LogConfig>) -> Arc<Self> {
+    pub(crate) fn new(writer: LogWriter, config: Arc<LogConfig>, shared: &Arc<Shared>) -> Arc<Self> {
         let log = writer.reader();
         let partition = Arc::new(Self {
             seat: Seat::new(writer),
-            role: RwLock::new(Role::Idle {
-                leader: None,
-                epoch: LeaderEpoch::UNKNOWN,
-            }),
+            role: RwLock::new(Role::Idle { epoch: LeaderEpoch::UNKNOWN }),
+            core: Mutex::new(Core::Idle),
             config: RwLock::new(config),
+            shared: Arc::clone(shared),
             waiters: Waiters::default(),
+            holding: Waiters::default(),
+            watchers: Watchers::default(),
             log,
         });
         // A flush may be what a batch waits for. The log must not keep its partition alive.
@@ -122,6 +130,11 @@ impl Partition {
         Arc::clone(&self.config.read())
     }
 
+    /// What this broker is for it.
+    pub(crate) fn role(&self) -> Role {
+        *self.role.read()
+    }
+
     /// The offset after the last committed record: consumers see nothing from here on.
     pub(crate) fn high_watermark(&self) -> i64 {
         self.log.high_watermark()
@@ -134,7 +147,12 @@ impl Partition {
 
     /// The leader epoch that this broker knows of.
     pub(crate) fn leader_epoch(&self) -> LeaderEpoch {
-        self.role.read().epoch()
+        self.role().epoch()
+    }
+
+    /// Whether this broker leads.
+    pub(crate) fn is_leader(&self) -> bool {
+        matches!(self.role(), Role::Leader { .. })
     }
 
     /// Whether this broker leads, and if the asker names an epoch, whether it is the same.
@@ -142,31 +160,85 @@ impl Partition {
     /// # Errors
     /// As Kafka's `Partition.checkCurrentLeaderEpoch` and `localLogOrError`: FENCED_LEADER_EPOCH or UNKNOWN_LEADER_EPOCH before NOT_LEADER_OR_FOLLOWER.
     pub(crate) fn check_leader(&self, asked: LeaderEpoch) -> Result<LeaderEpoch, ErrorCode> {
-        let role = *self.role.read();
-        if asked != LeaderEpoch::UNKNOWN {
-            if asked < role.epoch() {
-                return Err(ErrorCode::FencedLeaderEpoch);
-            }
-            if asked > role.epoch() {
-                return Err(ErrorCode::UnknownLeaderEpoch);
-            }
-        }
-        match role {
+        match self.check_epoch(asked)? {
             Role::Leader { epoch } => Ok(epoch),
+            Role::Follower { .. } | Role::Idle { .. } => Err(ErrorCode::NotLeaderOrFollower),
+        }
+    }
+
+    /// As [`Partition::check_leader`], but a follower will do: consumers may read from it (KIP-392).
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn check_replica(&self, asked: LeaderEpoch) -> Result<(), ErrorCode> {
+        match self.check_epoch(asked)? {
+            Role::Leader { .. } | Role::Follower { .. } => Ok(()),
             Role::Idle { .. } => Err(ErrorCode::NotLeaderOrFollower),
         }
     }
 
-    /// Takes up a role. A leader's first act is to commit what it has: with one replica there is nobody to wait for.
-    pub(crate) fn set_role(self: &Arc<Self>, role: Role) {
-        let before = std::mem::replace(&mut *self.role.write(), role);
-        if before == role {
+    fn check_epoch(&self, asked: LeaderEpoch) -> Result<Role, ErrorCode> {
+        let role = self.role();
+        match asked.cmp(&role.epoch()) {
+            _ if asked == LeaderEpoch::UNKNOWN => Ok(role),
+            std::cmp::Ordering::Less => Err(ErrorCode::FencedLeaderEpoch),
+            std::cmp::Ordering::Greater => Err(ErrorCode::UnknownLeaderEpoch),
+            std::cmp::Ordering::Equal => Ok(role),
+        }
+    }
+
+    /// Takes up what the controller has committed of the partition. Leadership ends at once; another role is taken up behind the appends that are under way, so that a leader knows
+    /// where its epoch begins.
+    pub(crate) fn take_up(self: &Arc<Self>, leader: Option<BrokerId>, state: PartitionState) {
+        let epoch = state.leader_epoch;
+        let wanted = self.wanted_role(leader, epoch);
+        {
+            let mut role = self.role.write();
+            if *role != wanted {
+                *role = Role::Idle { epoch };
+            }
+        }
+        let partition = Arc::clone(self);
+        self.with_writer_detached(move |_| partition.assume(wanted, state));
+    }
+
+    /// The role that this broker has for a partition with this leader.
+    fn wanted_role(&self, leader: Option<BrokerId>, epoch: LeaderEpoch) -> Role {
+        match leader {
+            Some(leader) if leader == self.shared.own => Role::Leader { epoch },
+            Some(leader) => Role::Follower { leader, epoch },
+            None => Role::Idle { epoch },
+        }
+    }
+
+    /// Runs in the writer's seat: nothing is appended meanwhile.
+    fn assume(self: &Arc<Self>, wanted: Role, state: PartitionState) {
+        let mut core = self.core.lock();
+        let before = *self.role.read();
+        if before.epoch() != wanted.epoch() {
+            // Another change has come meanwhile, and waits behind this one.
             return;
         }
-        if let Role::Leader { .. } = role {
-            self.commit();
+        if before == wanted {
+            drop(core);
+            return self.update_state(state);
         }
+        *core = match wanted {
+            Role::Idle { .. } => Core::Idle,
+            Role::Leader { .. } => Core::Leader(Box::new(self.begin_to_lead(state))),
+            Role::Follower { leader, epoch } => Core::Follower(Following::begin(leader, epoch, self.log.high_watermark())),
+        };
+        *self.role.write() = wanted;
+        drop(core);
+        self.commit();
+        self.wake_everyone();
+        self.shared.assignments.assign(self, wanted);
+    }
+
+    fn wake_everyone(&self) {
         self.waiters.wake_all();
+        self.holding.wake_all();
+        self.watchers.tell();
     }
 
     /// Takes up another configuration of the log.
@@ -176,17 +248,8 @@ impl Partition {
         }
         *self.config.write() = Arc::clone(&config);
         self.with_writer_detached(move |writer| writer.update_config(config));
+        self.reconfigure();
         self.commit();
-    }
-
-    /// Brings checked records to the writer. They are appended in the order of the calls; whether they were is told by the [`Appending`].
-    pub(crate) fn append(self: &Arc<Self>, records: Prepared) -> Appending {
-        let (answer, receiver) = oneshot::channel();
-        self.bring(Job::Append(Append { records, answer }));
-        Appending {
-            partition: Arc::clone(self),
-            answer: receiver,
-        }
     }
 
     /// Runs `act` with the writer, after all that waits.
@@ -229,66 +292,81 @@ impl Partition {
         self.append_all(writer, &mut appends);
     }
 
-    /// Writes what waits in one go, then answers.
-    fn append_all(self: &Arc<Self>, writer: &mut LogWriter, appends: &mut Vec<Append>) {
-        if appends.is_empty() {
-            return;
-        }
-        // The role is read here, where no other append can run: a deposed leader's batch is refused however long it waited.
-        let Role::Leader { epoch } = *self.role.read() else {
-            for append in appends.drain(..) {
-                let _ = append.answer.send(Err(AppendError::NotLeader));
-            }
-            return;
-        };
-        let (mut records, answers): (Vec<_>, Vec<_>) = appends.drain(..).map(|append| (append.records, append.answer)).unzip();
-        let results = writer.append_as_leader(&mut records, epoch, super::now_ms());
-        self.commit();
-        for (answer, result) in answers.into_iter().zip(results) {
-            // Nobody waits any more: acks=0, or the client is gone.
-            let _ = answer.send(result);
+    /// Where the log ends, and what this broker has of it as `flush.mode` understands having.
+    fn ends(&self) -> Ends {
+        // What is flushed is read first: it never lies behind the end.
+        let flushed = self.log.flushed_offset();
+        let end = self.log.log_end_offset();
+        match self.config.read().flush_mode {
+            FlushMode::None => Ends { end, had: end },
+            FlushMode::Group => Ends { end, had: flushed.min(end) },
         }
     }
 
-    /// What this broker has as `flush.mode` understands having.
-    fn had_offset(&self) -> i64 {
-        match self.config.read().flush_mode {
-            FlushMode::None => self.log.log_end_offset(),
-            FlushMode::Group => self.log.flushed_offset(),
-        }
+    fn with_own_log<R>(&self, act: impl FnOnce(&OwnLog<'_>) -> R) -> R {
+        let Ends { end, had } = self.ends();
+        act(&OwnLog {
+            start: self.log.log_start_offset(),
+            end,
+            had,
+            latest_epoch: self.log.latest_epoch(),
+            end_of_epoch: &|epoch| self.log.end_offset_for_epoch(epoch),
+        })
     }
 
     /// Moves the high watermark to what is committed now, asking for a flush where one is needed, and wakes who waits for it.
-    pub(crate) fn commit(&self) {
-        if !matches!(*self.role.read(), Role::Leader { .. }) {
-            return;
-        }
-        let had = self.had_offset();
-        if had < self.log.log_end_offset() {
-            self.log.request_flush();
-        }
-        if self.log.advance_high_watermark(had) {
-            self.waiters.wake_all();
+    fn commit(self: &Arc<Self>) {
+        let ends = self.ends();
+        match self.role() {
+            Role::Idle { .. } => {}
+            Role::Leader { .. } => {
+                if ends.had < ends.end {
+                    self.log.request_flush();
+                }
+                self.grew(ends);
+            }
+            Role::Follower { .. } => {
+                if ends.had < ends.end {
+                    self.log.request_flush();
+                }
+                self.step();
+            }
         }
     }
 
     /// A flush ended, or the log directory went offline.
-    fn flushed(&self) {
+    fn flushed(self: &Arc<Self>) {
         self.commit();
+        self.holding.wake_all();
         if self.log.is_offline() {
-            self.waiters.wake_all();
+            self.wake_everyone();
         }
     }
 
-    /// Whether this broker leads.
-    pub(crate) fn is_leader(&self) -> bool {
-        matches!(*self.role.read(), Role::Leader { .. })
+    /// Those who wait for the high watermark, or for another role.
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
+    /// Those who wait for what this broker has.
+    pub(crate) fn holding(&self) -> &Waiters {
+        &self.holding
+    }
+
+    /// The followers' sessions.
+    pub(crate) fn watchers(&self) -> &Watchers {
+        &self.watchers
     }
 
     /// Ends the partition's life here: nothing is appended any more, and nobody waits any more.
     pub(crate) fn retire(self: &Arc<Self>) {
-        let epoch = self.leader_epoch();
-        self.set_role(Role::Idle { leader: None, epoch });
+        {
+            let mut role = self.role.write();
+            *role = Role::Idle { epoch: role.epoch() };
+        }
+        *self.core.lock() = Core::Idle;
+        self.wake_everyone();
+        self.shared.assignments.assign(self, self.role());
     }
 
     /// Takes the writer out for good, after all that waits.
@@ -297,37 +375,5 @@ impl Partition {
         // The end of the queue: whatever was brought before is done when this is answered.
         self.with_writer(|_| ()).await.ok()?;
         self.seat.take()
-    }
-}
-
-impl HasWaiters for Partition {
-    fn waiters(&self) -> &Waiters {
-        &self.waiters
-    }
-}
-
-impl Appending {
-    /// Waits until the batch is appended, and then for what `acks` asks.
-    ///
-    /// # Errors
-    /// What the append was refused for; [`AppendError::NotLeader`] when this broker stopped to lead while the batch waited to be committed.
-    pub(crate) async fn acknowledged(self, acks: Acks) -> Result<AppendInfo, AppendError> {
-        let info = self.answer.await.unwrap_or(Err(AppendError::Storage))?;
-        // With one replica, what the leader has is what is committed: both kinds of acknowledgement wait for the same offset.
-        if acks != Acks::None && self.partition.high_watermark() <= info.last_offset {
-            let mut waiter = Waiter::new();
-            loop {
-                waiter.register([Arc::clone(&self.partition)]);
-                if self.partition.high_watermark() > info.last_offset {
-                    break;
-                }
-                if self.partition.log.is_offline() {
-                    return Err(AppendError::Storage);
-                }
-                self.partition.check_leader(LeaderEpoch::UNKNOWN).map_err(|_| AppendError::NotLeader)?;
-                waiter.woken().await;
-            }
-        }
-        Ok(info)
     }
 }

@@ -36,25 +36,22 @@ impl Waiters {
 
 /// One request's wait, on any number of partitions.
 #[derive(Debug)]
-pub(crate) struct Waiter<P: HasWaiters> {
+pub(crate) struct Waiter<P> {
     id: u64,
     notify: Arc<Notify>,
+    /// Which of a partition's lists it stands in.
+    list: fn(&P) -> &Waiters,
     registered: Vec<Arc<P>>,
 }
 
-/// What can be waited for.
-pub(crate) trait HasWaiters {
-    /// Those that wait for it.
-    fn waiters(&self) -> &Waiters;
-}
-
-impl<P: HasWaiters> Waiter<P> {
-    /// A wait on nothing yet.
-    pub(crate) fn new() -> Self {
+impl<P> Waiter<P> {
+    /// A wait on nothing yet, in these lists.
+    pub(crate) fn new(list: fn(&P) -> &Waiters) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             notify: Arc::default(),
+            list,
             registered: Vec::new(),
         }
     }
@@ -65,7 +62,7 @@ impl<P: HasWaiters> Waiter<P> {
             self.registered.extend(on);
         }
         for partition in &self.registered {
-            partition.waiters().add(self.id, &self.notify);
+            (self.list)(partition).add(self.id, &self.notify);
         }
     }
 
@@ -75,10 +72,10 @@ impl<P: HasWaiters> Waiter<P> {
     }
 }
 
-impl<P: HasWaiters> Drop for Waiter<P> {
+impl<P> Drop for Waiter<P> {
     fn drop(&mut self) {
         for partition in &self.registered {
-            partition.waiters().remove(self.id);
+            (self.list)(partition).remove(self.id);
         }
     }
 }
@@ -92,16 +89,10 @@ mod tests {
     #[derive(Debug, Default)]
     struct Thing(Waiters);
 
-    impl HasWaiters for Thing {
-        fn waiters(&self) -> &Waiters {
-            &self.0
-        }
-    }
-
     #[test]
     fn a_wake_after_registering_is_never_lost_and_a_dropped_wait_leaves_nothing() {
         let (one, two) = (Arc::new(Thing::default()), Arc::new(Thing::default()));
-        let mut waiter = Waiter::new();
+        let mut waiter = Waiter::new(|thing: &Thing| &thing.0);
         one.0.wake_all();
         waiter.register([Arc::clone(&one), Arc::clone(&two)]);
         assert!(

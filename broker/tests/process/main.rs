@@ -12,4 +12,5 @@ mod order;
 mod pages;
 mod produce;
 mod refusals;
+mod replication;
 mod support;

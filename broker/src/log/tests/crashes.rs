@@ -10,6 +10,12 @@ use super::*;
 enum Step {
     /// Batches of so many records with values of so many bytes, in one append.
     Append(Vec<(i32, usize)>),
+    /// The same as they come from a leader.
+    Follow(Vec<(i32, usize)>),
+    /// Cuts off so many records.
+    Truncate(i64),
+    /// Gives up all, and goes on so far behind the end or before it.
+    StartAt(i64),
     /// A new leader epoch.
     Elect,
     Flush,
@@ -36,6 +42,9 @@ impl std::fmt::Debug for Steps {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => prop::collection::vec((1..4, 0..400_usize), 1..4).prop_map(Step::Append),
+        4 => prop::collection::vec((1..4, 0..400_usize), 1..4).prop_map(Step::Follow),
+        2 => (1..20_i64).prop_map(Step::Truncate),
+        1 => (-20..20_i64).prop_map(Step::StartAt),
         1 => Just(Step::Elect),
         3 => Just(Step::Flush),
         1 => Just(Step::Roll),
@@ -58,22 +67,56 @@ struct Model {
     end: i64,
     /// Everything before it has been seen as flushed.
     flushed: i64,
+    /// The log was given up and nothing has been appended since, as far as is known: it may be empty, wherever it begins.
+    anew: bool,
 }
 
 impl Model {
     /// Notes batches as they should come to lie in the log.
     fn try_append(&mut self, batches: &[(i32, usize)]) -> BytesMut {
-        let mut all = BytesMut::new();
+        self.try_both(batches).0
+    }
+
+    /// As a leader gets them from a client, and as a follower gets them from its leader.
+    fn try_both(&mut self, batches: &[(i32, usize)]) -> (BytesMut, BytesMut) {
+        let (mut all, mut stamped) = (BytesMut::new(), BytesMut::new());
         let mut next = self.end;
         for &(records, bytes) in batches {
             let count = self.batches.len();
             let mut batch = batch(records, bytes, timestamp_of(count), count as u8);
             all.extend_from_slice(&batch);
             batch::set_offset_and_epoch(&mut batch, next, LeaderEpoch(self.epoch));
+            stamped.extend_from_slice(&batch);
             self.batches.push((next, next + i64::from(records), batch.to_vec()));
             next += i64::from(records);
         }
-        all
+        (all, stamped)
+    }
+
+    /// Cuts the log; what was flushed behind the cut need not be there any more once that has begun, and must not be there once it is done.
+    fn truncate(&mut self, opened: &mut Opened, offset: i64) -> bool {
+        let whole = self.batches.iter().find(|(_, next, _)| *next > offset).map_or(offset, |(base, ..)| *base);
+        self.flushed = self.flushed.min(offset.min(whole));
+        // Where the log began behind the cut, it is given up.
+        self.anew |= offset <= self.start;
+        let Ok(end) = opened.writer.truncate_to(offset) else { return false };
+        assert!(
+            end == offset.min(whole) || (end == offset && self.anew),
+            "cut at {offset}, and the log ends at {end}"
+        );
+        self.batches.retain(|(_, next, _)| *next <= end);
+        (self.start, self.end) = (self.start.min(end), end);
+        true
+    }
+
+    fn start_at(&mut self, opened: &mut Opened, offset: i64) -> bool {
+        (self.flushed, self.anew) = (0, true);
+        if opened.writer.truncate_fully_and_start_at(offset).is_err() {
+            return false;
+        }
+        self.batches.clear();
+        (self.start, self.end) = (offset, offset);
+        true
     }
 
     /// The log after a restart: a prefix of what was tried that holds what was flushed, all of it readable and found by offset, time and epoch.
@@ -83,7 +126,12 @@ impl Model {
         assert!(end >= self.flushed, "flushed up to {}, and the log ends at {end}", self.flushed);
         assert!(start <= self.start.max(end), "the log start offset was {}, and is {start}", self.start);
         self.batches.retain(|(base, ..)| *base < end);
-        assert_eq!(end, self.batches.last().map_or(0, |(_, next, _)| *next), "the log ends with a batch");
+        if self.anew && start == end {
+            self.batches.retain(|(_, next, _)| *next <= end);
+        } else {
+            assert_eq!(end, self.batches.last().map_or(0, |(_, next, _)| *next), "the log ends with a batch");
+            self.anew = false;
+        }
         let expected: Vec<_> = self.batches.iter().filter(|(_, next, _)| *next > start).collect();
         let found = opened.batches()?;
         let offsets = (
@@ -140,6 +188,22 @@ fn run(fs: &mut Faulty, model: &mut Model, steps: &[Step]) {
                 let appended = opened.append(bytes, model.epoch);
                 model.end = opened.log.log_end_offset();
                 appended.is_ok()
+            }
+            Step::Follow(batches) => {
+                let bytes = model.try_both(batches).1;
+                let appended = opened.writer.append_as_follower(&bytes, LeaderEpoch(model.epoch), 1_000);
+                model.end = opened.log.log_end_offset();
+                appended.is_ok()
+            }
+            Step::Truncate(records) => {
+                let offset = (model.end - records).max(0);
+                model.truncate(&mut opened, offset)
+            }
+            // There is nothing on the disk that could remember it.
+            Step::StartAt(_) if opened.log.segments.load().is_empty() => true,
+            Step::StartAt(distance) => {
+                let offset = (model.end + distance).max(0);
+                model.start_at(&mut opened, offset)
             }
             Step::Elect => {
                 model.epoch += 1;

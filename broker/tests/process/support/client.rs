@@ -6,11 +6,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_protocol::api::ApiKey;
+use weir_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use weir_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use weir_protocol::messages::fetch_response::PartitionData;
 use weir_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use weir_protocol::messages::produce_response::PartitionProduceResponse;
-use weir_protocol::messages::{FetchRequest, Message, ProduceRequest, Request, RequestHeader, ResponseHeader};
+use weir_protocol::messages::{DeleteRecordsRequest, FetchRequest, Message, ProduceRequest, Request, RequestHeader, ResponseHeader};
 
 use super::soon;
 
@@ -145,17 +146,42 @@ impl Client {
         response.responses.remove(0).partitions.remove(0)
     }
 
+    /// Deletes records, and returns the error and the low watermark.
+    pub(crate) async fn delete_records(&mut self, topic: &str, partition: i32, offset: i64) -> (i16, i64) {
+        let request = DeleteRecordsRequest {
+            timeout_ms: 30_000,
+            topics: vec![DeleteRecordsTopic {
+                name: topic.to_owned(),
+                partitions: vec![DeleteRecordsPartition {
+                    partition_index: partition,
+                    offset,
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let mut response = self.call(2, &request).await;
+        let result = response.topics.remove(0).partitions.remove(0);
+        (result.error_code, result.low_watermark)
+    }
+
     /// All records of a partition from its beginning on.
     pub(crate) async fn read_all(&mut self, topic: &str, partition: i32) -> Vec<(i64, String)> {
+        self.read_from(topic, partition, 0).await
+    }
+
+    /// All records of a partition from an offset on.
+    pub(crate) async fn read_from(&mut self, topic: &str, partition: i32, offset: i64) -> Vec<(i64, String)> {
         let mut found: Vec<(i64, String)> = Vec::new();
         loop {
-            let next = found.last().map_or(0, |(offset, _)| offset + 1);
+            let next = found.last().map_or(offset, |(offset, _)| offset + 1);
             let data = self.fetch(topic, partition, next).await;
             assert_eq!(data.error_code, 0, "{data:?}");
             let records = super::offsets_and_values(&data.records.unwrap_or_default());
             // A fetch gives whole batches: what comes before the offset is not asked for.
             found.extend(records.into_iter().filter(|(offset, _)| *offset >= next));
-            if found.last().map_or(0, |(offset, _)| offset + 1) == next {
+            if found.last().map_or(offset, |(offset, _)| offset + 1) == next {
                 return found;
             }
         }

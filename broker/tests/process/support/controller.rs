@@ -1,5 +1,8 @@
-//! A controller that the test plays: it knows its topics beforehand, takes every registration, and can go away and come back at the same address.
+//! A controller that the test plays: it knows its topics beforehand, takes every registration, changes ISRs as it is asked, and can go away and come back at the same address.
+//!
+//! What else a controller decides, who leads and who is fenced, the test decides.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,8 +21,6 @@ use weir_protocol::error::ErrorCode;
 
 use super::{CLUSTER, admin};
 
-/// The one version of the metadata: nothing changes here.
-const METADATA_VERSION: u64 = 1;
 const PRODUCER_IDS: u32 = 1000;
 
 /// A topic of which the broker that registers has every partition; the first byte of its id tells it from others.
@@ -36,6 +37,16 @@ pub(crate) fn topic(id: u8, name: &str, partitions: i32, configs: &[(&str, &str)
     }
 }
 
+/// A topic of which every partition is on `replicas`, and led by the first of them.
+pub(crate) fn placed_topic(id: u8, name: &str, partitions: i32, replicas: &[i32], configs: &[(&str, &str)]) -> rpc::Topic {
+    let mut topic = topic(id, name, partitions, configs);
+    for partition in &mut topic.partitions {
+        partition.leader = replicas[0];
+        (partition.replicas, partition.isr) = (replicas.to_vec(), replicas.to_vec());
+    }
+    topic
+}
+
 /// The controller.
 pub(crate) struct FakeController {
     state: Arc<State>,
@@ -46,10 +57,70 @@ pub(crate) struct FakeController {
 }
 
 struct State {
-    topics: Vec<rpc::Topic>,
+    world: Mutex<World>,
+    /// Counts what has changed in the world.
+    changes: watch::Sender<u64>,
     registrations: watch::Sender<Vec<rpc::Registration>>,
     next_producer_id: AtomicI64,
     log_dir_failure: Mutex<String>,
+}
+
+/// What the controller tells.
+#[derive(Default)]
+struct World {
+    version: u64,
+    topics: Vec<rpc::Topic>,
+    brokers: BTreeMap<i32, rpc::Broker>,
+    streams: Vec<mpsc::UnboundedSender<FromController>>,
+}
+
+impl World {
+    /// Tells everybody what is now.
+    fn tell(&mut self) {
+        self.version += 1;
+        let update = self.update();
+        self.streams
+            .retain(|stream| stream.send(FromController::Metadata(update.clone())).is_ok());
+    }
+
+    fn update(&self) -> rpc::MetadataUpdate {
+        rpc::MetadataUpdate {
+            version: self.version,
+            full: true,
+            brokers: self.brokers.values().cloned().collect(),
+            topics: self.topics.clone(),
+            cluster_configs: Some(rpc::Configs::default()),
+            ..Default::default()
+        }
+    }
+
+    fn partition(&mut self, topic: &[u8], index: i32) -> &mut rpc::Partition {
+        let topic = self.topics.iter_mut().find(|it| it.id == topic).unwrap();
+        &mut topic.partitions[usize::try_from(index).unwrap()]
+    }
+
+    /// As Kafka's controller would do it, as far as a test can see.
+    fn alter(&mut self, change: &rpc::IsrChange) -> Result<rpc::Partition, ErrorCode> {
+        let stale = |member: &rpc::IsrMember| {
+            self.brokers
+                .get(&member.broker_id)
+                .is_none_or(|it| it.fenced || it.epoch != member.broker_epoch)
+        };
+        let ineligible = change.isr.iter().any(stale);
+        let partition = self.partition(&change.topic_id, change.partition);
+        if change.leader_epoch != partition.leader_epoch {
+            return Err(ErrorCode::FencedLeaderEpoch);
+        }
+        if change.partition_epoch != partition.partition_epoch {
+            return Err(ErrorCode::InvalidUpdateVersion);
+        }
+        if ineligible {
+            return Err(ErrorCode::IneligibleReplica);
+        }
+        partition.isr = change.isr.iter().map(|member| member.broker_id).collect();
+        partition.partition_epoch += 1;
+        Ok(partition.clone())
+    }
 }
 
 impl FakeController {
@@ -57,7 +128,8 @@ impl FakeController {
         let port = socket("127.0.0.1:0".parse().unwrap());
         let mut controller = Self {
             state: Arc::new(State {
-                topics,
+                world: Mutex::new(World { topics, ..World::default() }),
+                changes: watch::Sender::default(),
                 registrations: watch::Sender::default(),
                 next_producer_id: AtomicI64::default(),
                 log_dir_failure: Mutex::default(),
@@ -110,6 +182,47 @@ impl FakeController {
         super::soon("a registration", enough).await.unwrap().clone()
     }
 
+    /// Changes what is told of a topic's partition, and waits until the brokers that are connected know.
+    pub(crate) fn change(&self, topic: u8, index: i32, change: impl FnOnce(&mut rpc::Partition)) {
+        let mut world = self.state.world.lock();
+        let partition = world.partition(&[topic; 16], index);
+        change(partition);
+        partition.partition_epoch += 1;
+        world.tell();
+        self.state.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Elects another leader, or none for -1; the ISR is what is left of it.
+    pub(crate) fn elect(&self, topic: u8, index: i32, leader: i32, isr: &[i32]) {
+        self.change(topic, index, |partition| {
+            (partition.leader, partition.isr) = (leader, isr.to_vec());
+            partition.leader_epoch += 1;
+        });
+    }
+
+    /// Counts a broker as dead.
+    pub(crate) fn fence(&self, broker: i32) {
+        let mut world = self.state.world.lock();
+        world.brokers.get_mut(&broker).unwrap().fenced = true;
+        world.tell();
+    }
+
+    /// Returns once a partition is as it is awaited.
+    pub(crate) async fn partition(&self, topic: u8, index: i32, is_so: impl Fn(&rpc::Partition) -> bool) -> rpc::Partition {
+        let mut changes = self.state.changes.subscribe();
+        let state = &self.state;
+        super::soon("a change of a partition", async {
+            loop {
+                let partition = state.world.lock().partition(&[topic; 16], index).clone();
+                if is_so(&partition) {
+                    return partition;
+                }
+                changes.changed().await.unwrap();
+            }
+        })
+        .await
+    }
+
     /// Why the broker says that its log directory is offline.
     pub(crate) fn log_dir_failure(&self) -> String {
         self.state.log_dir_failure.lock().clone()
@@ -157,10 +270,8 @@ impl State {
                     heartbeat_interval_ms: 100,
                     session_timeout_ms: 30_000,
                 };
-                vec![
-                    FromController::Registered(registered),
-                    FromController::Metadata(self.metadata(&registration, epoch)),
-                ]
+                self.register(&registration, epoch);
+                vec![FromController::Registered(registered)]
             }
             FromBroker::Heartbeat(heartbeat) => {
                 *self.log_dir_failure.lock() = heartbeat.log_dir_failure;
@@ -172,25 +283,22 @@ impl State {
         }
     }
 
-    fn metadata(&self, registration: &rpc::Registration, epoch: i64) -> rpc::MetadataUpdate {
-        let mut topics = self.topics.clone();
-        for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+    /// Takes a broker up. What has no replicas yet is all its own.
+    fn register(&self, registration: &rpc::Registration, epoch: i64) {
+        let mut world = self.world.lock();
+        let broker = rpc::Broker {
+            id: registration.broker_id,
+            epoch,
+            endpoints: registration.endpoints.clone(),
+            rack: registration.rack.clone(),
+            ..Default::default()
+        };
+        world.brokers.insert(registration.broker_id, broker);
+        let unplaced = |partition: &&mut rpc::Partition| partition.replicas.is_empty();
+        for partition in world.topics.iter_mut().flat_map(|topic| &mut topic.partitions).filter(unplaced) {
             partition.leader = registration.broker_id;
             partition.replicas = vec![registration.broker_id];
             partition.isr = vec![registration.broker_id];
-        }
-        rpc::MetadataUpdate {
-            version: METADATA_VERSION,
-            full: true,
-            brokers: vec![rpc::Broker {
-                id: registration.broker_id,
-                epoch,
-                endpoints: registration.endpoints.clone(),
-                ..Default::default()
-            }],
-            topics,
-            cluster_configs: Some(rpc::Configs::default()),
-            ..Default::default()
         }
     }
 }
@@ -207,10 +315,26 @@ impl Controller for Service {
         let (sender, receiver) = mpsc::channel(16);
         let state = Arc::clone(&self.0);
         tokio::spawn(async move {
-            while let Ok(Some(message)) = stream.message().await {
-                for answer in message.message.into_iter().flat_map(|message| state.answers(message)) {
-                    // A broker that is gone hears nothing.
-                    let _ = sender.send(say(answer)).await;
+            let (told, mut telling) = mpsc::unbounded_channel();
+            loop {
+                tokio::select! {
+                    biased;
+                    message = stream.message() => {
+                        let Ok(Some(message)) = message else { return };
+                        for answer in message.message.into_iter().flat_map(|message| state.answers(message)) {
+                            let registered = matches!(answer, FromController::Registered(_));
+                            // A broker that is gone hears nothing.
+                            let _ = sender.send(say(answer)).await;
+                            if registered {
+                                let mut world = state.world.lock();
+                                world.streams.push(told.clone());
+                                world.tell();
+                            }
+                        }
+                    }
+                    Some(update) = telling.recv() => {
+                        let _ = sender.send(say(update)).await;
+                    }
                 }
             }
         });
@@ -228,17 +352,28 @@ impl Controller for Service {
         }))
     }
 
-    async fn alter_partitions(
-        &self,
-        _request: tonic::Request<rpc::AlterPartitionsRequest>,
-    ) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
-        Err(Status::unimplemented("a single broker has no ISR to change"))
+    async fn alter_partitions(&self, request: tonic::Request<rpc::AlterPartitionsRequest>) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
+        let request = request.into_inner();
+        let mut world = self.0.world.lock();
+        let changed = request.changes.iter().map(|change| {
+            let result = world.alter(change);
+            rpc::IsrChanged {
+                topic_id: change.topic_id.clone(),
+                partition: change.partition,
+                error_code: result.as_ref().err().map_or(0, |code| i32::from(code.code())),
+                state: result.ok(),
+            }
+        });
+        let results = changed.collect();
+        world.tell();
+        self.0.changes.send_modify(|count| *count += 1);
+        Ok(Response::new(rpc::AlterPartitionsResponse { error_code: 0, results }))
     }
 
     async fn forward(&self, request: tonic::Request<rpc::ForwardRequest>) -> Result<Response<rpc::ForwardResponse>, Status> {
         Ok(Response::new(rpc::ForwardResponse {
             response: admin::carried_out(&request.into_inner()),
-            metadata_version: METADATA_VERSION,
+            metadata_version: self.0.world.lock().version,
         }))
     }
 }

@@ -5,14 +5,16 @@ mod client;
 mod controller;
 mod process;
 mod records;
+mod replicated;
 
 use std::future::Future;
 use std::time::Duration;
 
 pub(crate) use self::client::{Client, fetch_from, produce_to};
-pub(crate) use self::controller::{FakeController, topic};
+pub(crate) use self::controller::{FakeController, placed_topic, topic};
 pub(crate) use self::process::{BrokerProcess, Launch};
 pub(crate) use self::records::{batch, compressed, idempotent_batch, offsets_and_values};
+pub(crate) use self::replicated::Brokers;
 
 /// The cluster that everybody here belongs to.
 pub(crate) const CLUSTER: &str = "process-test";

@@ -1,0 +1,236 @@
+//! Fetch from followers: up to the end of the log, and each fetch says how far the follower is.
+//!
+//! Other than a client's, a follower's fetch waits for appends and not for the high watermark; and it is answered, a little later, when only the high watermark has moved, so that
+//! a follower knows what is committed also when nothing more is written (KIP-1166).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::fetch::{FetchPartition, FetchResponse, FetchTopic};
+use weir_protocol::messages::FetchRequest;
+use weir_protocol::messages::fetch_response::EpochEndOffset;
+use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId, TopicPartition};
+
+use super::RequestContext;
+use super::fetch::region;
+use super::replica_session::{Session, Wanted};
+use crate::broker::Broker;
+use crate::net::FileRegion;
+use crate::replica::core::FetchFrom;
+use crate::replica::{FollowerFetch, Served};
+
+/// The first version that carries the follower's broker epoch (KIP-903), which its progress is not believed without.
+const REPLICA_STATE: i16 = 15;
+
+/// How long a high watermark that has moved waits for records to go along with it: under load they always do, and answers that carry nothing else cost more than they bring
+/// (KAFKA-9731).
+const HIGH_WATERMARK_WAIT: Duration = Duration::from_millis(5);
+
+/// A follower, as it says who it is.
+#[derive(Clone, Copy)]
+struct Follower {
+    id: BrokerId,
+    epoch: BrokerEpoch,
+}
+
+/// Answers a follower's fetch.
+pub(super) async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> FetchResponse<FileRegion> {
+    let failed = |code: ErrorCode| FetchResponse {
+        error_code: code.code(),
+        ..FetchResponse::default()
+    };
+    if cx.version < REPLICA_STATE {
+        return failed(ErrorCode::UnsupportedVersion);
+    }
+    let follower = Follower {
+        id: BrokerId(request.replica_state.replica_id),
+        epoch: BrokerEpoch(request.replica_state.replica_epoch),
+    };
+    let mut session = match broker.follower_sessions.take(follower.id, request.session_id, request.session_epoch) {
+        Ok(session) => session,
+        Err(code) => return failed(code),
+    };
+    let forgotten = request.forgotten_topics_data.iter().flat_map(|topic| {
+        let id = TopicId(topic.topic_id);
+        topic.partitions.iter().map(move |&index| TopicPartition { topic: id, index })
+    });
+    session.take_up(wanted(broker, &request), forgotten);
+    let limits = Limits {
+        deadline: Instant::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
+        bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
+        bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(broker.settings().fetch_bytes_max),
+    };
+    let news = gather(cx, &mut session, follower, &limits).await;
+    let mut response = FetchResponse {
+        session_id: session.id,
+        ..FetchResponse::default()
+    };
+    for (number, news) in news {
+        say(&mut session, number, news, &mut response);
+    }
+    broker.follower_sessions.give_back(session);
+    response
+}
+
+/// Bounds of one request.
+struct Limits {
+    deadline: Instant,
+    bytes_min: usize,
+    bytes_max: usize,
+}
+
+fn wanted(broker: &Broker, request: &FetchRequest) -> Vec<Wanted> {
+    let mut wanted = Vec::new();
+    for topic in &request.topics {
+        wanted.extend(topic.partitions.iter().map(|partition| {
+            let id = TopicPartition {
+                topic: TopicId(topic.topic_id),
+                index: partition.partition,
+            };
+            Wanted {
+                id,
+                partition: broker.replicas.get(id),
+                from: FetchFrom {
+                    offset: partition.fetch_offset,
+                    last_fetched_epoch: (partition.last_fetched_epoch >= 0).then_some(LeaderEpoch(partition.last_fetched_epoch)),
+                    current_leader_epoch: LeaderEpoch(partition.current_leader_epoch),
+                    log_start: partition.log_start_offset,
+                },
+                bytes_max: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
+                high_watermark: partition.high_watermark,
+            }
+        }));
+    }
+    wanted
+}
+
+/// What there is to say of a partition.
+type News = Result<Served, ErrorCode>;
+
+/// Looks at the partitions that have news until that is enough for an answer, or time is up.
+async fn gather(cx: &RequestContext, session: &mut Session, follower: Follower, limits: &Limits) -> BTreeMap<u32, News> {
+    let changes = session.changes();
+    let mut news = BTreeMap::new();
+    let mut deadline = limits.deadline;
+    loop {
+        let found = look(session, follower, limits, &mut news);
+        let bytes: usize = news
+            .values()
+            .filter_map(|news| news.as_ref().ok()?.records.as_ref())
+            .map(|slice| slice.length)
+            .sum();
+        if found.must_say || (bytes > 0 && bytes >= limits.bytes_min) || session.has_left() {
+            return news;
+        }
+        if found.high_watermark {
+            deadline = deadline.min(Instant::now() + HIGH_WATERMARK_WAIT);
+        }
+        tokio::select! {
+            () = changes.changed() => {}
+            () = cx.next_is_here.notified() => return news,
+            () = tokio::time::sleep_until(deadline) => return news,
+        }
+    }
+}
+
+/// What looking has found.
+#[derive(Default)]
+struct Found {
+    /// Something that does not wait for more.
+    must_say: bool,
+    /// A high watermark that has moved, and nothing else.
+    high_watermark: bool,
+}
+
+fn look(session: &mut Session, follower: Follower, limits: &Limits, news: &mut BTreeMap<u32, News>) -> Found {
+    let mut found = Found::default();
+    let taken: usize = news
+        .values()
+        .filter_map(|news| news.as_ref().ok()?.records.as_ref())
+        .map(|slice| slice.length)
+        .sum();
+    let mut left = limits.bytes_max.saturating_sub(taken);
+    let mut is_first = taken == 0;
+    let mut left_over = VecDeque::new();
+    for number in session.take_due() {
+        let Some(slot) = session.slot_mut(number).filter(|slot| !slot.is_answered) else {
+            continue;
+        };
+        let fetch = FollowerFetch {
+            replica: follower.id,
+            broker_epoch: follower.epoch,
+            from: slot.from,
+            is_news: std::mem::take(&mut slot.is_news),
+        };
+        let served = match &slot.partition {
+            Some(partition) => partition.serve(&fetch, slot.bytes_max.min(left), is_first),
+            None => Err(ErrorCode::UnknownTopicId),
+        };
+        if let Ok(served) = &served {
+            if served.has_more {
+                left_over.push_back(number);
+            }
+            left = left.saturating_sub(served.records.as_ref().map_or(0, |slice| slice.length));
+            is_first &= served.records.is_none();
+            let has_moved = served.high_watermark > slot.said_high_watermark;
+            let start_has_moved = served.log_start_offset != slot.said_log_start;
+            found.high_watermark |= has_moved;
+            // The first answer of all tells where the log starts, which is no reason to hurry.
+            found.must_say |= served.diverging.is_some() || (start_has_moved && slot.said_log_start >= 0);
+            if served.records.is_none() && served.diverging.is_none() && !has_moved && !start_has_moved {
+                continue;
+            }
+        } else {
+            found.must_say = true;
+        }
+        news.insert(number, served);
+    }
+    session.leave(left_over);
+    found
+}
+
+/// Puts one partition into the response, beside the others of its topic.
+fn say(session: &mut Session, number: u32, news: News, response: &mut FetchResponse<FileRegion>) {
+    let Some(slot) = session.slot_mut(number) else { return };
+    let mut partition = FetchPartition {
+        partition_index: slot.id.index,
+        high_watermark: -1,
+        last_stable_offset: -1,
+        log_start_offset: -1,
+        ..FetchPartition::default()
+    };
+    match news {
+        Ok(served) => {
+            slot.is_answered = served.records.is_some() || served.diverging.is_some();
+            if slot.said_high_watermark < i64::MAX {
+                slot.said_high_watermark = served.high_watermark;
+            }
+            slot.said_log_start = served.log_start_offset;
+            partition.high_watermark = served.high_watermark;
+            partition.last_stable_offset = served.high_watermark;
+            partition.log_start_offset = served.log_start_offset;
+            if let Some(end) = served.diverging {
+                partition.diverging_epoch = EpochEndOffset {
+                    epoch: end.epoch.0,
+                    end_offset: end.offset,
+                };
+            }
+            partition.records = served.records.map(region);
+        }
+        Err(code) => {
+            slot.is_answered = true;
+            partition.error_code = code.code();
+        }
+    }
+    let id = slot.id.topic.0;
+    match response.topics.last_mut() {
+        Some(topic) if topic.topic_id == id => topic.partitions.push(partition),
+        _ => response.topics.push(FetchTopic {
+            topic: String::new(),
+            topic_id: id,
+            partitions: vec![partition],
+        }),
+    }
+}

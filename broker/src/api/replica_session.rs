@@ -1,0 +1,234 @@
+//! Followers' fetch sessions (KIP-227): a follower names a partition when it has something to say of it, and the partition says when there is news.
+//!
+//! Called by `replica_fetch`. Other than clients', these sessions are never looked through: of many thousand partitions only those are touched that a request names or that have
+//! news. A session belongs to one connection at a time; while a request of it is answered it is nowhere else, and it ends with that request if the connection breaks.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::{BrokerId, TopicPartition};
+
+use crate::replica::core::FetchFrom;
+use crate::replica::{Changes, Partition};
+
+/// Sessions that one follower may have: it has one, and those of its former lives are not missed.
+const SESSIONS_OF_ONE_MAX: usize = 4;
+
+/// The epochs that ask for a new session and for none.
+const INITIAL_EPOCH: i32 = 0;
+const FINAL_EPOCH: i32 = -1;
+
+/// A partition in a session.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) id: TopicPartition,
+    /// `None`: it is not here. The follower asks again.
+    pub(super) partition: Option<Arc<Partition>>,
+    pub(super) from: FetchFrom,
+    pub(super) bytes_max: usize,
+    /// What the follower knows; the high watermark is the largest number where it does not want to be told (KIP-1166).
+    pub(super) said_high_watermark: i64,
+    pub(super) said_log_start: i64,
+    /// The follower has just said where it is.
+    pub(super) is_news: bool,
+    /// It was answered with records or an error: until the follower names it again there is nothing to say.
+    pub(super) is_answered: bool,
+}
+
+/// What a follower asks of a partition.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) id: TopicPartition,
+    pub(super) partition: Option<Arc<Partition>>,
+    pub(super) from: FetchFrom,
+    pub(super) bytes_max: usize,
+    pub(super) high_watermark: i64,
+}
+
+/// A session.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// 0 for one that ends with its request.
+    pub(super) id: i32,
+    replica: BrokerId,
+    epoch: i32,
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    numbers: HashMap<TopicPartition, u32>,
+    changes: Arc<Changes>,
+    /// Slots that are to be looked at, in order.
+    due: VecDeque<u32>,
+}
+
+impl Session {
+    fn new(id: i32, replica: BrokerId) -> Self {
+        Self {
+            id,
+            replica,
+            epoch: INITIAL_EPOCH,
+            slots: Vec::new(),
+            free: Vec::new(),
+            numbers: HashMap::new(),
+            changes: Arc::default(),
+            due: VecDeque::new(),
+        }
+    }
+
+    /// Takes up what a request says.
+    pub(super) fn take_up(&mut self, wanted: Vec<Wanted>, forgotten: impl Iterator<Item = TopicPartition>) {
+        for id in forgotten {
+            if let Some(number) = self.numbers.remove(&id) {
+                self.remove(number);
+            }
+        }
+        for wanted in wanted {
+            let number = match self.numbers.get(&wanted.id) {
+                Some(&number) => number,
+                None => self.add(&wanted),
+            };
+            if let Some(slot) = self.slot_mut(number) {
+                slot.from = wanted.from;
+                slot.bytes_max = wanted.bytes_max;
+                slot.said_high_watermark = wanted.high_watermark;
+                (slot.is_news, slot.is_answered) = (true, false);
+            }
+            self.changes.mark(number);
+        }
+    }
+
+    fn add(&mut self, wanted: &Wanted) -> u32 {
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        if let Some(partition) = &wanted.partition {
+            partition.watchers().add(&self.changes, number);
+        }
+        if let Some(slot) = self.slots.get_mut(number as usize) {
+            *slot = Some(Slot {
+                id: wanted.id,
+                partition: wanted.partition.clone(),
+                from: wanted.from,
+                bytes_max: wanted.bytes_max,
+                said_high_watermark: wanted.high_watermark,
+                said_log_start: -1,
+                is_news: true,
+                is_answered: false,
+            });
+        }
+        self.numbers.insert(wanted.id, number);
+        number
+    }
+
+    fn remove(&mut self, number: u32) {
+        if let Some(slot) = self.slots.get_mut(number as usize).and_then(Option::take) {
+            if let Some(partition) = slot.partition {
+                partition.watchers().remove(&self.changes, number);
+            }
+            self.free.push(number);
+        }
+    }
+
+    pub(super) fn slot_mut(&mut self, number: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(number as usize)?.as_mut()
+    }
+
+    /// The slots that are to be looked at now: those that were left over, and those with news.
+    pub(super) fn take_due(&mut self) -> VecDeque<u32> {
+        self.changes.take(&mut self.due);
+        std::mem::take(&mut self.due)
+    }
+
+    /// Leaves slots for the next request.
+    pub(super) fn leave(&mut self, slots: impl IntoIterator<Item = u32>) {
+        self.due.extend(slots);
+    }
+
+    /// Whether slots were left for the next request.
+    pub(super) fn has_left(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Where the session hears of news.
+    pub(super) fn changes(&self) -> Arc<Changes> {
+        Arc::clone(&self.changes)
+    }
+}
+
+impl Drop for Session {
+    /// The partitions must not tell anyone any more.
+    fn drop(&mut self) {
+        for (number, slot) in (0..).zip(&self.slots) {
+            if let Some(partition) = slot.as_ref().and_then(|slot| slot.partition.as_ref()) {
+                partition.watchers().remove(&self.changes, number);
+            }
+        }
+    }
+}
+
+/// All followers' sessions.
+#[derive(Debug, Default)]
+pub struct FollowerSessions {
+    inner: Mutex<Sessions>,
+}
+
+#[derive(Debug, Default)]
+struct Sessions {
+    /// Those of which no request is being answered, the ones that were used last at the end.
+    idle: Vec<Session>,
+    last_id: i32,
+}
+
+impl FollowerSessions {
+    /// The session of a request, which the caller has for itself until it gives it back.
+    ///
+    /// # Errors
+    /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH: the follower begins a new session.
+    pub(super) fn take(&self, replica: BrokerId, id: i32, epoch: i32) -> Result<Session, ErrorCode> {
+        let mut inner = self.inner.lock();
+        let found = inner.idle.iter().position(|session| session.id == id && session.replica == replica);
+        let found = found.map(|index| inner.idle.remove(index));
+        match epoch {
+            FINAL_EPOCH => Ok(Session::new(0, replica)),
+            INITIAL_EPOCH => {
+                inner.last_id = inner.last_id.checked_add(1).unwrap_or(1);
+                Ok(Session::new(inner.last_id, replica))
+            }
+            epoch => {
+                let session = found.ok_or(ErrorCode::FetchSessionIdNotFound)?;
+                if session.epoch != epoch {
+                    return Err(ErrorCode::InvalidFetchSessionEpoch);
+                }
+                Ok(session)
+            }
+        }
+    }
+
+    /// Keeps a session for its next request.
+    pub(super) fn give_back(&self, mut session: Session) {
+        if session.id == 0 {
+            return;
+        }
+        session.epoch = session.epoch.checked_add(1).unwrap_or(1);
+        let mut inner = self.inner.lock();
+        let same = |other: &Session| other.replica == session.replica;
+        if inner.idle.iter().filter(|other| same(other)).count() >= SESSIONS_OF_ONE_MAX
+            && let Some(oldest) = inner.idle.iter().position(same)
+        {
+            inner.idle.remove(oldest);
+        }
+        inner.idle.push(session);
+    }
+
+    /// How many there are that no request is being answered for.
+    pub fn len(&self) -> usize {
+        self.inner.lock().idle.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,77 @@
+//! Which logs a directory holds, and the writing of its catalogue: as a whole every now and then, and when a log is about to be cut.
+//!
+//! Called by `dir` and by the writers that cut. One write at a time, from the reading of what is remembered on, so that an older state never comes after a newer one.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use weir_protocol::types::TopicPartition;
+
+use super::catalogue::{self, Remembered};
+use super::dir::Shared;
+use super::reader::LogReader;
+
+/// The logs of a directory.
+#[derive(Debug, Default)]
+pub(super) struct Logs {
+    /// Those that were found and that nobody has claimed yet.
+    pub(super) found: Mutex<HashMap<TopicPartition, Remembered>>,
+    /// Those that were opened.
+    pub(super) open: Mutex<HashMap<TopicPartition, Weak<LogReader>>>,
+    /// Held while the catalogue is written.
+    catalogue: Mutex<()>,
+}
+
+impl Logs {
+    /// Takes up what was found in the directory.
+    pub(super) fn found(&self, logs: Vec<Remembered>) {
+        let id = |log: &Remembered| TopicPartition {
+            topic: log.topic_id.into(),
+            index: log.partition,
+        };
+        self.found.lock().extend(logs.into_iter().map(|log| (id(&log), log)));
+    }
+
+    /// Those that are open.
+    pub(super) fn open(&self) -> Vec<Arc<LogReader>> {
+        self.open.lock().values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Shared {
+    /// Writes the catalogue.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn write_catalogue(&self) -> io::Result<()> {
+        let _one = self.logs.catalogue.lock();
+        self.write_catalogue_now()
+    }
+
+    /// Makes sure that the catalogue on the disk does not count anything of `log` as flushed from `end` on. The log's own state says so already.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn lower_recovery_point(&self, log: &LogReader, end: i64) -> io::Result<()> {
+        let _one = self.logs.catalogue.lock();
+        match log.checkpointed_offset() > end {
+            true => self.write_catalogue_now(),
+            false => Ok(()),
+        }
+    }
+
+    fn write_catalogue_now(&self) -> io::Result<()> {
+        let remembered = |log: Arc<LogReader>| log.remember().map(|remembered| (log, remembered));
+        let (logs, mut remembered): (Vec<_>, Vec<_>) = self.logs.open().into_iter().filter_map(remembered).unzip();
+        let points: Vec<_> = remembered.iter().map(|log| log.recovery_point).collect();
+        remembered.extend(self.logs.found.lock().values().cloned());
+        catalogue::write(self.storage(), self.root(), &remembered)?;
+        for (log, point) in logs.iter().zip(points) {
+            log.checkpointed.store(point, Ordering::Release);
+        }
+        Ok(())
+    }
+}

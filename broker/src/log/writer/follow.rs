@@ -1,0 +1,140 @@
+//! Appending what a leader has: batches as they are, with the offsets and epochs that it gave them.
+//!
+//! Nothing is decided anew and nothing is written anew. What a leader cannot have sent is refused, and the partition's fetcher tries again: it is no fault of the disk.
+
+use std::io::{self, IoSlice};
+
+use weir_protocol::batch::{self, BatchError, BatchHeader};
+use weir_protocol::types::LeaderEpoch;
+
+use super::{LogWriter, Next};
+
+/// Why batches from a leader were not appended.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum FollowError {
+    /// The log directory is offline.
+    #[error("the log directory is offline")]
+    Storage,
+    /// A batch is damaged.
+    #[error("a batch from the leader is damaged: {0}")]
+    Corrupt(#[from] BatchError),
+    /// A batch does not follow what is there.
+    #[error("a batch from the leader begins at offset {first} and ends at {last}, but the log ends at {end}")]
+    Offset {
+        /// Its first offset.
+        first: i64,
+        /// Its last offset.
+        last: i64,
+        /// The log end offset at that point.
+        end: i64,
+    },
+    /// A batch is of an older epoch than the one before it.
+    #[error("a batch from the leader is of epoch {epoch}, the one before it of {latest}")]
+    Epoch {
+        /// Its epoch.
+        epoch: LeaderEpoch,
+        /// The newest epoch before it.
+        latest: LeaderEpoch,
+    },
+}
+
+/// Batches that lie one behind the other and are still to be written.
+#[derive(Default)]
+struct Span {
+    from: usize,
+    bytes: usize,
+    headers: Vec<BatchHeader>,
+}
+
+impl LogWriter {
+    /// Appends whole batches of `records` as they are; a last one that is cut off is left for the next fetch. Returns the log end offset.
+    ///
+    /// Batches of an epoch after `epoch` end it, too: this is the epoch in which they were fetched, and who sends others has lost the leadership meanwhile (KAFKA-18723).
+    ///
+    /// # Errors
+    /// Why no more was appended. What came before it in `records` may have been.
+    pub fn append_as_follower(&mut self, records: &[u8], epoch: LeaderEpoch, now_ms: i64) -> Result<i64, FollowError> {
+        if self.shared.is_offline() {
+            return Err(FollowError::Storage);
+        }
+        let mut span = Span::default();
+        let (mut end, mut latest) = (self.reader.log_end_offset(), self.reader.latest_epoch());
+        let mut rest = records;
+        let result = loop {
+            let header = match batch::checked(rest) {
+                Ok(header) => header,
+                Err(BatchError::Incomplete { .. }) => break Ok(()),
+                Err(error) => break Err(error.into()),
+            };
+            if header.leader_epoch > epoch {
+                break Ok(());
+            }
+            if let Err(error) = follows(&header, end, latest) {
+                break Err(error);
+            }
+            if self.must_roll_before(&header, span.bytes as u64, now_ms) {
+                self.write_span(records, &mut span, now_ms)?;
+                self.roll(now_ms).map_err(|error| self.fence("begin a segment in", &error))?;
+            }
+            self.note_producer(&header, rest, now_ms)?;
+            (end, latest) = (header.next_offset(), Some(header.leader_epoch));
+            span.bytes += header.size_bytes();
+            rest = rest.get(header.size_bytes()..).unwrap_or_default();
+            span.headers.push(header);
+        };
+        self.write_span(records, &mut span, now_ms)?;
+        result.map(|()| self.reader.log_end_offset())
+    }
+
+    fn must_roll_before(&self, header: &BatchHeader, waiting_bytes: u64, now_ms: i64) -> bool {
+        let next = Next {
+            bytes: header.size_bytes() as u64,
+            last_offset: header.last_offset(),
+            max_timestamp: header.max_timestamp,
+        };
+        self.must_roll(&next, waiting_bytes, now_ms)
+    }
+
+    /// What the leader admitted is not judged again, only remembered.
+    fn note_producer(&mut self, header: &BatchHeader, batch: &[u8], now_ms: i64) -> Result<(), FollowError> {
+        if header.has_producer() {
+            self.producers(now_ms).map_err(|_| FollowError::Storage)?.replay(header, batch, now_ms);
+        }
+        Ok(())
+    }
+
+    fn write_span(&mut self, records: &[u8], span: &mut Span, now_ms: i64) -> Result<(), FollowError> {
+        let Span { from, bytes, headers } = std::mem::take(span);
+        span.from = from + bytes;
+        if headers.is_empty() {
+            return Ok(());
+        }
+        let slice = IoSlice::new(records.get(from..from + bytes).unwrap_or_default());
+        self.write_slices(vec![slice], bytes as u64, now_ms)
+            .map_err(|error| self.fence("write to", &error))?;
+        self.publish(headers.iter(), bytes as u64, now_ms);
+        Ok(())
+    }
+
+    fn fence(&self, what: &str, error: &io::Error) -> FollowError {
+        self.shared.fail(format!("cannot {what} {}: {error}", self.reader.path().display()));
+        FollowError::Storage
+    }
+}
+
+fn follows(header: &BatchHeader, end: i64, latest: Option<LeaderEpoch>) -> Result<(), FollowError> {
+    if header.base_offset < end {
+        return Err(FollowError::Offset {
+            first: header.base_offset,
+            last: header.last_offset(),
+            end,
+        });
+    }
+    match latest {
+        Some(latest) if header.leader_epoch < latest => Err(FollowError::Epoch {
+            epoch: header.leader_epoch,
+            latest,
+        }),
+        _ => Ok(()),
+    }
+}

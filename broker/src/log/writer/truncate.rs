@@ -1,0 +1,194 @@
+//! What a follower's log gives up at its end, where it went another way than the leader's, and all of it where the two have nothing in common any more.
+//!
+//! A cut is on the disk when it returns: what is appended after it is never found beside what was cut off. Before the first byte goes, the catalogue on the disk says that nothing behind
+//! the cut counts as flushed, so that a crash midway leaves a log that ends somewhere behind the cut, and never one that is taken for damaged.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tracing::debug;
+
+use super::super::epochs::Epochs;
+use super::super::index::Indexes;
+use super::super::segment::{Segment, SegmentError, SegmentSummary};
+use super::super::storage::Mode;
+use super::super::{flusher, snapshots};
+use super::{LogWriter, Tail, into_io};
+
+/// The files of a segment, and those of them that its records give again.
+const FILES: &[&str] = &["log", "index", "timeindex", "txnindex", "snapshot"];
+const DERIVED: &[&str] = &["index", "timeindex", "txnindex", "snapshot"];
+
+impl LogWriter {
+    /// Cuts the log off at `offset`, at most: a batch that holds records before and behind it goes as a whole. Returns the log end offset.
+    ///
+    /// The high watermark and the log start offset go down with the end. Readers that read what goes find that out by its checksum, as with Kafka.
+    ///
+    /// # Errors
+    /// When the files cannot be read or written: then the log directory is offline.
+    pub fn truncate_to(&mut self, offset: i64) -> io::Result<i64> {
+        if offset >= self.reader.log_end_offset() {
+            return Ok(self.reader.log_end_offset());
+        }
+        let segments = self.reader.segments.load_full();
+        let kept = segments.partition_point(|segment| segment.base_offset() < offset);
+        let (before, gone) = segments.split_at(kept);
+        let Some((cut, before)) = before.split_last() else {
+            return self.truncate_fully_and_start_at(offset);
+        };
+        let result = self.cut(before, cut, gone, offset);
+        self.vouch(result)
+    }
+
+    /// Gives up all of the log: it goes on, empty, at `offset` (`LocalLog.truncateFullyAndStartAt`). Returns that.
+    ///
+    /// # Errors
+    /// As [`LogWriter::truncate_to`].
+    pub fn truncate_fully_and_start_at(&mut self, offset: i64) -> io::Result<i64> {
+        let result = self.start_anew(offset);
+        self.vouch(result)
+    }
+
+    fn vouch(&self, result: io::Result<i64>) -> io::Result<i64> {
+        match &result {
+            Err(error) => self.shared.fail(format!("cannot truncate {}: {error}", self.reader.path().display())),
+            Ok(end_offset) => debug!(topic = %self.reader.topic, partition = self.reader.id.index, end_offset, "truncated"),
+        }
+        result
+    }
+
+    fn cut(&mut self, before: &[Arc<Segment>], cut: &Arc<Segment>, gone: &[Arc<Segment>], offset: i64) -> io::Result<i64> {
+        let (shorter, end) = self.copy_up_to(cut, offset)?;
+        let mut segments = before.to_vec();
+        segments.push(Arc::clone(&shorter));
+        self.producers = None;
+        let changed = self.publish_cut(segments, end, &shorter, |epochs| epochs.truncate_from_end(end));
+        let reader = &self.reader;
+        reader.log_start.fetch_min(end, Ordering::AcqRel);
+        reader.high_watermark.fetch_min(end, Ordering::AcqRel);
+
+        if reader.latest_epoch().is_some() {
+            self.shared.lower_recovery_point(reader, end)?;
+        } else {
+            // Else the first epoch says where the log begins; now only the catalogue does.
+            self.shared.write_catalogue()?;
+        }
+        let storage = self.shared.storage();
+        if changed {
+            // Recovery would take the epochs behind the cut for those of what is appended there next.
+            flusher::write_epochs_now(&self.shared, reader)?;
+        }
+        for segment in gone.iter().rev() {
+            self.remove_files(segment, FILES)?;
+        }
+        self.remove_files(cut, DERIVED)?;
+        snapshots::remove_beyond(storage, &reader.path(), end)?;
+        storage.sync_dir(&reader.path())?;
+        let file = shorter.open(&self.shared.files)?;
+        file.truncate(shorter.size_bytes())?;
+        file.sync_data()?;
+        Ok(end)
+    }
+
+    fn start_anew(&mut self, offset: i64) -> io::Result<i64> {
+        let reader = Arc::clone(&self.reader);
+        let old = reader.segments.load_full();
+        let fresh = Segment::new(&reader.path(), SegmentSummary::empty(offset, 0), Some(Indexes::default()));
+        // Of a log that was never written to, there is nothing on the disk.
+        let segments = if old.is_empty() { Vec::new() } else { vec![Arc::clone(&fresh)] };
+        self.producers = Some(Box::default());
+        self.publish_cut(segments, offset, &fresh, |epochs| std::mem::take(epochs) != Epochs::default());
+        reader.log_start.store(offset, Ordering::Release);
+        reader.high_watermark.store(offset, Ordering::Release);
+        if old.is_empty() {
+            return Ok(offset);
+        }
+        self.shared.write_catalogue()?;
+        let storage = self.shared.storage();
+        // What lies behind the new end goes first, and for good: a gap in the middle of what a crash brings back would be taken for damage.
+        let (before, behind) = old.split_at(old.partition_point(|segment| segment.base_offset() <= offset));
+        for segment in behind.iter().rev() {
+            self.remove_files(segment, FILES)?;
+        }
+        if !behind.is_empty() {
+            storage.sync_dir(&reader.path())?;
+        }
+        for segment in before.iter().rev() {
+            let is_taken = segment.base_offset() == offset;
+            self.remove_files(segment, if is_taken { DERIVED } else { FILES })?;
+        }
+        snapshots::remove_beyond(storage, &reader.path(), -1)?;
+        flusher::write_epochs_now(&self.shared, &reader)?;
+        let file = self.shared.files.get(fresh.records(), Mode::Create)?;
+        file.truncate(0)?;
+        file.sync_data()?;
+        storage.sync_dir(&reader.path())?;
+        if reader.unsynced.directory.swap(false, Ordering::AcqRel) {
+            storage.sync_dir(self.shared.root())?;
+        }
+        *reader.flushed.write() = *reader.tail.read();
+        Ok(offset)
+    }
+
+    /// Makes the log end with `end` and `last` for everyone, and counts nothing behind that as flushed. Returns whether the epochs changed.
+    fn publish_cut(&mut self, segments: Vec<Arc<Segment>>, end: i64, last: &Segment, epochs: impl FnOnce(&mut Epochs) -> bool) -> bool {
+        self.active = None;
+        (self.unflushed_bytes, self.unflushed_records) = (0, 0);
+        let tail = Tail {
+            offset: end,
+            segment: last.base_offset(),
+            position: last.size_bytes(),
+        };
+        let reader = &self.reader;
+        // The end first, then the count, then what is flushed: a flush that ran meanwhile either sees the count or is overruled here.
+        *reader.tail.write() = tail;
+        reader.truncations.fetch_add(1, Ordering::AcqRel);
+        let mut flushed = reader.flushed.write();
+        if flushed.offset >= end {
+            *flushed = tail;
+        }
+        drop(flushed);
+        reader.segments.store(Arc::new(segments));
+        epochs(&mut reader.epochs.write())
+    }
+
+    /// What is known of a segment up to the batch that holds `offset`, as a segment of its own in the same file, and where that ends. All of it is looked at, once: which of its
+    /// batches has the largest timestamp is not known otherwise.
+    fn copy_up_to(&self, segment: &Segment, offset: i64) -> io::Result<(Arc<Segment>, i64)> {
+        let (files, interval) = (&self.shared.files, u64::from(self.config.index_interval_bytes));
+        let summary = SegmentSummary::empty(segment.base_offset(), segment.summary().modified_ms);
+        let shorter = Segment::new(&self.reader.path(), summary, Some(Indexes::default()));
+        let (mut since, mut end, mut size) = (interval + 1, segment.base_offset(), 0);
+        for located in segment.scan(files, 0, segment.size_bytes()).map_err(into_io)? {
+            let located = match located {
+                Ok(located) => located,
+                // Damaged up to its end: it is cut off there, and comes again from the leader.
+                Err(SegmentError::Corrupt { .. }) => break,
+                Err(error) => return Err(into_io(error)),
+            };
+            if located.header.last_offset() >= offset {
+                break;
+            }
+            shorter.note_timestamp(&located.header);
+            if since > interval {
+                shorter.index(&located.header, located.position);
+                since = 0;
+            }
+            since += located.header.size_bytes() as u64;
+            (end, size) = (located.header.next_offset(), located.position + located.header.size_bytes() as u64);
+        }
+        shorter.appended(size, summary.modified_ms);
+        Ok((shorter, end))
+    }
+
+    fn remove_files(&self, segment: &Segment, extensions: &[&str]) -> io::Result<()> {
+        for extension in extensions {
+            match self.shared.storage().remove_file(&segment.path(extension)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! A connection to another broker, as its client: requests out, response frames in, nothing of them copied.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use weir_protocol::api::ApiKey;
+use weir_protocol::messages::{Message, Request, RequestHeader, ResponseHeader};
+
+/// How long a connection may take to come up, and a request to be sent.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// The largest response that is believed: the most that is asked for, and one batch that is larger than that.
+const RESPONSE_BYTES_MAX: usize = 1 << 30;
+
+/// The least that is asked of the socket at a time.
+const READ_BYTES_MIN: usize = 16 * 1024;
+
+/// The connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    input: BytesMut,
+    sent: i32,
+    /// What was asked and is not answered: correlation id, and the version of the response's header.
+    awaited: VecDeque<(i32, i16)>,
+}
+
+impl Connection {
+    /// Connects. What a listener demands of who connects, certificates or a password, belongs here.
+    ///
+    /// # Errors
+    /// When nobody answers there in time.
+    pub(super) async fn open(host: &str, port: u16) -> io::Result<Self> {
+        let stream = tokio::time::timeout(CONNECT_MAX, TcpStream::connect((host, port)))
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream,
+            input: BytesMut::new(),
+            sent: 0,
+            awaited: VecDeque::new(),
+        })
+    }
+
+    /// How many requests are not answered yet.
+    pub(super) fn awaited(&self) -> usize {
+        self.awaited.len()
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// When it cannot be encoded or sent.
+    pub(super) async fn send<R: Request>(&mut self, version: i16, request: &R) -> io::Result<()> {
+        let api = ApiKey::from_key(R::API_KEY).ok_or(io::ErrorKind::Unsupported)?;
+        let header = RequestHeader {
+            request_api_key: api.key(),
+            request_api_version: version,
+            correlation_id: self.sent,
+            client_id: Some("replica".to_owned()),
+        };
+        let mut frame = BytesMut::new();
+        frame.put_u32(0);
+        header.encode(&mut frame, api.request_header_version(version)).map_err(io::Error::other)?;
+        request.encode(&mut frame, version).map_err(io::Error::other)?;
+        let length = u32::try_from(frame.len() - 4).map_err(io::Error::other)?;
+        if let Some(prefix) = frame.first_chunk_mut::<4>() {
+            *prefix = length.to_be_bytes();
+        }
+        tokio::time::timeout(CONNECT_MAX, self.stream.write_all(&frame))
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
+        self.awaited.push_back((self.sent, api.response_header_version(version)));
+        self.sent = self.sent.wrapping_add(1);
+        Ok(())
+    }
+
+    /// The body of the response to the oldest request that has none. Nothing is lost when this is dropped and called again.
+    ///
+    /// # Errors
+    /// When the connection ends or what comes is no response to what was asked.
+    pub(super) async fn receive(&mut self) -> io::Result<Bytes> {
+        let length = loop {
+            let missing = match self.input.first_chunk::<4>() {
+                None => READ_BYTES_MIN,
+                Some(prefix) => {
+                    let length = u32::from_be_bytes(*prefix) as usize;
+                    if length > RESPONSE_BYTES_MAX {
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a response of {length} bytes")));
+                    }
+                    if self.input.len() >= 4 + length {
+                        break length;
+                    }
+                    // The buffer that the last response was in is used again, once nothing refers to it.
+                    4 + length - self.input.len()
+                }
+            };
+            self.input.reserve(missing);
+            if self.stream.read_buf(&mut self.input).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        };
+        self.input.advance(4);
+        let mut body = self.input.split_to(length).freeze();
+        let (expected, header_version) = self.awaited.pop_front().ok_or(io::ErrorKind::InvalidData)?;
+        let header = ResponseHeader::decode(&mut body, header_version).map_err(io::Error::other)?;
+        if header.correlation_id != expected {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a response to another request"));
+        }
+        Ok(body)
+    }
+
+    /// Gives the buffer back: nothing has come for a while.
+    pub(super) fn shrink(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+    }
+
+    /// Sends a request and awaits its response, on a connection that has nothing else under way.
+    ///
+    /// # Errors
+    /// As [`Connection::send`] and [`Connection::receive`], and when the response cannot be decoded.
+    pub(super) async fn call<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
+        self.send(version, request).await?;
+        let mut body = self.receive().await?;
+        R::Response::decode(&mut body, version).map_err(io::Error::other)
+    }
+}

@@ -1,0 +1,442 @@
+//! The fetching from one leader: one connection, one incremental session, all partitions that it leads and this broker follows.
+//!
+//! One request at a time: its answer is appended, flushed with one flush for all, and only then the next one is sent, from where this broker has the records. While a long
+//! poll waits, partitions that are new here are sent after it at once, which ends it. A request names only partitions of which there is something to say; the leader answers
+//! only those that have news. So partitions that are quiet cost nothing.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tracing::{debug, info};
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
+use weir_protocol::messages::fetch_response::PartitionData;
+use weir_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use weir_protocol::messages::{FetchRequest, FetchResponse, ListOffsetsRequest, Message};
+use weir_protocol::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
+
+use super::connection::Connection;
+use super::{Inbox, Told};
+use crate::broker::Broker;
+use crate::log::EpochEnd;
+use crate::replica::core::{FetchAnswer, FetchFrom, Next, Todo};
+use crate::replica::waiters::Waiter;
+use crate::replica::{Partition, Settings};
+
+/// The version that is spoken among brokers of this build.
+const FETCH_VERSION: i16 = 18;
+const LIST_OFFSETS_VERSION: i16 = 11;
+
+/// How soon to try again after a connection failed; doubles up to the second value (`replica.fetch.backoff.ms`).
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_millis(1_000);
+
+/// Longer than this no answer takes, beyond the wait that was asked for.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// What stands for the end and the beginning in ListOffsets.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+
+/// A partition that is fetched here.
+#[derive(Debug)]
+struct Slot {
+    partition: Arc<Partition>,
+    epoch: LeaderEpoch,
+    /// What the leader's session has of it, and since which request.
+    sent: Option<(FetchFrom, u64)>,
+    is_due: bool,
+}
+
+/// The task of one leader.
+#[derive(Debug)]
+pub(super) struct Session {
+    broker: Arc<Broker>,
+    leader: BrokerId,
+    inbox: Arc<Inbox>,
+    slots: HashMap<TopicPartition, Slot>,
+    /// Partitions of which the next request may have something to say.
+    due: Vec<TopicPartition>,
+    /// Partitions that the leader's session still has, and should not.
+    forgotten: HashSet<TopicPartition>,
+    /// Partitions that are left alone until a time.
+    delayed: BinaryHeap<Reverse<(u64, TopicPartition)>>,
+    id: i32,
+    epoch: i32,
+    requests: u64,
+    answers: u64,
+}
+
+impl Session {
+    pub(super) fn new(broker: Arc<Broker>, leader: BrokerId, inbox: Arc<Inbox>) -> Self {
+        Self {
+            broker,
+            leader,
+            inbox,
+            slots: HashMap::new(),
+            due: Vec::new(),
+            forgotten: HashSet::new(),
+            delayed: BinaryHeap::new(),
+            id: 0,
+            epoch: 0,
+            requests: 0,
+            answers: 0,
+        }
+    }
+
+    /// Fetches until it is dropped.
+    pub(super) async fn run(mut self) {
+        let mut pause = RETRY_MIN;
+        loop {
+            self.take_inbox();
+            if self.slots.is_empty() {
+                self.inbox.notify.notified().await;
+                continue;
+            }
+            self.begin_anew();
+            let answers = self.answers;
+            let Err(error) = self.fetch_until_it_ends().await;
+            debug!(leader = self.leader.0, %error, "the connection to a leader ended");
+            pause = if self.answers > answers { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
+            let notified = tokio::time::timeout(pause, self.inbox.notify.notified()).await;
+            if notified.is_ok() {
+                // What is new may have to do with why it failed: the leader is back, or somebody else.
+                tokio::time::sleep(RETRY_MIN).await;
+            }
+        }
+    }
+
+    /// Nothing is under way, and the leader knows of nothing.
+    fn begin_anew(&mut self) {
+        (self.id, self.epoch) = (0, 0);
+        self.answers = self.requests;
+        self.forgotten.clear();
+        self.due.clear();
+        self.delayed.clear();
+        for (id, slot) in &mut self.slots {
+            (slot.sent, slot.is_due) = (None, true);
+            self.due.push(*id);
+        }
+    }
+
+    fn take_inbox(&mut self) {
+        let told = std::mem::take(&mut *self.inbox.told.lock());
+        for told in told {
+            match told {
+                Told::Fetch(partition, epoch) => {
+                    let id = partition.id();
+                    let slot = Slot {
+                        partition,
+                        epoch,
+                        sent: None,
+                        is_due: false,
+                    };
+                    self.leave(id);
+                    self.slots.insert(id, slot);
+                    self.make_due(id);
+                }
+                Told::Leave(id) => self.leave(id),
+            }
+        }
+    }
+
+    fn leave(&mut self, id: TopicPartition) {
+        if let Some(Slot { sent: Some(_), .. }) = self.slots.remove(&id) {
+            self.forgotten.insert(id);
+        }
+    }
+
+    fn make_due(&mut self, id: TopicPartition) {
+        if let Some(slot) = self.slots.get_mut(&id)
+            && !std::mem::replace(&mut slot.is_due, true)
+        {
+            self.due.push(id);
+        }
+    }
+
+    async fn fetch_until_it_ends(&mut self) -> io::Result<std::convert::Infallible> {
+        let (host, port) = self.endpoint().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let mut connection = Connection::open(&host, port).await?;
+        info!(leader = self.leader.0, host, port, partitions = self.slots.len(), "following a leader");
+        loop {
+            self.take_inbox();
+            self.take_delayed();
+            let settings = self.broker.replicas.settings();
+            if let Some(request) = self.request(connection.awaited() == 0, &settings) {
+                connection.send(FETCH_VERSION, &request).await?;
+            }
+            let inbox = Arc::clone(&self.inbox);
+            let delayed_ms = self
+                .delayed
+                .peek()
+                .map_or(u64::MAX, |Reverse((at, _))| at.saturating_sub(self.broker.replicas.shared().now()));
+            let limit = settings.fetch_wait_max + ANSWER_MAX;
+            let waits = connection.awaited() > 0;
+            // At most two under way: the long poll, and what is new.
+            let room = connection.awaited() < 2;
+            tokio::select! {
+                received = tokio::time::timeout(limit, connection.receive()), if waits => {
+                    let body = received.map_err(|_| io::ErrorKind::TimedOut)??;
+                    self.answers += 1;
+                    if !self.answered(body).await? {
+                        connection.shrink();
+                    }
+                }
+                () = inbox.notify.notified(), if room => {}
+                () = tokio::time::sleep(Duration::from_millis(delayed_ms.max(1))), if room && delayed_ms < u64::MAX => {}
+            }
+        }
+    }
+
+    /// Where the leader is: on the listener that brokers use among themselves, which is the first one.
+    fn endpoint(&self) -> Option<(String, u16)> {
+        let image = self.broker.metadata.load();
+        let listener = &self.broker.config.listeners.first()?.name;
+        let endpoint = image.brokers.get(&self.leader)?.endpoint(listener)?;
+        Some((endpoint.host.clone(), endpoint.port))
+    }
+
+    fn take_delayed(&mut self) {
+        let now = self.broker.replicas.shared().now();
+        while let Some(Reverse((at, id))) = self.delayed.peek().copied()
+            && at <= now
+        {
+            self.delayed.pop();
+            self.make_due(id);
+        }
+    }
+
+    /// The next request; `None` when there is nothing to say and one is under way already, or there is nothing to fetch.
+    fn request(&mut self, must_ask: bool, settings: &Settings) -> Option<FetchRequest> {
+        if self.id == 0 && !must_ask {
+            // The answer that is awaited brings the session that everything else belongs to.
+            return None;
+        }
+        let mut topics: Vec<FetchTopic> = Vec::new();
+        let now = self.broker.replicas.shared().now();
+        for id in std::mem::take(&mut self.due) {
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            slot.is_due = false;
+            let from = match slot.partition.next_fetch(slot.epoch) {
+                Some(Next::Fetch(from)) => from,
+                other => {
+                    if slot.sent.take().is_some() {
+                        self.forgotten.insert(id);
+                    }
+                    match other {
+                        Some(Next::At(at)) => self.delayed.push(Reverse((at, id))),
+                        // A flush is on its way already.
+                        Some(Next::AfterFlush) => self.delayed.push(Reverse((now + 2, id))),
+                        Some(Next::Never | Next::Fetch(_)) | None => {}
+                    }
+                    continue;
+                }
+            };
+            slot.sent = Some((from, self.requests + 1));
+            self.forgotten.remove(&id);
+            let partition = FetchPartition {
+                partition: id.index,
+                current_leader_epoch: from.current_leader_epoch.0,
+                fetch_offset: from.offset,
+                last_fetched_epoch: from.last_fetched_epoch.map_or(-1, |epoch| epoch.0),
+                log_start_offset: from.log_start,
+                partition_max_bytes: settings.fetch_bytes_max,
+                high_watermark: slot.partition.high_watermark(),
+                ..Default::default()
+            };
+            match topics.last_mut() {
+                Some(topic) if topic.topic_id == id.topic.0 => topic.partitions.push(partition),
+                _ => topics.push(FetchTopic {
+                    topic_id: id.topic.0,
+                    partitions: vec![partition],
+                    ..Default::default()
+                }),
+            }
+        }
+        let has_news = !topics.is_empty();
+        let fetches = || self.slots.values().any(|slot| slot.sent.is_some());
+        if !has_news && !(must_ask && self.id != 0 && fetches()) {
+            return None;
+        }
+        self.requests += 1;
+        // What a session begins with is answered at once: nothing can be added to it before.
+        let wait = if self.id == 0 { Duration::ZERO } else { settings.fetch_wait_max };
+        let request = FetchRequest {
+            replica_state: ReplicaState {
+                replica_id: self.broker.config.id.0,
+                replica_epoch: self.broker.controller.standing().borrow().broker_epoch.unwrap_or(-1),
+                ..Default::default()
+            },
+            max_wait_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
+            min_bytes: settings.fetch_bytes_min,
+            max_bytes: settings.fetch_response_bytes_max,
+            session_id: self.id,
+            session_epoch: self.epoch,
+            topics,
+            forgotten_topics_data: forget(&mut self.forgotten),
+            ..Default::default()
+        };
+        if self.id != 0 {
+            self.epoch = self.epoch.checked_add(1).unwrap_or(1);
+        }
+        Some(request)
+    }
+
+    /// Takes up a response; returns whether it carried records.
+    async fn answered(&mut self, mut body: Bytes) -> io::Result<bool> {
+        let response = FetchResponse::decode(&mut body, FETCH_VERSION).map_err(io::Error::other)?;
+        match ErrorCode::from_code(response.error_code) {
+            ErrorCode::None => {}
+            code => return Err(io::Error::other(format!("the leader answers {}", code.name()))),
+        }
+        if self.id == 0 {
+            if response.session_id == 0 {
+                return Err(io::Error::other("the leader gives no session"));
+            }
+            (self.id, self.epoch) = (response.session_id, 1);
+        }
+        let mut has_records = false;
+        let (mut appended, mut out_of_range) = (Vec::new(), Vec::new());
+        for topic in response.responses {
+            for data in topic.partitions {
+                let id = TopicPartition {
+                    topic: TopicId(topic.topic_id),
+                    index: data.partition_index,
+                };
+                has_records |= data.records.as_ref().is_some_and(|records| !records.is_empty());
+                self.take_answer(id, data, &mut appended, &mut out_of_range).await;
+                self.make_due(id);
+            }
+        }
+        if !out_of_range.is_empty() {
+            self.ask_offsets(&out_of_range).await;
+        }
+        wait_for_flush(appended).await;
+        Ok(has_records)
+    }
+
+    async fn take_answer(&self, id: TopicPartition, data: PartitionData, appended: &mut Vec<Arc<Partition>>, out_of_range: &mut Vec<TopicPartition>) {
+        let Some(slot) = self.slots.get(&id) else { return };
+        let Some((sent, _)) = slot.sent.filter(|(_, request)| *request <= self.answers) else {
+            return;
+        };
+        let records = data.records.filter(|records| !records.is_empty());
+        let diverging = (data.diverging_epoch.end_offset >= 0).then_some(EpochEnd {
+            epoch: LeaderEpoch(data.diverging_epoch.epoch),
+            offset: data.diverging_epoch.end_offset,
+        });
+        let answer = FetchAnswer {
+            error: ErrorCode::from_code(data.error_code),
+            high_watermark: data.high_watermark,
+            log_start: data.log_start_offset,
+            diverging,
+            has_records: records.is_some(),
+        };
+        let (partition, epoch) = (&slot.partition, slot.epoch);
+        if answer.error != ErrorCode::None {
+            debug!(topic = %partition.topic(), partition = id.index, error = answer.error.name(), "the leader refuses a fetch");
+        }
+        match partition.fetch_answered(epoch, &sent, &answer) {
+            Todo::Nothing => partition.step(),
+            Todo::Append => {
+                if let Some(records) = records
+                    && partition.follow(records, epoch).await
+                {
+                    appended.push(Arc::clone(partition));
+                }
+            }
+            todo @ (Todo::Truncate(_) | Todo::Restart(_)) => partition.cut(epoch, todo).await,
+            Todo::AskOffsets => out_of_range.push(id),
+        }
+    }
+
+    /// Asks where the leader's logs begin and end, for those that this broker's have nothing in common with. Rare, so on a connection of its own.
+    async fn ask_offsets(&self, ids: &[TopicPartition]) {
+        let offsets = match self.leader_offsets(ids).await {
+            Ok(offsets) => offsets,
+            Err(error) => {
+                debug!(leader = self.leader.0, %error, "cannot ask a leader for its offsets");
+                HashMap::new()
+            }
+        };
+        for id in ids {
+            let Some(slot) = self.slots.get(id) else { continue };
+            match offsets.get(id) {
+                Some(&(start, end)) => {
+                    let todo = slot.partition.leader_offsets(slot.epoch, start, end);
+                    slot.partition.cut(slot.epoch, todo).await;
+                }
+                None => slot.partition.fetch_failed(slot.epoch),
+            }
+        }
+    }
+
+    async fn leader_offsets(&self, ids: &[TopicPartition]) -> io::Result<HashMap<TopicPartition, (i64, i64)>> {
+        let (host, port) = self.endpoint().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let mut connection = Connection::open(&host, port).await?;
+        let mut found = HashMap::new();
+        for id in ids {
+            let Some(slot) = self.slots.get(id) else { continue };
+            let mut offsets = [-1; 2];
+            for (offset, timestamp) in offsets.iter_mut().zip([EARLIEST, LATEST]) {
+                let request = ListOffsetsRequest {
+                    replica_id: self.broker.config.id.0,
+                    topics: vec![ListOffsetsTopic {
+                        name: slot.partition.topic().to_string(),
+                        partitions: vec![ListOffsetsPartition {
+                            partition_index: id.index,
+                            current_leader_epoch: slot.epoch.0,
+                            timestamp,
+                            ..Default::default()
+                        }],
+                        ..Default::default()
+                    }],
+                    ..Default::default()
+                };
+                let call = connection.call(LIST_OFFSETS_VERSION, &request);
+                let response = tokio::time::timeout(ANSWER_MAX, call).await.map_err(|_| io::ErrorKind::TimedOut)??;
+                let answer = response.topics.into_iter().flat_map(|topic| topic.partitions).next();
+                *offset = answer.filter(|answer| answer.error_code == 0).map_or(-1, |answer| answer.offset);
+            }
+            let [start, end] = offsets;
+            if start >= 0 && end >= start {
+                found.insert(*id, (start, end));
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn forget(forgotten: &mut HashSet<TopicPartition>) -> Vec<ForgottenTopic> {
+    let mut topics: Vec<ForgottenTopic> = Vec::new();
+    for id in forgotten.drain() {
+        match topics.last_mut() {
+            Some(topic) if topic.topic_id == id.topic.0 => topic.partitions.push(id.index),
+            _ => topics.push(ForgottenTopic {
+                topic_id: id.topic.0,
+                partitions: vec![id.index],
+                ..Default::default()
+            }),
+        }
+    }
+    topics
+}
+
+/// Waits until what was appended counts as had: the next fetch tells the leader so. One flush serves all.
+async fn wait_for_flush(appended: Vec<Arc<Partition>>) {
+    if appended.iter().all(|partition| partition.has_all()) {
+        return;
+    }
+    let mut waiter = Waiter::new(Partition::holding);
+    loop {
+        waiter.register(appended.iter().cloned());
+        if appended.iter().all(|partition| partition.has_all()) {
+            return;
+        }
+        waiter.woken().await;
+    }
+}

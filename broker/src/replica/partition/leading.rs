@@ -1,0 +1,337 @@
+//! What a leader does: appends, serves its followers, and tells who waits.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tracing::info;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch};
+
+use super::{Core, Job, Partition, Role};
+use crate::log::{AppendError, AppendInfo, EpochEnd, LogWriter, Prepared, ReadError, ReadSlice};
+use crate::replica::core::leader::{Ends, Fetched, Outcome};
+use crate::replica::core::{FetchFrom, Leadership, PartitionState, Proposal, Settings, Start};
+use crate::replica::waiters::Waiter;
+
+/// A leadership, and whether time does something to it.
+#[derive(Debug)]
+pub(super) struct Leading {
+    leadership: Leadership,
+    is_checked: bool,
+}
+
+/// What a produce brings.
+pub(super) struct Append {
+    records: Prepared,
+    answer: oneshot::Sender<Result<(AppendInfo, LeaderEpoch), AppendError>>,
+}
+
+/// A batch that has been brought to the writer.
+#[derive(Debug)]
+pub(crate) struct Appending {
+    partition: Arc<Partition>,
+    answer: oneshot::Receiver<Result<(AppendInfo, LeaderEpoch), AppendError>>,
+}
+
+/// What a produce waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Acks {
+    /// That it was tried.
+    None,
+    /// That the leader has it, as `flush.mode` understands having.
+    Leader,
+    /// That it is committed.
+    All,
+}
+
+/// What a follower is answered of one partition.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) high_watermark: i64,
+    pub(crate) log_start_offset: i64,
+    pub(crate) diverging: Option<EpochEnd>,
+    pub(crate) records: Option<ReadSlice>,
+    /// There is more than was given.
+    pub(crate) has_more: bool,
+}
+
+/// A follower's fetch of one partition.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FollowerFetch {
+    pub(crate) replica: BrokerId,
+    pub(crate) broker_epoch: BrokerEpoch,
+    pub(crate) from: FetchFrom,
+    /// The follower has just said so: it counts as its progress. Otherwise it is only looked at again.
+    pub(crate) is_news: bool,
+}
+
+impl Partition {
+    pub(super) fn begin_to_lead(&self, state: PartitionState) -> Leading {
+        let start = Start {
+            own: self.shared.own,
+            own_epoch: self.shared.own_epoch(),
+            epoch_start: self.log.log_end_offset(),
+            high_watermark: self.log.high_watermark(),
+            settings: self.settings(),
+            state,
+        };
+        Leading {
+            leadership: Leadership::begin(start, self.shared.now()),
+            is_checked: false,
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            min_isr: self.config.read().insync_replicas_min as usize,
+            lag_ms_max: self.shared.lag_ms_max(),
+        }
+    }
+
+    /// Runs `act` with the leadership, if this broker leads in `epoch` (or in any), and carries out what comes of it.
+    fn lead<R>(self: &Arc<Self>, epoch: Option<LeaderEpoch>, act: impl FnOnce(&mut Leadership) -> (R, Outcome)) -> Option<R> {
+        let mut core = self.core.lock();
+        let Core::Leader(leading) = &mut *core else { return None };
+        if epoch.is_some_and(|epoch| epoch != leading.leadership.epoch()) {
+            return None;
+        }
+        let (result, outcome) = act(&mut leading.leadership);
+        if outcome.advanced {
+            self.log.advance_high_watermark(leading.leadership.high_watermark());
+        }
+        let must_check = !leading.is_checked && leading.leadership.next_check_ms(self.log.log_end_offset(), self.shared.now()).is_some();
+        leading.is_checked |= must_check;
+        drop(core);
+        if must_check {
+            self.shared.check_from_now_on(Arc::clone(self));
+        }
+        if let Some(proposal) = outcome.proposal {
+            let isr = proposal.isr.iter().map(|(id, _)| id.0).collect::<Vec<_>>();
+            tracing::debug!(topic = %self.topic(), partition = self.id().index, ?isr, "asks for another ISR");
+            self.shared.propose(Arc::clone(self), proposal);
+        }
+        if outcome.advanced {
+            self.waiters.wake_all();
+            self.watchers.tell();
+        }
+        Some(result)
+    }
+
+    /// The log grew or was flushed.
+    pub(super) fn grew(self: &Arc<Self>, ends: Ends) {
+        self.lead(None, |leadership| {
+            let advanced = leadership.grew(ends, &|id| self.shared.peer(id), self.shared.now());
+            ((), Outcome { advanced, proposal: None })
+        });
+    }
+
+    /// Does what time asks for; returns whether time still does something to it.
+    pub(crate) fn check(self: &Arc<Self>) -> bool {
+        let (ends, now) = (self.ends(), self.shared.now());
+        self.lead(None, |leadership| ((), leadership.check(ends, &|id| self.shared.peer(id), now)));
+        let mut core = self.core.lock();
+        let Core::Leader(leading) = &mut *core else { return false };
+        leading.is_checked = leading.leadership.next_check_ms(self.log.log_end_offset(), now).is_some();
+        leading.is_checked
+    }
+
+    /// The controller has committed another state in the same leader epoch.
+    pub(super) fn update_state(self: &Arc<Self>, state: PartitionState) {
+        let (ends, now) = (self.ends(), self.shared.now());
+        self.lead(Some(state.leader_epoch), |leadership| {
+            ((), leadership.updated(state, ends, &|id| self.shared.peer(id), now))
+        });
+    }
+
+    pub(super) fn reconfigure(self: &Arc<Self>) {
+        let settings = self.settings();
+        self.lead(None, |leadership| (leadership.reconfigure(settings), Outcome::default()));
+    }
+
+    /// The controller's answer to a proposal.
+    pub(crate) fn proposal_answered(self: &Arc<Self>, proposal: &Proposal, answer: Result<PartitionState, ErrorCode>) {
+        let (ends, now) = (self.ends(), self.shared.now());
+        if let Ok(state) = &answer {
+            let isr = state.isr.iter().map(|id| id.0).collect::<Vec<_>>();
+            info!(topic = %self.topic(), partition = self.id().index, ?isr, partition_epoch = state.partition_epoch.0, "the ISR changed");
+        }
+        self.lead(Some(proposal.base.leader_epoch), |leadership| {
+            ((), leadership.answered(proposal, answer, ends, &|id| self.shared.peer(id), now))
+        });
+        // Whoever waits for enough replicas looks again, also when nothing was committed.
+        self.waiters.wake_all();
+    }
+
+    /// Whether records may be appended now.
+    ///
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER; NOT_ENOUGH_REPLICAS for `acks=all`.
+    pub(crate) fn accepts(&self, acks: Acks) -> Result<(), ErrorCode> {
+        self.check_leader(LeaderEpoch::UNKNOWN)?;
+        match &*self.core.lock() {
+            Core::Leader(leading) => leading.leadership.accepts(acks == Acks::All),
+            Core::Idle | Core::Follower(_) => Err(ErrorCode::NotLeaderOrFollower),
+        }
+    }
+
+    /// Brings checked records to the writer. They are appended in the order of the calls; whether they were is told by the [`Appending`].
+    pub(crate) fn append(self: &Arc<Self>, records: Prepared) -> Appending {
+        let (answer, receiver) = oneshot::channel();
+        self.bring(Job::Append(Append { records, answer }));
+        Appending {
+            partition: Arc::clone(self),
+            answer: receiver,
+        }
+    }
+
+    /// Writes what waits in one go, then answers.
+    pub(super) fn append_all(self: &Arc<Self>, writer: &mut LogWriter, appends: &mut Vec<Append>) {
+        if appends.is_empty() {
+            return;
+        }
+        // The role is read here, where no other append can run: a deposed leader's batch is refused however long it waited.
+        let Role::Leader { epoch } = self.role() else {
+            for append in appends.drain(..) {
+                let _ = append.answer.send(Err(AppendError::NotLeader));
+            }
+            return;
+        };
+        let (mut records, answers): (Vec<_>, Vec<_>) = appends.drain(..).map(|append| (append.records, append.answer)).unzip();
+        let results = writer.append_as_leader(&mut records, epoch, crate::replica::now_ms());
+        self.commit();
+        // Followers fetch what is written, whether it is flushed here or not.
+        self.watchers.tell();
+        for (answer, result) in answers.into_iter().zip(results) {
+            // Nobody waits any more: acks=0, or the client is gone.
+            let _ = answer.send(result.map(|info| (info, epoch)));
+        }
+    }
+
+    /// Takes up a follower's fetch, and reads for it up to the end of the log.
+    ///
+    /// # Errors
+    /// What the follower is answered instead.
+    pub(crate) fn serve(self: &Arc<Self>, fetch: &FollowerFetch, bytes_max: usize, at_least_one: bool) -> Result<Served, ErrorCode> {
+        self.check_leader(fetch.from.current_leader_epoch)?;
+        let ends = self.ends();
+        let deleted_before = self.low_watermark();
+        let diverging = self
+            .lead(Some(fetch.from.current_leader_epoch), |leadership| {
+                self.with_own_log(|log| match leadership.examine(fetch.replica, &fetch.from, log) {
+                    Ok(None) if fetch.is_news => self.progress(leadership, fetch, ends),
+                    examined => (examined, Outcome::default()),
+                })
+            })
+            .ok_or(ErrorCode::NotLeaderOrFollower)??;
+        if self.low_watermark() != deleted_before {
+            // DeleteRecords waits for that.
+            self.waiters.wake_all();
+        }
+        let mut served = Served {
+            high_watermark: self.log.high_watermark(),
+            log_start_offset: self.log.log_start_offset(),
+            has_more: false,
+            records: None,
+            diverging,
+        };
+        if diverging.is_none() {
+            let offset = fetch.from.offset;
+            served.records = self
+                .log
+                .read(offset, i64::MAX, bytes_max, at_least_one)
+                .map_err(|error| read_error(&error))?;
+            served.has_more = served.records.is_none() && offset < self.log.log_end_offset();
+        }
+        Ok(served)
+    }
+
+    fn progress(&self, leadership: &mut Leadership, fetch: &FollowerFetch, ends: Ends) -> (Result<Option<EpochEnd>, ErrorCode>, Outcome) {
+        let fetched = Fetched {
+            replica: fetch.replica,
+            broker_epoch: fetch.broker_epoch,
+            offset: fetch.from.offset,
+            log_start: fetch.from.log_start,
+        };
+        match leadership.fetched(fetched, ends, &|id| self.shared.peer(id), self.shared.now()) {
+            Ok(outcome) => (Ok(None), outcome),
+            Err(code) => (Err(code), Outcome::default()),
+        }
+    }
+
+    /// Whom a consumer in the same rack as `in_rack` says should rather read from.
+    pub(crate) fn preferred_read_replica(&self, offset: i64, in_rack: &dyn Fn(BrokerId) -> bool) -> Option<BrokerId> {
+        match &*self.core.lock() {
+            Core::Leader(leading) => leading.leadership.preferred_read_replica(offset, in_rack, self.shared.now()),
+            Core::Idle | Core::Follower(_) => None,
+        }
+    }
+
+    /// The latest offset that a client may know of.
+    ///
+    /// # Errors
+    /// OFFSET_NOT_AVAILABLE for a new leader that does not know yet what is committed (KIP-207).
+    pub(crate) fn latest_offset(&self) -> Result<i64, ErrorCode> {
+        match &*self.core.lock() {
+            Core::Leader(leading) => leading.leadership.latest_offset(),
+            Core::Idle | Core::Follower(_) => Err(ErrorCode::NotLeaderOrFollower),
+        }
+    }
+
+    /// Up to where all live replicas have deleted; `None` when this broker does not lead.
+    pub(crate) fn low_watermark(&self) -> Option<i64> {
+        match &*self.core.lock() {
+            Core::Leader(leading) => Some(leading.leadership.low_watermark(self.log.log_start_offset(), &|id| self.shared.peer(id))),
+            Core::Idle | Core::Follower(_) => None,
+        }
+    }
+
+    /// Whether what was appended before `offset` in `epoch` is acknowledged to who asked for `acks`.
+    fn acknowledges(&self, offset: i64, epoch: LeaderEpoch, acks: Acks) -> Result<bool, AppendError> {
+        if self.log.is_offline() && self.ends().had < offset {
+            return Err(AppendError::Storage);
+        }
+        match &*self.core.lock() {
+            Core::Leader(leading) if leading.leadership.epoch() == epoch => match acks {
+                Acks::None => Ok(true),
+                Acks::Leader => Ok(self.ends().had >= offset),
+                Acks::All => leading
+                    .leadership
+                    .acknowledges(offset)
+                    .map_err(|_| AppendError::NotEnoughReplicasAfterAppend),
+            },
+            _ => Err(AppendError::NotLeader),
+        }
+    }
+}
+
+pub(crate) fn read_error(error: &ReadError) -> ErrorCode {
+    match error {
+        ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        ReadError::Corrupt { .. } => ErrorCode::CorruptMessage,
+        ReadError::Storage(_) => ErrorCode::KafkaStorageError,
+    }
+}
+
+impl Appending {
+    /// Waits until the batch is appended, and then for what `acks` asks.
+    ///
+    /// # Errors
+    /// What the append was refused for; [`AppendError::NotLeader`] when this broker stopped to lead while the batch waited to be committed.
+    pub(crate) async fn acknowledged(self, acks: Acks) -> Result<AppendInfo, AppendError> {
+        let Self { partition, answer } = self;
+        let (info, epoch) = answer.await.unwrap_or(Err(AppendError::Storage))?;
+        let offset = info.last_offset + 1;
+        if acks == Acks::None || partition.acknowledges(offset, epoch, acks)? {
+            return Ok(info);
+        }
+        let list = if acks == Acks::All { Partition::waiters } else { Partition::holding };
+        let mut waiter = Waiter::new(list);
+        loop {
+            waiter.register([Arc::clone(&partition)]);
+            if partition.acknowledges(offset, epoch, acks)? {
+                return Ok(info);
+            }
+            waiter.woken().await;
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What all partitions of this broker share: who the other brokers are, what time it is, what the controller is to be asked for, and which partitions time does something to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use weir_protocol::types::{BrokerEpoch, BrokerId};
+
+use super::Partition;
+use super::core::{Peer, Proposal};
+use super::fetcher::Assignments;
+use crate::metadata::MetadataImage;
+
+/// How often partitions are looked at that time does something to: a lagging follower is found no later than this.
+const CHECK_EVERY: Duration = Duration::from_millis(200);
+
+/// Shared by all partitions.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// This broker.
+    pub(crate) own: BrokerId,
+    started: Instant,
+    peers: ArcSwap<BTreeMap<BrokerId, Peer>>,
+    lag_ms_max: AtomicU64,
+    proposals: Queue<(Arc<Partition>, Proposal)>,
+    checks: Queue<Arc<Partition>>,
+    /// What is fetched from whom.
+    pub(super) assignments: Assignments,
+}
+
+/// What waits for somebody who takes all of it at once.
+#[derive(Debug)]
+struct Queue<T> {
+    waiting: Mutex<Vec<T>>,
+    notify: Notify,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self {
+            waiting: Mutex::default(),
+            notify: Notify::new(),
+        }
+    }
+}
+
+impl<T> Queue<T> {
+    fn push(&self, item: T) {
+        self.waiting.lock().push(item);
+        self.notify.notify_one();
+    }
+
+    async fn take(&self) -> Vec<T> {
+        loop {
+            let waiting = std::mem::take(&mut *self.waiting.lock());
+            if !waiting.is_empty() {
+                return waiting;
+            }
+            self.notify.notified().await;
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(own: BrokerId) -> Self {
+        Self {
+            own,
+            started: Instant::now(),
+            peers: ArcSwap::default(),
+            lag_ms_max: AtomicU64::new(30_000),
+            proposals: Queue::default(),
+            checks: Queue::default(),
+            assignments: Assignments::default(),
+        }
+    }
+
+    /// Milliseconds on a clock that never goes back.
+    pub(crate) fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Takes up what the metadata says of the brokers, and `replica.lag.time.max.ms`.
+    pub(super) fn take_up(&self, image: &MetadataImage, lag_ms_max: u64) {
+        let peers: BTreeMap<_, _> = image
+            .brokers
+            .iter()
+            .map(|(id, broker)| {
+                let peer = Peer {
+                    epoch: broker.epoch,
+                    fenced: broker.fenced,
+                    shutting_down: broker.shutting_down,
+                };
+                (*id, peer)
+            })
+            .collect();
+        self.peers.store(Arc::new(peers));
+        self.lag_ms_max.store(lag_ms_max, Ordering::Relaxed);
+    }
+
+    /// What the metadata says of a broker.
+    pub(crate) fn peer(&self, id: BrokerId) -> Option<Peer> {
+        self.peers.load().get(&id).copied()
+    }
+
+    /// The epoch of this broker's registration, -1 when it has none.
+    pub(super) fn own_epoch(&self) -> BrokerEpoch {
+        self.peer(self.own).map_or(BrokerEpoch(-1), |own| own.epoch)
+    }
+
+    pub(super) fn lag_ms_max(&self) -> u64 {
+        self.lag_ms_max.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn propose(&self, partition: Arc<Partition>, proposal: Proposal) {
+        self.proposals.push((partition, proposal));
+    }
+
+    /// The ISRs that leaders here want to have, all that wait; waits for one.
+    pub(crate) async fn proposals(&self) -> Vec<(Arc<Partition>, Proposal)> {
+        self.proposals.take().await
+    }
+
+    /// Has a partition looked at until time does nothing to it any more.
+    pub(super) fn check_from_now_on(&self, partition: Arc<Partition>) {
+        self.checks.push(partition);
+    }
+
+    /// Looks at the partitions that time does something to: those with followers that lack something. There are none while nothing is written.
+    pub(crate) async fn keep_checking(&self) {
+        let mut checked = Vec::new();
+        loop {
+            if checked.is_empty() {
+                checked = self.checks.take().await;
+            } else {
+                checked.append(&mut self.checks.waiting.lock());
+            }
+            tokio::time::sleep(CHECK_EVERY).await;
+            checked.retain(Partition::check);
+        }
+    }
+}

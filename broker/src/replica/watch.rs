@@ -1,0 +1,114 @@
+//! What a follower's fetch session is told of its partitions: which of them have news, so that of many thousand only those are looked at.
+//!
+//! A session puts itself down at each partition that it fetches, once, under the number of a slot of its own. The partition marks the slot whenever it has something
+//! that the follower does not know. Nothing is lost between two fetches, and nothing is done for a partition that is quiet.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// The slots of one session that have news.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    marked: Mutex<Marked>,
+    notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Marked {
+    slots: Vec<u32>,
+    is_marked: Vec<bool>,
+}
+
+impl Changes {
+    /// Marks a slot, and wakes who waits.
+    pub(crate) fn mark(&self, slot: u32) {
+        let mut marked = self.marked.lock();
+        let index = slot as usize;
+        if index >= marked.is_marked.len() {
+            marked.is_marked.resize(index + 1, false);
+        }
+        if let Some(flag) = marked.is_marked.get_mut(index)
+            && !std::mem::replace(flag, true)
+        {
+            marked.slots.push(slot);
+            drop(marked);
+            self.notify.notify_one();
+        }
+    }
+
+    /// Moves the marked slots to the end of `to`, in the order in which they were marked.
+    pub(crate) fn take(&self, to: &mut impl Extend<u32>) {
+        let mut marked = self.marked.lock();
+        let slots = std::mem::take(&mut marked.slots);
+        for slot in &slots {
+            if let Some(flag) = marked.is_marked.get_mut(*slot as usize) {
+                *flag = false;
+            }
+        }
+        drop(marked);
+        to.extend(slots);
+    }
+
+    /// Returns when a slot was marked since this returned last.
+    pub(crate) async fn changed(&self) {
+        self.notify.notified().await;
+    }
+}
+
+/// The sessions that watch one partition: as many as it has followers. Empty for a partition with one replica, and then it holds no memory.
+#[derive(Debug, Default)]
+pub(crate) struct Watchers {
+    watching: Mutex<Vec<(Arc<Changes>, u32)>>,
+}
+
+impl Watchers {
+    /// Puts a session's slot down.
+    pub(crate) fn add(&self, changes: &Arc<Changes>, slot: u32) {
+        self.watching.lock().push((Arc::clone(changes), slot));
+    }
+
+    /// Takes a session's slot away.
+    pub(crate) fn remove(&self, changes: &Arc<Changes>, slot: u32) {
+        self.watching
+            .lock()
+            .retain(|(other, number)| !Arc::ptr_eq(other, changes) || *number != slot);
+    }
+
+    /// Tells all of them that there is news.
+    pub(crate) fn tell(&self) {
+        for (changes, slot) in self.watching.lock().iter() {
+            changes.mark(*slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_slot_is_told_once_until_it_is_taken() {
+        let (changes, watchers) = (Arc::new(Changes::default()), Watchers::default());
+        let taken = || {
+            let mut slots = Vec::new();
+            changes.take(&mut slots);
+            slots
+        };
+        watchers.add(&changes, 7);
+        watchers.tell();
+        watchers.tell();
+        changes.mark(2);
+        assert!(changes.changed().now_or_never().is_some());
+        assert_eq!(taken(), [7, 2]);
+        assert_eq!(taken(), [0; 0]);
+        watchers.tell();
+        assert_eq!(taken(), [7], "it can be marked again");
+        watchers.remove(&changes, 7);
+        watchers.tell();
+        assert_eq!(taken(), [0; 0]);
+    }
+}

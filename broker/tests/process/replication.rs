@@ -1,0 +1,186 @@
+//! Several brokers: what one leads the others have, whoever dies.
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::MetadataRequest;
+use weir_protocol::messages::fetch_response::PartitionData;
+
+use crate::support::{Brokers, Client, batch, placed_topic, soon};
+
+const GROUP: &[(&str, &str)] = &[("flush.mode", "group"), ("min.insync.replicas", "2")];
+const NONE: &[(&str, &str)] = &[("flush.mode", "none"), ("min.insync.replicas", "2")];
+
+fn code(code: i16) -> ErrorCode {
+    ErrorCode::from_code(code)
+}
+
+fn values(records: &[(i64, String)]) -> Vec<&str> {
+    records.iter().map(|(_, value)| value.as_str()).collect()
+}
+
+/// What a replica answers from `offset` on, once that is as it is awaited.
+async fn fetched(client: &mut Client, topic: &str, offset: i64, is_so: impl Fn(&PartitionData) -> bool) -> PartitionData {
+    soon("what a replica should answer", async {
+        loop {
+            let data = client.fetch(topic, 0, offset).await;
+            if is_so(&data) {
+                return data;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
+/// Produces until it is taken: a leader that is just elected needs a moment to know.
+async fn produced(client: &mut Client, topic: &str, value: &str) -> i64 {
+    soon("a produce", async {
+        loop {
+            let answer = client.produce(topic, 0, -1, batch(&[value])).await;
+            match code(answer.error_code) {
+                ErrorCode::None => return answer.base_offset,
+                ErrorCode::NotLeaderOrFollower | ErrorCode::NotEnoughReplicas => tokio::task::yield_now().await,
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_on_every_replica_and_outlives_the_leader() {
+    let topics = vec![
+        placed_topic(1, "group", 1, &[0, 1, 2], GROUP),
+        placed_topic(2, "none", 1, &[0, 1, 2], NONE),
+    ];
+    let mut brokers = Brokers::start(3, topics).await;
+    let mut client = brokers.client(0).await;
+    for topic in ["group", "none"] {
+        for value in ["a", "b", "c"] {
+            produced(&mut client, topic, value).await;
+        }
+        let leader = client.read_all(topic, 0).await;
+        assert_eq!(values(&leader), ["a", "b", "c"]);
+        // Followers serve consumers too, up to the high watermark that they know of: it comes without another record.
+        for follower in [1, 2] {
+            let mut client = brokers.client(follower).await;
+            fetched(&mut client, topic, 3, |data| data.error_code == 0 && data.high_watermark == 3).await;
+            assert_eq!(client.read_all(topic, 0).await, leader);
+            let refused = client.produce(topic, 0, -1, batch(&["x"])).await;
+            assert_eq!(code(refused.error_code), ErrorCode::NotLeaderOrFollower);
+        }
+    }
+    brokers.kill(0).await;
+    for (id, topic) in [(1, "group"), (2, "none")] {
+        brokers.controller.elect(id, 0, 1, &[1, 2]);
+        let mut client = brokers.client(1).await;
+        assert_eq!(produced(&mut client, topic, "d").await, 3);
+        assert_eq!(values(&client.read_all(topic, 0).await), ["a", "b", "c", "d"]);
+    }
+    // The one that was killed comes back, follows, and joins the ISR.
+    brokers.restart(0).await;
+    for (id, topic) in [(1, "group"), (2, "none")] {
+        let state = brokers.controller.partition(id, 0, |partition| partition.isr.contains(&0)).await;
+        assert_eq!(state.leader, 1);
+        let mut client = brokers.client(0).await;
+        fetched(&mut client, topic, 4, |data| data.error_code == 0 && data.high_watermark == 4).await;
+        assert_eq!(values(&client.read_all(topic, 0).await), ["a", "b", "c", "d"]);
+    }
+}
+
+#[tokio::test]
+async fn a_tail_that_was_never_committed_is_cut_off() {
+    let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("min.insync.replicas", "1")])]).await;
+    let mut client = brokers.client(0).await;
+    produced(&mut client, "t", "both").await;
+    // The follower is dead, though nobody has noticed: what the leader takes now nobody else has.
+    brokers.broker(1).kill().await;
+    for value in ["alone", "alone too"] {
+        assert_eq!(client.produce("t", 0, 1, batch(&[value])).await.error_code, 0);
+    }
+    assert_eq!(values(&client.read_all("t", 0).await), ["both"], "it is not committed");
+    brokers.kill(0).await;
+    brokers.controller.elect(1, 0, 1, &[1]);
+    brokers.restart(1).await;
+    let mut client = brokers.client(1).await;
+    assert_eq!(produced(&mut client, "t", "instead").await, 1);
+    brokers.restart(0).await;
+    brokers.controller.partition(1, 0, |partition| partition.isr.len() == 2).await;
+    let line = brokers.broker(0).wait_for_line("cut the log to follow its leader").await;
+    assert_eq!((&line["before"], &line["end_offset"]), (&3.into(), &1.into()), "{line}");
+    assert_eq!(produced(&mut client, "t", "together").await, 2);
+    let mut follower = brokers.client(0).await;
+    fetched(&mut follower, "t", 3, |data| data.high_watermark == 3).await;
+    assert_eq!(values(&follower.read_all("t", 0).await), ["both", "instead", "together"]);
+}
+
+#[tokio::test]
+async fn fewer_replicas_than_asked_for_take_nothing() {
+    let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], GROUP)]).await;
+    let mut client = brokers.client(0).await;
+    produced(&mut client, "t", "a").await;
+    brokers.kill(1).await;
+    // In the ISR as far as the leader knows, and silent: the request's time runs out.
+    let mut request = crate::support::produce_to("t", 0, -1, batch(&["b"]));
+    request.timeout_ms = 100;
+    let response = client.call(9, &request).await;
+    assert_eq!(code(response.responses[0].partition_responses[0].error_code), ErrorCode::RequestTimedOut);
+    brokers.controller.change(1, 0, |partition| partition.isr = vec![0]);
+    soon("the leader knows of its ISR", async {
+        let all = MetadataRequest {
+            topics: None,
+            ..Default::default()
+        };
+        while client.call(12, &all).await.topics[0].partitions[0].isr_nodes.len() == 2 {}
+    })
+    .await;
+    let refused = client.produce("t", 0, -1, batch(&["c"])).await;
+    assert_eq!(code(refused.error_code), ErrorCode::NotEnoughReplicas);
+    assert_eq!(client.produce("t", 0, 1, batch(&["d"])).await.error_code, 0, "acks=1 does not ask");
+    assert_eq!(values(&client.read_all("t", 0).await), ["a"], "nothing is committed below the minimum");
+    brokers.restart(1).await;
+    brokers.controller.partition(1, 0, |partition| partition.isr.len() == 2).await;
+    produced(&mut client, "t", "e").await;
+    assert_eq!(values(&client.read_all("t", 0).await), ["a", "b", "d", "e"]);
+}
+
+#[tokio::test]
+async fn an_empty_disk_is_filled_again_also_where_the_leader_has_deleted() {
+    let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("flush.mode", "group")])]).await;
+    let mut client = brokers.client(0).await;
+    for value in ["a", "b", "c", "d"] {
+        produced(&mut client, "t", value).await;
+    }
+    assert_eq!(client.delete_records("t", 0, 2).await, (0, 2), "on both replicas");
+    let mut follower = brokers.client(1).await;
+    fetched(&mut follower, "t", 2, |data| data.log_start_offset == 2).await;
+    brokers.kill(1).await;
+    brokers.controller.change(1, 0, |partition| partition.isr = vec![0]);
+    brokers.wipe(1);
+    brokers.restart(1).await;
+    brokers.controller.partition(1, 0, |partition| partition.isr.len() == 2).await;
+    brokers.kill(0).await;
+    brokers.controller.elect(1, 0, 1, &[1]);
+    let mut client = brokers.client(1).await;
+    assert_eq!(produced(&mut client, "t", "e").await, 4);
+    let found: Vec<_> = client.read_from("t", 0, 2).await;
+    assert_eq!(found, [(2, "c".to_owned()), (3, "d".to_owned()), (4, "e".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_partition_that_moves_away_leaves_nothing_behind() {
+    let brokers = Brokers::start(3, vec![placed_topic(1, "t", 1, &[0, 1], GROUP)]).await;
+    let mut client = brokers.client(0).await;
+    produced(&mut client, "t", "a").await;
+    brokers.controller.change(1, 0, |partition| partition.replicas = vec![0, 1, 2]);
+    brokers.controller.partition(1, 0, |partition| partition.isr.len() == 3).await;
+    brokers.controller.change(1, 0, |partition| {
+        (partition.replicas, partition.isr) = (vec![0, 2], vec![0, 2]);
+        partition.leader_epoch += 1;
+    });
+    produced(&mut client, "t", "b").await;
+    let mut moved = brokers.client(2).await;
+    fetched(&mut moved, "t", 2, |data| data.high_watermark == 2).await;
+    assert_eq!(values(&moved.read_all("t", 0).await), ["a", "b"]);
+    let mut left = brokers.client(1).await;
+    fetched(&mut left, "t", 0, |data| code(data.error_code) == ErrorCode::NotLeaderOrFollower).await;
+}
