@@ -126,7 +126,8 @@ impl Model {
         assert!(end >= self.flushed, "flushed up to {}, and the log ends at {end}", self.flushed);
         assert!(start <= self.start.max(end), "the log start offset was {}, and is {start}", self.start);
         self.batches.retain(|(base, ..)| *base < end);
-        if self.anew && start == end {
+        // Of a log that has lost all its records, none of them flushed, is left where it began: in the middle of a batch, if records of it were deleted.
+        if start == end && (self.anew || end <= self.start) {
             self.batches.retain(|(_, next, _)| *next <= end);
         } else {
             assert_eq!(end, self.batches.last().map_or(0, |(_, next, _)| *next), "the log ends with a batch");
