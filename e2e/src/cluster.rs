@@ -19,13 +19,13 @@ const PORTS: std::ops::Range<u32> = 12_000..32_000;
 /// Anything that serves the Kafka protocol.
 #[derive(Debug)]
 pub struct Cluster {
-    /// `host:port` of its first broker.
+    /// `host:port` of its brokers.
     pub bootstrap: String,
     local: Option<Local>,
 }
 
 impl Cluster {
-    /// The cluster that `WEIR_E2E_BOOTSTRAP` names, else a new local one with one broker and Kafka's defaults.
+    /// The cluster that `WEIR_E2E_BOOTSTRAP` names, else a new local one with Kafka's defaults and one broker, or as many as `WEIR_E2E_BROKERS` says.
     ///
     /// # Errors
     /// When the local cluster does not come up.
@@ -33,7 +33,7 @@ impl Cluster {
         if let Ok(bootstrap) = std::env::var("WEIR_E2E_BOOTSTRAP") {
             return Ok(Self { bootstrap, local: None });
         }
-        let local = Local::start(None)?;
+        let local = Local::with_brokers(brokers(), None)?;
         Ok(Self {
             bootstrap: local.bootstrap(),
             local: Some(local),
@@ -51,6 +51,21 @@ impl Cluster {
     pub fn topic(&self, stem: &str) -> String {
         unique(stem)
     }
+}
+
+/// How many brokers a cluster has that a test does not ask for more: `WEIR_E2E_BROKERS`, or one.
+#[must_use]
+pub fn brokers() -> u32 {
+    std::env::var("WEIR_E2E_BROKERS")
+        .ok()
+        .and_then(|brokers| brokers.parse().ok())
+        .unwrap_or(1)
+}
+
+/// How many replicas the topics of tests have in such a cluster: one at each broker, up to three.
+#[must_use]
+pub fn replicas() -> i16 {
+    i16::try_from(brokers().min(3)).unwrap_or(1)
 }
 
 /// `stem`, made unique among processes and within this one.
@@ -105,23 +120,36 @@ pub struct PartitionCounts {
     pub offline: u64,
 }
 
-/// A cluster of `weir local` with one broker, in a directory of its own.
+/// A cluster of `weir local` in a directory of its own.
 #[derive(Debug)]
 pub struct Local {
     data: TempDir,
     port: u32,
+    brokers: u32,
 }
 
 impl Local {
+    /// One broker; see [`Local::with_brokers`].
+    ///
+    /// # Errors
+    /// As [`Local::with_brokers`].
+    pub fn start(yaml: Option<&str>) -> Result<Self> {
+        Self::with_brokers(1, yaml)
+    }
+
     /// Starts it, with the resources in `yaml` if there are any, and returns once it serves.
     ///
     /// # Errors
     /// When the binary is missing or does not come up; the message holds what it printed.
-    pub fn start(yaml: Option<&str>) -> Result<Self> {
+    pub fn with_brokers(brokers: u32, yaml: Option<&str>) -> Result<Self> {
         let data = TempDir::with_prefix("weir-e2e-").context("make a data directory")?;
-        let local = Self { data, port: free_port()? };
-        let port = local.port.to_string();
-        let mut arguments = vec!["up", "--detach", "--brokers", "1", "--port", &port];
+        let local = Self {
+            data,
+            port: free_ports(brokers)?,
+            brokers,
+        };
+        let (port, count) = (local.port.to_string(), brokers.to_string());
+        let mut arguments = vec!["up", "--detach", "--brokers", &count, "--port", &port];
         let file = local.data.path().join("resources.yaml");
         let file = file.to_string_lossy().into_owned();
         if let Some(yaml) = yaml {
@@ -136,10 +164,17 @@ impl Local {
         Ok(local)
     }
 
-    /// `host:port` of the broker.
+    /// `host:port` of every broker.
     #[must_use]
     pub fn bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        let all: Vec<_> = (0..self.brokers).map(|broker| self.address(broker)).collect();
+        all.join(",")
+    }
+
+    /// `host:port` of a broker.
+    #[must_use]
+    pub fn address(&self, broker: u32) -> String {
+        format!("127.0.0.1:{}", self.port + broker)
     }
 
     /// The directory that holds everything of the cluster.
@@ -287,14 +322,15 @@ fn binary() -> Result<PathBuf> {
     })
 }
 
-/// A port that nothing listens on.
-fn free_port() -> Result<u32> {
+/// The first of `count` ports that nothing listens on.
+fn free_ports(count: u32) -> Result<u32> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..1000 {
-        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+        let turn = NEXT.fetch_add(count, Ordering::Relaxed);
         // Test processes that run at the same time begin far from each other.
         let port = PORTS.start + (std::process::id().wrapping_mul(257).wrapping_add(turn)) % (PORTS.end - PORTS.start);
-        if std::net::TcpListener::bind(("127.0.0.1", u16::try_from(port)?)).is_ok() {
+        let is_free = |port| u16::try_from(port).is_ok_and(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok());
+        if (port..port + count).all(is_free) {
             return Ok(port);
         }
     }

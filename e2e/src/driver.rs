@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::cluster::replicas;
 use crate::record::Record;
 
 /// No operation takes longer; a driver that is silent for so long has hung.
@@ -228,12 +229,20 @@ impl Driver {
         Ok(read(&reply))
     }
 
-    /// Creates a topic with so many partitions and one replica.
+    /// Creates a topic with so many partitions, and [`replicas`].
     ///
     /// # Errors
     /// What the admin client threw.
     pub fn create_topic(&mut self, topic: &str, partitions: i32, configs: &Value) -> Result<(), Failure> {
-        self.call(&json!({"op": "create_topic", "topic": topic, "partitions": partitions, "replicas": 1, "configs": configs}))
+        self.create_replicated_topic(topic, partitions, replicas(), configs)
+    }
+
+    /// Creates a topic with so many partitions and replicas.
+    ///
+    /// # Errors
+    /// What the admin client threw.
+    pub fn create_replicated_topic(&mut self, topic: &str, partitions: i32, replicas: i16, configs: &Value) -> Result<(), Failure> {
+        self.call(&json!({"op": "create_topic", "topic": topic, "partitions": partitions, "replicas": replicas, "configs": configs}))
             .map(drop)
     }
 

@@ -175,12 +175,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects.
+    /// Connects to the first of the addresses.
     ///
     /// # Errors
     /// When nothing listens.
     pub fn open(bootstrap: &str) -> Result<Self> {
-        let address = bootstrap.to_socket_addrs()?.next().context("no address")?;
+        let first = bootstrap.split(',').next().unwrap_or(bootstrap);
+        let address = first.to_socket_addrs()?.next().context("no address")?;
         let stream = TcpStream::connect_timeout(&address, PATIENCE).context("connect")?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -388,17 +389,26 @@ pub fn list_offset(c: &mut Connection, topic: &str, partition: i32, timestamp: i
     Ok((code, reply.i64()?))
 }
 
-/// Waits until every partition of a topic answers ListOffsets. Apache Kafka replies to CreateTopics before its broker knows the topic.
+/// Waits until every partition of a topic answers ListOffsets, each at one of the brokers. Apache Kafka replies to CreateTopics before its broker knows the topic.
 ///
 /// # Errors
 /// When it does not come to that.
 pub fn await_topic(bootstrap: &str, topic: &str, partitions: i32) -> Result<()> {
-    let mut c = Connection::open(bootstrap)?;
+    let mut brokers = bootstrap.split(',').map(Connection::open).collect::<Result<Vec<_>>>()?;
     let deadline = Instant::now() + PATIENCE;
     for partition in 0..partitions {
-        while list_offset(&mut c, topic, partition, -1)?.0 != error::NONE {
+        while !leads_somewhere(&mut brokers, topic, partition)? {
             ensure!(Instant::now() < deadline, "{topic}-{partition} does not come up");
         }
     }
     Ok(())
+}
+
+fn leads_somewhere(brokers: &mut [Connection], topic: &str, partition: i32) -> Result<bool> {
+    for broker in brokers {
+        if list_offset(broker, topic, partition, -1)?.0 == error::NONE {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::json;
-use weir_e2e::cluster::Cluster;
+use weir_e2e::cluster::{Cluster, replicas};
 use weir_e2e::driver::{CLIENTS, Client, Driver, From, Produce};
 use weir_e2e::record::{Bytes64, Record};
 use weir_e2e::wire::await_topic;
@@ -204,7 +204,10 @@ fn a_thousand_partitions(cluster: &Cluster, driver: &mut Driver) {
     let described = described["partitions"].as_array().unwrap();
     assert_eq!(described.len(), 1000);
     for (i, p) in described.iter().enumerate() {
-        assert_eq!((&p["partition"], &p["replicas"], &p["isr"]), (&json!(i), &json!(1), &json!(1)));
+        assert_eq!(
+            (&p["partition"], &p["replicas"], &p["isr"]),
+            (&json!(i), &json!(replicas()), &json!(replicas()))
+        );
     }
     let records: Vec<Record> = (0..1000).map(|p| Record::new("k", format!("for {p}")).to(p)).collect();
     let offsets = driver.produce(Produce::records(&topic, &records).set("linger_ms", 50)).unwrap();

@@ -1,0 +1,265 @@
+//! Three brokers, real clients, and everything that can happen to a process: what was acknowledged is there exactly once, in order, at the offset that the client was told.
+//!
+//! `WEIR_E2E_ROUNDS` sets the number of faults (15 by default), `WEIR_E2E_SEED` which ones; the seed is printed.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use weir_e2e::cluster::Local;
+use weir_e2e::driver::{Client, Driver, From, Produce};
+use weir_e2e::record::Record;
+use weir_e2e::wire::await_topic;
+
+/// Every client writes to a partition of its own, since each numbers its records.
+const WRITERS: [Client; 3] = [Client::Java, Client::Franz, Client::Librdkafka];
+
+/// Records of one call to a client, which answers when all of them are acknowledged.
+const CHUNK: usize = 50;
+
+/// The cluster must be whole again so long after the last fault.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Which faults come, and when (`splitmix64`).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    fn pause(&mut self, ms_max: u64) {
+        std::thread::sleep(Duration::from_millis(self.below(ms_max)));
+    }
+}
+
+/// A client that writes numbered records until it is stopped.
+struct Writer {
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicUsize>,
+    /// Ends with the offset of each record, in the order of their numbers.
+    thread: JoinHandle<Vec<i64>>,
+}
+
+impl Writer {
+    fn start(client: Client, bootstrap: &str, topic: &'static str, partition: i32) -> Self {
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut driver = Driver::start(client, bootstrap).unwrap();
+        let (stopping, counter) = (Arc::clone(&stop), Arc::clone(&written));
+        let thread = std::thread::spawn(move || {
+            let mut offsets = Vec::new();
+            while !stopping.load(Ordering::Relaxed) {
+                let records: Vec<Record> = (offsets.len()..offsets.len() + CHUNK)
+                    .map(|number| Record::new("k", number.to_string()).to(partition))
+                    .collect();
+                let produce = Produce::records(topic, &records)
+                    .set("acks", "all")
+                    .set("idempotent", true)
+                    .set("timeout_ms", 55_000);
+                let told = driver.produce(produce).unwrap_or_else(|failure| panic!("{client:?}: {failure:?}"));
+                offsets.extend(told.into_iter().map(|(_, offset)| offset));
+                counter.store(offsets.len(), Ordering::Relaxed);
+            }
+            offsets
+        });
+        Self { stop, written, thread }
+    }
+
+    /// Waits until more was acknowledged than is now.
+    fn moves(&self) {
+        let (before, deadline) = (self.written.load(Ordering::Relaxed), Instant::now() + PATIENCE);
+        while self.written.load(Ordering::Relaxed) == before {
+            assert!(!self.thread.is_finished() && Instant::now() < deadline, "a writer does not move");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn finish(self) -> Vec<i64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// Waits until every replica is in sync.
+fn whole(local: &Local) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = local.status().unwrap();
+        if status
+            .partitions
+            .as_ref()
+            .is_some_and(|p| p.under_replicated == 0 && p.offline == 0 && p.total > 0)
+        {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not whole again: {status:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn signal(local: &Local, broker: u64, signal: &str) {
+    let status = local.status().unwrap();
+    let pid = status
+        .brokers
+        .iter()
+        .find(|b| b.id == i32::try_from(broker).unwrap())
+        .and_then(|b| b.pid)
+        .unwrap();
+    assert!(
+        std::process::Command::new("kill")
+            .args([signal, &pid.to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+/// One fault, and its end.
+fn strike(local: &Local, chance: &mut Chance) -> String {
+    let run = |command: &str, id: &str| drop(local.run(&[command, id]).unwrap());
+    let broker = chance.below(3);
+    let id = broker.to_string();
+    match chance.below(9) {
+        0..=2 => {
+            run("kill", &id);
+            chance.pause(1_500);
+            run("start", &id);
+            format!("killed {id}")
+        }
+        3 => {
+            signal(local, broker, "-STOP");
+            // Sometimes longer than a session lasts.
+            chance.pause(6_000);
+            signal(local, broker, "-CONT");
+            format!("froze {id}")
+        }
+        4 => {
+            run("stop", &id);
+            run("start", &id);
+            format!("stopped {id}")
+        }
+        5 => {
+            // What is wiped may not be the last copy.
+            whole(local);
+            run("kill", &id);
+            std::fs::remove_dir_all(local.data().join(format!("broker-{id}"))).unwrap();
+            run("start", &id);
+            format!("wiped {id}")
+        }
+        6 => {
+            run("kill", "controller");
+            chance.pause(1_500);
+            run("start", "controller");
+            "killed the controller".to_owned()
+        }
+        7 => {
+            let other = ((broker + 1) % 3).to_string();
+            run("kill", &id);
+            run("kill", &other);
+            chance.pause(500);
+            run("start", &id);
+            run("start", &other);
+            format!("killed {id} and {other}")
+        }
+        _ => {
+            run("kill", "controller");
+            run("kill", &id);
+            run("start", "controller");
+            run("start", &id);
+            format!("killed the controller and {id}")
+        }
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_doubled_or_moved() {
+    if std::env::var_os("WEIR_E2E_BOOTSTRAP").is_some() {
+        return;
+    }
+    let seed = from_env("WEIR_E2E_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let rounds = from_env("WEIR_E2E_ROUNDS").unwrap_or(15);
+    eprintln!("WEIR_E2E_SEED={seed} WEIR_E2E_ROUNDS={rounds}");
+    let local = Local::with_brokers(3, None).unwrap();
+    let topic = "under-fire";
+    let mut driver = Driver::start(Client::Franz, &local.bootstrap()).unwrap();
+    let partitions = i32::try_from(WRITERS.len()).unwrap();
+    driver
+        .create_replicated_topic(topic, partitions, 3, &json!({"min.insync.replicas": "2"}))
+        .unwrap();
+    await_topic(&local.bootstrap(), topic, partitions).unwrap();
+    let writers: Vec<Writer> = (0..partitions)
+        .zip(WRITERS)
+        .map(|(partition, client)| Writer::start(client, &local.bootstrap(), topic, partition))
+        .collect();
+    let mut chance = Chance(seed);
+    for round in 0..rounds {
+        let what = strike(&local, &mut chance);
+        eprintln!("round {round}: {what}");
+        chance.pause(500);
+        if round % 5 == 4 {
+            writers.iter().for_each(Writer::moves);
+        }
+    }
+    whole(&local);
+    writers.iter().for_each(Writer::moves);
+    let offsets: Vec<_> = writers.into_iter().map(Writer::finish).collect();
+    // Each broker leads in turn, so that every replica is read.
+    for round in 0..3 {
+        for (partition, offsets) in (0..).zip(&offsets) {
+            let read = driver.consume(topic, &[partition], From::Beginning, offsets.len()).unwrap();
+            let found: Vec<_> = read.iter().map(|record| (record.text(), record.offset)).collect();
+            let expected: Vec<_> = offsets.iter().enumerate().map(|(number, offset)| (number.to_string(), *offset)).collect();
+            assert!(
+                found == expected,
+                "partition {partition}, round {round}: {} acknowledged, {} read; they differ first at {:?}",
+                expected.len(),
+                found.len(),
+                found.iter().zip(&expected).find(|(found, expected)| found != expected)
+            );
+            let end = driver.list_offset(topic, partition, "latest").unwrap().0;
+            assert_eq!(usize::try_from(end).unwrap(), offsets.len(), "nothing else is in the log");
+        }
+        local.run(&["kill", &round.to_string()]).unwrap();
+        local.run(&["start", &round.to_string()]).unwrap();
+        whole(&local);
+    }
+}
+
+#[test]
+fn one_of_three_replicas_takes_no_acks_all_and_serves_what_it_has() {
+    if std::env::var_os("WEIR_E2E_BOOTSTRAP").is_some() {
+        return;
+    }
+    let local = Local::with_brokers(3, None).unwrap();
+    let mut driver = Driver::start(Client::Java, &local.bootstrap()).unwrap();
+    driver
+        .create_replicated_topic("careful", 1, 3, &json!({"min.insync.replicas": "2"}))
+        .unwrap();
+    await_topic(&local.bootstrap(), "careful", 1).unwrap();
+    let record = |text: &str| [Record::new("k", text).to(0)];
+    driver.produce(Produce::records("careful", &record("first")).set("acks", "all")).unwrap();
+    local.run(&["kill", "1"]).unwrap();
+    local.run(&["kill", "2"]).unwrap();
+    let refused = driver
+        .produce(Produce::records("careful", &record("second")).set("acks", "all").set("timeout_ms", 8_000))
+        .unwrap_err();
+    // The client gives up while the broker goes on refusing, or tells of the refusal.
+    assert!([-1, 7, 19, 20].contains(&refused.code), "{refused:?}");
+    assert_eq!(driver.consume("careful", &[0], From::Beginning, 1).unwrap().len(), 1);
+    local.run(&["start", "1"]).unwrap();
+    local.run(&["start", "2"]).unwrap();
+    whole(&local);
+    driver.produce(Produce::records("careful", &record("third")).set("acks", "all")).unwrap();
+    let texts: Vec<_> = driver.consume("careful", &[0], From::Beginning, 2).unwrap();
+    assert_eq!(texts.last().map(Record::text).as_deref(), Some("third"));
+}
