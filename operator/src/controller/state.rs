@@ -27,7 +27,7 @@ pub struct State {
     /// Topic ids by the name of the resource.
     resources: OrdMap<String, TopicId>,
     /// The version that holds the last change of each broker's registration.
-    told_at: OrdMap<BrokerId, u64>,
+    pub(crate) told_at: OrdMap<BrokerId, u64>,
     /// Partitions of all topics.
     partitions: usize,
     /// Counts the changes since this controller took over, above all versions of its predecessors.
