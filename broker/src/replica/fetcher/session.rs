@@ -434,8 +434,13 @@ async fn wait_for_flush(appended: Vec<Arc<Partition>>) {
     let mut waiter = Waiter::new(Partition::holding);
     loop {
         waiter.register(appended.iter().cloned());
-        if appended.iter().all(|partition| partition.has_all()) {
+        let missing: Vec<_> = appended.iter().filter(|partition| !partition.has_all()).collect();
+        if missing.is_empty() {
             return;
+        }
+        for partition in missing {
+            // Whoever appended has asked for it, unless the partition was between two roles just then.
+            partition.log().request_flush();
         }
         waiter.woken().await;
     }
