@@ -47,7 +47,7 @@ impl Launch {
             .args(["--listener", "PLAINTEXT://127.0.0.1:0", "--http", "127.0.0.1:0"])
             .args(["--controller", &self.controller.to_string()])
             .args(["--threads", "2", "--log-format", "json"])
-            .env("WEIR_LOG", "debug")
+            .env("WEIR_LOG", "info,weir_broker=debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
