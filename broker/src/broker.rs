@@ -1,15 +1,17 @@
 //! The parts of a running broker, as the APIs see them. Wired in `lib.rs`, and holds no behaviour of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::{FetchSessions, FollowerSessions};
 use crate::auth::Authorizer;
 use crate::config::Config;
 use crate::controller_client::Controller;
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, MetadataImage};
 use crate::metrics::Metrics;
 use crate::net::RequestMemory;
 use crate::replica::{self, Replicas};
+use arc_swap::ArcSwap;
 
 /// Everything that a request may need. One per process, shared by all connections.
 #[derive(Debug)]
@@ -32,7 +34,13 @@ pub struct Broker {
     pub request_memory: RequestMemory,
     /// What is counted.
     pub metrics: Metrics,
+    /// Looked up by [`Broker::settings`].
+    pub settings: CachedSettings,
 }
+
+/// The settings by the version of the metadata that they were read from: texts are not parsed for every request.
+#[derive(Debug, Default)]
+pub struct CachedSettings(ArcSwap<Option<(u64, Settings)>>);
 
 /// Settings of the broker that its parts look up as they go, from the configuration that is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,19 +53,40 @@ pub struct Settings {
     pub retention_check_interval: Duration,
     /// `log.cleaner.backoff.ms`
     pub cleaner_backoff: Duration,
+    /// `log.cleaner.dedupe.buffer.size`
+    pub cleaner_dedupe_bytes: u64,
+    /// `fetch.max.bytes`
+    pub fetch_bytes_max: usize,
+    /// `max.incremental.fetch.session.cache.slots`
+    pub fetch_sessions_max: usize,
 }
 
 impl Broker {
     /// The settings that are in force now.
     pub fn settings(&self) -> Settings {
         let image = self.metadata.load();
-        let layers = replica::layers(&image, self.config.id);
+        if let Some((version, settings)) = **self.settings.0.load()
+            && version == image.version
+        {
+            return settings;
+        }
+        let settings = self.read_settings(&image);
+        self.settings.0.store(Arc::new(Some((image.version, settings))));
+        settings
+    }
+
+    fn read_settings(&self, image: &MetadataImage) -> Settings {
+        let layers = replica::layers(image, self.config.id);
         let number = |key, default| layers.broker_value(key).and_then(|value| value.parse::<u64>().ok()).unwrap_or(default);
+        let size = |key, default| usize::try_from(number(key, default)).unwrap_or(usize::MAX);
         Settings {
-            socket_request_bytes_max: usize::try_from(number("socket.request.max.bytes", 104_857_600)).unwrap_or(usize::MAX),
+            socket_request_bytes_max: size("socket.request.max.bytes", 104_857_600),
             connections_idle_max: Duration::from_millis(number("connections.max.idle.ms", 600_000)),
             retention_check_interval: Duration::from_millis(number("log.retention.check.interval.ms", 300_000)),
             cleaner_backoff: Duration::from_millis(number("log.cleaner.backoff.ms", 15_000)),
+            cleaner_dedupe_bytes: number("log.cleaner.dedupe.buffer.size", 134_217_728),
+            fetch_bytes_max: size("fetch.max.bytes", 57_671_680),
+            fetch_sessions_max: size("max.incremental.fetch.session.cache.slots", 1_000),
         }
     }
 }

@@ -39,6 +39,24 @@ pub(crate) fn sample(out: &mut String, each: &Struct<'_>) -> Result<()> {
     Ok(())
 }
 
+/// `impl Failing` for a struct of a response: its own error codes, and those of what is in it.
+pub(crate) fn failing(out: &mut String, each: &Struct<'_>) -> Result<()> {
+    let is_struct = |kind: &Type| matches!(kind, Type::Struct(_)) || matches!(kind, Type::Array(element) if matches!(**element, Type::Struct(_)));
+    let terms = each.fields.iter().filter_map(|field| {
+        let name = field_name(field);
+        match &field.kind {
+            Type::Int16 if field.name.ends_with("ErrorCode") => Some(format!("self.{name} != 0")),
+            kind if is_struct(kind) => Some(format!("self.{name}.has_error()")),
+            _ => None,
+        }
+    });
+    let terms: Vec<_> = terms.collect();
+    let any = if terms.is_empty() { "false".to_owned() } else { terms.join(" || ") };
+    writeln!(out, "\n    impl Failing for {} {{", each.name)?;
+    writeln!(out, "        fn has_error(&self) -> bool {{\n            {any}\n        }}\n    }}")?;
+    Ok(())
+}
+
 /// `impl Message` and, for requests and responses, the API they belong to.
 pub(crate) fn message(out: &mut String, message: &Message) -> Result<()> {
     let Versions { first, last } = message.valid_versions;

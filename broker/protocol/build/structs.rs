@@ -41,6 +41,9 @@ fn module(out: &mut String, message: &Message) -> Result<()> {
         }
         codec::wire(out, &each)?;
         codec::sample(out, &each)?;
+        if message.kind == "response" {
+            codec::failing(out, &each)?;
+        }
     }
     codec::message(out, message)?;
     writeln!(out, "}}")?;

@@ -11,7 +11,7 @@ pub use crate::messages::fetch_response::{AbortedTransaction, EpochEndOffset, Le
 use crate::api::ApiKey;
 use crate::frame::write_length;
 use crate::header::write_response_header;
-use crate::messages::{self, Message};
+use crate::messages::{self, Failing, Message};
 use crate::primitive::{EncodeError, Version, Wire, write_array, write_long_length};
 use crate::tagged::{TagWriter, refuse_unsupported, write_no_tags};
 
@@ -99,6 +99,13 @@ pub struct FetchPartition<R> {
     pub preferred_read_replica: i32,
     /// Record batches. None is sent as zero bytes and not as null, as Kafka does: there are clients that cannot read null.
     pub records: Option<R>,
+}
+
+impl<R> Failing for FetchResponse<R> {
+    fn has_error(&self) -> bool {
+        let mut partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        self.error_code != 0 || partitions.any(|partition| partition.error_code != 0)
+    }
 }
 
 impl<R> Default for FetchResponse<R> {

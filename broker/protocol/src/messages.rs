@@ -70,7 +70,25 @@ pub trait ApiMessage: Message {
 /// The body of a request.
 pub trait Request: ApiMessage {
     /// What answers it, in the same version.
-    type Response: ApiMessage;
+    type Response: ApiMessage + Failing;
+}
+
+/// What can tell of an error: a response, and the structs in it.
+pub trait Failing {
+    /// Whether an error code of it, at any depth, is set.
+    fn has_error(&self) -> bool;
+}
+
+impl<T: Failing> Failing for Vec<T> {
+    fn has_error(&self) -> bool {
+        self.iter().any(T::has_error)
+    }
+}
+
+impl<T: Failing> Failing for Option<T> {
+    fn has_error(&self) -> bool {
+        self.as_ref().is_some_and(T::has_error)
+    }
 }
 
 /// What every generated module uses.
@@ -82,7 +100,7 @@ mod prelude {
 
     #[cfg(test)]
     pub(super) use super::sample::{Random, Sample};
-    pub(super) use super::{ApiMessage, Message, Request};
+    pub(super) use super::{ApiMessage, Failing, Message, Request};
     pub(super) use crate::primitive::{DecodeError, EncodeError, Version, Wire};
     pub(super) use crate::tagged::{
         TagWriter, Tags, at_end, non_null, read_nullable_struct, refuse_null, refuse_unsupported, skip_tags, write_no_tags, write_nullable_struct,
@@ -91,7 +109,7 @@ mod prelude {
 
 #[allow(unused_imports, clippy::field_reassign_with_default, clippy::doc_lazy_continuation, clippy::doc_markdown)]
 mod generated {
-    use super::{ApiMessage, Message, Request, prelude};
+    use super::{ApiMessage, Failing, Message, Request, prelude};
 
     include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 }

@@ -91,6 +91,7 @@ pub struct Records<'a> {
     rest: &'a [u8],
     index: i32,
     count: i32,
+    bytes_max: u32,
 }
 
 impl<'a> Records<'a> {
@@ -100,12 +101,22 @@ impl<'a> Records<'a> {
             rest: section,
             index: 0,
             count,
+            bytes_max: u32::MAX,
         }
+    }
+
+    /// As before, but a record of more than `bytes_max` bytes, its own length not counted, is an error (`max.decompressed.message.bytes`).
+    #[must_use]
+    pub fn with_bytes_max(self, bytes_max: u32) -> Self {
+        Self { bytes_max, ..self }
     }
 
     fn record(&mut self) -> Result<Record<'a>, &'static str> {
         let length = varint(&mut self.rest).ok_or("its length is cut off")?;
         let length = usize::try_from(length).map_err(|_| "its length is negative")?;
+        if length > self.bytes_max as usize {
+            return Err("it is larger than allowed");
+        }
         let (body, rest) = self.rest.split_at_checked(length).ok_or("it is longer than the batch")?;
         self.rest = rest;
         parse(body)

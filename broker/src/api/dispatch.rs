@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use weir_protocol::api::{ApiKey, unsupported_api_versions};
 use weir_protocol::frame::encode_response;
 use weir_protocol::header::{HeaderError, RequestHeader};
-use weir_protocol::messages::{ApiMessage, Message};
+use weir_protocol::messages::{ApiMessage, Failing, Message};
 
 use super::{
     Caller, RequestContext, api_versions, configs, delete_records, describe_cluster, describe_topic_partitions, fetch, leader_epoch, list_offsets,
@@ -105,7 +105,7 @@ impl Request {
     }
 
     /// Answers a request for which nothing has to be waited.
-    fn now<Q: Message, R: ApiMessage>(self, body: BytesMut, act: impl FnOnce(&Broker, &RequestContext, Q) -> R) -> Handled {
+    fn now<Q: Message, R: ApiMessage + Failing>(self, body: BytesMut, act: impl FnOnce(&Broker, &RequestContext, Q) -> R) -> Handled {
         self.decoded(body, |request, body| {
             let response = act(&request.broker, &request.cx, body);
             Handled::Now(request.answer(&response))
@@ -116,7 +116,7 @@ impl Request {
     fn later<Q, R, F>(self, body: BytesMut, act: impl FnOnce(Arc<Broker>, RequestContext, Q) -> F + Send + 'static) -> Handled
     where
         Q: Message + Send + 'static,
-        R: ApiMessage + Sync,
+        R: ApiMessage + Failing + Sync,
         F: Future<Output = R> + Send + 'static,
     {
         self.decoded(body, |request, body| {
@@ -126,9 +126,9 @@ impl Request {
     }
 
     /// The frame of a response. One that cannot be encoded is a bug: the client sees the connection end, the log why.
-    pub(super) fn answer<R: ApiMessage>(&self, response: &R) -> Reply {
+    pub(super) fn answer<R: ApiMessage + Failing>(&self, response: &R) -> Reply {
         match encode_response(response, self.api, self.cx.version, self.correlation_id) {
-            Ok(frame) => self.reply(Reply::bytes(frame.freeze())),
+            Ok(frame) => self.reply(Reply::bytes(frame.freeze()), response.has_error()),
             Err(error) => self.unencodable(&error),
         }
     }
@@ -138,9 +138,9 @@ impl Request {
         Reply::close()
     }
 
-    /// Counts the request as answered by `reply`.
-    pub(super) fn reply(&self, reply: Reply) -> Reply {
-        self.broker.metrics.request_finished(self.api, self.started.elapsed(), false);
+    /// Counts the request as answered by `reply`, which may tell of an error.
+    pub(super) fn reply(&self, reply: Reply, failed: bool) -> Reply {
+        self.broker.metrics.request_finished(self.api, self.started.elapsed(), failed);
         reply
     }
 

@@ -10,8 +10,8 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::fetch::{self, FetchPartition, FetchResponse, FetchTopic, RecordsLength};
-use weir_protocol::messages::FetchRequest;
 use weir_protocol::messages::fetch_response::{EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint};
+use weir_protocol::messages::{Failing, FetchRequest};
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
 use super::dispatch::Request;
@@ -23,9 +23,6 @@ use crate::log::{EpochEnd, ReadSlice};
 use crate::metadata::MetadataImage;
 use crate::net::{Chunk, FileRegion, Reply};
 use crate::replica::{Partition, Waiter, now_ms, read_error};
-
-/// The most that one response carries (`fetch.max.bytes` of a broker).
-pub(super) const RESPONSE_BYTES_MAX: i32 = 55 * 1024 * 1024;
 
 /// The first version that names topics by id.
 const BY_ID: i16 = 13;
@@ -100,11 +97,15 @@ struct Limits {
 pub(super) fn handle(request: Request, fetch: FetchRequest) -> Handled {
     let answer = async move {
         let response = answer(&request.broker, &request.cx, fetch).await;
+        let failed = response.has_error();
         match response.encode(request.cx.version, request.correlation_id()) {
-            Ok(frame) => request.reply(Reply {
-                chunks: frame.chunks.into_iter().map(chunk).collect(),
-                close: false,
-            }),
+            Ok(frame) => {
+                let reply = Reply {
+                    chunks: frame.chunks.into_iter().map(chunk).collect(),
+                    close: false,
+                };
+                request.reply(reply, failed)
+            }
             Err(error) => request.unencodable(&error),
         }
     };
@@ -131,13 +132,14 @@ async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> 
     if replica_id >= 0 && !broker.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster) {
         return failed(ErrorCode::ClusterAuthorizationFailed);
     }
+    let settings = broker.settings();
     if replica_id >= 0 {
-        return replica_fetch::answer(broker, cx, request).await;
+        return replica_fetch::answer(broker, cx, request, settings.fetch_bytes_max).await;
     }
     let limits = Limits {
         wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
-        bytes_max: usize::try_from(request.max_bytes.min(RESPONSE_BYTES_MAX)).unwrap_or(0),
+        bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(settings.fetch_bytes_max),
         read_committed: request.isolation_level == 1,
         from_followers: cx.version >= FROM_FOLLOWERS,
         rack: Some(request.rack_id.clone()).filter(|rack| !rack.is_empty()),
@@ -148,7 +150,7 @@ async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> 
     };
     let reads = read_until_enough(broker, cx, &asked, &limits).await;
     let answers: Vec<_> = reads.iter().map(Read::answer).collect();
-    let (session_id, included) = broker.fetch_sessions.settle(&asked, &answers, now_ms());
+    let (session_id, included) = broker.fetch_sessions.settle(&asked, &answers, settings.fetch_sessions_max, now_ms());
     let mut response = FetchResponse {
         session_id,
         ..FetchResponse::default()

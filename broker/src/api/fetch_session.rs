@@ -16,9 +16,6 @@ use weir_protocol::types::TopicId;
 const INITIAL_EPOCH: i32 = 0;
 const FINAL_EPOCH: i32 = -1;
 
-/// Sessions at a time (`max.incremental.fetch.session.cache.slots`).
-const SESSIONS_MAX: usize = 1000;
-
 /// Partitions in all sessions together: bounds what clients can make a broker remember, at some 100 bytes each.
 const PARTITIONS_MAX: usize = 1_000_000;
 
@@ -139,12 +136,12 @@ impl FetchSessions {
     }
 
     /// Settles what is said: given every partition's answer, in the order of [`Asked::partitions`], returns the session id for the response and which of the
-    /// partitions are in it.
-    pub(crate) fn settle(&self, asked: &Asked, answers: &[Answer], now_ms: i64) -> (i32, Vec<bool>) {
+    /// partitions are in it. There are never more than `sessions_max` sessions (`max.incremental.fetch.session.cache.slots`).
+    pub(crate) fn settle(&self, asked: &Asked, answers: &[Answer], sessions_max: usize, now_ms: i64) -> (i32, Vec<bool>) {
         let mut inner = self.inner.lock();
         match asked.kind {
             Kind::Sessionless => (0, vec![true; answers.len()]),
-            Kind::Full => (inner.create(asked, answers, now_ms), vec![true; answers.len()]),
+            Kind::Full => (inner.create(asked, answers, sessions_max, now_ms), vec![true; answers.len()]),
             Kind::Incremental { session } => (session, inner.say(session, asked, answers)),
         }
     }
@@ -204,9 +201,9 @@ impl Sessions {
         })
     }
 
-    fn create(&mut self, asked: &Asked, answers: &[Answer], now_ms: i64) -> i32 {
+    fn create(&mut self, asked: &Asked, answers: &[Answer], sessions_max: usize, now_ms: i64) -> i32 {
         let size = asked.partitions.len();
-        if size == 0 || self.partitions + size > PARTITIONS_MAX || !self.make_room(size, now_ms) {
+        if size == 0 || self.partitions + size > PARTITIONS_MAX || !self.make_room(size, sessions_max, now_ms) {
             return 0;
         }
         let by_id = asked.partitions.first().is_some_and(|(key, _)| matches!(key.topic, TopicRef::Id(_)));
@@ -240,9 +237,12 @@ impl Sessions {
     }
 
     /// Whether there is a slot for a session of `size` partitions: a free one, one that nobody used for long, or a smaller session's.
-    fn make_room(&mut self, size: usize, now_ms: i64) -> bool {
-        if self.sessions.len() < SESSIONS_MAX {
+    fn make_room(&mut self, size: usize, sessions_max: usize, now_ms: i64) -> bool {
+        if self.sessions.len() < sessions_max {
             return true;
+        }
+        if sessions_max == 0 {
+            return false;
         }
         let oldest = self
             .sessions
@@ -306,6 +306,8 @@ fn next_epoch(epoch: i32) -> i32 {
 mod tests {
     use super::*;
 
+    const SESSIONS_MAX: usize = 1000;
+
     fn key(index: i32) -> Key {
         Key {
             topic: TopicRef::Name("t".into()),
@@ -365,17 +367,17 @@ mod tests {
     fn a_session_says_only_what_changed() {
         let sessions = FetchSessions::default();
         let asked = sessions.ask(request(0, 0, &[(0, 0), (1, 0), (2, 0)], &[]), 0).unwrap();
-        let (id, included) = sessions.settle(&asked, &[quiet(5), quiet(5), error()], 0);
+        let (id, included) = sessions.settle(&asked, &[quiet(5), quiet(5), error()], SESSIONS_MAX, 0);
         assert!(id > 0 && included == [true; 3], "the first answer is full");
         let asked = sessions.ask(request(id, 1, &[], &[]), 1).unwrap();
         assert_eq!(
-            sessions.settle(&asked, &[quiet(5), quiet(6), quiet(-1)], 1).1,
+            sessions.settle(&asked, &[quiet(5), quiet(6), quiet(-1)], SESSIONS_MAX, 1).1,
             [false, true, true],
             "unchanged, advanced, no more an error"
         );
         let asked = sessions.ask(request(id, 2, &[(0, 7)], &[2]), 2).unwrap();
         assert_eq!(asked.partitions, [(key(0), wish(7)), (key(1), wish(0))]);
-        sessions.settle(&asked, &[records(5), quiet(6)], 2);
+        sessions.settle(&asked, &[records(5), quiet(6)], SESSIONS_MAX, 2);
         let asked = sessions.ask(request(id, 3, &[], &[]), 3).unwrap();
         assert_eq!(asked.partitions[0].0, key(1), "who was served waits behind the others");
         assert_eq!(sessions.size(), (1, 2));
@@ -386,7 +388,7 @@ mod tests {
         let sessions = FetchSessions::default();
         assert_eq!(sessions.ask(request(9, 1, &[], &[]), 0).unwrap_err(), ErrorCode::FetchSessionIdNotFound);
         let asked = sessions.ask(request(0, 0, &[(0, 0)], &[]), 0).unwrap();
-        let (id, _) = sessions.settle(&asked, &[quiet(0)], 0);
+        let (id, _) = sessions.settle(&asked, &[quiet(0)], SESSIONS_MAX, 0);
         assert_eq!(
             sessions.ask(request(id, 2, &[], &[]), 0).unwrap_err(),
             ErrorCode::InvalidFetchSessionEpoch
@@ -397,9 +399,9 @@ mod tests {
         };
         assert_eq!(sessions.ask(mixed, 0).unwrap_err(), ErrorCode::FetchSessionTopicIdError);
         let asked = sessions.ask(request(id, 1, &[], &[0]), 0).unwrap();
-        assert_eq!(sessions.settle(&asked, &[], 0).0, 0, "an empty session ends");
+        assert_eq!(sessions.settle(&asked, &[], SESSIONS_MAX, 0).0, 0, "an empty session ends");
         let asked = sessions.ask(request(0, -1, &[(0, 0)], &[]), 0).unwrap();
-        assert_eq!(sessions.settle(&asked, &[quiet(0)], 0), (0, vec![true]));
+        assert_eq!(sessions.settle(&asked, &[quiet(0)], SESSIONS_MAX, 0), (0, vec![true]));
         assert_eq!(sessions.size(), (0, 0));
     }
 
@@ -410,7 +412,7 @@ mod tests {
             let wanted: Vec<_> = (0..partitions).map(|index| (index, 0)).collect();
             let asked = sessions.ask(request(0, 0, &wanted, &[]), now).unwrap();
             let answers = vec![quiet(0); asked.partitions.len()];
-            sessions.settle(&asked, &answers, now).0
+            sessions.settle(&asked, &answers, SESSIONS_MAX, now).0
         };
         for _ in 0..SESSIONS_MAX {
             assert!(create(2, 0) > 0);
@@ -419,6 +421,8 @@ mod tests {
         assert!(create(3, EVICTION_MS) > 0, "a larger one takes the place of a smaller");
         assert!(create(1, EVICTION_MS + 1) > 0, "and any one that of an idle one");
         assert_eq!(sessions.size().0, SESSIONS_MAX);
+        let asked = sessions.ask(request(0, 0, &[(0, 0)], &[]), 3 * EVICTION_MS).unwrap();
+        assert_eq!(sessions.settle(&asked, &[quiet(0)], 0, 3 * EVICTION_MS).0, 0, "no slots, no session");
     }
 
     #[test]

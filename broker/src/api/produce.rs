@@ -120,7 +120,7 @@ pub(super) fn handle(request: Request, body: BytesMut) -> Handled {
                 .flat_map(|topic| &topic.partition_responses)
                 .any(|partition| partition.error_code != 0);
             // There is no response that could carry the error: as in Kafka, the end of the connection tells of it.
-            return if failed { Reply::close() } else { Reply::default() };
+            return request.reply(if failed { Reply::close() } else { Reply::default() }, failed);
         }
         request.answer(&response)
     };

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use weir_protocol::batch::Codec;
 
+/// The largest array of Kafka's Java (`Records.SOFT_MAX_ARRAY_LENGTH`): what `max.decompressed.message.bytes` is where nobody limits it.
+const DECOMPRESSED_MESSAGE_BYTES_MAX: u32 = 2_147_483_639;
+
 /// When records count as kept (ours; Kafka has only what is `none` here).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FlushMode {
@@ -93,6 +96,8 @@ pub struct LogConfig {
     pub flush_records: i64,
     /// `flush.ms`: as above, by time.
     pub flush_ms: i64,
+    /// `max.decompressed.message.bytes`: the largest record that a compressed batch may hold, where it is opened.
+    pub decompressed_message_bytes_max: u32,
     /// `preallocate`
     pub preallocate: bool,
     /// `producer.id.expiration.ms` of the broker
@@ -135,6 +140,7 @@ impl Default for LogConfig {
             flush_mode: FlushMode::Group,
             flush_records: i64::MAX,
             flush_ms: i64::MAX,
+            decompressed_message_bytes_max: DECOMPRESSED_MESSAGE_BYTES_MAX,
             preallocate: false,
             producer_expiration_ms: 86_400_000,
         }
@@ -143,7 +149,7 @@ impl Default for LogConfig {
 
 impl LogConfig {
     /// What is parsed, by Kafka's names.
-    pub const KEYS: [&'static str; 26] = [
+    pub const KEYS: [&'static str; 27] = [
         "segment.bytes",
         "segment.ms",
         "segment.jitter.ms",
@@ -168,9 +174,24 @@ impl LogConfig {
         "flush.mode",
         "flush.messages",
         "flush.ms",
+        "max.decompressed.message.bytes",
         "preallocate",
         "producer.id.expiration.ms",
     ];
+
+    /// How long a segment is written to at most (`LogConfig.maxSegmentMs`): what is to be compacted in time must be sealed in time.
+    pub fn segment_lives_ms(&self) -> i64 {
+        if self.cleanup.compact {
+            self.segment_ms.min(self.compaction_lag_ms_max)
+        } else {
+            self.segment_ms
+        }
+    }
+
+    /// Whether single records of compressed batches are limited, so that each must be opened.
+    pub fn limits_decompressed_records(&self) -> bool {
+        self.decompressed_message_bytes_max < DECOMPRESSED_MESSAGE_BYTES_MAX
+    }
 
     /// Parses what is set; what is not has its default. Keys that are none of the log's are somebody else's.
     ///
@@ -208,6 +229,7 @@ impl LogConfig {
         })?;
         text.number("flush.messages", &mut config.flush_records)?;
         text.number("flush.ms", &mut config.flush_ms)?;
+        text.number("max.decompressed.message.bytes", &mut config.decompressed_message_bytes_max)?;
         text.number("preallocate", &mut config.preallocate)?;
         text.number("producer.id.expiration.ms", &mut config.producer_expiration_ms)?;
         Ok(config)

@@ -77,6 +77,7 @@ impl Shared {
         if self.failure.set(reason).is_ok() {
             let reason = self.failure.get().map_or("", String::as_str);
             error!(directory = %self.root.display(), reason, "the log directory is offline; it is read from, and not written to any more");
+            identity::disown_run(self.storage(), &self.root);
             if let Some(observer) = self.observer.get() {
                 observer.offline(reason);
             }
@@ -130,7 +131,7 @@ impl LogDir {
         let found = match remembered {
             Some(remembered) if left.orderly => remembered,
             remembered => {
-                let recovered = recovery::recover_all(&shared, remembered, options.recovery_threads).map_err(failed)?;
+                let recovered = recovery::recover_all(&shared, remembered, left.disowned, options.recovery_threads).map_err(failed)?;
                 // What was recovered is not looked at again, and it counts from here on whether it is damaged.
                 catalogue::write(storage.as_ref(), root, &recovered).map_err(failed)?;
                 recovered
@@ -183,8 +184,11 @@ impl LogDir {
     /// Remembers the broker epoch of this run for the next one.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When it cannot be written, or the directory is offline.
     pub fn set_broker_epoch(&self, epoch: i64) -> io::Result<()> {
+        if let Some(reason) = self.failure() {
+            return Err(io::Error::other(reason.to_owned()));
+        }
         identity::begin_run(self.shared.storage(), self.shared.root(), Some(epoch))
     }
 
@@ -289,12 +293,19 @@ impl LogDir {
     /// When that fails: then the next start recovers.
     pub fn close(&self, writers: &mut [LogWriter]) -> io::Result<()> {
         let result = self.close_in_order(writers);
+        self.end_flusher();
+        result
+    }
+
+    /// Ends the flusher and waits for it: nothing is written to the directory any more once its lock is given up.
+    fn end_flusher(&self) {
         self.shared.flusher.stop();
-        if let Some(thread) = self.flusher.lock().take() {
+        let thread = self.flusher.lock().take();
+        // The last owner may be the flusher itself, by way of a log that it has told of a flush.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
             // A flusher that panicked has told so itself.
             let _ = thread.join();
         }
-        result
     }
 
     fn close_in_order(&self, writers: &mut [LogWriter]) -> io::Result<()> {
@@ -308,7 +319,7 @@ impl LogDir {
         self.shared.storage().sync_all(self.shared.root())?;
         let logs = self.shared.logs.open();
         for log in &logs {
-            flusher::flush_now(&self.shared, log)?;
+            flusher::flush_now(&self.shared, log, false)?;
         }
         self.shared.write_catalogue()?;
         identity::end_run(self.shared.storage(), self.shared.root())
@@ -324,8 +335,7 @@ impl LogDir {
 }
 
 impl Drop for LogDir {
-    /// Ends the flusher of a directory that nobody has closed. It is not waited for: this may be the flusher's own thread.
     fn drop(&mut self) {
-        self.shared.flusher.stop();
+        self.end_flusher();
     }
 }

@@ -3,11 +3,14 @@
 //! While a round runs, the next one gathers. A round that fails is never repeated: the kernel has then forgotten what was dirty, and only what recovery finds counts. The log directory
 //! goes offline.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use weir_protocol::types::TopicPartition;
 
 use super::dir::Shared;
 use super::epochs::{self, Epochs};
@@ -22,13 +25,30 @@ const SYNC_ALL_MIN: usize = 6;
 pub(super) struct Flusher {
     waiting: Mutex<Waiting>,
     changed: Condvar,
+    /// Held by who flushes. What a flush takes upon itself is on the disk when it ends, or the directory is offline: no other one may vouch for it meanwhile.
+    turn: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     logs: Vec<Arc<LogReader>>,
+    /// Logs whose time comes later.
+    later: BTreeMap<(Instant, TopicPartition), Arc<LogReader>>,
     stop: bool,
     running: bool,
+}
+
+impl Waiting {
+    /// Moves the logs whose time has come to the next round, but for those that were flushed meanwhile.
+    fn take_what_is_due(&mut self) {
+        while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= Instant::now()) {
+            let log = entry.remove();
+            log.flush_scheduled.store(false, Ordering::Release);
+            if log.flushed_offset() < log.log_end_offset() && !log.flush_requested.swap(true, Ordering::AcqRel) {
+                self.logs.push(log);
+            }
+        }
+    }
 }
 
 impl Flusher {
@@ -38,10 +58,24 @@ impl Flusher {
         self.changed.notify_all();
     }
 
+    /// Adds a log to the round that begins then. Callers go through [`LogReader::request_flush_within`].
+    pub(super) fn push_later(&self, log: Arc<LogReader>, time: Duration) {
+        // A time beyond what the clock can tell never comes.
+        if let Some(at) = Instant::now().checked_add(time) {
+            self.waiting.lock().later.insert((at, log.id()), log);
+            self.changed.notify_all();
+        }
+    }
+
     /// Ends the thread after the round that runs.
     pub(super) fn stop(&self) {
         self.waiting.lock().stop = true;
         self.changed.notify_all();
+    }
+
+    /// Keeps flushes away while this is held, by a writer that cuts its log: none may vouch for what goes.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock()
     }
 
     /// Waits until nothing waits and no round runs.
@@ -59,8 +93,15 @@ impl Flusher {
             let mut waiting = flusher.waiting.lock();
             waiting.running = false;
             flusher.changed.notify_all();
+            waiting.take_what_is_due();
             while waiting.logs.is_empty() && !waiting.stop {
-                flusher.changed.wait(&mut waiting);
+                match waiting.later.first_key_value().map(|(&(at, _), _)| at) {
+                    Some(at) => {
+                        let _ = flusher.changed.wait_until(&mut waiting, at);
+                    }
+                    None => flusher.changed.wait(&mut waiting),
+                }
+                waiting.take_what_is_due();
             }
             if waiting.stop {
                 return;
@@ -75,11 +116,8 @@ impl Flusher {
 
 /// Flushes all of `logs`, then tells each.
 fn round(shared: &Shared, logs: &[Arc<LogReader>]) {
-    let started = std::time::Instant::now();
-    let result = flush_all(shared, logs);
-    if let Err(error) = result {
-        shared.fail(format!("cannot flush: {error}"));
-    } else {
+    let started = Instant::now();
+    if in_turn(shared, || flush_all(shared, logs)).is_ok() {
         shared.flushed(logs.len(), started.elapsed());
     }
     for log in logs {
@@ -89,10 +127,16 @@ fn round(shared: &Shared, logs: &[Arc<LogReader>]) {
     }
 }
 
-fn flush_all(shared: &Shared, logs: &[Arc<LogReader>]) -> io::Result<()> {
+/// Runs a flush alone. One that fails takes the directory offline before the next one begins.
+fn in_turn(shared: &Shared, flush: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let _turn = shared.flusher().turn.lock();
     if shared.is_offline() {
-        return Ok(());
+        return Err(io::Error::other("the log directory is offline"));
     }
+    flush().inspect_err(|error| shared.fail(format!("cannot flush: {error}")))
+}
+
+fn flush_all(shared: &Shared, logs: &[Arc<LogReader>]) -> io::Result<()> {
     // From here on a new request belongs to the next round; what is published by now belongs to this one.
     let marks: Vec<Mark<'_>> = logs.iter().map(|log| Mark::take(log)).collect();
     let storage = shared.files.storage().as_ref();
@@ -115,30 +159,27 @@ fn flush_all(shared: &Shared, logs: &[Arc<LogReader>]) -> io::Result<()> {
     Ok(())
 }
 
-/// Flushes one log on the caller's thread.
+/// Flushes one log on the caller's thread; `with_epochs` also when no epoch is new.
 ///
 /// # Errors
-/// When it fails: the log directory is to go offline.
-pub(super) fn flush_now(shared: &Shared, log: &LogReader) -> io::Result<()> {
-    let mark = Mark::take(log);
-    if mark.epochs {
-        write_epochs(shared.files.storage().as_ref(), log)?;
-    }
-    mark.sync(shared)?;
-    if mark.directory {
-        shared.files.storage().sync_dir(shared.root())?;
-    }
-    mark.publish();
-    Ok(())
+/// When it fails: the log directory is offline then.
+pub(super) fn flush_now(shared: &Shared, log: &LogReader, with_epochs: bool) -> io::Result<()> {
+    in_turn(shared, || {
+        let mark = Mark::take(log);
+        if mark.epochs || with_epochs {
+            write_epochs(shared.storage(), log)?;
+        }
+        mark.sync(shared)?;
+        if mark.directory {
+            shared.storage().sync_dir(shared.root())?;
+        }
+        mark.publish();
+        Ok(())
+    })
 }
 
-/// Writes the file of a log's epochs; the entries of its directory are on the disk with it.
-///
-/// # Errors
-/// When it cannot be written.
+/// Writes the file of a log's epochs; the entries of its directory are on the disk with it. In the caller's turn.
 pub(super) fn write_epochs(storage: &dyn Storage, log: &LogReader) -> io::Result<()> {
-    // The flusher and the writer may both be here: the one that is last writes what is newest.
-    let _one = log.epochs_file.lock();
     let text = Epochs::to_text(&log.epochs.read());
     super::storage::replace_file(storage, &log.path().join(epochs::FILE), text.as_bytes())
 }
@@ -180,11 +221,7 @@ impl<'a> Mark<'a> {
             .iter()
             .filter(|segment| segment.base_offset() >= self.from.segment && segment.base_offset() <= self.to.segment)
         {
-            match shared.files.get(segment.records(), Mode::Existing) {
-                // It was cut off meanwhile: there is nothing of it to flush, and this mark is not published.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_overtaken() => {}
-                file => file?.sync_data()?,
-            }
+            shared.files.get(segment.records(), Mode::Existing)?.sync_data()?;
         }
         if self.entries {
             shared.files.storage().sync_dir(&self.log.path())?;
@@ -192,15 +229,10 @@ impl<'a> Mark<'a> {
         Ok(())
     }
 
-    /// The log was cut since the mark was taken.
-    fn is_overtaken(&self) -> bool {
-        self.log.truncations.load(Ordering::Acquire) != self.truncations
-    }
-
     fn publish(self) {
         let mut flushed = self.log.flushed.write();
         // What was truncated meanwhile is not flushed, whatever came in its place.
-        if !self.is_overtaken() && flushed.offset <= self.to.offset {
+        if self.log.truncations.load(Ordering::Acquire) == self.truncations && flushed.offset <= self.to.offset {
             *flushed = self.to;
         }
     }

@@ -34,6 +34,8 @@ pub struct Left {
     pub whole: bool,
     /// The broker epoch that it was last used under.
     pub broker_epoch: Option<i64>,
+    /// Nothing vouches for what the last run has written: a write or flush failed, after which the kernel may show what is not on the disk.
+    pub disowned: bool,
 }
 
 /// What a run leaves for the next one, from its beginning on.
@@ -159,11 +161,21 @@ pub(super) fn how_left(storage: &dyn Storage, root: &Path) -> Left {
         .and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let orderly = storage.list(root).is_ok_and(|entries| entries.iter().any(|entry| entry.name == CLEAN));
     let boot_id = storage.boot_id();
+    let disowned = !orderly && run.is_none();
     let same_boot = run.as_ref().is_some_and(|run| !boot_id.is_empty() && run.boot_id == boot_id);
     Left {
         orderly,
         whole: orderly || same_boot,
         broker_epoch: run.and_then(|run| run.broker_epoch),
+        disowned,
+    }
+}
+
+/// Says that nothing vouches for what this run has written. As well as it can: the disk is failing, or full, which is why a file is removed and none is written.
+pub(super) fn disown_run(storage: &dyn Storage, root: &Path) {
+    let removed = storage.remove_file(&root.join(RUN)).and_then(|()| storage.sync_dir(root));
+    if let Err(error) = removed {
+        tracing::error!(directory = %root.display(), %error, "cannot note that the log directory failed: replace the disk, or empty it, before this broker starts again");
     }
 }
 

@@ -4,9 +4,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use weir_protocol::batch::BatchError;
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
@@ -33,11 +34,11 @@ pub struct LogReader {
     pub(super) checkpointed: AtomicI64,
     pub(super) high_watermark: AtomicI64,
     pub(super) epochs: RwLock<Epochs>,
-    /// Held while the file of the epochs is written.
-    pub(super) epochs_file: Mutex<()>,
     /// What a flush must sync besides records.
     pub(super) unsynced: Unsynced,
     pub(super) flush_requested: AtomicBool,
+    /// A flush is due at some time, by `flush.ms`.
+    pub(super) flush_scheduled: AtomicBool,
     /// How often the log was cut at its end: a flush that ran meanwhile flushed something else.
     pub(super) truncations: AtomicU32,
     pub(super) on_flushed: std::sync::OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -229,6 +230,13 @@ impl LogReader {
     pub fn request_flush(self: &Arc<Self>) {
         if !self.flush_requested.swap(true, Ordering::AcqRel) {
             self.shared.flusher().push(Arc::clone(self));
+        }
+    }
+
+    /// Asks for a flush by then at the latest; what is asked while one is due already does not put it off.
+    pub(super) fn request_flush_within(self: &Arc<Self>, time: Duration) {
+        if !self.flush_scheduled.swap(true, Ordering::AcqRel) {
+            self.shared.flusher().push_later(Arc::clone(self), time);
         }
     }
 

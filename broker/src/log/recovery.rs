@@ -34,11 +34,12 @@ type Known = HashMap<(String, i32, Uuid), Remembered>;
 /// What a directory of a partition says of itself (`partition.metadata`).
 pub(super) const PARTITION_METADATA: &str = "partition.metadata";
 
-/// Recovers every log in the directory, `threads` at a time. `remembered` is what the catalogue says, if there is one.
+/// Recovers every log in the directory, `threads` at a time. `remembered` is what the catalogue says, if there is one. With `disowned`, what is looked at is written again:
+/// after a failed flush the kernel shows it, and would not write it.
 ///
 /// # Errors
 /// When the directory cannot be read or written: damage in it is no error.
-pub(super) fn recover_all(shared: &Shared, remembered: Option<Vec<Remembered>>, threads: usize) -> io::Result<Vec<Remembered>> {
+pub(super) fn recover_all(shared: &Shared, remembered: Option<Vec<Remembered>>, disowned: bool, threads: usize) -> io::Result<Vec<Remembered>> {
     let storage = shared.storage();
     let key = |log: Remembered| ((log.topic.clone(), log.partition, log.topic_id), log);
     let known: Option<Known> = remembered.map(|logs| logs.into_iter().map(key).collect());
@@ -60,7 +61,7 @@ pub(super) fn recover_all(shared: &Shared, remembered: Option<Vec<Remembered>>, 
         for _ in 0..threads.clamp(1, dirs.len().max(1)) {
             scope.spawn(|| {
                 while let Some((topic, partition)) = dirs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    match recover(shared, topic, *partition, known.as_ref()) {
+                    match recover(shared, topic, *partition, known.as_ref(), disowned) {
                         Ok(log) => recovered.lock().extend(log),
                         Err(error) => *failed.lock() = Some(io::Error::new(error.kind(), format!("recover {topic}-{partition}: {error}"))),
                     }
@@ -94,14 +95,14 @@ fn topic_id(storage: &dyn Storage, dir: &Path) -> io::Result<Option<Uuid>> {
     Ok(id.and_then(|id| TopicId::parse(id.trim())).map(|id| id.0))
 }
 
-fn recover(shared: &Shared, topic: &str, partition: i32, known: Option<&Known>) -> io::Result<Option<Remembered>> {
+fn recover(shared: &Shared, topic: &str, partition: i32, known: Option<&Known>, disowned: bool) -> io::Result<Option<Remembered>> {
     let dir = shared.root().join(format!("{topic}-{partition}"));
     let Some(id) = topic_id(shared.storage(), &dir)? else {
         warn!(directory = %dir.display(), "it does not say which topic it belongs to; it is left alone");
         return Ok(None);
     };
     let remembered = known.and_then(|known| known.get(&(topic.to_owned(), partition, id)));
-    let mut log = Recovering::new(shared.storage(), &dir, remembered, known.is_some())?;
+    let mut log = Recovering::new(shared.storage(), &dir, remembered, known.is_some(), disowned)?;
     log.run()?;
     Ok(Some(log.finish(topic, partition, id)))
 }

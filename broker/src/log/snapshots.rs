@@ -196,6 +196,20 @@ mod tests {
     }
 
     #[test]
+    fn a_roll_leaves_a_snapshot_though_nobody_asked_for_producers() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, mut writer) = open(root.path());
+        for sequence in 0..3 {
+            send(&mut writer, sequence).unwrap();
+        }
+        drop((dir, writer));
+        let (_dir, mut writer) = open(root.path());
+        writer.roll(5).unwrap();
+        assert!(root.path().join("t-0/00000000000000000003.snapshot").exists());
+        assert_eq!(send(&mut writer, 2).unwrap().first_offset, 2, "a duplicate");
+    }
+
+    #[test]
     fn a_snapshot_behind_the_end_of_the_log_goes() {
         let root = tempfile::tempdir().unwrap();
         let (dir, mut writer) = open(root.path());

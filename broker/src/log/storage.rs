@@ -2,12 +2,16 @@
 
 use std::any::Any;
 use std::fmt::Debug;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::io::ReadWriteFlags;
+
+/// Bytes that are read at a time only to have them in the page cache.
+const LOAD_BYTES: usize = 256 * 1024;
 
 /// An open file. Reads and writes name their position, so any number of threads may use it at once.
 pub trait File: Debug + Send + Sync {
@@ -55,6 +59,25 @@ pub trait File: Debug + Send + Sync {
     /// # Errors
     /// When it is not: never to be tried again, since the kernel has then forgotten what was dirty.
     fn sync_data(&self) -> io::Result<()>;
+
+    /// Whether reading there would not wait for the disk, as far as its first and last byte tell.
+    fn is_cached(&self, _position: u64, _length: usize) -> bool {
+        true
+    }
+
+    /// Brings bytes into the page cache, waiting for the disk.
+    ///
+    /// # Errors
+    /// When reading fails.
+    fn load(&self, position: u64, length: usize) -> io::Result<()> {
+        let mut target = vec![0; LOAD_BYTES.min(length)];
+        let end = position.saturating_add(length as u64);
+        for at in (position..end).step_by(LOAD_BYTES) {
+            let wanted = usize::try_from(end - at).unwrap_or(usize::MAX);
+            self.read_at(target.get_mut(..wanted.min(LOAD_BYTES)).unwrap_or_default(), at)?;
+        }
+        Ok(())
+    }
 
     /// The descriptor, for `sendfile`; a file in memory has none.
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -233,6 +256,16 @@ impl File for DiskFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn is_cached(&self, position: u64, length: usize) -> bool {
+        let cached = |at| {
+            let mut byte = [0];
+            let read = rustix::io::preadv2(&self.0, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT);
+            // A file system that cannot tell is asked no more than it can do.
+            read != Err(rustix::io::Errno::AGAIN)
+        };
+        length == 0 || (cached(position) && cached(position + length as u64 - 1))
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -5,6 +5,7 @@ mod damage;
 mod faults;
 mod follow;
 mod reads;
+mod settings;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -5,6 +5,7 @@
 //!
 //! Every batch is judged by its header and its checksum. Its records are looked into, which means decompressed, only where the header cannot tell:
 //!
+//! - it is compressed and the topic limits what a record may decompress to (`max.decompressed.message.bytes`);
 //! - the topic is compacted, so every record needs a key;
 //! - the topic has a codec of its own and the batch another, so it is written anew;
 //! - timestamps are checked and the header leaves doubt: its timestamps are missing, out of order or out of bounds, or `message.timestamp.before.max.ms`
@@ -289,7 +290,8 @@ fn check_size(size: usize, config: &LogConfig) -> Result<(), Refusal> {
 /// Whether the records have to be read: see the module's comment.
 fn must_look(header: &BatchHeader, codec: Codec, config: &LogConfig, now_ms: i64) -> bool {
     // A client that calls its own time that of the append is told so record by record.
-    if config.cleanup.compact || header.is_log_append_time() || written_with(codec, config).0 != codec {
+    let limited = codec != Codec::None && config.limits_decompressed_records();
+    if limited || config.cleanup.compact || header.is_log_append_time() || written_with(codec, config).0 != codec {
         return true;
     }
     let (base, max) = (header.base_timestamp, header.max_timestamp);

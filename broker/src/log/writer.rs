@@ -12,22 +12,21 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
-use tracing::debug;
-use weir_protocol::batch::{self, BatchError, BatchHeader};
+use parking_lot::RwLock;
+use weir_protocol::batch::{self, BatchHeader};
 use weir_protocol::types::{LeaderEpoch, ProducerId, TopicPartition};
 
 use super::catalogue::Remembered;
 use super::dir::Shared;
-use super::index::Indexes;
 use super::producers::{LastRecord, Producers};
 use super::reader::{LogReader, Tail, Unsynced};
-use super::segment::{Segment, SegmentError, SegmentSummary};
-use super::storage::{File, Mode, replace_file};
+use super::segment::{Segment, SegmentError};
+use super::storage::File;
 use super::validate::Prepared;
-use super::{AppendError, LogConfig, flusher, recovery, snapshots};
+use super::{AppendError, LogConfig, recovery, snapshots};
 
 pub use follow::FollowError;
 
@@ -74,6 +73,7 @@ pub struct LogWriter {
     /// Loaded when a producer first needs it: most logs have none.
     producers: Option<Box<Producers>>,
     unflushed_bytes: u64,
+    unflushed_records: i64,
 }
 
 impl LogWriter {
@@ -125,9 +125,9 @@ impl LogWriter {
             checkpointed: AtomicI64::new(known.recovery_point),
             high_watermark: AtomicI64::new(known.high_watermark.clamp(known.log_start_offset, known.log_end_offset)),
             epochs: RwLock::new(recovery::epochs_of(known)),
-            epochs_file: Mutex::new(()),
             unsynced: Unsynced::default(),
             flush_requested: AtomicBool::new(false),
+            flush_scheduled: AtomicBool::new(false),
             truncations: AtomicU32::new(0),
             on_flushed: OnceLock::new(),
         });
@@ -138,6 +138,7 @@ impl LogWriter {
             active: None,
             producers: None,
             unflushed_bytes: 0,
+            unflushed_records: 0,
         }
     }
 
@@ -261,7 +262,7 @@ impl LogWriter {
             Some(first) if timestamp >= 0 => timestamp - first,
             _ => now_ms - active.created_ms,
         };
-        waited > self.config.segment_ms - active.jitter_ms
+        waited > self.config.segment_lives_ms() - active.jitter_ms
     }
 
     fn write_and_roll(&mut self, run: &mut Run, appends: &[Prepared], now_ms: i64) {
@@ -304,7 +305,8 @@ impl LogWriter {
     fn publish<'h>(&mut self, headers: impl Iterator<Item = &'h BatchHeader>, bytes: u64, now_ms: i64) {
         let Some(active) = &mut self.active else { return };
         let mut position = active.segment.size_bytes();
-        let mut end = self.reader.log_end_offset();
+        let from = self.reader.log_end_offset();
+        let mut end = from;
         for header in headers {
             active.segment.note_timestamp(header);
             active.first_timestamp.get_or_insert(header.max_timestamp);
@@ -325,10 +327,19 @@ impl LogWriter {
             segment: active.segment.base_offset(),
             position,
         };
+        self.ask_for_a_flush_in_time(bytes, end - from);
+    }
+
+    /// What `flush.messages` and `flush.ms` ask for, whatever `flush.mode` is, and what bounds recovery.
+    fn ask_for_a_flush_in_time(&mut self, bytes: u64, records: i64) {
         self.unflushed_bytes += bytes;
-        if self.unflushed_bytes >= UNFLUSHED_BYTES_MAX {
-            self.unflushed_bytes = 0;
+        self.unflushed_records += records;
+        if self.unflushed_bytes >= UNFLUSHED_BYTES_MAX || self.unflushed_records >= self.config.flush_records {
+            (self.unflushed_bytes, self.unflushed_records) = (0, 0);
             self.reader.request_flush();
+        } else if self.config.flush_ms < i64::MAX {
+            self.reader
+                .request_flush_within(Duration::from_millis(u64::try_from(self.config.flush_ms).unwrap_or(0)));
         }
     }
 

@@ -33,6 +33,9 @@ const BACKLOG: i32 = 4096;
 /// Accepted connections that may wait for their thread.
 const HANDOVER_MAX: usize = 1024;
 
+/// Threads beside each thread for connections that wait for the disk, where what is to be sent is not in the page cache.
+const COLD_READS_MAX: usize = 16;
+
 /// How long requests that are under way may take to end when the broker stops.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -179,7 +182,11 @@ async fn accept(shared: Shared, socket: TcpListener, listener: Arc<Listener>, in
 }
 
 fn run_thread(shared: &Shared, mut accepted: mpsc::Receiver<Handover>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(COLD_READS_MAX)
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             // Without its threads a broker serves nothing: better gone than half there.

@@ -14,6 +14,9 @@ use crate::log::File;
 /// Below this many bytes, reading into the buffer that is written anyway costs less than a `sendfile` of its own.
 const SENDFILE_BYTES_MIN: usize = 16 * 1024;
 
+/// So much is given to one `sendfile`: what may have to be read from the disk before it.
+const SENDFILE_BYTES_MAX: usize = 1 << 20;
+
 /// A run of bytes in a file that stays readable while this is held.
 #[derive(Clone, Debug)]
 pub struct FileRegion {
@@ -99,7 +102,7 @@ impl Output {
                             self.send_gathered(stream, true).await?;
                             self.send_region(stream, &region).await?;
                         }
-                        _ => self.gather(&region)?,
+                        _ => self.gather(&region).await?,
                     }
                 }
             }
@@ -123,7 +126,8 @@ impl Output {
         self.send(stream, &gathered, more).await
     }
 
-    fn gather(&mut self, region: &FileRegion) -> io::Result<()> {
+    async fn gather(&mut self, region: &FileRegion) -> io::Result<()> {
+        load(&region.file, region.position, region.length).await?;
         let start = self.gathered.len();
         self.gathered.resize(start + region.length, 0);
         let (_, target) = self.gathered.split_at_mut(start);
@@ -149,7 +153,8 @@ impl Output {
         let mut position = region.position;
         let end = region.position + region.length as u64;
         while position < end {
-            let length = usize::try_from(end - position).unwrap_or(usize::MAX);
+            let length = usize::try_from(end - position).unwrap_or(usize::MAX).min(SENDFILE_BYTES_MAX);
+            load(&region.file, position, length).await?;
             if self
                 .writable(stream, || Ok(rustix::fs::sendfile(stream, file, Some(&mut position), length)?))
                 .await?
@@ -166,5 +171,117 @@ impl Output {
         tokio::time::timeout(self.stall_max, stream.async_io(Interest::WRITABLE, write))
             .await
             .map_err(|_| io::ErrorKind::TimedOut)?
+    }
+}
+
+/// Waits for the disk where what is to be sent is not in the page cache: on a thread for that, since this one serves other connections too.
+async fn load(file: &Arc<dyn File>, position: u64, length: usize) -> io::Result<()> {
+    if file.is_cached(position, length) {
+        return Ok(());
+    }
+    let file = Arc::clone(file);
+    tokio::task::spawn_blocking(move || file.load(position, length))
+        .await
+        .map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::{self, ThreadId};
+
+    use parking_lot::Mutex;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::log::{Disk, Mode, Storage};
+
+    /// A file of which nothing is in the page cache until it is loaded.
+    #[derive(Debug)]
+    struct Cold {
+        file: Arc<dyn File>,
+        sendfile: bool,
+        loaded: Mutex<Vec<(u64, usize, ThreadId)>>,
+    }
+
+    impl File for Cold {
+        fn write_all_at(&self, slices: &mut [io::IoSlice<'_>], position: u64) -> io::Result<()> {
+            self.file.write_all_at(slices, position)
+        }
+
+        fn read_at(&self, target: &mut [u8], position: u64) -> io::Result<usize> {
+            self.file.read_at(target, position)
+        }
+
+        fn length(&self) -> io::Result<u64> {
+            self.file.length()
+        }
+
+        fn truncate(&self, length: u64) -> io::Result<()> {
+            self.file.truncate(length)
+        }
+
+        fn allocate(&self, length: u64) {
+            self.file.allocate(length);
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.file.sync_data()
+        }
+
+        fn is_cached(&self, _: u64, _: usize) -> bool {
+            false
+        }
+
+        fn load(&self, position: u64, length: usize) -> io::Result<()> {
+            self.loaded.lock().push((position, length, thread::current().id()));
+            self.file.load(position, length)
+        }
+
+        fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+            self.file.as_fd().filter(|_| self.sendfile)
+        }
+    }
+
+    #[tokio::test]
+    async fn the_disk_is_waited_for_on_a_thread_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Disk.open(&dir.path().join("f"), Mode::Create).unwrap();
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+        file.write_all_at(&mut [io::IoSlice::new(&bytes)], 0).unwrap();
+        assert!(file.is_cached(10, 2_900_000), "what was just written is in the page cache");
+        for (sendfile, length) in [(true, 2_500_000), (false, 100)] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (mut client, (server, _)) = tokio::try_join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept()).unwrap();
+            let cold = Arc::new(Cold {
+                file: Arc::clone(&file),
+                sendfile,
+                loaded: Mutex::default(),
+            });
+            let region = FileRegion {
+                file: Arc::clone(&cold) as Arc<dyn File>,
+                position: 10,
+                length,
+            };
+            let sending = async {
+                let mut output = Output::new(Duration::from_secs(60));
+                let reply = Reply {
+                    chunks: vec![Chunk::Region(region)],
+                    close: false,
+                };
+                output.push(&server, reply).await.unwrap();
+                output.flush(&server).await.unwrap();
+            };
+            let mut received = vec![0; length];
+            let (_, read) = tokio::join!(sending, client.read_exact(&mut received));
+            read.unwrap();
+            assert!(received == bytes[10..10 + length], "what is in the file is what is sent");
+            let loaded = cold.loaded.lock();
+            assert!(
+                !loaded.is_empty()
+                    && loaded
+                        .iter()
+                        .all(|(_, length, thread)| *length <= SENDFILE_BYTES_MAX && *thread != thread::current().id())
+            );
+        }
     }
 }

@@ -14,8 +14,8 @@ use super::{Partition, now_ms};
 use crate::log::Disk;
 use crate::log::cleaner::{Checkpoint, OffsetMap, Plan, assess, clean};
 
-/// Keys that are held at a time, some 100 MiB (as Kafka's `log.cleaner.dedupe.buffer.size`); a log with more new ones is cleaned in several rounds.
-const KEYS_MAX: usize = 2_000_000;
+/// Bytes that a key takes in the map of those that were seen.
+const BYTES_PER_KEY: u64 = 50;
 
 /// What cleaning remembers from one log to the next.
 #[derive(Debug)]
@@ -34,8 +34,9 @@ impl Cleaning {
         }
     }
 
-    /// Compacts the partition that has most to gain, if one has enough.
-    pub(super) async fn clean_dirtiest(&mut self, partitions: &[Arc<Partition>]) {
+    /// Compacts the partition that has most to gain, if one has enough. The keys that were seen take at most `map_bytes_max` (`log.cleaner.dedupe.buffer.size`); a log with
+    /// more new ones is cleaned in several rounds.
+    pub(super) async fn clean_dirtiest(&mut self, partitions: &[Arc<Partition>], map_bytes_max: u64) {
         let compacted = partitions
             .iter()
             .filter(|partition| partition.config().cleanup.compact && !self.uncleanable.contains(&partition.id()));
@@ -46,16 +47,17 @@ impl Cleaning {
         let Some((partition, plan)) = planned.max_by(|(_, a), (_, b)| a.dirty_ratio.total_cmp(&b.dirty_ratio)) else {
             return;
         };
-        if let Err(error) = self.clean(partition, &plan, partitions).await {
+        if let Err(error) = self.clean(partition, &plan, partitions, map_bytes_max).await {
             warn!(topic = %partition.topic(), partition = partition.id().index, error = format!("{error:#}"), "cannot compact a log; it is left alone until the next start");
             self.uncleanable.insert(partition.id());
         }
     }
 
-    async fn clean(&mut self, partition: &Arc<Partition>, plan: &Plan, partitions: &[Arc<Partition>]) -> anyhow::Result<()> {
+    async fn clean(&mut self, partition: &Arc<Partition>, plan: &Plan, partitions: &[Arc<Partition>], map_bytes_max: u64) -> anyhow::Result<()> {
         let busy = |code| anyhow!("the writer answers {code:?}");
         let last_records = partition.with_writer(|writer| writer.last_records(now_ms())).await.map_err(busy)??;
-        let mut map = OffsetMap::new(KEYS_MAX, uuid::Uuid::new_v4().into_bytes());
+        let keys_max = usize::try_from(map_bytes_max / BYTES_PER_KEY).unwrap_or(usize::MAX);
+        let mut map = OffsetMap::new(keys_max, uuid::Uuid::new_v4().into_bytes());
         let cleaned = clean(partition.log(), &partition.config(), plan, &mut map, &last_records, now_ms()).context("rewrite the segments")?;
         let (end_offset, (before, after)) = (cleaned.end_offset, cleaned.bytes);
         let swapped = partition.with_writer(move |writer| cleaned.swap_in(writer)).await.map_err(busy)?;

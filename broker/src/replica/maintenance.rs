@@ -15,9 +15,6 @@ use crate::broker::Broker;
 /// How often the log directory is checkpointed: recovery after a crash reads at most what was written since.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 
-/// How often compaction looks for work (`log.cleaner.backoff.ms`).
-const CLEAN_EVERY: Duration = Duration::from_secs(15);
-
 /// How often the thread looks at what is due.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -76,9 +73,9 @@ async fn run(broker: &Broker, mut stop: watch::Receiver<bool>) {
                 retain(&partition).await;
             }
         }
-        if now.duration_since(due.cleaning) >= CLEAN_EVERY.min(settings.cleaner_backoff) {
+        if now.duration_since(due.cleaning) >= settings.cleaner_backoff {
             due.cleaning = now;
-            cleaning.clean_dirtiest(&broker.replicas.all()).await;
+            cleaning.clean_dirtiest(&broker.replicas.all(), settings.cleaner_dedupe_bytes).await;
         }
         if now.duration_since(due.checkpoint) >= CHECKPOINT_EVERY {
             due.checkpoint = now;

@@ -7,11 +7,13 @@ async fn they_tell_of_a_broker_that_serves() {
     let cluster = Cluster::start(vec![topic(1, "t", 3, &[])]).await;
     let mut client = cluster.client().await;
     client.produce("t", 0, -1, batch(&["a"])).await;
+    assert_ne!(client.produce("t", 9, -1, batch(&["a"])).await.error_code, 0);
     assert_eq!(cluster.broker.page("/healthz").await, (200, "ok\n".to_owned()));
     let (status, metrics) = cluster.broker.page("/metrics").await;
     assert_eq!(status, 200);
     for line in [
-        "weir_broker_requests_total{api=\"Produce\"} 1",
+        "weir_broker_requests_total{api=\"Produce\"} 2",
+        "weir_broker_request_errors_total{api=\"Produce\"} 1",
         "weir_broker_connections 1",
         "weir_broker_partitions 3",
         "weir_broker_log_dir_online 1",

@@ -140,6 +140,24 @@ fn the_api_keys_are_those_of_the_schema() {
 }
 
 #[test]
+fn an_error_is_found_at_any_depth() {
+    let mut response = DeleteRecordsResponse::default();
+    response.topics.push(delete_records_response::DeleteRecordsTopicResult::default());
+    response.topics[0].partitions.resize_with(2, Default::default);
+    assert!(!response.has_error());
+    response.topics[0].partitions[1].error_code = 3;
+    assert!(response.has_error());
+    let response = OffsetForLeaderEpochResponse::default();
+    assert!(!response.has_error());
+    let response = ApiVersionsResponse {
+        error_code: 35,
+        ..Default::default()
+    };
+    assert!(response.has_error());
+    assert!(!InitProducerIdResponse::default().has_error(), "one that is not an array");
+}
+
+#[test]
 fn a_count_that_the_bytes_cannot_hold_is_refused_at_once() {
     // Metadata 1: the count of topics and nothing else.
     let claim = |count: i32| MetadataRequest::decode(&mut Bytes::copy_from_slice(&count.to_be_bytes()), 1);

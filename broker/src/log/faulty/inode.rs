@@ -91,11 +91,11 @@ impl Inode {
         }
     }
 
-    /// What was to be synced is not, and never will be.
+    /// What was to be synced is not, and never will be, though it can still be read. The entries of a directory lie in the journal, which is written later or takes the whole
+    /// file system down.
     pub(super) fn forget(&mut self) {
-        match self {
-            Self::File(file) => file.unsynced.clear(),
-            Self::Directory(directory) => directory.unsynced.clear(),
+        if let Self::File(file) = self {
+            file.unsynced.clear();
         }
     }
 

@@ -14,7 +14,7 @@ use super::super::segment::SegmentSummary;
 use super::super::storage::File;
 
 /// Bytes that are read at a time.
-const WINDOW_BYTES: usize = 1 << 20;
+pub(super) const WINDOW_BYTES: usize = 1 << 20;
 
 /// What is in a segment.
 #[derive(Debug)]

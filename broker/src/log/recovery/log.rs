@@ -1,6 +1,6 @@
 //! Recovering one log: which of its segments are part of it, and where it begins and ends.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::Path;
 
 use tracing::{error, warn};
@@ -10,8 +10,8 @@ use super::super::catalogue::Remembered;
 use super::super::epochs::{self, Epochs};
 use super::super::segment::{SegmentSummary, file_name};
 use super::super::snapshots;
-use super::super::storage::{Mode, Storage, read_file, replace_file};
-use super::examine::examine;
+use super::super::storage::{File, Mode, Storage, read_file, replace_file};
+use super::examine::{WINDOW_BYTES, examine};
 
 /// The most that is read of a file of epochs.
 const EPOCHS_BYTES_MAX: u64 = 64 << 20;
@@ -29,6 +29,8 @@ pub(super) struct Recovering<'a> {
     start: i64,
     /// Whether what is known of the log is all that there was to know: then files that do not join were never flushed.
     informed: bool,
+    /// What is looked at is written again.
+    disowned: bool,
     epochs: Epochs,
     epochs_text: Option<String>,
     segments: Vec<SegmentSummary>,
@@ -38,7 +40,13 @@ pub(super) struct Recovering<'a> {
 }
 
 impl<'a> Recovering<'a> {
-    pub(super) fn new(storage: &'a dyn Storage, dir: &'a Path, known: Option<&'a Remembered>, has_catalogue: bool) -> io::Result<Self> {
+    pub(super) fn new(
+        storage: &'a dyn Storage,
+        dir: &'a Path,
+        known: Option<&'a Remembered>,
+        has_catalogue: bool,
+        disowned: bool,
+    ) -> io::Result<Self> {
         let epochs_text = match read_file(storage, &dir.join(epochs::FILE), EPOCHS_BYTES_MAX) {
             Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -69,6 +77,7 @@ impl<'a> Recovering<'a> {
             },
             start: known.map_or(0, |known| known.log_start_offset).max(first),
             informed: has_catalogue && readable,
+            disowned,
             epochs: epochs.unwrap_or_default(),
             epochs_text,
             segments: Vec::new(),
@@ -170,6 +179,9 @@ impl<'a> Recovering<'a> {
             warn!(segment = %path.display(), position, bytes, end_offset = examined.end, %why, "cut off the tail of a segment that is not whole");
             file.truncate(position)?;
         }
+        if self.disowned {
+            write_again(file.as_ref(), summary.size_bytes)?;
+        }
         for extension in ["index", "timeindex"] {
             match self.storage.remove_file(&path.with_extension(extension)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -204,7 +216,7 @@ impl<'a> Recovering<'a> {
     /// Writes the epochs that were found: the next recovery may not look at these batches again.
     fn write_epochs(&mut self) -> io::Result<()> {
         let text = self.epochs.to_text();
-        match self.segments.is_empty() || self.epochs_text.as_ref() == Some(&text) {
+        match self.segments.is_empty() || (self.epochs_text.as_ref() == Some(&text) && !self.disowned) {
             true => Ok(()),
             false => replace_file(self.storage, &self.dir.join(epochs::FILE), text.as_bytes()),
         }
@@ -226,4 +238,18 @@ impl<'a> Recovering<'a> {
             epochs: self.epochs.entries().iter().map(|entry| (entry.epoch.0, entry.start_offset)).collect(),
         }
     }
+}
+
+/// Writes the first `size` bytes of a file over themselves, and cuts it there, so that the next flush brings to the disk what an earlier one has not.
+fn write_again(file: &dyn File, size: u64) -> io::Result<()> {
+    let mut window = vec![0; WINDOW_BYTES];
+    let mut position = 0;
+    while position < size {
+        let wanted = usize::try_from(size - position).unwrap_or(usize::MAX).min(WINDOW_BYTES);
+        let window = window.get_mut(..wanted).unwrap_or_default();
+        file.read_exact_at(window, position)?;
+        file.write_all_at(&mut [IoSlice::new(window)], position)?;
+        position += wanted as u64;
+    }
+    file.truncate(size)
 }

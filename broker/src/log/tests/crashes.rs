@@ -268,7 +268,6 @@ proptest! {
     }
 
     #[test]
-    #[ignore = "an I/O error while the log start offset is raised, followed by a crash, can still lose sight of batches; run it with --ignored"]
     fn a_disk_that_fails_anywhere_loses_nothing_that_was_flushed(steps in prop::collection::vec(step(), 1..12).prop_map(Steps), seed: u64, full: bool) {
         let fault = if full { Fault::NoSpace } else { Fault::Io };
         for at in 0.. {

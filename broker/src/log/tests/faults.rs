@@ -126,62 +126,44 @@ fn a_log_without_records_costs_no_operation() {
 #[test]
 fn how_a_directory_was_left_is_known() {
     let fs = Faulty::default();
+    let left = |fs: &Faulty| {
+        let left = Opened::new(fs).unwrap().dir.left();
+        (left.orderly, left.whole, left.broker_epoch, left.disowned)
+    };
     let mut opened = Opened::new(&fs).unwrap();
-    assert_eq!(
-        opened.dir.left(),
-        Left {
-            orderly: false,
-            whole: false,
-            broker_epoch: None
-        }
-    );
     opened.append(batch(1, 1, 1, 1), 0).unwrap();
     opened.dir.set_broker_epoch(17).unwrap();
     let (killed, crashed) = (fs.after_kill(), fs.after_crash(1));
     opened.close().unwrap();
     drop(opened);
-    let left = |fs: &Faulty| Opened::new(fs).unwrap().dir.left();
-    assert_eq!(
-        left(&killed),
-        Left {
-            orderly: false,
-            whole: true,
-            broker_epoch: Some(17)
-        }
-    );
-    assert_eq!(
-        left(&crashed),
-        Left {
-            orderly: false,
-            whole: false,
-            broker_epoch: Some(17)
-        }
-    );
-    assert_eq!(
-        left(&fs.after_crash(2)),
-        Left {
-            orderly: true,
-            whole: true,
-            broker_epoch: Some(17)
-        }
-    );
-    assert_eq!(
-        left(&fs),
-        Left {
-            orderly: true,
-            whole: true,
-            broker_epoch: Some(17)
-        }
-    );
-    assert_eq!(
-        left(&fs),
-        Left {
-            orderly: false,
-            whole: true,
-            broker_epoch: Some(17)
-        },
-        "the mark holds for one start"
-    );
+    assert_eq!(left(&killed), (false, true, Some(17), false));
+    assert_eq!(left(&crashed), (false, false, Some(17), false));
+    assert_eq!(left(&fs.after_crash(2)), (true, true, Some(17), false));
+    assert_eq!(left(&fs), (true, true, Some(17), false));
+    assert_eq!(left(&fs), (false, true, Some(17), false), "the mark holds for one start");
+}
+
+#[test]
+fn nothing_vouches_for_a_log_whose_flush_failed() {
+    let fs = Faulty::default();
+    let mut opened = Opened::new(&fs).unwrap();
+    opened.dir.set_broker_epoch(17).unwrap();
+    opened.append(batch(1, 1, 1, 1), 0).unwrap();
+    opened.flush();
+    opened.append(batch(2, 1, 1, 1), 0).unwrap();
+    fs.fail_at(fs.changes(), Fault::Io);
+    opened.flush();
+    assert!(opened.dir.failure().is_some());
+    assert!(opened.dir.set_broker_epoch(18).is_err());
+    drop(opened);
+    let again = fs.after_kill();
+    let opened = Opened::new(&again).unwrap();
+    let left = opened.dir.left();
+    assert_eq!((left.whole, left.broker_epoch, left.disowned), (false, None, true));
+    // The kernel still shows what it never wrote: from here on it is on the disk.
+    assert_eq!(opened.base_offsets(), [0, 1]);
+    drop(opened);
+    assert_eq!(Opened::new(&again.after_crash(3)).unwrap().base_offsets(), [0, 1]);
 }
 
 #[test]

@@ -35,7 +35,11 @@ pub(super) fn look(header: &BatchHeader, section: &[u8], config: &LogConfig, now
     let mut bad: Vec<BadRecord> = Vec::new();
     let mut bad_count = 0_usize;
     let mut first_is_timestamp = false;
-    for (record, index) in Records::new(section, header.records_count).zip(0..) {
+    let mut records = Records::new(section, header.records_count);
+    if header.codec() != Some(Codec::None) {
+        records = records.with_bytes_max(config.decompressed_message_bytes_max);
+    }
+    for (record, index) in records.zip(0..) {
         let record = record?;
         let timestamp = record.timestamp(header);
         found.max_timestamp = found.max_timestamp.max(timestamp);

@@ -87,6 +87,20 @@ fn nothing_is_decompressed_without_need() {
 }
 
 #[test]
+fn a_limit_on_single_records_holds_for_compressed_batches() {
+    let limited = LogConfig {
+        decompressed_message_bytes_max: 20,
+        ..LogConfig::default()
+    };
+    for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let large = with_codec(codec, &[(Some("k"), NOW), (Some("a key of more than 20 bytes"), NOW)]);
+        let refusal = validate(large, &limited, VERSION, NOW).err().map(|refusal| refusal.code());
+        assert_eq!(refusal, (codec != Codec::None).then_some(ErrorCode::InvalidRecord), "{codec:?}");
+        assert!(validate(with_codec(codec, &[(Some("k"), NOW)]), &limited, VERSION, NOW).is_ok());
+    }
+}
+
+#[test]
 fn bad_batches_are_refused() {
     use ErrorCode::{CorruptMessage, InvalidRecord, InvalidTxnState, UnsupportedCompressionType, UnsupportedForMessageFormat};
     let good = || batch(&[(Some("a"), NOW), (Some("b"), NOW)]);

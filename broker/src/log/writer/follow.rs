@@ -2,7 +2,12 @@
 //!
 //! Nothing is decided anew and nothing is written anew. What a leader cannot have sent is refused, and the partition's fetcher tries again: it is no fault of the disk.
 
-use super::*;
+use std::io::{self, IoSlice};
+
+use weir_protocol::batch::{self, BatchError, BatchHeader};
+use weir_protocol::types::LeaderEpoch;
+
+use super::{LogWriter, Next};
 
 /// Why batches from a leader were not appended.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]

@@ -1,6 +1,17 @@
 //! The segment that is written to: taken up again after a start, begun anew, and sealed when the next one begins.
 
-use super::*;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tracing::debug;
+
+use super::super::index::Indexes;
+use super::super::reader::Tail;
+use super::super::segment::{Segment, SegmentSummary};
+use super::super::storage::{File, Mode, replace_file};
+use super::super::{recovery, snapshots};
+use super::{Active, LogWriter, into_io};
 
 impl LogWriter {
     /// The segment that is written to: the newest one, or a new one where there is none.
@@ -84,7 +95,13 @@ impl LogWriter {
         if let Some(active) = self.active.take() {
             active.segment.seal(&self.shared.files)?;
         }
-        self.snapshot_producers()?;
+        // Also where no producer was ever asked for: whoever needs them later would have to read all that was written meanwhile.
+        let loaded = self.producers.take();
+        let producers = match loaded {
+            Some(producers) => producers,
+            None => Box::new(snapshots::load(&self.shared, &self.reader, now_ms)?),
+        };
+        snapshots::write(&self.shared, &self.reader, self.producers.insert(producers))?;
         self.active = Some(self.begin(now_ms)?);
         // The sealed segment goes to the disk in the background, whatever `flush.mode` is.
         self.reader.request_flush();
@@ -98,7 +115,7 @@ impl LogWriter {
     /// When files cannot be written.
     pub fn roll_if_old(&mut self, now_ms: i64) -> io::Result<()> {
         match &self.active {
-            Some(active) if active.segment.size_bytes() > 0 && now_ms - active.created_ms > self.config.segment_ms - active.jitter_ms => {
+            Some(active) if active.segment.size_bytes() > 0 && now_ms - active.created_ms > self.config.segment_lives_ms() - active.jitter_ms => {
                 self.roll(now_ms)
             }
             _ => Ok(()),

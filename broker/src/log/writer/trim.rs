@@ -1,6 +1,11 @@
 //! What a log gives up at its beginning: by retention, by DeleteRecords, and whole segments at a time.
 
-use super::*;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::super::{flusher, retention};
+use super::LogWriter;
 
 impl LogWriter {
     /// Raises the log start offset, at most to the high watermark, and deletes the segments that lie before it. Lowering it does nothing.
@@ -17,20 +22,13 @@ impl LogWriter {
         let segments = reader.segments.load();
         let gone = segments.iter().skip(1).take_while(|next| next.base_offset() <= offset).count();
         if gone > 0 {
-            self.secure_log_start().inspect_err(|error| {
-                self.shared.fail(format!("cannot flush {}: {error}", reader.path().display()));
-            })?;
+            // Before the first file goes: what the log ends with is on the disk, and so are the epochs, which say where it begins. A crash may bring back any of the
+            // files that are removed, but not a log with a gap, or one that ends before it begins.
+            flusher::flush_now(&self.shared, reader, true)?;
         } else if changed {
             reader.unsynced.epochs.store(true, Ordering::Release);
         }
         self.drop_segments(gone)
-    }
-
-    /// Before the first file goes: what the log ends with is on the disk, and so are the epochs, which say where it begins. A crash may bring back any of the files
-    /// that are removed, but not a log with a gap, or one that ends before it begins.
-    fn secure_log_start(&self) -> io::Result<()> {
-        flusher::flush_now(&self.shared, &self.reader)?;
-        flusher::write_epochs(self.shared.storage(), &self.reader)
     }
 
     /// Deletes the oldest `count` segments. Readers that hold their files finish reading.
@@ -60,7 +58,7 @@ impl LogWriter {
             return Ok(0);
         }
         let summaries: Vec<_> = self.reader.segments.load().iter().map(|segment| segment.summary()).collect();
-        let count = super::super::retention::expired(
+        let count = retention::expired(
             &summaries,
             &self.config,
             self.reader.high_watermark(),

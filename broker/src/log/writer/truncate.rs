@@ -3,8 +3,19 @@
 //! A cut is on the disk when it returns: what is appended after it is never found beside what was cut off. Before the first byte goes, the catalogue on the disk says that nothing behind
 //! the cut counts as flushed, so that a crash midway leaves a log that ends somewhere behind the cut, and never one that is taken for damaged.
 
-use super::*;
-use crate::log::epochs::Epochs;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tracing::debug;
+
+use super::super::epochs::Epochs;
+use super::super::index::Indexes;
+use super::super::reader::Tail;
+use super::super::segment::{Segment, SegmentError, SegmentSummary};
+use super::super::storage::Mode;
+use super::super::{flusher, snapshots};
+use super::{LogWriter, into_io};
 
 /// The files of a segment, and those of them that its records give again.
 const FILES: &[&str] = &["log", "index", "timeindex", "txnindex", "snapshot"];
@@ -27,6 +38,11 @@ impl LogWriter {
         let Some((cut, before)) = before.split_last() else {
             return self.truncate_fully_and_start_at(offset);
         };
+        let shared = Arc::clone(&self.shared);
+        let _turn = shared.flusher().turn();
+        if shared.is_offline() {
+            return Err(io::Error::other("the log directory is offline"));
+        }
         let result = self.cut(before, cut, gone, offset);
         self.vouch(result)
     }
@@ -36,10 +52,16 @@ impl LogWriter {
     /// # Errors
     /// As [`LogWriter::truncate_to`].
     pub fn truncate_fully_and_start_at(&mut self, offset: i64) -> io::Result<i64> {
+        let shared = Arc::clone(&self.shared);
+        let _turn = shared.flusher().turn();
+        if shared.is_offline() {
+            return Err(io::Error::other("the log directory is offline"));
+        }
         let result = self.start_anew(offset);
         self.vouch(result)
     }
 
+    /// A cut that failed halfway takes the log directory offline.
     fn vouch(&self, result: io::Result<i64>) -> io::Result<i64> {
         match &result {
             Err(error) => self.shared.fail(format!("cannot truncate {}: {error}", self.reader.path().display())),
@@ -131,7 +153,6 @@ impl LogWriter {
             position: last.size_bytes(),
         };
         let reader = &self.reader;
-        // The end first, then the count, then what is flushed: a flush that ran meanwhile either sees the count or is overruled here.
         *reader.tail.write() = tail;
         reader.truncations.fetch_add(1, Ordering::AcqRel);
         let mut flushed = reader.flushed.write();
