@@ -132,10 +132,10 @@ async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> 
     if replica_id >= 0 && !broker.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster) {
         return failed(ErrorCode::ClusterAuthorizationFailed);
     }
-    if replica_id >= 0 {
-        return replica_fetch::answer(broker, cx, request).await;
-    }
     let settings = broker.settings();
+    if replica_id >= 0 {
+        return replica_fetch::answer(broker, cx, request, settings.fetch_bytes_max).await;
+    }
     let limits = Limits {
         wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),

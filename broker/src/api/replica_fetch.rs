@@ -36,7 +36,7 @@ struct Follower {
 }
 
 /// Answers a follower's fetch.
-pub(super) async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> FetchResponse<FileRegion> {
+pub(super) async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest, bytes_max: usize) -> FetchResponse<FileRegion> {
     let failed = |code: ErrorCode| FetchResponse {
         error_code: code.code(),
         ..FetchResponse::default()
@@ -60,7 +60,7 @@ pub(super) async fn answer(broker: &Broker, cx: &RequestContext, request: FetchR
     let limits = Limits {
         deadline: Instant::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
-        bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(broker.settings().fetch_bytes_max),
+        bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(bytes_max),
     };
     let news = gather(cx, &mut session, follower, &limits).await;
     let mut response = FetchResponse {

@@ -84,9 +84,14 @@ impl Session {
             }
         }
         for wanted in wanted {
-            let number = match self.numbers.get(&wanted.id) {
-                Some(&number) => number,
-                None => self.add(&wanted),
+            let known = self.numbers.get(&wanted.id).copied();
+            let here = |slot: &Slot| slot.partition.as_ref().map(Arc::as_ptr) == wanted.partition.as_ref().map(Arc::as_ptr);
+            let number = match known {
+                Some(number) if self.slot_mut(number).is_some_and(|slot| here(slot)) => number,
+                known => {
+                    known.inspect(|number| self.remove(*number));
+                    self.add(&wanted)
+                }
             };
             if let Some(slot) = self.slot_mut(number) {
                 slot.from = wanted.from;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use weir_protocol::types::TopicPartition;
 
 use super::dir::Shared;
@@ -71,6 +71,11 @@ impl Flusher {
     pub(super) fn stop(&self) {
         self.waiting.lock().stop = true;
         self.changed.notify_all();
+    }
+
+    /// Keeps flushes away while this is held, by a writer that cuts its log: none may vouch for what goes.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock()
     }
 
     /// Waits until nothing waits and no round runs.
@@ -173,16 +178,8 @@ pub(super) fn flush_now(shared: &Shared, log: &LogReader, with_epochs: bool) -> 
     })
 }
 
-/// Writes the file of a log's epochs, on the caller's thread.
-///
-/// # Errors
-/// When it fails: the log directory is offline then.
-pub(super) fn write_epochs_now(shared: &Shared, log: &LogReader) -> io::Result<()> {
-    in_turn(shared, || write_epochs(shared.storage(), log))
-}
-
-/// Writes the file of a log's epochs; the entries of its directory are on the disk with it.
-fn write_epochs(storage: &dyn Storage, log: &LogReader) -> io::Result<()> {
+/// Writes the file of a log's epochs; the entries of its directory are on the disk with it. In the caller's turn.
+pub(super) fn write_epochs(storage: &dyn Storage, log: &LogReader) -> io::Result<()> {
     let text = Epochs::to_text(&log.epochs.read());
     super::storage::replace_file(storage, &log.path().join(epochs::FILE), text.as_bytes())
 }
@@ -224,11 +221,7 @@ impl<'a> Mark<'a> {
             .iter()
             .filter(|segment| segment.base_offset() >= self.from.segment && segment.base_offset() <= self.to.segment)
         {
-            match shared.files.get(segment.records(), Mode::Existing) {
-                // It was cut off meanwhile: there is nothing of it to flush, and this mark is not published.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_overtaken() => {}
-                file => file?.sync_data()?,
-            }
+            shared.files.get(segment.records(), Mode::Existing)?.sync_data()?;
         }
         if self.entries {
             shared.files.storage().sync_dir(&self.log.path())?;
@@ -236,15 +229,10 @@ impl<'a> Mark<'a> {
         Ok(())
     }
 
-    /// The log was cut since the mark was taken.
-    fn is_overtaken(&self) -> bool {
-        self.log.truncations.load(Ordering::Acquire) != self.truncations
-    }
-
     fn publish(self) {
         let mut flushed = self.log.flushed.write();
         // What was truncated meanwhile is not flushed, whatever came in its place.
-        if !self.is_overtaken() && flushed.offset <= self.to.offset {
+        if self.log.truncations.load(Ordering::Acquire) == self.truncations && flushed.offset <= self.to.offset {
             *flushed = self.to;
         }
     }

@@ -192,6 +192,12 @@ impl Replicas {
         if !self.complete.swap(true, Ordering::AcqRel) {
             self.log_dir.set_aside_unclaimed();
         }
+        if before.brokers != next.brokers {
+            // A follower may be eligible by now that has nothing more to fetch.
+            for partition in self.all().iter().filter(|partition| partition.is_leader()) {
+                partition.check();
+            }
+        }
     }
 
     fn take_up(&self, image: &MetadataImage, topic: &TopicImage) {

@@ -11,10 +11,11 @@ use tracing::debug;
 
 use super::super::epochs::Epochs;
 use super::super::index::Indexes;
+use super::super::reader::Tail;
 use super::super::segment::{Segment, SegmentError, SegmentSummary};
 use super::super::storage::Mode;
 use super::super::{flusher, snapshots};
-use super::{LogWriter, Tail, into_io};
+use super::{LogWriter, into_io};
 
 /// The files of a segment, and those of them that its records give again.
 const FILES: &[&str] = &["log", "index", "timeindex", "txnindex", "snapshot"];
@@ -37,6 +38,11 @@ impl LogWriter {
         let Some((cut, before)) = before.split_last() else {
             return self.truncate_fully_and_start_at(offset);
         };
+        let shared = Arc::clone(&self.shared);
+        let _turn = shared.flusher().turn();
+        if shared.is_offline() {
+            return Err(io::Error::other("the log directory is offline"));
+        }
         let result = self.cut(before, cut, gone, offset);
         self.vouch(result)
     }
@@ -46,10 +52,16 @@ impl LogWriter {
     /// # Errors
     /// As [`LogWriter::truncate_to`].
     pub fn truncate_fully_and_start_at(&mut self, offset: i64) -> io::Result<i64> {
+        let shared = Arc::clone(&self.shared);
+        let _turn = shared.flusher().turn();
+        if shared.is_offline() {
+            return Err(io::Error::other("the log directory is offline"));
+        }
         let result = self.start_anew(offset);
         self.vouch(result)
     }
 
+    /// A cut that failed halfway takes the log directory offline.
     fn vouch(&self, result: io::Result<i64>) -> io::Result<i64> {
         match &result {
             Err(error) => self.shared.fail(format!("cannot truncate {}: {error}", self.reader.path().display())),
@@ -77,7 +89,7 @@ impl LogWriter {
         let storage = self.shared.storage();
         if changed {
             // Recovery would take the epochs behind the cut for those of what is appended there next.
-            flusher::write_epochs_now(&self.shared, reader)?;
+            flusher::write_epochs(storage, reader)?;
         }
         for segment in gone.iter().rev() {
             self.remove_files(segment, FILES)?;
@@ -119,7 +131,7 @@ impl LogWriter {
             self.remove_files(segment, if is_taken { DERIVED } else { FILES })?;
         }
         snapshots::remove_beyond(storage, &reader.path(), -1)?;
-        flusher::write_epochs_now(&self.shared, &reader)?;
+        flusher::write_epochs(storage, &reader)?;
         let file = self.shared.files.get(fresh.records(), Mode::Create)?;
         file.truncate(0)?;
         file.sync_data()?;
@@ -141,7 +153,6 @@ impl LogWriter {
             position: last.size_bytes(),
         };
         let reader = &self.reader;
-        // The end first, then the count, then what is flushed: a flush that ran meanwhile either sees the count or is overruled here.
         *reader.tail.write() = tail;
         reader.truncations.fetch_add(1, Ordering::AcqRel);
         let mut flushed = reader.flushed.write();

@@ -49,6 +49,8 @@ struct Slot {
     epoch: LeaderEpoch,
     /// What the leader's session has of it, and since which request.
     sent: Option<(FetchFrom, u64)>,
+    /// The leader has answered that, and waits to hear of it again.
+    is_answered: bool,
     is_due: bool,
 }
 
@@ -133,6 +135,7 @@ impl Session {
                         partition,
                         epoch,
                         sent: None,
+                        is_answered: false,
                         is_due: false,
                     };
                     self.leave(id);
@@ -236,7 +239,11 @@ impl Session {
                     continue;
                 }
             };
+            if slot.sent.is_some_and(|(sent, _)| sent == from) && !slot.is_answered {
+                continue;
+            }
             slot.sent = Some((from, self.requests + 1));
+            slot.is_answered = false;
             self.forgotten.remove(&id);
             let partition = FetchPartition {
                 partition: id.index,
@@ -308,7 +315,19 @@ impl Session {
                     index: data.partition_index,
                 };
                 has_records |= data.records.as_ref().is_some_and(|records| !records.is_empty());
-                self.take_answer(id, data, &mut appended, &mut out_of_range).await;
+                // An answer to what was said before is followed by one to what was said since.
+                let Some(slot) = self.slots.get_mut(&id) else { continue };
+                let Some((sent, _)) = slot.sent.filter(|(_, request)| *request <= self.answers) else {
+                    continue;
+                };
+                let is_last = data.error_code != 0 || data.diverging_epoch.end_offset >= 0 || data.records.as_ref().is_some_and(|it| !it.is_empty());
+                slot.is_answered |= is_last;
+                let (partition, epoch) = (Arc::clone(&slot.partition), slot.epoch);
+                match take_answer(&partition, epoch, &sent, data).await {
+                    Taken::Nothing => {}
+                    Taken::Appended => appended.push(partition),
+                    Taken::OutOfRange => out_of_range.push(id),
+                }
                 self.make_due(id);
             }
         }
@@ -317,41 +336,6 @@ impl Session {
         }
         wait_for_flush(appended).await;
         Ok(has_records)
-    }
-
-    async fn take_answer(&self, id: TopicPartition, data: PartitionData, appended: &mut Vec<Arc<Partition>>, out_of_range: &mut Vec<TopicPartition>) {
-        let Some(slot) = self.slots.get(&id) else { return };
-        let Some((sent, _)) = slot.sent.filter(|(_, request)| *request <= self.answers) else {
-            return;
-        };
-        let records = data.records.filter(|records| !records.is_empty());
-        let diverging = (data.diverging_epoch.end_offset >= 0).then_some(EpochEnd {
-            epoch: LeaderEpoch(data.diverging_epoch.epoch),
-            offset: data.diverging_epoch.end_offset,
-        });
-        let answer = FetchAnswer {
-            error: ErrorCode::from_code(data.error_code),
-            high_watermark: data.high_watermark,
-            log_start: data.log_start_offset,
-            diverging,
-            has_records: records.is_some(),
-        };
-        let (partition, epoch) = (&slot.partition, slot.epoch);
-        if answer.error != ErrorCode::None {
-            debug!(topic = %partition.topic(), partition = id.index, error = answer.error.name(), "the leader refuses a fetch");
-        }
-        match partition.fetch_answered(epoch, &sent, &answer) {
-            Todo::Nothing => partition.step(),
-            Todo::Append => {
-                if let Some(records) = records
-                    && partition.follow(records, epoch).await
-                {
-                    appended.push(Arc::clone(partition));
-                }
-            }
-            todo @ (Todo::Truncate(_) | Todo::Restart(_)) => partition.cut(epoch, todo).await,
-            Todo::AskOffsets => out_of_range.push(id),
-        }
     }
 
     /// Asks where the leader's logs begin and end, for those that this broker's have nothing in common with. Rare, so on a connection of its own.
@@ -411,6 +395,44 @@ impl Session {
     }
 }
 
+/// What an answer's part about one partition has led to, as far as the session has to do with it.
+enum Taken {
+    Nothing,
+    Appended,
+    OutOfRange,
+}
+
+async fn take_answer(partition: &Arc<Partition>, epoch: LeaderEpoch, sent: &FetchFrom, data: PartitionData) -> Taken {
+    let records = data.records.filter(|records| !records.is_empty());
+    let diverging = (data.diverging_epoch.end_offset >= 0).then_some(EpochEnd {
+        epoch: LeaderEpoch(data.diverging_epoch.epoch),
+        offset: data.diverging_epoch.end_offset,
+    });
+    let answer = FetchAnswer {
+        error: ErrorCode::from_code(data.error_code),
+        high_watermark: data.high_watermark,
+        log_start: data.log_start_offset,
+        diverging,
+        has_records: records.is_some(),
+    };
+    if answer.error != ErrorCode::None {
+        debug!(topic = %partition.topic(), partition = data.partition_index, error = answer.error.name(), "the leader refuses a fetch");
+    }
+    match partition.fetch_answered(epoch, sent, &answer) {
+        Todo::Nothing => partition.step(),
+        Todo::Append => {
+            if let Some(records) = records
+                && partition.follow(records, epoch).await
+            {
+                return Taken::Appended;
+            }
+        }
+        todo @ (Todo::Truncate(_) | Todo::Restart(_)) => partition.cut(epoch, todo).await,
+        Todo::AskOffsets => return Taken::OutOfRange,
+    }
+    Taken::Nothing
+}
+
 fn forget(forgotten: &mut HashSet<TopicPartition>) -> Vec<ForgottenTopic> {
     let mut topics: Vec<ForgottenTopic> = Vec::new();
     for id in forgotten.drain() {
@@ -434,8 +456,13 @@ async fn wait_for_flush(appended: Vec<Arc<Partition>>) {
     let mut waiter = Waiter::new(Partition::holding);
     loop {
         waiter.register(appended.iter().cloned());
-        if appended.iter().all(|partition| partition.has_all()) {
+        let missing: Vec<_> = appended.iter().filter(|partition| !partition.has_all()).collect();
+        if missing.is_empty() {
             return;
+        }
+        for partition in missing {
+            // Whoever appended has asked for it, unless the partition was between two roles just then.
+            partition.log().request_flush();
         }
         waiter.woken().await;
     }

@@ -9,9 +9,11 @@ use weir_protocol::api::ApiKey;
 use weir_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use weir_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use weir_protocol::messages::fetch_response::PartitionData;
+use weir_protocol::messages::metadata_request::MetadataRequestTopic;
+use weir_protocol::messages::metadata_response::MetadataResponsePartition;
 use weir_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use weir_protocol::messages::produce_response::PartitionProduceResponse;
-use weir_protocol::messages::{DeleteRecordsRequest, FetchRequest, Message, ProduceRequest, Request, RequestHeader, ResponseHeader};
+use weir_protocol::messages::{DeleteRecordsRequest, FetchRequest, Message, MetadataRequest, ProduceRequest, Request, RequestHeader, ResponseHeader};
 
 use super::soon;
 
@@ -144,6 +146,23 @@ impl Client {
         let mut response = self.call(FETCH_VERSION, &fetch_from(topic, partition, offset)).await;
         assert_eq!(response.error_code, 0);
         response.responses.remove(0).partitions.remove(0)
+    }
+
+    /// Returns once the broker tells what is awaited of the first partition of a topic.
+    pub(crate) async fn knows(&mut self, topic: &str, is_so: impl Fn(&MetadataResponsePartition) -> bool) {
+        let request = MetadataRequest {
+            topics: Some(vec![MetadataRequestTopic {
+                name: Some(topic.to_owned()),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        };
+        soon("the broker knows", async {
+            while !is_so(&self.call(12, &request).await.topics[0].partitions[0]) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     /// Deletes records, and returns the error and the low watermark.

@@ -47,7 +47,7 @@ impl Launch {
             .args(["--listener", "PLAINTEXT://127.0.0.1:0", "--http", "127.0.0.1:0"])
             .args(["--controller", &self.controller.to_string()])
             .args(["--threads", "2", "--log-format", "json"])
-            .env_remove("WEIR_LOG")
+            .env("WEIR_LOG", "info,weir_broker=debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -158,6 +158,15 @@ impl BrokerProcess {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         (status, body.to_owned())
+    }
+}
+
+impl Drop for BrokerProcess {
+    /// What it has said belongs to a failure.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
     }
 }
 
