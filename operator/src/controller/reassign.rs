@@ -107,7 +107,7 @@ fn cancelled(state: &State, topic: &Topic, index: i32, partition: &Partition) ->
     let rules = TopicRules::of(state, topic);
     let was_there = |id: &BrokerId| !partition.adding.contains(id);
     let holders = || partition.isr.iter().chain(&partition.elr);
-    let all_is_with_the_new = holders().next().is_some() && !holders().any(|id| was_there(id));
+    let all_is_with_the_new = holders().next().is_some() && !holders().any(was_there);
     if all_is_with_the_new && !rules.allows_unclean() {
         let message = format!(
             "Unable to revert partition assignment for {}:{index} because it would require an unclean leader election.",
