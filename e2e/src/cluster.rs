@@ -33,7 +33,7 @@ impl Cluster {
         if let Ok(bootstrap) = std::env::var("WEIR_E2E_BOOTSTRAP") {
             return Ok(Self { bootstrap, local: None });
         }
-        let local = Local::with_brokers(brokers(), None)?;
+        let local = Local::start_of(Some(brokers()), None)?;
         Ok(Self {
             bootstrap: local.bootstrap(),
             local: Some(local),
@@ -125,31 +125,37 @@ pub struct PartitionCounts {
 pub struct Local {
     data: TempDir,
     port: u32,
+    /// As the command line said, else three.
     brokers: u32,
 }
 
 impl Local {
-    /// One broker; see [`Local::with_brokers`].
-    ///
-    /// # Errors
-    /// As [`Local::with_brokers`].
-    pub fn start(yaml: Option<&str>) -> Result<Self> {
-        Self::with_brokers(1, yaml)
-    }
-
-    /// Starts it, with the resources in `yaml` if there are any, and returns once it serves.
+    /// Starts it with one broker and the resources in `yaml` if there are any, and returns once it serves.
     ///
     /// # Errors
     /// When the binary is missing or does not come up; the message holds what it printed.
-    pub fn with_brokers(brokers: u32, yaml: Option<&str>) -> Result<Self> {
+    pub fn start(yaml: Option<&str>) -> Result<Self> {
+        Self::start_of(Some(1), yaml)
+    }
+
+    /// As `start`, with so many brokers; without a number as many as there are when nobody says.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_of(brokers: Option<u32>, yaml: Option<&str>) -> Result<Self> {
         let data = TempDir::with_prefix("weir-e2e-").context("make a data directory")?;
+        let flag = brokers.map(|brokers| brokers.to_string());
+        let brokers = brokers.unwrap_or(3);
         let local = Self {
             data,
             port: free_ports(brokers)?,
             brokers,
         };
-        let (port, count) = (local.port.to_string(), brokers.to_string());
-        let mut arguments = vec!["up", "--detach", "--brokers", &count, "--port", &port];
+        let port = local.port.to_string();
+        let mut arguments = vec!["up", "--detach", "--port", &port];
+        if let Some(flag) = &flag {
+            arguments.extend(["--brokers", flag]);
+        }
         let file = local.data.path().join("resources.yaml");
         let file = file.to_string_lossy().into_owned();
         if let Some(yaml) = yaml {
@@ -164,17 +170,11 @@ impl Local {
         Ok(local)
     }
 
-    /// `host:port` of every broker.
+    /// `host:port` of the brokers, with commas between.
     #[must_use]
     pub fn bootstrap(&self) -> String {
-        let all: Vec<_> = (0..self.brokers).map(|broker| self.address(broker)).collect();
-        all.join(",")
-    }
-
-    /// `host:port` of a broker.
-    #[must_use]
-    pub fn address(&self, broker: u32) -> String {
-        format!("127.0.0.1:{}", self.port + broker)
+        let addresses: Vec<_> = (0..self.brokers).map(|id| format!("127.0.0.1:{}", self.port + id)).collect();
+        addresses.join(",")
     }
 
     /// The directory that holds everything of the cluster.
@@ -328,7 +328,7 @@ fn free_ports(count: u32) -> Result<u32> {
     for _ in 0..1000 {
         let turn = NEXT.fetch_add(count, Ordering::Relaxed);
         // Test processes that run at the same time begin far from each other.
-        let port = PORTS.start + (std::process::id().wrapping_mul(257).wrapping_add(turn)) % (PORTS.end - PORTS.start);
+        let port = PORTS.start + (std::process::id().wrapping_mul(257).wrapping_add(turn)) % (PORTS.end - PORTS.start - count);
         let is_free = |port| u16::try_from(port).is_ok_and(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok());
         if (port..port + count).all(is_free) {
             return Ok(port);

@@ -27,7 +27,7 @@ fn eventually(mut run: impl FnMut() -> String, holds: impl Fn(&str) -> bool) -> 
 fn own_cluster(brokers: u32) -> Option<Local> {
     std::env::var_os("WEIR_E2E_BOOTSTRAP")
         .is_none()
-        .then(|| Local::with_brokers(brokers, None).unwrap())
+        .then(|| Local::start_of(Some(brokers), None).unwrap())
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn nothing_acknowledged_is_lost_doubled_or_moved() {
     let seed = from_env("WEIR_E2E_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     let rounds = from_env("WEIR_E2E_ROUNDS").unwrap_or(15);
     eprintln!("WEIR_E2E_SEED={seed} WEIR_E2E_ROUNDS={rounds}");
-    let local = Local::with_brokers(3, None).unwrap();
+    let local = Local::start_of(Some(3), None).unwrap();
     let topic = "under-fire";
     let mut driver = Driver::start(Client::Franz, &local.bootstrap()).unwrap();
     let partitions = i32::try_from(WRITERS.len()).unwrap();
@@ -240,7 +240,7 @@ fn one_of_three_replicas_takes_no_acks_all_and_serves_what_it_has() {
     if std::env::var_os("WEIR_E2E_BOOTSTRAP").is_some() {
         return;
     }
-    let local = Local::with_brokers(3, None).unwrap();
+    let local = Local::start_of(Some(3), None).unwrap();
     let mut driver = Driver::start(Client::Java, &local.bootstrap()).unwrap();
     driver
         .create_replicated_topic("careful", 1, 3, &json!({"min.insync.replicas": "2"}))
