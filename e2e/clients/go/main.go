@@ -58,13 +58,13 @@ type generate struct {
 }
 
 type driver struct {
-	bootstrap string
+	bootstrap []string
 	admin     *kadm.Client
 }
 
 func main() {
-	d := driver{bootstrap: os.Args[1]}
-	client, err := kgo.NewClient(kgo.SeedBrokers(d.bootstrap), kgo.RetryTimeout(20*time.Second))
+	d := driver{bootstrap: strings.Split(os.Args[1], ",")}
+	client, err := kgo.NewClient(kgo.SeedBrokers(d.bootstrap...), kgo.RetryTimeout(20*time.Second))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -125,7 +125,7 @@ func (d *driver) produce(ctx context.Context, r *request) (any, error) {
 		timeout = time.Duration(r.TimeoutMs) * time.Millisecond
 	}
 	options := []kgo.Opt{
-		kgo.SeedBrokers(d.bootstrap),
+		kgo.SeedBrokers(d.bootstrap...),
 		kgo.AllowAutoTopicCreation(),
 		kgo.ProducerLinger(time.Duration(r.LingerMs) * time.Millisecond),
 		kgo.ProducerBatchMaxBytes(64 << 20),
@@ -232,7 +232,7 @@ func (d *driver) consume(ctx context.Context, r *request) (any, error) {
 		assigned[p] = offset
 	}
 	client, err := kgo.NewClient(
-		kgo.SeedBrokers(d.bootstrap),
+		kgo.SeedBrokers(d.bootstrap...),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{r.Topic: assigned}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchMaxWait(200*time.Millisecond),

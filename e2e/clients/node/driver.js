@@ -27,7 +27,7 @@ const codecs = {
 }
 
 const kafka = new Kafka({
-  brokers: [process.argv[2]],
+  brokers: process.argv[2].split(','),
   logLevel: logLevel.NOTHING,
   retry: { retries: 3 },
   connectionTimeout: 10000,
@@ -137,7 +137,7 @@ async function connected(topic) {
   const cluster = new Cluster({
     logger: createLogger({ level: logLevel.NOTHING, logCreator: () => () => {} }),
     socketFactory: socketFactory(),
-    brokers: [process.argv[2]],
+    brokers: process.argv[2].split(','),
     clientId: 'kafkajs',
     offsets: new Map(),
     connectionTimeout: 10000,
