@@ -250,9 +250,13 @@ impl Replicas {
             return false;
         };
         partition.retire();
-        if let Err(error) = self.log_dir.delete_log(partition.log()) {
-            warn!(topic = %partition.topic(), partition = id.index, %error, "cannot delete a log");
-        }
+        // Behind what is being appended: a segment that begins just now must find its directory.
+        let deleted = Arc::clone(&partition);
+        partition.with_writer_detached(move |writer| {
+            if let Err(error) = writer.delete() {
+                warn!(topic = %deleted.topic(), partition = id.index, %error, "cannot delete a log");
+            }
+        });
         true
     }
 
