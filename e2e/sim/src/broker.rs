@@ -235,11 +235,9 @@ impl Machine {
             Body::Fetched(fetched) if fetched.run == run => {
                 self.with(fetched.partition, ctx, |replica, around| replica.fetched(&fetched, around));
             }
-            Body::AskOffsets { run, partition, epoch } => {
-                self.with(partition, ctx, |replica, around| replica.tell_offsets(from, run, epoch, around));
-            }
-            Body::Offsets { run: asked, partition, epoch, start, end } if asked == run => {
-                self.with(partition, ctx, |replica, around| replica.offsets(epoch, start, end, around));
+            Body::AskOffsets(ask) => self.with(ask.partition, ctx, |replica, around| replica.tell_offsets(from, ask, around)),
+            Body::Offsets(ask, start, end) if ask.run == run => {
+                self.with(ask.partition, ctx, |replica, around| replica.offsets(ask.epoch, start, end, around));
             }
             Body::Produce(produce) => self.with(produce.partition, ctx, |replica, around| replica.produce(from, produce, around)),
             Body::Read(read) => self.with(read.partition, ctx, |replica, around| replica.read(from, read, around)),

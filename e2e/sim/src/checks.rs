@@ -218,19 +218,24 @@ impl Checks {
         let topic = &self.topics[partition];
         let min_isr = topic.min_isr.min(topic.replicas);
         let ledger = &mut self.ledgers[partition];
-        let Some(before) = ledger.moved(epoch, high_watermark) else { return };
-        if high_watermark < before {
+        let before = ledger.moved(epoch, high_watermark);
+        if before == Some(high_watermark) {
+            return;
+        }
+        if let Some(before) = before.filter(|before| high_watermark < *before) {
             self.broken(Rule::HighWatermarkIsMonotone, || {
                 format!("partition {partition}, epoch {epoch}: from {before} to {high_watermark}")
             });
             return;
         }
-        if high_watermark > before && isr < min_isr {
+        if before.is_some() && isr < min_isr {
             self.broken(Rule::NoAdvanceBelowMinIsr, || {
                 format!("partition {partition}, epoch {epoch}: to {high_watermark} with {isr} of {min_isr} in sync")
             });
             return;
         }
+        // What a leader begins with it takes for committed too.
+        let before = before.unwrap_or_else(|| high_watermark.min(ledger.records().len() as i64));
         for offset in before..high_watermark {
             let Some(record) = log.get(offset) else { continue };
             if let Err((rule, detail)) = ledger.commit(epoch, offset, *record) {

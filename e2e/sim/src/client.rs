@@ -32,6 +32,8 @@ enum Kind {
         producer: u64,
         acks_all: bool,
         sequence: i64,
+        /// The newest leader epoch that it has heard of.
+        epoch: LeaderEpoch,
         /// What is being sent, again and again.
         value: Option<u64>,
     },
@@ -49,6 +51,7 @@ impl Client {
             producer: partition as u64 * 1_000_000 + number * 1_000,
             acks_all,
             sequence: 0,
+            epoch: LeaderEpoch(-1),
             value: None,
         };
         let consumer = Kind::Consumer {
@@ -108,6 +111,7 @@ impl Client {
                 acks_all,
                 sequence,
                 value,
+                ..
             } => {
                 let value = *value.get_or_insert(*producer * 1_000_000 + request);
                 Body::Produce(Produce {
@@ -138,7 +142,7 @@ impl Client {
     /// An answer comes.
     pub fn receive(&mut self, body: Body, _now: u64, checks: &mut Checks) {
         let request = match &body {
-            Body::Produced(request, _) => *request,
+            Body::Produced(request, ..) => *request,
             Body::ReadAnswer(answer) => answer.request,
             _ => return,
         };
@@ -146,14 +150,28 @@ impl Client {
             return;
         }
         match body {
-            Body::Produced(_, result) => self.produced(result, checks),
+            Body::Produced(_, epoch, result) => self.produced(epoch, result, checks),
             Body::ReadAnswer(answer) => self.read(answer, checks),
             _ => {}
         }
     }
 
-    fn produced(&mut self, result: Result<i64, ErrorCode>, checks: &mut Checks) {
-        let Kind::Producer { producer, sequence, value, .. } = &mut self.kind else { return };
+    fn produced(&mut self, from: LeaderEpoch, result: Result<i64, ErrorCode>, checks: &mut Checks) {
+        let Kind::Producer {
+            producer,
+            sequence,
+            value,
+            epoch,
+            ..
+        } = &mut self.kind
+        else {
+            return;
+        };
+        // A client that has heard of a later leader does not listen to an earlier one (KIP-320).
+        if from < *epoch {
+            return;
+        }
+        *epoch = from;
         match result {
             Ok(_) => {
                 *sequence += 1;

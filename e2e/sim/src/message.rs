@@ -44,13 +44,13 @@ pub enum Body {
     /// The answer to that.
     Fetched(Fetched),
     /// A follower asks where its leader's log starts and ends.
-    AskOffsets { run: u64, partition: usize, epoch: LeaderEpoch },
-    /// The answer to that.
-    Offsets { run: u64, partition: usize, epoch: LeaderEpoch, start: i64, end: i64 },
+    AskOffsets(AskOffsets),
+    /// The answer to that: the start and the end.
+    Offsets(AskOffsets, i64, i64),
     /// A producer sends a record.
     Produce(Produce),
-    /// The answer to that.
-    Produced(u64, Result<i64, ErrorCode>),
+    /// The answer to that, with the leader epoch that the broker knows.
+    Produced(u64, LeaderEpoch, Result<i64, ErrorCode>),
     /// A consumer reads.
     Read(Read),
     /// The answer to that.
@@ -65,9 +65,30 @@ pub enum Told {
     /// It is not.
     Refused(ErrorCode),
     /// The answer to a heartbeat.
-    Beat { fenced: bool, may_shut_down: bool },
+    Beat {
+        /// The broker may not serve yet, or no more.
+        fenced: bool,
+        /// The controlled shutdown is granted.
+        may_shut_down: bool,
+    },
     /// The metadata; whole, at the beginning of a stream.
-    Metadata { full: bool, state: Box<State> },
+    Metadata {
+        /// The beginning of a stream.
+        full: bool,
+        /// All of it: what a delta would lead to.
+        state: Box<State>,
+    },
+}
+
+/// A follower's question for its leader's offsets.
+#[derive(Clone, Copy, Debug)]
+pub struct AskOffsets {
+    /// The follower's process.
+    pub run: u64,
+    /// Of what.
+    pub partition: usize,
+    /// In which leader epoch.
+    pub epoch: LeaderEpoch,
 }
 
 /// A follower's fetch.

@@ -13,7 +13,7 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 
 use super::BrokerAlarm;
 use crate::log::{Log, Record};
-use crate::message::{Body, Node};
+use crate::message::{AskOffsets, Body, Node};
 use crate::mutation::Mutation;
 use crate::plan::LAG_MS_MAX;
 use crate::world::Ctx;
@@ -142,7 +142,6 @@ impl Replica {
                 _ if !state.replicas.contains(&around.own()) => self.step_down(around),
                 Role::Leader(leadership) if same_leader => {
                     let outcome = leadership.updated(state_of(state), around.ends(), &|id| peer(around.image, id), around.ctx.now);
-                    self.call = None;
                     self.led(outcome, around);
                     if around.ctx.plan.has(Mutation::HighWatermarkGoesBack) {
                         self.begin_again(state, around);
@@ -171,7 +170,7 @@ impl Replica {
         self.call = None;
         self.fetching = None;
         for parked in std::mem::take(&mut self.parked) {
-            around.send(parked.client, Body::Produced(parked.request, Err(ErrorCode::NotLeaderOrFollower)));
+            around.send(parked.client, Body::Produced(parked.request, self.known.0, Err(ErrorCode::NotLeaderOrFollower)));
         }
     }
 
@@ -234,13 +233,13 @@ impl Replica {
         }
     }
 
-    /// Where a leader's or a follower's log starts and ends.
-    pub(super) fn tell_offsets(&mut self, to: Node, run: u64, epoch: LeaderEpoch, around: &mut Around<'_, '_>) {
+    /// A follower asks where the log starts and ends.
+    pub(super) fn tell_offsets(&mut self, to: Node, ask: AskOffsets, around: &mut Around<'_, '_>) {
         if let Role::Leader(leadership) = &self.role
-            && leadership.epoch() == epoch
+            && leadership.epoch() == ask.epoch
         {
-            let (partition, end) = (around.partition, around.log.end());
-            around.send(to, Body::Offsets { run, partition, epoch, start: 0, end });
+            let end = around.log.end();
+            around.send(to, Body::Offsets(ask, 0, end));
         }
     }
 }

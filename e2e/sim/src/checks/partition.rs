@@ -54,10 +54,9 @@ impl Ledger {
         }
     }
 
-    /// Notes a leader's high watermark; what it was before in this epoch, from where on it is new to the ledger.
+    /// Notes a leader's high watermark; what it was before in this epoch.
     pub(super) fn moved(&mut self, epoch: i32, high_watermark: i64) -> Option<i64> {
-        let before = self.high_watermarks.insert(epoch, high_watermark);
-        (before != Some(high_watermark)).then(|| before.unwrap_or(high_watermark))
+        self.high_watermarks.insert(epoch, high_watermark)
     }
 
     pub(super) fn commit(&mut self, epoch: i32, offset: i64, record: Record) -> Result<(), (Rule, String)> {

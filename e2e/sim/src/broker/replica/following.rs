@@ -5,7 +5,7 @@ use weir_protocol::types::{BrokerId, LeaderEpoch};
 
 use super::{Around, Replica, Role};
 use crate::broker::BrokerAlarm;
-use crate::message::{Body, Fetch, Fetched, Node};
+use crate::message::{AskOffsets, Body, Fetch, Fetched, Node};
 use crate::mutation::Mutation;
 
 /// How long a fetch may take.
@@ -107,7 +107,7 @@ impl Replica {
             Todo::AskOffsets => {
                 let (run, partition, epoch) = (around.run, around.partition, following.epoch());
                 let leader = Node::Broker(following.leader().0 as usize);
-                around.send(leader, Body::AskOffsets { run, partition, epoch });
+                around.send(leader, Body::AskOffsets(AskOffsets { run, partition, epoch }));
             }
             Todo::Append | Todo::Nothing => {}
         }

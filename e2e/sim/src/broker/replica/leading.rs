@@ -103,6 +103,7 @@ impl Replica {
             epoch: around.epoch,
             changes: vec![change],
         };
+        around.ctx.trace(|| format!("broker {} asks operator {:?} for {}: {:?}", around.id, around.operator, around.partition, proposal.isr));
         self.call = Some((call, proposal));
         if let Some(operator) = around.operator {
             around.send(Node::Operator(operator), Body::Alter(call, request));
@@ -114,6 +115,7 @@ impl Replica {
     pub(in crate::broker) fn answered(&mut self, call: u64, result: Result<Partition, ErrorCode>, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         let Some((_, proposal)) = self.call.take_if(|(awaited, _)| *awaited == call) else { return };
+        around.ctx.trace(|| format!("broker {} is answered for {}: {:?}", around.id, around.partition, result.as_ref().map(|state| &state.isr)));
         let state = result.map(|partition| state_of(&partition));
         let peers = |id| peer(around.image, id);
         let outcome = leadership.answered(&proposal, state.clone(), around.ends(), &peers, around.ctx.now);
@@ -193,7 +195,7 @@ impl Replica {
     pub(in crate::broker) fn produce(&mut self, client: Node, produce: Produce, around: &mut Around<'_, '_>) {
         let request = produce.request;
         match self.append(&produce, around) {
-            Err(error) => around.send(client, Body::Produced(request, Err(error))),
+            Err(error) => around.send(client, Body::Produced(request, self.known.0, Err(error))),
             Ok(offset) => {
                 if produce.acks_all && around.ctx.plan.has(Mutation::AcknowledgesEarly) {
                     self.acknowledge(client, request, offset, around);
@@ -232,7 +234,7 @@ impl Replica {
         if let Some(record) = around.log.get(offset) {
             around.ctx.checks.acknowledged(around.partition, leadership.epoch().0, offset, record);
         }
-        around.send(client, Body::Produced(request, Ok(offset)));
+        around.send(client, Body::Produced(request, self.known.0, Ok(offset)));
     }
 
     fn answer_producers(&mut self, around: &mut Around<'_, '_>) {
@@ -251,15 +253,24 @@ impl Replica {
         for (parked, answer) in answers {
             match answer {
                 Ok(()) if parked.acks_all => self.acknowledge(parked.client, parked.request, parked.offset, around),
-                Ok(()) => around.send(parked.client, Body::Produced(parked.request, Ok(parked.offset))),
-                Err(error) => around.send(parked.client, Body::Produced(parked.request, Err(error))),
+                Ok(()) => around.send(parked.client, Body::Produced(parked.request, self.known.0, Ok(parked.offset))),
+                Err(error) => around.send(parked.client, Body::Produced(parked.request, self.known.0, Err(error))),
             }
         }
     }
 
     /// A consumer reads.
     pub(in crate::broker) fn read(&mut self, client: Node, read: Read, around: &mut Around<'_, '_>) {
-        let Role::Leader(leadership) = &self.role else { return };
+        let Role::Leader(leadership) = &self.role else {
+            let answer = ReadAnswer {
+                request: read.request,
+                epoch: self.known.0,
+                records: Vec::new(),
+                latest: Err(ErrorCode::NotLeaderOrFollower),
+                error: ErrorCode::NotLeaderOrFollower,
+            };
+            return around.send(client, Body::ReadAnswer(answer));
+        };
         let plan = around.ctx.plan;
         let epoch = leadership.epoch();
         let to = if plan.has(Mutation::ReadsUncommitted) {
