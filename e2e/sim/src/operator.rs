@@ -25,6 +25,8 @@ pub enum OperatorAlarm {
     Write,
     /// The state is to be loaded.
     Load,
+    /// The lease was not renewed: whoever has lost it stops, if its commits have not told it before.
+    Lease,
 }
 
 /// An operator.
@@ -146,6 +148,14 @@ impl Operator {
     pub fn wake(&mut self, alarm: OperatorAlarm, store: &mut Store, ctx: &mut Ctx<'_>) -> Option<Object> {
         let running = self.running.as_mut()?;
         match alarm {
+            // Whoever slept over its lease must look at it before it takes over: what it then reads is what its successor fences.
+            OperatorAlarm::Lease | OperatorAlarm::Load if ctx.lease != self.id => {
+                ctx.trace(|| format!("operator {} has lost the lease", self.id));
+                running.close_all(self.id, ctx);
+                self.running = None;
+                None
+            }
+            OperatorAlarm::Lease => None,
             OperatorAlarm::Sessions => {
                 running.wakes_at = None;
                 running.batch(self.id, self.run, store, ctx);

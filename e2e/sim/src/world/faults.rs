@@ -3,6 +3,7 @@
 use super::{Alarm, Event, World};
 use crate::broker::Machine;
 use crate::message::Node;
+use crate::operator::OperatorAlarm;
 
 /// Something that went wrong and will be put right.
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +123,11 @@ impl World {
             return;
         }
         self.note(|| format!("FAULT the lease moves to operator {next}"));
+        let (loser, run) = (self.lease, self.operators[self.lease].run);
         self.lease = next;
+        // Until then it goes on, believing to be the controller.
+        let learns = self.now + self.rng.between(100, 4_000);
+        self.schedule(learns, Event::Alarm(Alarm::Operator(loser, run, OperatorAlarm::Lease)));
         if !self.operators[next].is_running() {
             self.lead(next);
         }
