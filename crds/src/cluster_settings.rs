@@ -36,6 +36,7 @@ const fn row(name: &'static str, kind: crate::Kind, default: &'static str, doc: 
 #[rustfmt::skip]
 const SETTINGS: &[Setting] = &[
     row("auto.create.topics.enable", Boolean, "true", "Whether a topic is created when a client first asks for it."),
+    row("auto.leader.rebalance.enable", Boolean, "true", "Whether partitions get their first replicas as leaders again, from time to time."),
     row("compression.gzip.level", Integer(-1, 9), "-1", "What compression.gzip.level is for topics that do not set it."),
     row("compression.lz4.level", Integer(1, 17), "9", "What compression.lz4.level is for topics that do not set it."),
     row("compression.type", Choice(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), "producer", "What compression.type is for topics that do not set it."),
@@ -45,6 +46,8 @@ const SETTINGS: &[Setting] = &[
     row("delete.topic.enable", Boolean, "true", "Whether clients may delete topics."),
     row("fetch.max.bytes", Integer(1_024, INT), "57671680", "The most bytes of records in the answer to one fetch, whatever the client asks for."),
     row("flush.mode", Choice(&["none", "group"]), "group", "What flush.mode is for topics that do not set it."),
+    row("leader.imbalance.check.interval.seconds", Integer(1, LONG), "300", "How often it is looked for partitions that are not led by their first replica."),
+    row("leader.imbalance.per.broker.percentage", Integer(0, INT), "", "How much of a broker's share may be led by others before that is put right, in percent; unset, nothing."),
     row("log.cleaner.backoff.ms", Integer(0, LONG), "15000", "How long the cleaner waits when there is nothing to compact."),
     row("log.cleaner.dedupe.buffer.size", Integer(1_048_576, LONG), "134217728", "The memory that compaction may use for the keys that it has seen, in bytes."),
     row("log.cleaner.delete.retention.ms", Integer(0, LONG), "86400000", "What delete.retention.ms is for topics that do not set it."),

@@ -19,7 +19,7 @@ use weir_protocol::types::BrokerId;
 use crate::controller::image;
 use crate::controller::sessions::{HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS, Sessions, StreamId, Timestamp};
 use crate::controller::state::{Change, State};
-use crate::controller::{Event, Heartbeat, Moment, Registration, Reply, decide, take_over};
+use crate::controller::{Event, Heartbeat, Moment, Registration, Reply, balance_interval_ms, decide, take_over};
 use crate::store::{Store, StoreError};
 
 /// Calls that wait. More brokers and clients than this at once wait at the door.
@@ -85,6 +85,7 @@ impl Controller {
             state,
             sessions,
             streams: BTreeMap::new(),
+            balanced_at: clock.now(),
             clock,
         };
         Ok((Self { calls }, tokio::spawn(shell.run(mailbox))))
@@ -184,6 +185,8 @@ struct Shell<S> {
     sessions: Sessions,
     streams: BTreeMap<BrokerId, Stream>,
     clock: Clock,
+    /// When the leaders were last balanced; the next round comes an interval after that.
+    balanced_at: Timestamp,
 }
 
 /// What is told once the batch is committed.
@@ -198,7 +201,7 @@ impl<S: Store> Shell<S> {
     async fn run(mut self, mut mailbox: mpsc::Receiver<Call>) -> Result<(), StoreError> {
         let mut calls = Vec::with_capacity(BATCH_MAX);
         loop {
-            let deadline = self.sessions.next_deadline();
+            let deadline = [self.sessions.next_deadline(), self.balance_due()].into_iter().flatten().min();
             tokio::select! {
                 received = mailbox.recv_many(&mut calls, BATCH_MAX) => if received == 0 { return Ok(()) },
                 () = self.clock.sleep_until(deadline) => {}
@@ -212,6 +215,7 @@ impl<S: Store> Shell<S> {
         let mut changes = Vec::new();
         let mut tellings: Vec<Telling> = calls.filter_map(|call| self.carry_out(call, &mut changes)).collect();
         self.end_sessions(&mut changes);
+        self.balance(&mut changes);
         if !changes.is_empty()
             && let Err(error) = self.store.commit(&self.state, &changes).await
         {
@@ -292,6 +296,22 @@ impl<S: Store> Shell<S> {
         for broker in expired {
             self.sessions.ended(broker);
             self.streams.remove(&broker);
+        }
+    }
+
+    /// When the next round of balancing is due, if there is one to come.
+    fn balance_due(&self) -> Option<Timestamp> {
+        balance_interval_ms(&self.state).map(|interval| self.balanced_at.plus(interval))
+    }
+
+    fn balance(&mut self, changes: &mut Vec<Change>) {
+        let now = self.clock.now();
+        if self.balance_due().is_none_or(|due| due > now) {
+            return;
+        }
+        // What one round does not come to, the next one does, which is due as soon as this one is committed.
+        if !matches!(self.decide(Event::Balance, changes), Reply::Balanced { more: true }) {
+            self.balanced_at = now;
         }
     }
 

@@ -29,10 +29,17 @@ macro_rules! for_each_api {
             OffsetForLeaderEpoch, OffsetForLeaderEpochRequest, 2, 4;
             DescribeConfigs, DescribeConfigsRequest, 1, 4;
             AlterConfigs, AlterConfigsRequest, 0, 2;
+            AlterReplicaLogDirs, AlterReplicaLogDirsRequest, 1, 2;
             DescribeLogDirs, DescribeLogDirsRequest, 1, 5;
             CreatePartitions, CreatePartitionsRequest, 0, 3;
+            ElectLeaders, ElectLeadersRequest, 0, 2;
             IncrementalAlterConfigs, IncrementalAlterConfigsRequest, 0, 1;
+            AlterPartitionReassignments, AlterPartitionReassignmentsRequest, 0, 1;
+            ListPartitionReassignments, ListPartitionReassignmentsRequest, 0, 0;
+            DescribeQuorum, DescribeQuorumRequest, 0, 2;
+            UpdateFeatures, UpdateFeaturesRequest, 0, 2;
             DescribeCluster, DescribeClusterRequest, 0, 2;
+            UnregisterBroker, UnregisterBrokerRequest, 0, 0;
             DescribeTopicPartitions, DescribeTopicPartitionsRequest, 0, 0;
         }
     };

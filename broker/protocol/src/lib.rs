@@ -7,6 +7,7 @@ pub mod batch;
 pub mod compression;
 pub mod config;
 pub mod error;
+pub mod features;
 pub mod fetch;
 pub mod frame;
 pub mod header;

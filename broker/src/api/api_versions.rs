@@ -5,6 +5,7 @@
 
 use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
+use weir_protocol::features::FEATURES;
 use weir_protocol::messages::api_versions_response::{FinalizedFeatureKey, SupportedFeatureKey};
 use weir_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
@@ -48,11 +49,11 @@ fn describe(image: &MetadataImage) -> ApiVersionsResponse {
         .features
         .iter()
         .filter_map(|(name, level)| Some((name.clone(), i16::try_from(*level).ok().filter(|level| *level > 0)?)));
-    let supported = |(name, max_version)| SupportedFeatureKey {
-        name,
-        min_version: 1,
-        max_version,
-    };
+    let supported = FEATURES.iter().filter(|feature| feature.max > 0).map(|feature| SupportedFeatureKey {
+        name: feature.name.to_owned(),
+        min_version: feature.min,
+        max_version: feature.max,
+    });
     let finalized = |(name, level)| FinalizedFeatureKey {
         name,
         max_version_level: level,
@@ -60,7 +61,7 @@ fn describe(image: &MetadataImage) -> ApiVersionsResponse {
     };
     ApiVersionsResponse {
         api_keys: ApiKey::ALL.iter().map(|api| api.advertisement()).collect(),
-        supported_features: features.clone().map(supported).collect(),
+        supported_features: supported.collect(),
         // -1 stands for an unknown epoch.
         finalized_features_epoch: if image.version == 0 { -1 } else { image.features_epoch },
         finalized_features: features.map(finalized).collect(),
@@ -132,6 +133,9 @@ mod tests {
             (feature.name.as_str(), feature.min_version_level, feature.max_version_level),
             ("group.version", 1, 1)
         );
-        assert_eq!((response.finalized_features.len(), response.supported_features[0].max_version), (1, 1));
+        assert_eq!(response.finalized_features.len(), 1);
+        let told = response.supported_features.iter().map(|feature| feature.name.as_str());
+        let served = FEATURES.iter().filter(|feature| feature.max > 0);
+        assert!(told.eq(served.map(|feature| feature.name)), "what no level is served of is not told");
     }
 }

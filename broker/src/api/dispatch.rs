@@ -13,8 +13,8 @@ use weir_protocol::header::{HeaderError, RequestHeader};
 use weir_protocol::messages::{ApiMessage, Message};
 
 use super::{
-    Caller, RequestContext, api_versions, configs, delete_records, describe_cluster, describe_topic_partitions, fetch, leader_epoch, list_offsets,
-    log_dirs, metadata, produce, producer_ids, topics,
+    Caller, RequestContext, api_versions, cluster, configs, delete_records, describe_cluster, describe_quorum, describe_topic_partitions, fetch,
+    leader_epoch, list_offsets, log_dirs, metadata, produce, producer_ids, topics,
 };
 use crate::broker::Broker;
 use crate::net::Reply;
@@ -77,6 +77,17 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
         ApiKey::IncrementalAlterConfigs => request.later(frame, async |broker, cx, body| {
             configs::handle_incremental_alter(&broker, &cx, body).await
         }),
+        ApiKey::ElectLeaders => request.later(frame, async |broker, cx, body| cluster::handle_elect_leaders(&broker, &cx, body).await),
+        ApiKey::AlterPartitionReassignments => request.later(frame, async |broker, cx, body| {
+            cluster::handle_alter_reassignments(&broker, &cx, body).await
+        }),
+        ApiKey::ListPartitionReassignments => request.later(frame, async |broker, cx, body| {
+            cluster::handle_list_reassignments(&broker, &cx, body).await
+        }),
+        ApiKey::UnregisterBroker => request.later(frame, async |broker, cx, body| cluster::handle_unregister(&broker, &cx, body).await),
+        ApiKey::UpdateFeatures => request.later(frame, async |broker, cx, body| cluster::handle_update_features(&broker, &cx, body).await),
+        ApiKey::DescribeQuorum => request.now(frame, describe_quorum::handle),
+        ApiKey::AlterReplicaLogDirs => request.now(frame, log_dirs::handle_alter),
         ApiKey::DescribeLogDirs => request.now(frame, log_dirs::handle),
         ApiKey::InitProducerId => request.later(frame, async |broker, cx, body| producer_ids::handle(&broker, &cx, body).await),
     }

@@ -1,5 +1,7 @@
 //! DescribeLogDirs: how large the partitions of this broker are, and how full its disk (KIP-113, KIP-827).
 
+mod alter;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::describe_log_dirs_response::{DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic};
 use weir_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 
+pub(crate) use self::alter::handle as handle_alter;
 use super::RequestContext;
 use crate::auth::{Authorizer, Operation, Resource};
 use crate::broker::Broker;

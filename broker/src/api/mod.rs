@@ -4,10 +4,12 @@
 //! forwarded through `controller_client`. Nothing here knows sockets or files.
 
 mod api_versions;
+mod cluster;
 mod configs;
 mod context;
 mod delete_records;
 mod describe_cluster;
+mod describe_quorum;
 mod describe_topic_partitions;
 mod dispatch;
 mod fetch;

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use weir_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use weir_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use weir_protocol::messages::create_topics_request::CreatableTopic;
 use weir_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
@@ -15,11 +16,13 @@ use weir_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use weir_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use weir_protocol::messages::metadata_request::MetadataRequestTopic;
 use weir_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use weir_protocol::messages::update_features_request::FeatureUpdateKey;
 use weir_protocol::messages::{
-    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest, FetchRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest, Request,
-    incremental_alter_configs_request,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, ApiVersionsRequest, CreatePartitionsRequest,
+    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeLogDirsRequest,
+    DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest, Request,
+    UnregisterBrokerRequest, UpdateFeaturesRequest, describe_quorum_request, elect_leaders_request, incremental_alter_configs_request,
 };
 
 use crate::support::{Client, Cluster, batch, fetch_from, produce_to, topic};
@@ -245,6 +248,73 @@ impl Sensible for IncrementalAlterConfigsRequest {
             }],
             validate_only: false,
         }
+    }
+}
+
+/// One that needs nothing said.
+macro_rules! sensible_as_it_is {
+    ($($request:ident),*) => {
+        $(impl Sensible for $request {
+            fn sensible(_: i16) -> Self {
+                Self::default()
+            }
+        })*
+    };
+}
+
+// Where the log directory is only the broker knows: none is asked to move.
+sensible_as_it_is!(AlterReplicaLogDirsRequest, ListPartitionReassignmentsRequest, UnregisterBrokerRequest);
+
+impl Sensible for ElectLeadersRequest {
+    fn sensible(_: i16) -> Self {
+        let topic = elect_leaders_request::TopicPartitions {
+            topic: NAME.to_owned(),
+            partitions: vec![0],
+        };
+        Self {
+            topic_partitions: Some(vec![topic]),
+            ..Default::default()
+        }
+    }
+}
+
+impl Sensible for AlterPartitionReassignmentsRequest {
+    fn sensible(_: i16) -> Self {
+        let partition = ReassignablePartition {
+            partition_index: 0,
+            replicas: Some(vec![0]),
+        };
+        Self {
+            topics: vec![ReassignableTopic {
+                name: NAME.to_owned(),
+                partitions: vec![partition],
+            }],
+            ..Default::default()
+        }
+    }
+}
+
+impl Sensible for UpdateFeaturesRequest {
+    fn sensible(_: i16) -> Self {
+        let update = FeatureUpdateKey {
+            feature: "metadata.version".to_owned(),
+            max_version_level: 30,
+            ..Default::default()
+        };
+        Self {
+            feature_updates: vec![update],
+            ..Default::default()
+        }
+    }
+}
+
+impl Sensible for DescribeQuorumRequest {
+    fn sensible(_: i16) -> Self {
+        let topic = describe_quorum_request::TopicData {
+            topic_name: "__cluster_metadata".to_owned(),
+            partitions: vec![describe_quorum_request::PartitionData { partition_index: 0 }],
+        };
+        Self { topics: vec![topic] }
     }
 }
 

@@ -8,7 +8,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{self, ApiMessage, Message};
 use weir_protocol::primitive::{DecodeError, EncodeError};
 
-use super::{Draft, configs, topics};
+use super::{Draft, brokers, configs, features, leaders, reassign, topics};
 
 /// A Kafka error and what to say with it; the message is Kafka's own wherever Kafka has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +90,16 @@ forwarded! {
     DeleteTopics(DeleteTopicsRequest, DeleteTopicsResponse) => topics::delete_topics;
     /// Adds partitions to topics.
     CreatePartitions(CreatePartitionsRequest, CreatePartitionsResponse) => topics::create_partitions;
+    /// Elects leaders.
+    ElectLeaders(ElectLeadersRequest, ElectLeadersResponse) => leaders::elect_leaders;
+    /// Moves partitions to other replicas.
+    AlterPartitionReassignments(AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse) => reassign::alter;
+    /// Tells which partitions are being moved.
+    ListPartitionReassignments(ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse) => reassign::list;
+    /// Forgets a broker.
+    UnregisterBroker(UnregisterBrokerRequest, UnregisterBrokerResponse) => brokers::unregister;
+    /// Raises and lowers the levels of features.
+    UpdateFeatures(UpdateFeaturesRequest, UpdateFeaturesResponse) => features::update;
     /// Replaces settings.
     AlterConfigs(AlterConfigsRequest, AlterConfigsResponse) => configs::alter_configs;
     /// Changes settings one by one.

@@ -6,8 +6,10 @@
 
 use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
 
+use super::admin::{ApiError, wire};
 use super::election::Loss;
 use super::sessions::Sessions;
 use super::state::{Broker, Change, Endpoint, State};
@@ -209,6 +211,24 @@ pub(super) fn grant_shutdowns(draft: &mut Draft<'_>, sessions: &Sessions) {
     let granted: Vec<Broker> = leaving.filter(|broker| known_to_all(broker.id)).cloned().collect();
     for broker in granted {
         draft.push(Change::Broker(Broker { fenced: true, ..broker }));
+    }
+}
+
+pub(super) fn unregister(draft: &mut Draft<'_>, request: UnregisterBrokerRequest) -> UnregisterBrokerResponse {
+    let id = BrokerId(request.broker_id);
+    let result = if draft.state.brokers.contains_key(&id) {
+        partitions::take_out(draft, id, Some(Loss::Tail));
+        draft.push(Change::RemoveBroker(id));
+        Ok(())
+    } else {
+        let message = format!("Broker ID {id} is not currently registered");
+        Err(ApiError::new(ErrorCode::BrokerIdNotRegistered, message))
+    };
+    let (error_code, error_message) = wire(&result);
+    UnregisterBrokerResponse {
+        error_code,
+        error_message,
+        ..UnregisterBrokerResponse::default()
     }
 }
 

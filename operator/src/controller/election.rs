@@ -88,6 +88,9 @@ pub(crate) fn settle(before: &Partition, wanted: Wanted, electorate: &Electorate
     let knows_most = |last: &BrokerId| replicas.contains(last) && (emptied != Some(*last) || replicas.len() == 1);
     next.last_known_leader = next.last_known_leader.filter(knows_most);
     elect(&mut next, electorate);
+    // A leader from the ELR may be all that is to stay.
+    complete_reassignment(&mut next);
+    next.elr.retain(|id| next.replicas.contains(id));
     // A leader from the ELR may be enough of an ISR by now, if its minimum was lowered: from here on the others miss what it commits.
     if is_whole(&next, electorate.min_isr) {
         next.elr.clear();
@@ -107,8 +110,10 @@ pub(crate) fn settle(before: &Partition, wanted: Wanted, electorate: &Electorate
 }
 
 /// Ends a reassignment when all replicas that are to stay are in sync (`PartitionReassignmentReplicas.maybeCompleteReassignment`).
+///
+/// In sync with a leader that was elected uncleanly is not enough: those that would go may have what it lacks.
 fn complete_reassignment(partition: &mut Partition) {
-    if !partition.is_reassigning() {
+    if !partition.is_reassigning() || partition.recovering {
         return;
     }
     let stays = |id: &&BrokerId| !partition.removing.contains(id);
@@ -167,9 +172,11 @@ fn elect(partition: &mut Partition, electorate: &Electorate<'_>) {
     let last = partition
         .last_known_leader
         .filter(|id| partition.isr.is_empty() && partition.elr.is_empty() && acceptable(id));
+    // Whoever is only being added is likely to have the least.
     let any = || {
+        let (new, old): (Vec<BrokerId>, Vec<BrokerId>) = partition.replicas.iter().partition(|id| partition.adding.contains(id));
         let unclean = electorate.election == Election::Unclean;
-        partition.replicas.iter().copied().find(|id| unclean && acceptable(id))
+        old.into_iter().chain(new).find(|id| unclean && acceptable(id))
     };
     let unclean = last.or_else(any);
     if let Some(leader) = unclean {

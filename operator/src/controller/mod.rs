@@ -9,10 +9,13 @@ pub mod admin;
 mod brokers;
 mod configs;
 mod election;
+mod features;
 pub mod image;
 mod isr;
+mod leaders;
 mod partitions;
 mod placement;
+mod reassign;
 mod resources;
 pub mod sessions;
 pub mod state;
@@ -28,6 +31,7 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
 pub use admin::{AdminRequest, AdminResponse};
 pub use brokers::{Heartbeat, Registration};
 pub use isr::{AlterPartitions, IsrChange, IsrChanged};
+pub use leaders::balance_interval_ms;
 pub use resources::{DEFAULT_NAMESPACE, Kind, Refusal, Resource, TOPIC_ID_ANNOTATION, is_subdomain, resource_name};
 use sessions::{Sessions, Timestamp};
 use state::{Change, State};
@@ -73,6 +77,8 @@ pub enum Event {
     Apply(Vec<Resource>),
     /// A user deletes a resource.
     Delete(Kind, String),
+    /// It is time to balance the leaders.
+    Balance,
     /// Time passed.
     Tick,
 }
@@ -116,6 +122,11 @@ pub enum Reply {
     },
     /// What became of each change of an ISR, in the order of the request.
     AlteredPartitions(Vec<IsrChanged>),
+    /// Leaders were balanced.
+    Balanced {
+        /// There are more to be moved, in another round.
+        more: bool,
+    },
     /// These producer ids are the broker's: the first of [`PRODUCER_IDS_PER_BLOCK`].
     ProducerIds(i64),
     /// The broker must not go on as it is: Kafka's error and the reason.
@@ -151,6 +162,7 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
             Ok(()) => Reply::Applied(vec!["deleted"]),
             Err(refusal) => Reply::Invalid(refusal),
         },
+        Event::Balance => leaders::balance(&mut draft),
         Event::Tick => {
             for broker in sessions.expired(moment.now) {
                 brokers::fence(&mut draft, broker);
@@ -173,6 +185,7 @@ pub fn take_over(state: &State, moment: &Moment) -> Vec<Change> {
     draft.push(Change::ControllerEpoch(ControllerEpoch(
         state.cluster.controller_epoch.0.saturating_add(1),
     )));
+    features::begin(&mut draft);
     partitions::settle_what_was_cut_off(&mut draft);
     partitions::place_what_is_missing(&mut draft);
     draft.changes

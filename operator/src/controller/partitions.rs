@@ -91,6 +91,16 @@ impl TopicRules {
         }
     }
 
+    /// The same with another kind of election.
+    pub(super) fn with(self, election: Election) -> Self {
+        Self { election, ..self }
+    }
+
+    /// Whether the topic prefers a leader that lacks something to none.
+    pub(super) fn allows_unclean(&self) -> bool {
+        self.election == Election::Unclean
+    }
+
     /// Who may be elected, and how.
     pub(super) fn electorate<'a>(&self, acceptable: &'a dyn Fn(BrokerId) -> bool) -> Electorate<'a> {
         Electorate {

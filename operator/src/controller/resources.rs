@@ -14,7 +14,7 @@ use weir_protocol::types::{BrokerId, TopicId};
 
 use super::admin::ApiError;
 use super::configs::{canonical_topic_settings, put_cluster_resource};
-use super::state::Change;
+use super::state::{Change, State};
 use super::topics::{check_name, colliding, create::default_of};
 use super::{Draft, Moment, PARTITIONS_MAX, partitions};
 
@@ -96,14 +96,13 @@ fn apply_cluster(draft: &mut Draft<'_>, mut wanted: KafkaCluster) -> Result<&'st
             format!("the cluster here is called {name:?}, and there is one for each data directory"),
         ));
     }
-    if wanted.spec.brokers.replicas != 1 {
-        return Err(wrong("spec.brokers.replicas", "must be 1: brokers do not replicate to each other yet"));
-    }
+    let replicas = wanted.spec.brokers.replicas;
+    let surplus = surplus_brokers(&draft.state, replicas)?;
     wanted.spec.config = canonical_cluster_settings(&wanted.spec.config, config::validate_cluster_entry)
         .map_err(|(name, reason)| (format!("spec.config.{name}"), reason))?;
     for (id, settings) in &mut wanted.spec.brokers.config {
         let path = format!("spec.brokers.config.{id}");
-        if !id.parse::<i32>().is_ok_and(|id| (0..before.spec.brokers.replicas).contains(&id)) {
+        if !id.parse::<i32>().is_ok_and(|id| (0..replicas).contains(&id)) {
             return Err((path, "there is no broker of that id".to_owned()));
         }
         *settings =
@@ -115,7 +114,25 @@ fn apply_cluster(draft: &mut Draft<'_>, mut wanted: KafkaCluster) -> Result<&'st
         return Ok("unchanged");
     }
     put_cluster_resource(draft, wanted);
+    for id in surplus {
+        draft.push(Change::RemoveBroker(id));
+    }
     Ok("configured")
+}
+
+/// The registered brokers that a cluster of this size has no place for. They must have nothing to lose, and be stopped.
+fn surplus_brokers(state: &State, replicas: i32) -> Result<Vec<BrokerId>, Wrong> {
+    let surplus = |id: &BrokerId| id.0 >= replicas;
+    let partitions = || state.topics.values().flat_map(|topic| &topic.partitions);
+    if let Some(id) = partitions().flat_map(|partition| &partition.replicas).copied().find(surplus) {
+        let count = partitions().filter(|partition| partition.replicas.contains(&id)).count();
+        let reason = format!("broker {id} holds replicas of {count} partition(s): move them to other brokers first, with kafka-reassign-partitions");
+        return Err(wrong("spec.brokers.replicas", reason));
+    }
+    if let Some(broker) = state.brokers.values().find(|broker| surplus(&broker.id) && !broker.fenced) {
+        return Err(wrong("spec.brokers.replicas", format!("broker {} is running: stop it first", broker.id)));
+    }
+    Ok(state.brokers.keys().copied().filter(surplus).collect())
 }
 
 fn canonical_cluster_settings(

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use uuid::Uuid;
 use weir_crds::KafkaCluster;
-use weir_protocol::config::{Configs, Layers};
+use weir_protocol::config::{self, Configs, Layers};
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
 
 /// The whole of the metadata.
@@ -27,7 +27,7 @@ pub struct State {
     /// Topic ids by the name of the resource.
     resources: OrdMap<String, TopicId>,
     /// The version that holds the last change of each broker's registration.
-    told_at: OrdMap<BrokerId, u64>,
+    pub(crate) told_at: OrdMap<BrokerId, u64>,
     /// Partitions of all topics.
     partitions: usize,
     /// Counts the changes since this controller took over, above all versions of its predecessors.
@@ -326,6 +326,12 @@ impl Cluster {
             features: Features::default(),
             resource: Arc::new(resource),
         }
+    }
+
+    /// The value of a setting of brokers that is in force for all of them: what is set, else Kafka's default.
+    pub fn setting(&self, name: &'static str) -> Option<&str> {
+        let set = self.configs().get(name).map(String::as_str);
+        set.or_else(|| config::broker_key(name)?.default)
     }
 
     /// What is set for all brokers.

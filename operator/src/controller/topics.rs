@@ -19,7 +19,7 @@ use weir_protocol::types::{BrokerId, TopicId};
 use super::admin::{ApiError, wire};
 use super::placement::{NoPlace, place};
 use super::resources::with_generation;
-use super::state::{Change, State};
+use super::state::{Change, Partition, State};
 use super::{Draft, PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX, partitions};
 
 /// Kafka's longest topic name (`Topic.MAX_NAME_LENGTH`), so that it is a folder's name with a partition's number behind it.
@@ -178,7 +178,7 @@ fn grow_one(draft: &mut Draft<'_>, wanted: &CreatePartitionsTopic) -> Result<(),
         return Err(ApiError::new(ErrorCode::InvalidPartitions, message));
     }
     check_total(&draft.state, count - before)?;
-    let replicas = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
+    let replicas = topic.partitions.first().map_or(1, Partition::replicas_wanted);
     let placed = match &wanted.assignments {
         None => place(&draft.state, topic.id, before, count - before, replicas).map_err(|error| no_place(replicas, &error))?,
         Some(assignments) if assignments.len() != count - before => {
@@ -225,8 +225,20 @@ fn no_place(replicas: usize, error: &NoPlace) -> ApiError {
     )
 }
 
-/// Checks the brokers that a client chose for a partition (`validateManualPartitionAssignment` in Apache Kafka).
+/// Checks the brokers that a client chose for a new partition: one of them must be there to lead it.
 fn assigned(state: &State, brokers: &[i32], replicas: Option<usize>) -> Result<Vec<BrokerId>, ApiError> {
+    let chosen = check_assignment(state, brokers, replicas)?;
+    if !chosen.iter().any(|id| state.is_usable(*id)) {
+        return Err(ApiError::new(
+            ErrorCode::InvalidReplicaAssignment,
+            "All brokers specified in the manual partition assignment are fenced or in controlled shutdown.",
+        ));
+    }
+    Ok(chosen)
+}
+
+/// Checks the brokers that a client chose for a partition (`validateManualPartitionAssignment` in Apache Kafka).
+pub(super) fn check_assignment(state: &State, brokers: &[i32], replicas: Option<usize>) -> Result<Vec<BrokerId>, ApiError> {
     let invalid = |message: String| ApiError::new(ErrorCode::InvalidReplicaAssignment, message);
     if brokers.is_empty() {
         return Err(invalid("The manual partition assignment includes an empty replica list.".to_owned()));
@@ -250,11 +262,6 @@ fn assigned(state: &State, brokers: &[i32], replicas: Option<usize>) -> Result<V
             "The manual partition assignment includes a partition with {} replica(s), but this is not consistent with previous partitions, which have {expected} replica(s).",
             chosen.len()
         )));
-    }
-    if !chosen.iter().any(|id| state.is_usable(*id)) {
-        return Err(invalid(
-            "All brokers specified in the manual partition assignment are fenced or in controlled shutdown.".to_owned(),
-        ));
     }
     Ok(chosen)
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
-use tonic::transport::Channel;
 
 use super::command::Target;
 use super::manifests::Manifest;
 use super::process::Process;
-use super::rpc::local_client::LocalClient;
-use super::rpc::{Applied, ApplyRequest, DeleteRequest, GetRequest, StatusRequest, StatusResponse};
+
+/// The brokers of a cluster of which nobody says how many: as many as it takes to lose one and go on.
+const DEFAULT_BROKERS: i32 = 3;
 
 /// Where a cluster listens when nobody says otherwise.
 const DEFAULT_PORT: u16 = 9092;
@@ -70,7 +70,7 @@ pub(crate) struct BrokerStatus {
     pub(crate) pid: Option<i32>,
     /// Where it listens on the loopback interface.
     pub(crate) port: u16,
-    /// `ready`, `starting`, `fenced`, `stopped`, or `unknown` while the controller is down.
+    /// `ready`, `starting`, `fenced`, `stopping`, `stopped`, or `unknown` while the controller is down.
     pub(crate) state: &'static str,
 }
 
@@ -96,18 +96,11 @@ impl LocalCluster {
         // The processes run from anywhere, and are found again from anywhere.
         let data = data.canonicalize().with_context(|| format!("find {}", data.display()))?;
         let before = read_shape(&data)?;
-        let declared = resources
-            .iter()
-            .filter(|manifest| manifest.text("/kind") == "KafkaCluster")
-            .find_map(|manifest| manifest.resource.pointer("/spec/brokers/replicas")?.as_i64());
-        let declared = declared.and_then(|brokers| i32::try_from(brokers).ok());
-        let brokers = brokers.or(declared).or(before.as_ref().map(|shape| shape.brokers)).unwrap_or(1);
+        let brokers = brokers
+            .or(declared_brokers(resources))
+            .or(before.as_ref().map(|shape| shape.brokers))
+            .unwrap_or(DEFAULT_BROKERS);
         let port = port.or(before.map(|shape| shape.port)).unwrap_or(DEFAULT_PORT);
-        if brokers != 1 {
-            bail!(
-                "{brokers} brokers are asked for, and this version runs one: it does not replicate yet (--brokers 1, and spec.brokers.replicas: 1 in a KafkaCluster)"
-            );
-        }
         Ok(Self {
             data,
             shape: Shape { brokers, port },
@@ -130,7 +123,7 @@ impl LocalCluster {
         }
     }
 
-    fn controller(&self) -> Process {
+    pub(super) fn controller(&self) -> Process {
         Process::new(&self.data, "controller")
     }
 
@@ -143,7 +136,7 @@ impl LocalCluster {
         Ok(Process::new(&self.data, &format!("broker-{id}")))
     }
 
-    fn brokers(&self) -> impl Iterator<Item = i32> {
+    fn brokers(&self) -> std::ops::Range<i32> {
         0..self.shape.brokers
     }
 
@@ -163,7 +156,7 @@ impl LocalCluster {
             "the cluster in {} runs already; see `weir local status`",
             self.data.display()
         );
-        std::fs::write(self.data.join("cluster.json"), serde_json::to_vec(&self.shape)?).context("remember the shape of the cluster")?;
+        self.remember_shape()?;
         // A stop that comes while the cluster starts ends it as well.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let told_to_stop = async move {
@@ -194,7 +187,15 @@ impl LocalCluster {
         self.down().await
     }
 
-    async fn start_all(&self, resources: Vec<Manifest>) -> anyhow::Result<()> {
+    fn remember_shape(&self) -> anyhow::Result<()> {
+        std::fs::write(self.data.join("cluster.json"), serde_json::to_vec(&self.shape)?).context("remember the shape of the cluster")
+    }
+
+    async fn start_all(&self, mut resources: Vec<Manifest>) -> anyhow::Result<()> {
+        // What the command line says of the number of brokers, the resource says, too.
+        for manifest in resources.iter_mut().filter(|manifest| manifest.text("/kind") == "KafkaCluster") {
+            set_brokers(&mut manifest.resource, self.shape.brokers);
+        }
         // A cluster that is made now is made as its resource says.
         let cluster = resources
             .iter()
@@ -202,13 +203,32 @@ impl LocalCluster {
             .map(|manifest| &manifest.resource);
         self.start_controller(cluster).await?;
         if !resources.is_empty() {
-            super::output::applied(&self.apply(resources).await?);
+            super::output::applied(&self.apply(&resources_of(resources)).await?);
         }
-        for id in self.brokers() {
-            self.launch_broker(id).await?;
+        self.agree_on_brokers().await?;
+        self.start_brokers(self.brokers()).await
+    }
+
+    /// Has the resource of a cluster that is there already say how many brokers there are now.
+    async fn agree_on_brokers(&self) -> anyhow::Result<()> {
+        for mut resource in self.get("KafkaCluster", None).await? {
+            let declared = resource.pointer("/spec/brokers/replicas").and_then(Value::as_i64);
+            if declared != Some(self.shape.brokers.into()) {
+                set_brokers(&mut resource, self.shape.brokers);
+                self.apply(&[resource]).await?;
+            }
         }
-        for id in self.brokers() {
-            self.broker_ready(id).await?;
+        Ok(())
+    }
+
+    /// Starts brokers side by side, and waits until all serve.
+    async fn start_brokers(&self, ids: std::ops::Range<i32>) -> anyhow::Result<()> {
+        let mut launched = Vec::new();
+        for id in ids {
+            launched.push((id, self.launch_broker(id).await?));
+        }
+        for (id, epoch_before) in launched {
+            self.broker_ready(id, epoch_before).await?;
         }
         Ok(())
     }
@@ -234,11 +254,13 @@ impl LocalCluster {
             .with_context(|| format!("the controller does not answer; {}", controller.log_tail()))?
     }
 
-    async fn launch_broker(&self, id: i32) -> anyhow::Result<()> {
+    /// Starts a broker's process; what it returns is the epoch of the process before it, `-1` if there was none.
+    async fn launch_broker(&self, id: i32) -> anyhow::Result<i64> {
         let status = self
             .ask_status()
             .await
             .context("the controller must run first; `weir local start controller`")?;
+        let epoch = status.brokers.iter().find(|broker| broker.id == id).map_or(-1, |broker| broker.epoch);
         let args = [
             ("--id", id.to_string()),
             ("--cluster-id", status.cluster_id),
@@ -250,19 +272,19 @@ impl LocalCluster {
         let args: Vec<_> = std::iter::once("broker".to_owned())
             .chain(args.into_iter().map(|(flag, value)| format!("{flag}={value}")))
             .collect();
-        self.broker(id)?.start(&args)
+        self.broker(id)?.start(&args)?;
+        Ok(epoch)
     }
 
-    /// Waits until a broker serves, however long its recovery takes, as long as it lives.
-    async fn broker_ready(&self, id: i32) -> anyhow::Result<()> {
+    /// Waits until the process that was started last serves, however long its recovery takes, as long as it lives.
+    async fn broker_ready(&self, id: i32, epoch_before: i64) -> anyhow::Result<()> {
         let broker = self.broker(id)?;
         loop {
             let pid = broker.pid();
-            let ready = self
-                .ask_status()
-                .await
-                .is_ok_and(|status| status.brokers.iter().any(|broker| broker.id == id && broker.ready));
-            // What the controller says may still be about the process before this one: the port is this one's.
+            // What the controller says may still be about the process before this one: its epoch is a lower one.
+            let serves = |broker: &super::rpc::BrokerStatus| broker.id == id && broker.ready && broker.epoch > epoch_before;
+            let ready = self.ask_status().await.is_ok_and(|status| status.brokers.iter().any(serves));
+            // The controller counts on a broker before its listeners take up connections: clients may not find it yet.
             let listens = ready && tokio::net::TcpStream::connect(("127.0.0.1", self.port(id)?)).await.is_ok();
             if listens && pid.is_some() {
                 return Ok(());
@@ -280,8 +302,8 @@ impl LocalCluster {
         match target {
             Target::Controller => self.start_controller(None).await,
             Target::Broker(id) => {
-                self.launch_broker(id).await?;
-                self.broker_ready(id).await
+                let epoch_before = self.launch_broker(id).await?;
+                self.broker_ready(id, epoch_before).await
             }
         }
     }
@@ -331,77 +353,27 @@ impl LocalCluster {
         self.controller().ended(STOP_MAX).await
     }
 
-    fn controller_address(&self) -> anyhow::Result<String> {
+    pub(super) fn controller_address(&self) -> anyhow::Result<String> {
         let file = self.data.join("controller").join("port");
         let port = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         let port: u16 = port.trim().parse().with_context(|| format!("{} holds no port", file.display()))?;
         Ok(format!("127.0.0.1:{port}"))
     }
 
-    async fn client(&self) -> anyhow::Result<LocalClient<Channel>> {
-        anyhow::ensure!(
-            self.controller().pid().is_some(),
-            "the controller does not run; `weir local up` or `weir local start controller` starts it"
-        );
-        let address = self.controller_address()?;
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(Duration::from_secs(2));
-        let channel = endpoint.connect().await.with_context(|| format!("reach the controller at {address}"))?;
-        Ok(LocalClient::new(channel)
-            .max_decoding_message_size(usize::MAX)
-            .max_encoding_message_size(usize::MAX))
-    }
-
-    async fn ask_status(&self) -> anyhow::Result<StatusResponse> {
-        Ok(self.client().await?.status(StatusRequest {}).await.map_err(refused)?.into_inner())
-    }
-
-    /// Creates or changes resources.
+    /// Creates or changes resources, and brings the processes into line with the cluster that they describe.
     ///
     /// # Errors
-    /// When one is wrong: none is taken up then, and the message names the field and the reason.
-    pub(crate) async fn apply(&self, manifests: Vec<Manifest>) -> anyhow::Result<Vec<Applied>> {
-        let resources = manifests.iter().map(|manifest| manifest.resource.to_string()).collect();
-        let response = self.client().await?.apply(ApplyRequest { resources }).await.map_err(refused)?;
-        Ok(response.into_inner().applied)
-    }
-
-    /// Deletes the resources that manifests name.
-    ///
-    /// # Errors
-    /// At the first that cannot be deleted.
-    pub(crate) async fn delete(&self, manifests: &[Manifest]) -> anyhow::Result<()> {
-        let mut client = self.client().await?;
-        // What was created last may need what was created first.
-        for manifest in manifests.iter().rev() {
-            let (kind, name) = (manifest.text("/kind"), manifest.text("/metadata/name"));
-            client
-                .delete(DeleteRequest {
-                    kind: kind.to_owned(),
-                    name: name.to_owned(),
-                })
-                .await
-                .map_err(refused)?;
-            super::output::line(&format!("{} \"{name}\" deleted", kind.to_lowercase()));
+    /// When a resource is wrong, or a new broker does not come up.
+    pub(crate) async fn apply_and_follow(mut self, manifests: Vec<Manifest>) -> anyhow::Result<()> {
+        let declared = declared_brokers(&manifests);
+        super::output::applied(&self.apply(&resources_of(manifests)).await?);
+        let before = self.shape.brokers;
+        if let Some(brokers) = declared.filter(|brokers| *brokers != before) {
+            self.shape.brokers = brokers;
+            self.remember_shape()?;
+            self.start_brokers(before..brokers).await?;
         }
         Ok(())
-    }
-
-    /// The resources of a kind, or the one with a name.
-    ///
-    /// # Errors
-    /// When there is no such kind or resource.
-    pub(crate) async fn get(&self, kind: &str, name: Option<&str>) -> anyhow::Result<Vec<Value>> {
-        let request = GetRequest {
-            kind: kind.to_owned(),
-            name: name.unwrap_or_default().to_owned(),
-        };
-        let response = self.client().await?.get(request).await.map_err(refused)?;
-        response
-            .into_inner()
-            .resources
-            .iter()
-            .map(|resource| serde_json::from_str(resource).context("read the controller's answer"))
-            .collect()
     }
 
     /// How the processes and the partitions are.
@@ -414,6 +386,7 @@ impl LocalCluster {
                 (None, _) => "stopped",
                 (Some(_), None) => "unknown",
                 (Some(_), Some(Some(broker))) if broker.ready => "ready",
+                (Some(_), Some(Some(broker))) if broker.stopping => "stopping",
                 (Some(_), Some(Some(broker))) if broker.fenced => "fenced",
                 (Some(_), Some(_)) => "starting",
             };
@@ -438,6 +411,29 @@ impl LocalCluster {
     }
 }
 
+fn resources_of(manifests: Vec<Manifest>) -> Vec<Value> {
+    manifests.into_iter().map(|manifest| manifest.resource).collect()
+}
+
+/// The brokers that a KafkaCluster among these says there are.
+fn declared_brokers(resources: &[Manifest]) -> Option<i32> {
+    let cluster = resources.iter().find(|manifest| manifest.text("/kind") == "KafkaCluster")?;
+    let replicas = cluster.resource.pointer("/spec/brokers/replicas").and_then(Value::as_i64);
+    // Where it does not say, its schema does.
+    i32::try_from(replicas.unwrap_or(1)).ok()
+}
+
+/// Has a KafkaCluster say how many brokers there are. One that is no object is refused later, with its reason.
+fn set_brokers(cluster: &mut Value, brokers: i32) {
+    let Some(cluster) = cluster.as_object_mut() else { return };
+    let spec = cluster.entry("spec").or_insert_with(|| json!({}));
+    let Some(spec) = spec.as_object_mut() else { return };
+    let declared = spec.entry("brokers").or_insert_with(|| json!({}));
+    if let Some(declared) = declared.as_object_mut() {
+        declared.insert("replicas".to_owned(), brokers.into());
+    }
+}
+
 fn read_shape(data: &Path) -> anyhow::Result<Option<Shape>> {
     let file = data.join("cluster.json");
     match std::fs::read(&file) {
@@ -447,9 +443,4 @@ fn read_shape(data: &Path) -> anyhow::Result<Option<Shape>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("read {}", file.display())),
     }
-}
-
-/// What the controller said, without what only gRPC knows of it.
-fn refused(status: tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("{}", status.message())
 }

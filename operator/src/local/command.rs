@@ -80,7 +80,7 @@ struct Up {
     /// Resources to apply once the controller answers: a YAML file, or a directory of them. May be given several times.
     #[arg(short, long = "filename", value_name = "FILE_OR_DIR")]
     filename: Vec<PathBuf>,
-    /// How many brokers [default: what the KafkaCluster says, else 1]
+    /// How many brokers [default: what the KafkaCluster says, else as before, else 3]
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     brokers: Option<i32>,
     /// The port of broker 0; broker i listens on the i-th port after it [default: as before, else 9092]
@@ -149,8 +149,7 @@ pub async fn run(local: Local) -> anyhow::Result<()> {
         }
         Command::Apply { filename, data } => {
             let resources = manifests::read(&filename)?;
-            output::applied(&LocalCluster::open(&data.data)?.apply(resources).await?);
-            Ok(())
+            LocalCluster::open(&data.data)?.apply_and_follow(resources).await
         }
         Command::Delete { filename, data } => {
             let resources = manifests::read(&filename)?;

@@ -88,13 +88,23 @@ fn first_resource(args: &Args) -> anyhow::Result<KafkaCluster> {
             "apiVersion": weir_crds::API_VERSION,
             "kind": "KafkaCluster",
             "metadata": {"name": DEFAULT_NAME},
-            "spec": {"brokers": {"replicas": args.brokers}},
+            "spec": {"brokers": {"replicas": args.brokers}, "config": fitting(args.brokers)},
         }),
     };
     let (kind, name) = admission::identify(&object).map_err(|violation| anyhow::anyhow!("{violation}"))?;
     match admission::admit(kind, &object, None) {
         Ok(admitted) => parse_cluster(admitted),
         Err(violations) => bail!("{}", super::server::refusal(kind, &name, &violations)),
+    }
+}
+
+/// The defaults of topics where nobody says any: as many replicas as a cluster of this size can bear, three at most, and records that are acknowledged
+/// stay with the loss of one broker where there are three.
+fn fitting(brokers: i32) -> Value {
+    match brokers {
+        ..=1 => serde_json::json!({}),
+        2 => serde_json::json!({"default.replication.factor": 2}),
+        3.. => serde_json::json!({"default.replication.factor": 3, "min.insync.replicas": 2}),
     }
 }
 

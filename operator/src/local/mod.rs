@@ -3,6 +3,7 @@
 //! `command` is the command line, `cluster` starts and stops the processes and asks the controller, `controller` is the controller's process. The
 //! resources are those of Kubernetes, and so is what happens to them.
 
+mod ask;
 mod cluster;
 pub mod command;
 pub mod controller;

@@ -131,6 +131,8 @@ fn status(state: &State) -> StatusResponse {
             fenced: broker.fenced,
             host: endpoint.map(|endpoint| endpoint.host.clone()).unwrap_or_default(),
             port: endpoint.map_or(0, |endpoint| u32::from(endpoint.port)),
+            epoch: broker.epoch.0,
+            stopping: broker.shutting_down,
         }
     };
     let partitions = view::partitions(state.topics.values().flat_map(|topic| &topic.partitions));

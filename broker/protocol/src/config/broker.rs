@@ -25,6 +25,14 @@ pub static BROKER: &[ConfigKey] = &[
         Cluster,
         "Whether a topic is created when a client first asks for it.",
     ),
+    broker(
+        "auto.leader.rebalance.enable",
+        Boolean,
+        Some("true"),
+        Any,
+        Cluster,
+        "Whether partitions get their first replicas as leaders again, from time to time.",
+    ),
     broker("broker.id", Int, Some("-1"), Any, Process, "The broker's id in the cluster."),
     broker("broker.rack", String, None, Any, Process, "The rack or zone that the broker stands in."),
     broker(
@@ -98,6 +106,22 @@ pub static BROKER: &[ConfigKey] = &[
         OneOf(&["none", "group"]),
         Dynamic,
         "Whether records count as kept when they are on disk (`group`: one flush for all that wait) or in memory (`none`); for topics that do not say.",
+    ),
+    broker(
+        "leader.imbalance.check.interval.seconds",
+        Long,
+        Some("300"),
+        AtLeast(1),
+        Cluster,
+        "How often it is looked for partitions that are not led by their first replica.",
+    ),
+    broker(
+        "leader.imbalance.per.broker.percentage",
+        Int,
+        None,
+        AtLeast(0),
+        Cluster,
+        "How much of a broker's share may be led by others before that is put right, in percent; unset, nothing.",
     ),
     broker("listeners", List, Some("PLAINTEXT://:9092"), Any, Process, "Where the broker listens."),
     broker(

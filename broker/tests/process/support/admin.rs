@@ -4,13 +4,17 @@ use bytes::{Bytes, BytesMut};
 use weir_protocol::api::ApiKey;
 use weir_protocol::controller as rpc;
 use weir_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
+use weir_protocol::messages::alter_partition_reassignments_response::{ReassignablePartitionResponse, ReassignableTopicResponse};
 use weir_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use weir_protocol::messages::create_topics_response::CreatableTopicResult;
 use weir_protocol::messages::delete_topics_response::DeletableTopicResult;
+use weir_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use weir_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteTopicsRequest, DeleteTopicsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, Message, Request,
-    incremental_alter_configs_response,
+    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, CreatePartitionsRequest,
+    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, ElectLeadersRequest,
+    ElectLeadersResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, ListPartitionReassignmentsRequest,
+    ListPartitionReassignmentsResponse, Message, Request, UnregisterBrokerRequest, UnregisterBrokerResponse, UpdateFeaturesRequest,
+    UpdateFeaturesResponse, incremental_alter_configs_response,
 };
 
 /// The body of the response to a forwarded request.
@@ -22,6 +26,13 @@ pub(super) fn carried_out(forwarded: &rpc::ForwardRequest) -> Vec<u8> {
         ApiKey::CreatePartitions => answer(forwarded, create_partitions),
         ApiKey::AlterConfigs => answer(forwarded, alter_configs),
         ApiKey::IncrementalAlterConfigs => answer(forwarded, incremental_alter_configs),
+        ApiKey::ElectLeaders => answer(forwarded, elect_leaders),
+        ApiKey::AlterPartitionReassignments => answer(forwarded, reassign),
+        ApiKey::ListPartitionReassignments => answer(forwarded, |_: ListPartitionReassignmentsRequest| {
+            ListPartitionReassignmentsResponse::default()
+        }),
+        ApiKey::UnregisterBroker => answer(forwarded, |_: UnregisterBrokerRequest| UnregisterBrokerResponse::default()),
+        ApiKey::UpdateFeatures => answer(forwarded, |_: UpdateFeaturesRequest| UpdateFeaturesResponse::default()),
         other => panic!("{other} is not the controller's to answer"),
     }
 }
@@ -34,6 +45,40 @@ fn answer<R: Request>(forwarded: &rpc::ForwardRequest, act: impl FnOnce(R) -> R:
     let mut response = BytesMut::new();
     act(request).encode(&mut response, version).unwrap();
     response.to_vec()
+}
+
+fn elect_leaders(request: ElectLeadersRequest) -> ElectLeadersResponse {
+    let elected = |partition_id| PartitionResult {
+        partition_id,
+        ..Default::default()
+    };
+    let topics = request.topic_partitions.unwrap_or_default().into_iter();
+    let results = topics.map(|topic| ReplicaElectionResult {
+        topic: topic.topic,
+        partition_result: topic.partitions.into_iter().map(elected).collect(),
+    });
+    ElectLeadersResponse {
+        replica_election_results: results.collect(),
+        ..Default::default()
+    }
+}
+
+fn reassign(request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {
+    let topics = request.topics.into_iter().map(|topic| ReassignableTopicResponse {
+        name: topic.name,
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|partition| ReassignablePartitionResponse {
+                partition_index: partition.partition_index,
+                ..Default::default()
+            })
+            .collect(),
+    });
+    AlterPartitionReassignmentsResponse {
+        responses: topics.collect(),
+        ..Default::default()
+    }
 }
 
 fn create_topics(request: CreateTopicsRequest) -> CreateTopicsResponse {

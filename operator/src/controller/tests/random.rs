@@ -36,6 +36,12 @@ fn event() -> impl Strategy<Value = String> {
                 format!("isr {id} {name} {partition} {isr}{}", if recovered { " recovered" } else { "" })
             }
         ),
+        3 => (0..3, prop::sample::subsequence((0..BROKERS).collect::<Vec<_>>(), 1..4).prop_shuffle()).prop_map(|(partition, to)| {
+            format!("reassign a {partition} to={}", to.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+        }),
+        1 => (0..3).prop_map(|partition| format!("reassign a {partition}")),
+        2 => prop::sample::select(vec!["elect all", "elect unclean all", "balance"]).prop_map(str::to_owned),
+        1 => (1..BROKERS).prop_map(|id| format!("unregister {id}")),
         1 => any::<bool>().prop_map(|cut_off| if cut_off { "take-over cut-off".to_owned() } else { "take-over".to_owned() }),
         3 => (topic.clone(), 1..5, 1..5, 1..3, any::<bool>()).prop_map(|(name, partitions, replicas, min_isr, unclean)| {
             format!("create {name} partitions={partitions} replicas={replicas} set=min.insync.replicas:{min_isr} set=unclean.leader.election.enable:{unclean}")
@@ -115,7 +121,7 @@ proptest! {
                 mirror.update(update);
             }
             prop_assert_eq!(&mirror, &Mirror::of(&world.state), "after {}", event);
-            check(&before, &world.state)?;
+            check(&before, &world.state, &event)?;
         }
         let lines = world.state.topics.iter().flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition)));
         let read = read_shard(&write_shard(lines)).unwrap();
@@ -126,13 +132,19 @@ proptest! {
 }
 
 /// What holds of each state beside the one before it.
-fn check(before: &State, after: &State) -> Result<(), TestCaseError> {
+fn check(before: &State, after: &State, event: &str) -> Result<(), TestCaseError> {
     prop_assert!(after.cluster.next_producer_id >= before.cluster.next_producer_id);
     for (id, topic) in &after.topics {
         for (index, partition) in topic.partitions.iter().enumerate() {
             prop_assert!(partition.check().is_ok());
             prop_assert!(partition.leader.is_none_or(|leader| after.is_usable(leader)), "a leader is alive");
             prop_assert!(partition.isr.iter().all(|member| after.is_usable(*member)), "who is in sync is alive");
+            let mut staying = partition.replicas.iter().filter(|id| !partition.removing.contains(id));
+            let done = staying.all(|id| partition.isr.contains(id));
+            prop_assert!(
+                !partition.is_reassigning() || !done || partition.recovering,
+                "a reassignment ends when all that stay are in sync"
+            );
             prop_assert_eq!(partition.leader.is_some(), !partition.isr.is_empty(), "an ISR has a leader");
             let min_isr = after
                 .topic_setting(topic, "min.insync.replicas")
@@ -152,11 +164,14 @@ fn check(before: &State, after: &State) -> Result<(), TestCaseError> {
                 partition == old || partition.partition_epoch > old.partition_epoch,
                 "one state for each epoch"
             );
-            let clean = |broker: BrokerId| old.isr.contains(&broker) || old.elr.contains(&broker);
+            // A leader says who is in sync; when that ends a reassignment, one of them leads at once.
+            let by_the_leader = event.starts_with("isr ");
+            let clean = |broker: BrokerId| old.isr.contains(&broker) || old.elr.contains(&broker) || by_the_leader;
             let last_resort = |broker: BrokerId| old.leader.or(old.last_known_leader) == Some(broker);
             let unclean = after
                 .topic_setting(topic, "unclean.leader.election.enable")
-                .is_some_and(|text| text == "true");
+                .is_some_and(|text| text == "true")
+                || event.starts_with("elect unclean");
             prop_assert!(
                 partition.leader.is_none_or(|leader| clean(leader) || unclean || last_resort(leader)),
                 "a clean leader"

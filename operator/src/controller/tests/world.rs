@@ -157,6 +157,7 @@ impl World {
                 self.event(Event::AlterPartitions(request))
             }
             "take-over" => (Reply::Nothing, self.take_over(words.flag("cut-off"))),
+            "balance" => self.event(Event::Balance),
             "producer-ids" => {
                 let broker = words.broker();
                 let epoch = words.number("epoch").map_or_else(|| self.epoch_of(broker), BrokerEpoch);
@@ -262,6 +263,12 @@ impl<'a> Words<'a> {
 
     fn number<T: std::str::FromStr<Err: std::fmt::Debug>>(&self, name: &str) -> Option<T> {
         self.text(name).map(|text| text.parse().unwrap())
+    }
+
+    /// `of=TOPIC:0,1`.
+    fn partitions(&self) -> Option<(String, Vec<i32>)> {
+        let (topic, partitions) = self.text("of")?.split_once(':').unwrap();
+        Some((topic.to_owned(), partitions.split(',').map(|index| index.parse().unwrap()).collect()))
     }
 
     /// `set=name:value` pairs.

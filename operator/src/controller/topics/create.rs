@@ -137,10 +137,8 @@ fn replicas_as_assigned(draft: &Draft<'_>, wanted: &CreatableTopic) -> Result<Ve
 
 /// A number that the cluster's configuration sets, or Kafka's default.
 pub(in super::super) fn default_of(draft: &Draft<'_>, name: &'static str) -> usize {
-    let set = draft.state.cluster.configs().get(name).map(String::as_str);
-    set.or_else(|| config::broker_key(name)?.default)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1)
+    let text = draft.state.cluster.setting(name);
+    text.and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 fn resource_of(

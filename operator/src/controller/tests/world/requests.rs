@@ -4,8 +4,10 @@ use weir_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use weir_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig};
 use weir_protocol::messages::delete_topics_request::DeleteTopicState;
 use weir_protocol::messages::{
-    AlterConfigsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest, alter_configs_request,
-    incremental_alter_configs_request,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, ElectLeadersRequest,
+    IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest, UnregisterBrokerRequest, UpdateFeaturesRequest, alter_configs_request,
+    alter_partition_reassignments_request, elect_leaders_request, incremental_alter_configs_request, list_partition_reassignments_request,
+    update_features_request,
 };
 
 use super::Words;
@@ -65,6 +67,56 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
             };
             AdminRequest::CreatePartitions(CreatePartitionsRequest {
                 topics: vec![topic],
+                validate_only,
+                ..Default::default()
+            })
+        }
+        "elect" => {
+            let topic_partitions = words
+                .partitions()
+                .map(|(topic, partitions)| elect_leaders_request::TopicPartitions { topic, partitions });
+            AdminRequest::ElectLeaders(ElectLeadersRequest {
+                election_type: words.number("type").unwrap_or(i8::from(words.flag("unclean"))),
+                topic_partitions: (!words.flag("all")).then(|| topic_partitions.into_iter().collect()),
+                ..Default::default()
+            })
+        }
+        "reassign" => {
+            let (name, partition_index) = (words.next().to_owned(), words.next().parse().unwrap());
+            let ids = |text: &str| text.split(',').filter(|id| !id.is_empty()).map(|id| id.parse().unwrap()).collect();
+            let partition = alter_partition_reassignments_request::ReassignablePartition {
+                partition_index,
+                replicas: words.text("to").map(ids),
+            };
+            let topic = alter_partition_reassignments_request::ReassignableTopic {
+                name,
+                partitions: vec![partition],
+            };
+            AdminRequest::AlterPartitionReassignments(AlterPartitionReassignmentsRequest {
+                allow_replication_factor_change: !words.flag("same-size"),
+                topics: vec![topic],
+                ..Default::default()
+            })
+        }
+        "reassignments" => {
+            let topics = words
+                .partitions()
+                .map(|(name, partition_indexes)| list_partition_reassignments_request::ListPartitionReassignmentsTopics { name, partition_indexes });
+            AdminRequest::ListPartitionReassignments(ListPartitionReassignmentsRequest {
+                topics: topics.map(|topic| vec![topic]),
+                ..Default::default()
+            })
+        }
+        "unregister" => AdminRequest::UnregisterBroker(UnregisterBrokerRequest { broker_id: words.broker().0 }),
+        "feature" => {
+            let update = update_features_request::FeatureUpdateKey {
+                feature: words.next().to_owned(),
+                max_version_level: words.next().parse().unwrap(),
+                allow_downgrade: words.flag("allow-downgrade"),
+                upgrade_type: words.number("type").unwrap_or(1),
+            };
+            AdminRequest::UpdateFeatures(UpdateFeaturesRequest {
+                feature_updates: vec![update],
                 validate_only,
                 ..Default::default()
             })

@@ -19,6 +19,7 @@ pub(super) fn say_reply(reply: &Reply) -> Vec<String> {
             let say = |changed: &IsrChanged| changed.result.as_ref().map_or_else(|code| code.name().to_owned(), |_| "NONE".to_owned());
             results.iter().map(say).collect()
         }
+        Reply::Balanced { more } => vec![format!("balanced, more={more}")],
         Reply::ProducerIds(first) => vec![format!("producer ids from {first}")],
         Reply::Refused(code, reason) => vec![format!("refused, {}: {reason}", code.name())],
         Reply::Applied(verbs) => vec![verbs.join(", ")],
@@ -43,6 +44,41 @@ pub(super) fn say_reply(reply: &Reply) -> Vec<String> {
                 .map(|topic| say(topic.error_code, &topic.error_message))
                 .collect(),
             AdminResponse::CreatePartitions(response) => response.results.iter().map(|topic| say(topic.error_code, &topic.error_message)).collect(),
+            AdminResponse::ElectLeaders(response) => {
+                let top = (response.error_code != 0).then(|| say(response.error_code, &None));
+                let results = response.replica_election_results.iter().flat_map(|topic| {
+                    topic.partition_result.iter().map(|partition| {
+                        format!(
+                            "{}-{} {}",
+                            topic.topic,
+                            partition.partition_id,
+                            say(partition.error_code, &partition.error_message)
+                        )
+                    })
+                });
+                top.into_iter().chain(results).collect()
+            }
+            AdminResponse::AlterPartitionReassignments(response) => response
+                .responses
+                .iter()
+                .flat_map(|topic| &topic.partitions)
+                .map(|partition| say(partition.error_code, &partition.error_message))
+                .collect(),
+            AdminResponse::ListPartitionReassignments(response) => response
+                .topics
+                .iter()
+                .flat_map(|topic| {
+                    topic.partitions.iter().map(|partition| {
+                        let (index, replicas) = (partition.partition_index, &partition.replicas);
+                        format!(
+                            "{}-{index} {replicas:?} adding {:?} removing {:?}",
+                            topic.name, partition.adding_replicas, partition.removing_replicas
+                        )
+                    })
+                })
+                .collect(),
+            AdminResponse::UnregisterBroker(response) => vec![say(response.error_code, &response.error_message)],
+            AdminResponse::UpdateFeatures(response) => vec![say(response.error_code, &response.error_message)],
             AdminResponse::AlterConfigs(response) => response
                 .responses
                 .iter()

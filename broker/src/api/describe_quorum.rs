@@ -1,0 +1,175 @@
+//! DescribeQuorum (KIP-595, KIP-836, KIP-853): who keeps the metadata, as tools for Kafka ask it.
+//!
+//! There is no quorum of brokers here: the controller is the only voter, and brokers observe. What is told is what this broker knows from its image,
+//! whose version stands for the offset: of other brokers it knows that they are there, not how far they are.
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::describe_quorum_response::{Listener, Node, PartitionData, ReplicaState, TopicData};
+use weir_protocol::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
+use weir_protocol::types::BrokerId;
+
+use super::RequestContext;
+use crate::auth::{Authorizer, Operation, Resource};
+use crate::broker::Broker;
+use crate::metadata::MetadataImage;
+use crate::replica::now_ms;
+
+/// Kafka's metadata log, by which tools ask.
+const METADATA_TOPIC: &str = "__cluster_metadata";
+
+/// The node id that tools are told for the controller: far from those of brokers.
+const CONTROLLER_NODE_ID: i32 = 1_000_000_000;
+
+/// From here on the voters' addresses are told (KIP-853).
+const NODES_VERSION: i16 = 2;
+
+/// Answers a request.
+pub(crate) fn handle(broker: &Broker, cx: &RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
+    let image = broker.metadata.load();
+    describe(
+        &image,
+        &broker.authorizer,
+        cx,
+        &request,
+        broker.config.id,
+        &broker.config.controller,
+        now_ms(),
+    )
+}
+
+fn describe(
+    image: &MetadataImage,
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    request: &DescribeQuorumRequest,
+    this: BrokerId,
+    controller: &str,
+    now_ms: i64,
+) -> DescribeQuorumResponse {
+    if !authorizer.allows(&cx.principal, Operation::Describe, Resource::Cluster) {
+        let error = ErrorCode::ClusterAuthorizationFailed;
+        return DescribeQuorumResponse {
+            error_code: error.code(),
+            error_message: Some(error.message().to_owned()),
+            ..Default::default()
+        };
+    }
+    let asks_for_it = matches!(request.topics.as_slice(), [topic] if topic.topic_name == METADATA_TOPIC
+        && matches!(topic.partitions.as_slice(), [partition] if partition.partition_index == 0));
+    if !asks_for_it {
+        return unknown(request);
+    }
+    let end = i64::try_from(image.version).unwrap_or(i64::MAX);
+    let voter = ReplicaState {
+        replica_id: CONTROLLER_NODE_ID,
+        log_end_offset: end,
+        last_caught_up_timestamp: now_ms,
+        ..Default::default()
+    };
+    let observer = |id: BrokerId| ReplicaState {
+        replica_id: id.0,
+        log_end_offset: if id == this { end } else { -1 },
+        ..Default::default()
+    };
+    let partition = PartitionData {
+        leader_id: CONTROLLER_NODE_ID,
+        leader_epoch: i32::try_from(image.controller_epoch.0).unwrap_or(i32::MAX),
+        high_watermark: end,
+        current_voters: vec![voter],
+        observers: image.live_brokers().map(|broker| observer(broker.id)).collect(),
+        error_message: None,
+        ..Default::default()
+    };
+    let (host, port) = controller.rsplit_once(':').unwrap_or((controller, ""));
+    let listener = Listener {
+        name: "CONTROLLER".to_owned(),
+        host: host.to_owned(),
+        port: port.parse().unwrap_or_default(),
+    };
+    let node = Node {
+        node_id: CONTROLLER_NODE_ID,
+        listeners: vec![listener],
+    };
+    DescribeQuorumResponse {
+        error_message: None,
+        topics: vec![TopicData {
+            topic_name: METADATA_TOPIC.to_owned(),
+            partitions: vec![partition],
+        }],
+        nodes: if cx.version >= NODES_VERSION { vec![node] } else { Vec::new() },
+        ..Default::default()
+    }
+}
+
+/// There is no other log that the controller keeps (`DescribeQuorumRequest.getPartitionLevelErrorResponse`).
+fn unknown(request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
+    let error = ErrorCode::UnknownTopicOrPartition;
+    let topics = request.topics.iter().map(|topic| TopicData {
+        topic_name: topic.topic_name.clone(),
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|partition| PartitionData {
+                partition_index: partition.partition_index,
+                error_code: error.code(),
+                error_message: Some(error.message().to_owned()),
+                ..Default::default()
+            })
+            .collect(),
+    });
+    DescribeQuorumResponse {
+        error_message: None,
+        topics: topics.collect(),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_protocol::api::ApiKey;
+    use weir_protocol::messages::describe_quorum_request;
+
+    use super::*;
+    use crate::api::fixtures::{assert_encodes, everyone, image, nobody, request};
+
+    fn ask(topic: &str, partition_index: i32) -> DescribeQuorumRequest {
+        let partitions = vec![describe_quorum_request::PartitionData { partition_index }];
+        let topic_name = topic.to_owned();
+        DescribeQuorumRequest {
+            topics: vec![describe_quorum_request::TopicData { topic_name, partitions }],
+        }
+    }
+
+    #[test]
+    fn the_controller_is_the_only_voter() {
+        let image = image();
+        for version in ApiKey::DescribeQuorum.versions() {
+            let answer = |authorizer: &Authorizer, asked: &DescribeQuorumRequest| {
+                let response = describe(&image, authorizer, &request(version), asked, BrokerId(1), "10.0.0.1:9090", 5);
+                assert_encodes(&response, version);
+                response
+            };
+            let response = answer(&everyone(), &ask(METADATA_TOPIC, 0));
+            let partition = &response.topics[0].partitions[0];
+            let voter = &partition.current_voters[0];
+            assert_eq!(
+                (partition.error_code, partition.leader_id, partition.leader_epoch),
+                (0, voter.replica_id, 1)
+            );
+            assert_eq!((voter.log_end_offset, partition.high_watermark), (7, 7));
+            let nodes = response
+                .nodes
+                .iter()
+                .map(|node| (node.node_id, node.listeners[0].host.as_str(), node.listeners[0].port));
+            assert!(nodes.eq((version >= NODES_VERSION).then_some((voter.replica_id, "10.0.0.1", 9090))));
+            let observers = partition.observers.iter().map(|state| (state.replica_id, state.log_end_offset));
+            assert_eq!(observers.collect::<Vec<_>>(), [(0, -1), (1, 7)], "a fenced broker observes nothing");
+            for asked in [ask("a", 0), ask(METADATA_TOPIC, 1)] {
+                let response = answer(&everyone(), &asked);
+                assert_eq!((response.error_code, response.topics[0].partitions[0].error_code), (0, 3));
+            }
+            let denied = answer(&nobody(), &ask(METADATA_TOPIC, 0));
+            assert_eq!((denied.error_code, denied.topics.len()), (31, 0));
+        }
+    }
+}

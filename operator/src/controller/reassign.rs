@@ -1,0 +1,189 @@
+//! Reassignments (KIP-455): partitions get other replicas while they are read and written (`ReplicationControlManager.alterPartitionReassignments` in
+//! Apache Kafka).
+//!
+//! A reassignment begins here, with the new replicas beside the old ones, and ends in `election::settle`, when all that are to stay are in sync. The
+//! order of the new replicas holds at once: the first of them is the preferred leader.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::alter_partition_reassignments_request::ReassignablePartition;
+use weir_protocol::messages::alter_partition_reassignments_response::{ReassignablePartitionResponse, ReassignableTopicResponse};
+use weir_protocol::messages::list_partition_reassignments_response::{OngoingPartitionReassignment, OngoingTopicReassignment};
+use weir_protocol::messages::{
+    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
+};
+use weir_protocol::types::{BrokerId, TopicId};
+
+use super::Draft;
+use super::admin::{ApiError, wire};
+use super::election::{Election, Wanted, settle};
+use super::partitions::TopicRules;
+use super::resources::with_generation;
+use super::state::{Change, Partition, State, Topic};
+use super::topics::check_assignment;
+
+pub(super) fn alter(draft: &mut Draft<'_>, request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {
+    let may_resize = request.allow_replication_factor_change;
+    let responses = request.topics.into_iter().map(|topic| {
+        let id = draft.state.topic_by_name(&topic.name).map(|found| found.id);
+        let partitions = topic.partitions.iter().map(|wanted| {
+            let result = alter_one(draft, &topic.name, wanted, may_resize);
+            let (error_code, error_message) = wire(&result);
+            ReassignablePartitionResponse {
+                partition_index: wanted.partition_index,
+                error_code,
+                error_message,
+            }
+        });
+        let partitions = partitions.collect();
+        if let Some(id) = id {
+            note_replicas(draft, id);
+        }
+        ReassignableTopicResponse {
+            name: topic.name,
+            partitions,
+        }
+    });
+    AlterPartitionReassignmentsResponse {
+        allow_replication_factor_change: may_resize,
+        error_message: None,
+        responses: responses.collect(),
+        ..AlterPartitionReassignmentsResponse::default()
+    }
+}
+
+fn alter_one(draft: &mut Draft<'_>, name: &str, wanted: &ReassignablePartition, may_resize: bool) -> Result<(), ApiError> {
+    let unknown = |message: String| ApiError::new(ErrorCode::UnknownTopicOrPartition, message);
+    let state = &draft.state;
+    let topic = state
+        .topic_by_name(name)
+        .ok_or_else(|| unknown(format!("Unable to find a topic named {name}.")))?;
+    let index = wanted.partition_index;
+    let partition = usize::try_from(index).ok().and_then(|index| topic.partitions.get(index));
+    let partition = partition.ok_or_else(|| unknown(format!("Unable to find partition {name}:{index}.")))?;
+    let next = match &wanted.replicas {
+        None => cancelled(state, topic, index, partition)?,
+        Some(replicas) => moved(state, topic, partition, replicas, may_resize)?,
+    };
+    if let Some(next) = next {
+        let id = topic.id;
+        draft.push(Change::Partition(id, index, next));
+    }
+    Ok(())
+}
+
+/// The partition on its way to other replicas; `None` if it is there or on that way already.
+fn moved(state: &State, topic: &Topic, partition: &Partition, target: &[i32], may_resize: bool) -> Result<Option<Partition>, ApiError> {
+    if !may_resize && target.len() != partition.replicas_wanted() {
+        let message = format!(
+            "The replication factor is changed from {} to {}",
+            partition.replicas_wanted(),
+            target.len()
+        );
+        return Err(ApiError::new(ErrorCode::InvalidReplicationFactor, message));
+    }
+    let target = check_assignment(state, target, None)?;
+    let removing: Vec<BrokerId> = partition.replicas.iter().copied().filter(|id| !target.contains(id)).collect();
+    // What an earlier reassignment was adding is still being added if it is to stay, and goes as the others do if not.
+    let is_new = |id: &BrokerId| !partition.replicas.contains(id) || partition.adding.contains(id);
+    let adding = target.iter().copied().filter(is_new).collect();
+    let wanted = Wanted {
+        replicas: target.iter().chain(&removing).copied().collect(),
+        adding,
+        removing,
+        ..Wanted::as_it_is(partition)
+    };
+    let acceptable = |id| state.is_usable(id);
+    let rules = TopicRules::of(state, topic).with(Election::Online);
+    Ok(settle(partition, wanted, &rules.electorate(&acceptable)))
+}
+
+/// The partition as it was before its reassignment (`PartitionReassignmentRevert`).
+fn cancelled(state: &State, topic: &Topic, index: i32, partition: &Partition) -> Result<Option<Partition>, ApiError> {
+    if !partition.is_reassigning() {
+        let code = ErrorCode::NoReassignmentInProgress;
+        return Err(ApiError::new(code, code.message()));
+    }
+    let rules = TopicRules::of(state, topic);
+    let was_there = |id: &BrokerId| !partition.adding.contains(id);
+    let holders = || partition.isr.iter().chain(&partition.elr);
+    let all_is_with_the_new = holders().next().is_some() && !holders().any(|id| was_there(id));
+    if all_is_with_the_new && !rules.allows_unclean() {
+        let message = format!(
+            "Unable to revert partition assignment for {}:{index} because it would require an unclean leader election.",
+            topic.name()
+        );
+        return Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
+    }
+    let replicas: Vec<BrokerId> = partition.replicas.iter().copied().filter(was_there).collect();
+    if replicas.is_empty() {
+        let message = "Invalid replica assignment: addingReplicas contains all replicas.";
+        return Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
+    }
+    let wanted = Wanted {
+        replicas,
+        adding: Vec::new(),
+        removing: Vec::new(),
+        ..Wanted::with_isr(partition, partition.isr.iter().copied().filter(was_there).collect())
+    };
+    let acceptable = |id| state.is_usable(id);
+    Ok(settle(partition, wanted, &rules.electorate(&acceptable)))
+}
+
+/// A topic whose partitions all are to have another number of replicas says so in its resource: there is one truth about it.
+fn note_replicas(draft: &mut Draft<'_>, id: TopicId) {
+    let Some(topic) = draft.state.topics.get(&id) else { return };
+    let mut counts = topic.partitions.iter().map(Partition::replicas_wanted);
+    let Some(count) = counts.next().filter(|count| counts.all(|other| other == *count)) else {
+        return;
+    };
+    let count = i16::try_from(count).ok();
+    if count.is_some() && topic.resource.spec.replicas != count {
+        let mut resource = with_generation(&topic.resource);
+        resource.spec.replicas = count;
+        draft.push(Change::Topic(id, Box::new(resource)));
+    }
+}
+
+pub(super) fn list(draft: &mut Draft<'_>, request: ListPartitionReassignmentsRequest) -> ListPartitionReassignmentsResponse {
+    let state = &draft.state;
+    let topics = match request.topics {
+        None => state.topics_by_name().filter_map(|topic| ongoing(topic, None)).collect(),
+        Some(topics) => topics
+            .iter()
+            .filter_map(|asked| ongoing(state.topic_by_name(&asked.name)?, Some(&asked.partition_indexes)))
+            .collect(),
+    };
+    ListPartitionReassignmentsResponse {
+        error_message: None,
+        topics,
+        ..ListPartitionReassignmentsResponse::default()
+    }
+}
+
+/// The reassignments of a topic, of these partitions or of all.
+fn ongoing(topic: &Topic, asked: Option<&[i32]>) -> Option<OngoingTopicReassignment> {
+    let ids = |brokers: &[BrokerId]| brokers.iter().map(|id| id.0).collect();
+    let one = |index: i32, partition: &Partition| {
+        partition.is_reassigning().then(|| OngoingPartitionReassignment {
+            partition_index: index,
+            replicas: ids(&partition.replicas),
+            adding_replicas: ids(&partition.adding),
+            removing_replicas: ids(&partition.removing),
+        })
+    };
+    let partitions: Vec<_> = match asked {
+        None => (0..)
+            .zip(&topic.partitions)
+            .filter_map(|(index, partition)| one(index, partition))
+            .collect(),
+        Some(indexes) => indexes
+            .iter()
+            .filter_map(|index| one(*index, topic.partitions.get(usize::try_from(*index).ok()?)?))
+            .collect(),
+    };
+    (!partitions.is_empty()).then(|| OngoingTopicReassignment {
+        name: topic.name().to_owned(),
+        partitions,
+    })
+}

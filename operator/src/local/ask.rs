@@ -1,0 +1,87 @@
+//! What a local cluster's commands ask of its controller: resources and states.
+//!
+//! The controller is found by the port that its process wrote down. Starts nothing and stops nothing.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use tonic::transport::Channel;
+
+use super::cluster::LocalCluster;
+use super::manifests::Manifest;
+use super::rpc::local_client::LocalClient;
+use super::rpc::{Applied, ApplyRequest, DeleteRequest, GetRequest, StatusRequest, StatusResponse};
+
+impl LocalCluster {
+    async fn client(&self) -> anyhow::Result<LocalClient<Channel>> {
+        anyhow::ensure!(
+            self.controller().pid().is_some(),
+            "the controller does not run; `weir local up` or `weir local start controller` starts it"
+        );
+        let address = self.controller_address()?;
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(Duration::from_secs(2));
+        let channel = endpoint.connect().await.with_context(|| format!("reach the controller at {address}"))?;
+        Ok(LocalClient::new(channel)
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX))
+    }
+
+    pub(super) async fn ask_status(&self) -> anyhow::Result<StatusResponse> {
+        Ok(self.client().await?.status(StatusRequest {}).await.map_err(refused)?.into_inner())
+    }
+
+    /// Creates or changes resources.
+    ///
+    /// # Errors
+    /// When one is wrong: none is taken up then, and the message names the field and the reason.
+    pub(crate) async fn apply(&self, resources: &[Value]) -> anyhow::Result<Vec<Applied>> {
+        let resources = resources.iter().map(Value::to_string).collect();
+        let response = self.client().await?.apply(ApplyRequest { resources }).await.map_err(refused)?;
+        Ok(response.into_inner().applied)
+    }
+
+    /// Deletes the resources that manifests name.
+    ///
+    /// # Errors
+    /// At the first that cannot be deleted.
+    pub(crate) async fn delete(&self, manifests: &[Manifest]) -> anyhow::Result<()> {
+        let mut client = self.client().await?;
+        // What was created last may need what was created first.
+        for manifest in manifests.iter().rev() {
+            let (kind, name) = (manifest.text("/kind"), manifest.text("/metadata/name"));
+            client
+                .delete(DeleteRequest {
+                    kind: kind.to_owned(),
+                    name: name.to_owned(),
+                })
+                .await
+                .map_err(refused)?;
+            super::output::line(&format!("{} \"{name}\" deleted", kind.to_lowercase()));
+        }
+        Ok(())
+    }
+
+    /// The resources of a kind, or the one with a name.
+    ///
+    /// # Errors
+    /// When there is no such kind or resource.
+    pub(crate) async fn get(&self, kind: &str, name: Option<&str>) -> anyhow::Result<Vec<Value>> {
+        let request = GetRequest {
+            kind: kind.to_owned(),
+            name: name.unwrap_or_default().to_owned(),
+        };
+        let response = self.client().await?.get(request).await.map_err(refused)?;
+        response
+            .into_inner()
+            .resources
+            .iter()
+            .map(|resource| serde_json::from_str(resource).context("read the controller's answer"))
+            .collect()
+    }
+}
+
+/// What the controller said, without what only gRPC knows of it.
+fn refused(status: tonic::Status) -> anyhow::Error {
+    anyhow::anyhow!("{}", status.message())
+}
