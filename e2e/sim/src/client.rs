@@ -179,7 +179,7 @@ impl Client {
                 self.left = self.left.saturating_sub(u32::from(checks.now > checks.faults_end));
             }
             Err(ErrorCode::OutOfOrderSequenceNumber) => {
-                if checks.ledger(self.partition).resets == 0 {
+                if !checks.ledger(self.partition).has_lost() {
                     let (producer, sequence) = (*producer, *sequence);
                     checks.broken(Rule::InOrderAndOnce, || {
                         format!("producer {producer} is told that {sequence} is out of order, and nothing was lost")

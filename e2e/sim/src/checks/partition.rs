@@ -48,6 +48,11 @@ impl Ledger {
         epoch < self.unclean_epoch || (self.resets > 0 && epoch < self.leader_epoch())
     }
 
+    /// Whether a producer may find that what was acknowledged to it is gone.
+    pub fn has_lost(&self) -> bool {
+        self.resets > 0 || self.unclean_epoch > 0
+    }
+
     pub(super) fn began(&mut self, epoch: i32, start: i64) {
         if self.begun.is_none_or(|(newest, _)| newest < epoch) {
             self.begun = Some((epoch, start));
