@@ -25,18 +25,18 @@ pub mod class {
     pub const LOG_DIRS: &str = "org.apache.kafka.tools.LogDirsCommand";
     /// `kafka-cluster.sh`
     pub const CLUSTER: &str = "org.apache.kafka.tools.ClusterTool";
+    /// `kafka-leader-election.sh`
+    pub const LEADER_ELECTION: &str = "org.apache.kafka.tools.LeaderElectionCommand";
+    /// `kafka-reassign-partitions.sh`
+    pub const REASSIGN: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
+    /// `kafka-metadata-quorum.sh`
+    pub const QUORUM: &str = "org.apache.kafka.tools.MetadataQuorumCommand";
+    /// `kafka-features.sh`
+    pub const FEATURES: &str = "org.apache.kafka.tools.FeatureCommand";
     /// `kafka-dump-log.sh`
     pub const DUMP_LOG: &str = "org.apache.kafka.tools.DumpLogSegments";
     /// `kafka-producer-perf-test.sh`
     pub const PRODUCER_PERF: &str = "org.apache.kafka.tools.ProducerPerformance";
-    /// `kafka-reassign-partitions.sh`
-    pub const REASSIGN: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
-    /// `kafka-leader-election.sh`
-    pub const LEADER_ELECTION: &str = "org.apache.kafka.tools.LeaderElectionCommand";
-    /// `kafka-metadata-quorum.sh`
-    pub const METADATA_QUORUM: &str = "org.apache.kafka.tools.MetadataQuorumCommand";
-    /// `kafka-features.sh`
-    pub const FEATURES: &str = "org.apache.kafka.tools.FeatureCommand";
     /// `kafka-verifiable-producer.sh`
     pub const VERIFIABLE_PRODUCER: &str = "org.apache.kafka.tools.VerifiableProducer";
 }

@@ -1,128 +1,109 @@
-//! Apache Kafka's own tools on a cluster of several brokers: moving replicas and leaders, and telling where they are.
+//! Apache Kafka's tools for a cluster of several brokers: reassignments, elections, the quorum, features.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use weir_e2e::cluster::Local;
-use weir_e2e::tools::{class, kafka, kcat};
-use weir_e2e::wire::await_topic;
+use weir_e2e::tools::{Printed, class, kafka};
 
-fn tool(local: &Local, class: &str, arguments: &[&str]) -> String {
+/// A cluster of three brokers with one topic of one partition on all of them, led by broker 0.
+fn three_brokers() -> Option<Local> {
+    // These tests need `weir local` itself.
+    if std::env::var_os("WEIR_E2E_BOOTSTRAP").is_some() {
+        return None;
+    }
+    let local = Local::start_of(Some(3), None).unwrap();
+    tool(&local, class::TOPICS, &["--create", "--topic", "orders", "--replica-assignment", "0:1:2"]);
+    Some(local)
+}
+
+fn run(local: &Local, class: &str, arguments: &[&str]) -> Printed {
     let bootstrap = local.bootstrap();
     let server = ["--bootstrap-server", &bootstrap];
-    let all: Vec<&str> = server.into_iter().chain(arguments.iter().copied()).collect();
-    kafka(class, &all, "").unwrap().success().unwrap()
+    kafka(class, &[&server, arguments].concat(), "").unwrap()
 }
 
-/// Repeats a tool until its output holds.
-fn eventually(mut run: impl FnMut() -> String, holds: impl Fn(&str) -> bool) -> String {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    loop {
-        let out = run();
-        if holds(&out) {
-            return out;
-        }
-        assert!(std::time::Instant::now() < deadline, "{out}");
-    }
+fn tool(local: &Local, class: &str, arguments: &[&str]) -> String {
+    run(local, class, arguments).success().unwrap()
 }
 
-fn own_cluster(brokers: u32) -> Option<Local> {
-    std::env::var_os("WEIR_E2E_BOOTSTRAP")
-        .is_none()
-        .then(|| Local::start_of(Some(brokers), None).unwrap())
+/// Runs `kafka-reassign-partitions` with a plan for the topic's partition.
+fn reassign(local: &Local, replicas: &str, arguments: &[&str]) -> String {
+    let plan = local.data().with_file_name("plan.json");
+    let text = format!(r#"{{"version":1,"partitions":[{{"topic":"orders","partition":0,"replicas":[{replicas}]}}]}}"#);
+    std::fs::write(&plan, text).unwrap();
+    let file = ["--reassignment-json-file", plan.to_str().unwrap()];
+    tool(local, class::REASSIGN, &[&file, arguments].concat())
 }
 
 #[test]
-fn replicas_and_leaders_move() {
-    let Some(local) = own_cluster(4) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, content: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        path.to_string_lossy().into_owned()
-    };
-    tool(
-        &local,
-        class::TOPICS,
-        &["--create", "--topic", "moved", "--replica-assignment", "0:1:2,1:2:0"],
+fn partitions_are_reassigned_and_leaders_elected() {
+    let Some(local) = three_brokers() else { return };
+    let describe = || tool(&local, class::TOPICS, &["--describe", "--topic", "orders"]);
+    let election = ["--election-type", "preferred", "--topic", "orders", "--partition", "0"];
+    assert!(
+        tool(&local, class::LEADER_ELECTION, &election).contains("Valid replica already elected"),
+        "broker 0 leads already"
     );
-    await_topic(&local.bootstrap(), "moved", 2).unwrap();
-    let records: String = (0..500).map(|i| format!("record {i}\n")).collect();
-    kcat(
-        &local.bootstrap(),
-        &["-P", "-t", "moved", "-p", "0", "-X", "acks=all"],
-        records.as_bytes(),
-    )
-    .unwrap()
-    .success()
-    .unwrap();
-    let describe = || tool(&local, class::TOPICS, &["--describe", "--topic", "moved"]);
-    let line = |out: &str, partition: u32| {
-        let wanted = format!("Partition: {partition}\t");
-        out.lines().find(|line| line.contains(&wanted)).unwrap_or_default().to_owned()
-    };
-    assert!(line(&describe(), 0).contains("Leader: 0\tReplicas: 0,1,2\tIsr: "));
-
-    // Three replicas on other brokers, the leader among those that go.
-    let plan = r#"{"version": 1, "partitions": [{"topic": "moved", "partition": 0, "replicas": [3, 2, 1]}]}"#;
-    let plan = file("plan.json", plan);
-    tool(
-        &local,
-        class::REASSIGN,
-        &["--execute", "--reassignment-json-file", &plan, "--throttle", "50000000"],
+    // Another order holds at once, and moves nobody.
+    reassign(&local, "1,0,2", &["--execute"]);
+    let out = reassign(&local, "1,0,2", &["--verify"]);
+    assert!(out.contains("Reassignment of partition orders-0 is completed."), "{out}");
+    let out = describe();
+    assert!(out.contains("Leader: 0\tReplicas: 1,0,2"), "{out}");
+    let out = tool(&local, class::LEADER_ELECTION, &election);
+    assert!(
+        out.contains("Successfully completed leader election (PREFERRED) for partitions orders-0"),
+        "{out}"
     );
-    eventually(
-        || tool(&local, class::REASSIGN, &["--verify", "--reassignment-json-file", &plan]),
-        |out| out.contains("Reassignment of partition moved-0 is completed."),
-    );
-    let out = eventually(describe, |out| line(out, 0).contains("Replicas: 3,2,1"));
-    assert!(!line(&out, 0).contains("Leader: 0"), "{out}");
-
-    // The preferred leader is the first replica.
-    let election = r#"{"partitions": [{"topic": "moved", "partition": 0}]}"#;
-    let election = file("election.json", election);
-    tool(
-        &local,
-        class::LEADER_ELECTION,
-        &["--election-type", "preferred", "--path-to-json-file", &election],
-    );
-    eventually(describe, |out| line(out, 0).contains("Leader: 3"));
-    let read = kcat(&local.bootstrap(), &["-C", "-t", "moved", "-p", "0", "-e", "-q"], b"")
-        .unwrap()
-        .success()
-        .unwrap();
-    assert_eq!(read, records);
-
-    // A reassignment that cannot come to an end is cancelled.
-    local.run(&["kill", "0"]).unwrap();
-    let plan = r#"{"version": 1, "partitions": [{"topic": "moved", "partition": 0, "replicas": [0, 3, 2]}]}"#;
-    let plan = file("stuck.json", plan);
-    tool(&local, class::REASSIGN, &["--execute", "--reassignment-json-file", &plan]);
-    let listed = tool(&local, class::REASSIGN, &["--list"]);
-    assert!(listed.contains("moved-0: replicas: ") && listed.contains("adding: 0"), "{listed}");
-    tool(&local, class::REASSIGN, &["--cancel", "--reassignment-json-file", &plan]);
+    assert!(describe().contains("Leader: 1\tReplicas: 1,0,2"));
+    // A replica goes, the leader with it.
+    reassign(&local, "0,2", &["--execute"]);
+    let out = describe();
+    assert!(out.contains("ReplicationFactor: 2") && out.contains("Leader: 0\tReplicas: 0,2"), "{out}");
+    let topic = local.run(&["get", "topic", "orders", "-o", "json"]).unwrap();
+    let topic: serde_json::Value = serde_json::from_str(&topic).unwrap();
+    assert_eq!(topic["spec"]["replicas"], 2, "the resource says so");
     assert!(tool(&local, class::REASSIGN, &["--list"]).contains("No partition reassignments found."));
-    assert!(line(&describe(), 0).contains("Replicas: 3,2,1"));
 }
 
 #[test]
-fn the_cluster_tells_of_itself() {
-    let Some(local) = own_cluster(3) else { return };
-    tool(
-        &local,
-        class::TOPICS,
-        &["--create", "--topic", "t", "--partitions", "6", "--replication-factor", "3"],
-    );
-    await_topic(&local.bootstrap(), "t", 6).unwrap();
-    local.run(&["kill", "2"]).unwrap();
-    let under = || tool(&local, class::TOPICS, &["--describe", "--under-replicated-partitions"]);
-    let out = eventually(under, |out| out.lines().count() == 6);
-    assert!(!out.contains("Leader: 2"), "{out}");
-    assert_eq!(tool(&local, class::TOPICS, &["--describe", "--unavailable-partitions"]).trim(), "");
-    local.run(&["start", "2"]).unwrap();
-    eventually(under, |out| out.trim().is_empty());
-    let out = tool(&local, class::METADATA_QUORUM, &["describe", "--status"]);
-    assert!(out.contains("LeaderId:") && out.contains("CurrentVoters:"), "{out}");
+fn the_quorum_is_the_controller() {
+    let Some(local) = three_brokers() else { return };
+    let out = tool(&local, class::QUORUM, &["describe", "--status"]);
+    let field = |name: &str| {
+        out.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let leader = field("LeaderId:");
+    assert!(field("CurrentVoters:").contains(&format!("\"id\": {leader}")), "{out}");
+    assert_eq!(field("CurrentObservers:"), r#"[{"id": 0}, {"id": 1}, {"id": 2}]"#, "{out}");
+    let out = tool(&local, class::QUORUM, &["describe", "--replication"]);
+    assert!(out.lines().any(|line| line.starts_with(&leader) && line.contains("Leader")), "{out}");
+}
+
+#[test]
+fn features_are_told_and_only_what_is_served_is_taken_up() {
+    let Some(local) = three_brokers() else { return };
     let out = tool(&local, class::FEATURES, &["describe"]);
-    assert!(out.contains("Feature: metadata.version"), "{out}");
-    let versions = tool(&local, class::API_VERSIONS, &[]);
-    assert_eq!(versions.lines().filter(|line| line.contains(" -> (")).count(), 3, "{versions}");
+    let line = |name: &str| out.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{out}"));
+    assert!(line("metadata.version").contains("FinalizedVersionLevel: 4.3-IV0"), "{out}");
+    assert!(line("eligible.leader.replicas.version").contains("FinalizedVersionLevel: 1"), "{out}");
+    let refused = run(&local, class::FEATURES, &["upgrade", "--feature", "metadata.version=31"]);
+    assert!(!refused.ok && format!("{refused:?}").contains("Invalid update version 31"), "{refused:?}");
+}
+
+#[test]
+fn a_broker_is_unregistered() {
+    let Some(local) = three_brokers() else { return };
+    let bootstrap = local.bootstrap();
+    let unregister = |id: &str| kafka(class::CLUSTER, &["unregister", "--bootstrap-server", &bootstrap, "--id", id], "").unwrap();
+    let refused = unregister("7");
+    assert!(!refused.ok && format!("{refused:?}").contains("not currently registered"), "{refused:?}");
+    local.run(&["stop", "2"]).unwrap();
+    let out = unregister("2").success().unwrap();
+    assert!(out.contains("Broker 2 is no longer registered."), "{out}");
+    let described = tool(&local, class::TOPICS, &["--describe", "--topic", "orders"]);
+    assert!(!described.contains("Isr: 0,1,2"), "{described}");
 }

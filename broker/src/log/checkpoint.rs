@@ -4,8 +4,10 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use weir_protocol::types::TopicPartition;
@@ -23,6 +25,8 @@ pub(super) struct Logs {
     pub(super) open: Mutex<HashMap<TopicPartition, Weak<LogReader>>>,
     /// Held while the catalogue is written.
     catalogue: Mutex<()>,
+    /// The directories of deleted logs, and when their files go.
+    trash: Mutex<Vec<(Instant, PathBuf)>>,
 }
 
 impl Logs {
@@ -33,6 +37,22 @@ impl Logs {
             index: log.partition,
         };
         self.found.lock().extend(logs.into_iter().map(|log| (id(&log), log)));
+    }
+
+    /// Has a directory removed at a time, or by the next start.
+    pub(super) fn throw_away(&self, directory: PathBuf, at: Instant) {
+        self.trash.lock().push((at, directory));
+    }
+
+    /// The directories whose time has come.
+    pub(super) fn take_due_trash(&self, now: Instant) -> Vec<PathBuf> {
+        let due = self
+            .trash
+            .lock()
+            .extract_if(.., |(at, _)| *at <= now)
+            .map(|(_, directory)| directory)
+            .collect();
+        due
     }
 
     /// Those that are open.

@@ -66,6 +66,8 @@ pub struct LogConfig {
     pub index_interval_bytes: u32,
     /// `min.insync.replicas`: none of the log's business, and kept here because it is set on the same topics.
     pub insync_replicas_min: u32,
+    /// `file.delete.delay.ms`, of logs that are deleted as a whole
+    pub delete_delay_ms: u64,
     /// `retention.ms`
     pub retention_ms: Option<i64>,
     /// `retention.bytes`
@@ -122,6 +124,7 @@ impl Default for LogConfig {
             index_bytes_max: 10 << 20,
             index_interval_bytes: 4096,
             insync_replicas_min: 1,
+            delete_delay_ms: 60_000,
             retention_ms: Some(604_800_000),
             retention_bytes: None,
             cleanup: Cleanup {
@@ -149,13 +152,14 @@ impl Default for LogConfig {
 
 impl LogConfig {
     /// What is parsed, by Kafka's names.
-    pub const KEYS: [&'static str; 27] = [
+    pub const KEYS: [&'static str; 28] = [
         "segment.bytes",
         "segment.ms",
         "segment.jitter.ms",
         "segment.index.bytes",
         "index.interval.bytes",
         "min.insync.replicas",
+        "file.delete.delay.ms",
         "retention.ms",
         "retention.bytes",
         "cleanup.policy",
@@ -206,6 +210,7 @@ impl LogConfig {
         text.number("segment.index.bytes", &mut config.index_bytes_max)?;
         text.number("index.interval.bytes", &mut config.index_interval_bytes)?;
         text.number("min.insync.replicas", &mut config.insync_replicas_min)?;
+        text.number("file.delete.delay.ms", &mut config.delete_delay_ms)?;
         text.limit("retention.ms", &mut config.retention_ms)?;
         text.limit("retention.bytes", &mut config.retention_bytes)?;
         text.parse("cleanup.policy", &mut config.cleanup, cleanup)?;

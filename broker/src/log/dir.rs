@@ -7,7 +7,7 @@ use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
@@ -18,9 +18,11 @@ use super::catalogue;
 use super::checkpoint::Logs;
 use super::flusher::{self, Flusher};
 use super::identity::{self, Identity, Left, OpenError};
-use super::reader::LogReader;
 use super::storage::{OpenFiles, Storage};
 use super::{LogConfig, LogWriter, recovery};
+
+/// What the directory of a deleted log ends with, until its files go.
+pub(super) const DELETED: &str = "-delete";
 
 /// What a log directory goes by.
 #[derive(Clone, Copy, Debug)]
@@ -140,6 +142,11 @@ impl LogDir {
         identity::begin_run(storage.as_ref(), root, left.broker_epoch).map_err(failed)?;
         info!(directory = %path(), logs = found.len(), orderly = left.orderly, whole = left.whole, "opened the log directory");
         shared.logs.found(found);
+        for entry in storage.list(root).map_err(failed)?.into_iter().filter(|entry| entry.is_dir) {
+            if entry.name.ends_with(DELETED) {
+                shared.logs.throw_away(root.join(entry.name), Instant::now());
+            }
+        }
         let flusher = {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
@@ -248,25 +255,15 @@ impl LogDir {
         }
     }
 
-    /// Deletes a log. Its directory is renamed at once, so that its name is free; the files go after that.
-    ///
-    /// # Errors
-    /// When it cannot be renamed.
-    pub fn delete_log(&self, log: &LogReader) -> io::Result<()> {
-        self.shared.logs.open.lock().remove(&log.id());
-        let from = log.path();
-        let to = self
-            .shared
-            .root()
-            .join(format!("{}-{}.{}-delete", log.topic(), log.id().index, log.id().topic.0.simple()));
-        for segment in log.segments.load().iter() {
-            segment.records().moved(to.join(super::segment::file_name(segment.base_offset(), "log")));
-        }
-        match self.shared.storage().rename(&from, &to) {
-            // Nothing was ever appended.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => self.shared.storage().remove_dir_all(&to),
+    /// Removes the files of deleted logs whose time has come. May take as long as a file system needs to free large files.
+    pub fn empty_trash(&self) {
+        for directory in self.shared.logs.take_due_trash(Instant::now()) {
+            match self.shared.storage().remove_dir_all(&directory) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    warn!(directory = %directory.display(), %error, "cannot remove what is left of a deleted log; the next start tries again");
+                }
+                _ => info!(directory = %directory.display(), "removed a deleted log"),
+            }
         }
     }
 

@@ -138,7 +138,11 @@ fn in_turn(shared: &Shared, flush: impl FnOnce() -> io::Result<()>) -> io::Resul
 
 fn flush_all(shared: &Shared, logs: &[Arc<LogReader>]) -> io::Result<()> {
     // From here on a new request belongs to the next round; what is published by now belongs to this one.
-    let marks: Vec<Mark<'_>> = logs.iter().map(|log| Mark::take(log)).collect();
+    let marks: Vec<Mark<'_>> = logs
+        .iter()
+        .filter(|log| !log.is_deleted.load(Ordering::Acquire))
+        .map(|log| Mark::take(log))
+        .collect();
     let storage = shared.files.storage().as_ref();
     for mark in marks.iter().filter(|mark| mark.epochs) {
         write_epochs(storage, mark.log)?;

@@ -41,6 +41,8 @@ pub struct LogReader {
     pub(super) flush_scheduled: AtomicBool,
     /// How often the log was cut at its end: a flush that ran meanwhile flushed something else.
     pub(super) truncations: AtomicU32,
+    /// Its directory has another name, and soon there is none: it is not flushed any more.
+    pub(super) is_deleted: AtomicBool,
     pub(super) on_flushed: std::sync::OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 

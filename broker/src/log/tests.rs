@@ -2,6 +2,7 @@
 
 mod crashes;
 mod damage;
+mod deletion;
 mod faults;
 mod follow;
 mod reads;

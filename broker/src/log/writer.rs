@@ -2,6 +2,7 @@
 //!
 //! `replica` makes sure that there is one user at a time. Every change is written first and published after that, so that readers never see what is not there.
 
+mod delete;
 mod follow;
 mod roll;
 mod trim;
@@ -129,6 +130,7 @@ impl LogWriter {
             flush_requested: AtomicBool::new(false),
             flush_scheduled: AtomicBool::new(false),
             truncations: AtomicU32::new(0),
+            is_deleted: AtomicBool::new(false),
             on_flushed: OnceLock::new(),
         });
         Self {

@@ -67,6 +67,7 @@ async fn run(broker: &Broker, mut stop: watch::Receiver<bool>) {
     while tokio::time::timeout(TICK, stop.wait_for(|&stop| stop)).await.is_err() {
         let now = Instant::now();
         let settings = broker.settings();
+        broker.replicas.log_dir().empty_trash();
         if now.duration_since(due.retention) >= settings.retention_check_interval {
             due.retention = now;
             for partition in broker.replicas.all() {

@@ -176,8 +176,13 @@ impl Replicas {
         let all_configs_changed =
             before.cluster_configs != next.cluster_configs || before.broker_configs.get(&self.broker) != next.broker_configs.get(&self.broker);
         let settings = Settings::of(&layers(next, self.broker));
-        *self.settings.lock() = settings;
+        let settings_before = std::mem::replace(&mut *self.settings.lock(), settings);
         self.shared.take_up(next, settings.lag_ms_max);
+        if settings.lag_ms_max != settings_before.lag_ms_max {
+            for partition in self.all() {
+                partition.reconfigure();
+            }
+        }
         let topics: Vec<_> = match all_configs_changed {
             true => next.topics().map(|topic| topic.id).chain(touched.iter().copied()).collect(),
             false => touched.to_vec(),
@@ -250,9 +255,13 @@ impl Replicas {
             return false;
         };
         partition.retire();
-        if let Err(error) = self.log_dir.delete_log(partition.log()) {
-            warn!(topic = %partition.topic(), partition = id.index, %error, "cannot delete a log");
-        }
+        // Behind what is being appended: a segment that begins just now must find its directory.
+        let deleted = Arc::clone(&partition);
+        partition.with_writer_detached(move |writer| {
+            if let Err(error) = writer.delete() {
+                warn!(topic = %deleted.topic(), partition = id.index, %error, "cannot delete a log");
+            }
+        });
         true
     }
 

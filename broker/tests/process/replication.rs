@@ -1,9 +1,10 @@
 //! Several brokers: what one leads the others have, whoever dies.
 
 use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::FetchRequest;
 use weir_protocol::messages::fetch_response::PartitionData;
 
-use crate::support::{Brokers, Client, batch, placed_topic, soon};
+use crate::support::{Brokers, Client, Launch, batch, fetch_from, placed_topic, soon};
 
 const GROUP: &[(&str, &str)] = &[("flush.mode", "group"), ("min.insync.replicas", "2")];
 const NONE: &[(&str, &str)] = &[("flush.mode", "none"), ("min.insync.replicas", "2")];
@@ -177,4 +178,71 @@ async fn a_partition_that_moves_away_leaves_nothing_behind() {
     assert_eq!(values(&moved.read_all("t", 0).await), ["a", "b"]);
     let mut left = brokers.client(1).await;
     fetched(&mut left, "t", 0, |data| code(data.error_code) == ErrorCode::NotLeaderOrFollower).await;
+}
+
+#[tokio::test]
+async fn a_follower_that_lags_leaves_the_isr_and_comes_back() {
+    let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("flush.mode", "none")])]).await;
+    brokers.controller.configure("replica.lag.time.max.ms", "300");
+    let mut client = brokers.client(0).await;
+    produced(&mut client, "t", "a").await;
+    // It is gone, and nobody tells. Nothing is written for longer than it may lag: that is no lag.
+    brokers.broker(1).kill().await;
+    let waits = client.produce("t", 0, -1, batch(&["b"]));
+    assert_eq!(waits.await.error_code, 0, "it is committed once the ISR is smaller");
+    assert_eq!(brokers.controller.partition(1, 0, |partition| partition.isr == [0]).await.leader_epoch, 0);
+    brokers.restart(1).await;
+    brokers.controller.partition(1, 0, |partition| partition.isr == [0, 1]).await;
+    produced(&mut client, "t", "c").await;
+    assert_eq!(values(&client.read_all("t", 0).await), ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn a_consumer_is_sent_to_the_replica_in_its_rack() {
+    let rack = |launch: Launch| Launch {
+        rack: format!("rack-{}", launch.id),
+        ..launch
+    };
+    let brokers = Brokers::start_with(2, vec![placed_topic(1, "t", 1, &[0, 1], GROUP)], rack).await;
+    let mut leader = brokers.client(0).await;
+    produced(&mut leader, "t", "a").await;
+    let fetch = |rack: &str| FetchRequest {
+        rack_id: rack.to_owned(),
+        ..fetch_from("t", 0, 0)
+    };
+    let mut answer = async |rack: &str| leader.call(12, &fetch(rack)).await.responses.remove(0).partitions.remove(0);
+    for rack in ["rack-0", "rack-9", ""] {
+        let data = answer(rack).await;
+        assert_eq!((data.preferred_read_replica, data.records.unwrap().is_empty()), (-1, false), "{rack}");
+    }
+    let data = answer("rack-1").await;
+    assert_eq!((data.preferred_read_replica, data.records.unwrap().len()), (1, 0));
+    let mut follower = brokers.client(1).await;
+    fetched(&mut follower, "t", 0, |data| data.high_watermark == 1).await;
+    let data = follower.call(12, &fetch("rack-1")).await.responses.remove(0).partitions.remove(0);
+    assert_eq!((data.preferred_read_replica, data.records.unwrap().is_empty()), (-1, false));
+    // Clients that know nothing of that are told who leads.
+    let old = follower.call(10, &fetch_from("t", 0, 0)).await.responses.remove(0).partitions.remove(0);
+    assert_eq!(code(old.error_code), ErrorCode::NotLeaderOrFollower);
+}
+
+#[tokio::test]
+async fn a_deleted_topic_is_put_aside_by_all_and_removed_later() {
+    let configs = &[("file.delete.delay.ms", "600000")];
+    let later = placed_topic(1, "later", 1, &[0, 1], configs);
+    let at_once = placed_topic(2, "at-once", 1, &[0, 1], &[("file.delete.delay.ms", "0")]);
+    let mut brokers = Brokers::start(2, vec![later, at_once]).await;
+    let mut client = brokers.client(0).await;
+    for topic in ["later", "at-once"] {
+        produced(&mut client, topic, "a").await;
+    }
+    brokers.controller.delete(1);
+    brokers.controller.delete(2);
+    for id in [0, 1] {
+        brokers.broker(id).wait_for_line("removed a deleted log").await;
+        let names = brokers.directories(id);
+        let count = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
+        assert_eq!((count("later-0"), count("later-0."), count("at-once")), (1, 1, 0), "{names:?}");
+        assert!(brokers.broker(id).stop().await.success());
+    }
 }

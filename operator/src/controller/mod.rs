@@ -177,7 +177,8 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
 }
 
 /// What a controller does before anything else: it raises the epoch, so that its predecessor is known for what it is, and brings to an end what
-/// the predecessor began: a commit that was cut off between two objects leaves leaders that are fenced, and topics that lack partitions.
+/// the predecessor began: a commit that was cut off between two objects leaves leaders that are fenced, partitions without a leader whose replicas are
+/// alive, and topics that lack partitions.
 pub fn take_over(state: &State, moment: &Moment) -> Vec<Change> {
     let mut draft = Draft::new(state, moment);
     draft.push(Change::ControllerEpoch(ControllerEpoch(
@@ -185,6 +186,7 @@ pub fn take_over(state: &State, moment: &Moment) -> Vec<Change> {
     )));
     features::begin(&mut draft);
     partitions::settle_what_was_cut_off(&mut draft);
+    partitions::elect_where_leaderless(&mut draft);
     partitions::place_what_is_missing(&mut draft);
     draft.changes
 }

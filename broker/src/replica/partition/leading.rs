@@ -143,7 +143,8 @@ impl Partition {
         });
     }
 
-    pub(super) fn reconfigure(self: &Arc<Self>) {
+    /// Takes up other settings of the topic or the broker.
+    pub(crate) fn reconfigure(self: &Arc<Self>) {
         let settings = self.settings();
         self.lead(None, |leadership| (leadership.reconfigure(settings), Outcome::default()));
     }

@@ -71,6 +71,7 @@ struct World {
     version: u64,
     topics: Vec<rpc::Topic>,
     brokers: BTreeMap<i32, rpc::Broker>,
+    configs: rpc::Configs,
     streams: Vec<mpsc::UnboundedSender<FromController>>,
 }
 
@@ -89,7 +90,7 @@ impl World {
             full: true,
             brokers: self.brokers.values().cloned().collect(),
             topics: self.topics.clone(),
-            cluster_configs: Some(rpc::Configs::default()),
+            cluster_configs: Some(self.configs.clone()),
             ..Default::default()
         }
     }
@@ -190,6 +191,20 @@ impl FakeController {
         partition.partition_epoch += 1;
         world.tell();
         self.state.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Sets a configuration of the whole cluster.
+    pub(crate) fn configure(&self, key: &str, value: &str) {
+        let mut world = self.state.world.lock();
+        world.configs.entries.insert(key.to_owned(), value.to_owned());
+        world.tell();
+    }
+
+    /// Takes a topic away.
+    pub(crate) fn delete(&self, topic: u8) {
+        let mut world = self.state.world.lock();
+        world.topics.retain(|it| it.id != [topic; 16]);
+        world.tell();
     }
 
     /// Elects another leader, or none for -1; the ISR is what is left of it.

@@ -23,6 +23,7 @@ pub(crate) struct Launch {
     pub(crate) cluster_id: String,
     pub(crate) data: PathBuf,
     pub(crate) controller: SocketAddr,
+    pub(crate) rack: String,
 }
 
 impl Launch {
@@ -32,6 +33,7 @@ impl Launch {
             cluster_id: CLUSTER.to_owned(),
             data: data.to_owned(),
             controller,
+            rack: String::new(),
         }
     }
 
@@ -46,6 +48,7 @@ impl Launch {
             .arg(&self.data)
             .args(["--listener", "PLAINTEXT://127.0.0.1:0", "--http", "127.0.0.1:0"])
             .args(["--controller", &self.controller.to_string()])
+            .args(["--rack", &self.rack])
             .args(["--threads", "2", "--log-format", "json"])
             .env("WEIR_LOG", "info,weir_broker=debug")
             .stdin(Stdio::null())

@@ -64,6 +64,12 @@ impl Brokers {
         std::fs::create_dir(path).unwrap();
     }
 
+    /// The names in a broker's data directory.
+    pub(crate) fn directories(&self, id: i32) -> Vec<String> {
+        let entries = std::fs::read_dir(self.data[&id].path()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
     /// A connection to a broker.
     pub(crate) async fn client(&self, id: i32) -> Client {
         Client::connect(self.running[&id].kafka()).await

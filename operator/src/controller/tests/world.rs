@@ -24,6 +24,8 @@ pub(super) struct World {
     pub(super) now: Timestamp,
     seed: u128,
     last: Vec<Change>,
+    /// What of a commit that was cut off did not come to the registry.
+    late: Vec<Change>,
     /// The state before the last event.
     pub(super) before: State,
 }
@@ -44,6 +46,7 @@ impl World {
             now: Timestamp(0),
             seed: 0,
             last: Vec::new(),
+            late: Vec::new(),
         }
     }
 
@@ -70,18 +73,22 @@ impl World {
         self.last = changes.to_vec();
     }
 
-    /// Another controller takes over, as the shell does. With `cut_off` the last commit came as far as the partitions, and not to the registry.
-    pub(super) fn take_over(&mut self, cut_off: bool) -> Vec<Change> {
+    /// Another controller takes over, as the shell does. With `cut_off` the last commit came as far as the partitions, and not to the registry; with
+    /// `overtaken` it came there after all, behind the back of the last takeover.
+    pub(super) fn take_over(&mut self, cut_off: bool, overtaken: bool) -> Vec<Change> {
         if cut_off {
             self.state = self.before.clone();
-            for change in &self.last {
-                if !matches!(
+            let (registry, partitions) = std::mem::take(&mut self.last).into_iter().partition(|change| {
+                matches!(
                     change,
                     Change::Broker(_) | Change::RemoveBroker(_) | Change::NextBrokerEpoch(_) | Change::NextProducerId(_)
-                ) {
-                    self.state.apply(change);
-                }
-            }
+                )
+            });
+            self.late = registry;
+            partitions.iter().for_each(|change: &Change| self.state.apply(change));
+        }
+        if overtaken {
+            std::mem::take(&mut self.late).iter().for_each(|change| self.state.apply(change));
         }
         let moment = self.moment();
         let changes = take_over(&self.state, &moment);
@@ -156,7 +163,7 @@ impl World {
                 let request = self.isr_change(&mut words);
                 self.event(Event::AlterPartitions(request))
             }
-            "take-over" => (Reply::Nothing, self.take_over(words.flag("cut-off"))),
+            "take-over" => (Reply::Nothing, self.take_over(words.flag("cut-off"), words.flag("overtaken"))),
             "balance" => self.event(Event::Balance),
             "producer-ids" => {
                 let broker = words.broker();

@@ -1,0 +1,427 @@
+//! A broker's machine and process: the log directory with what says how it was left (`broker/src/log/identity.rs`), and the session with the controller
+//! (`broker/src/controller_client/session.rs`).
+
+mod replica;
+
+use uuid::Uuid;
+use weir_operator::controller::state::{Endpoint, Partition, State};
+use weir_operator::controller::{Heartbeat, Registration};
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
+
+use self::replica::{Around, Replica};
+use crate::log::Log;
+use crate::message::{Body, Node, Stream, Told};
+use crate::mutation::Mutation;
+use crate::world::Ctx;
+
+/// What a broker wakes for; the numbers are partitions and calls.
+#[derive(Clone, Copy, Debug)]
+pub enum BrokerAlarm {
+    /// A controller is to be found.
+    Connect,
+    /// A heartbeat is due.
+    Beat,
+    /// The next fetch is due.
+    Fetch(usize),
+    /// A fetch was not answered.
+    FetchTimeout(usize, u64),
+    /// The leadership wants to look at the time.
+    Check(usize),
+    /// A flush ends.
+    Flush(usize),
+    /// A call to the controller was not answered.
+    CallTimeout(usize, u64),
+}
+
+const HEARTBEAT_MS: u64 = 500;
+const SESSION_MS: u64 = 3_000;
+
+/// A machine: what survives the process.
+#[derive(Debug)]
+pub struct Machine {
+    id: usize,
+    /// The kernel's boot id.
+    boot: u64,
+    /// Counts the processes.
+    pub run: u64,
+    disk: Disk,
+    process: Option<Process>,
+    /// Where each log ended before a fault took something of it that the controller has not heard of.
+    pub lost_from: Vec<i64>,
+    /// The process that was the last one before the fault.
+    pub lost_by: u64,
+}
+
+#[derive(Debug)]
+struct Disk {
+    log_dir: u128,
+    /// The file `run`: the boot id and the broker epoch of the last run.
+    boot: u64,
+    epoch: Option<BrokerEpoch>,
+    clean: bool,
+    logs: Vec<Log>,
+}
+
+#[derive(Debug)]
+struct Process {
+    session: Option<Session>,
+    streams: u64,
+    epoch: Option<BrokerEpoch>,
+    previous_epoch: Option<BrokerEpoch>,
+    whole: bool,
+    controller_epoch: ControllerEpoch,
+    image: Option<Box<State>>,
+    wants_shutdown: bool,
+    replicas: Vec<Replica>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    stream: Stream,
+    operator: usize,
+    registered: bool,
+    heard_at: u64,
+}
+
+impl Machine {
+    /// A machine with an empty disk.
+    pub fn new(id: usize, topics: usize) -> Self {
+        Self {
+            id,
+            boot: 1,
+            run: 0,
+            disk: Disk {
+                log_dir: id as u128 + 1,
+                boot: 0,
+                epoch: None,
+                clean: false,
+                logs: vec![Log::default(); topics],
+            },
+            process: None,
+            lost_from: vec![0; topics],
+            lost_by: 0,
+        }
+    }
+
+    /// Whether the process is there.
+    pub fn is_up(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// A log.
+    pub fn log(&self, partition: usize) -> &Log {
+        &self.disk.logs[partition]
+    }
+
+    /// Who leads, as far as this broker knows.
+    pub fn leader_of(&self, partition: usize) -> Option<usize> {
+        let image = self.process.as_ref()?.image.as_ref()?;
+        Some(partition_in(image, partition)?.leader?.0 as usize)
+    }
+
+    /// Starts the process.
+    pub fn start(&mut self, ctx: &mut Ctx<'_>) {
+        self.run += 1;
+        let disk = &mut self.disk;
+        let mut whole = disk.clean || disk.boot == self.boot;
+        if ctx.plan.has(Mutation::CallsItselfWhole) {
+            whole = true;
+        }
+        disk.clean = false;
+        // What the power took must not be forgotten if this process, too, dies before the controller knows.
+        disk.boot = if whole || ctx.plan.has(Mutation::WritesBootIdEarly) {
+            self.boot
+        } else {
+            0
+        };
+        ctx.trace(|| format!("broker {} starts as run {}, whole: {whole}, before: {:?}", self.id, self.run, disk.epoch));
+        let replicas = disk.logs.iter().map(|log| Replica::new(log.written_down())).collect();
+        self.process = Some(Process {
+            session: None,
+            streams: 0,
+            epoch: None,
+            previous_epoch: disk.epoch,
+            whole,
+            controller_epoch: ControllerEpoch(0),
+            image: None,
+            wants_shutdown: false,
+            replicas,
+        });
+        ctx.broker_alarm(1, BrokerAlarm::Connect);
+        ctx.broker_alarm(2, BrokerAlarm::Beat);
+    }
+
+    /// The process dies; the kernel goes on.
+    pub fn kill(&mut self, ctx: &mut Ctx<'_>) {
+        if let Some(Session { stream, operator, .. }) = self.process.take().and_then(|process| process.session) {
+            ctx.send_on(stream, Node::Broker(self.id), Node::Operator(operator), Body::Ended(stream, self.id));
+        }
+        for log in &mut self.disk.logs {
+            if ctx.rng.chance(300) {
+                log.rebuild_epochs();
+            }
+        }
+    }
+
+    /// The power fails, and comes back.
+    pub fn lose_power(&mut self, ctx: &mut Ctx<'_>) {
+        self.process = None;
+        self.boot += 1;
+        self.note_loss();
+        for log in &mut self.disk.logs {
+            log.lose_power(ctx.rng);
+        }
+    }
+
+    /// The disk is lost, and replaced by an empty one.
+    pub fn lose_disk(&mut self, ctx: &mut Ctx<'_>) {
+        self.lose_power(ctx);
+        self.disk = Disk {
+            log_dir: self.disk.log_dir + 1000,
+            boot: 0,
+            epoch: None,
+            clean: false,
+            logs: vec![Log::default(); self.disk.logs.len()],
+        };
+    }
+
+    fn note_loss(&mut self) {
+        self.lost_by = self.run;
+        for (lost, log) in self.lost_from.iter_mut().zip(&self.disk.logs) {
+            *lost = log.end().max(*lost);
+        }
+    }
+
+    /// A controlled shutdown begins.
+    pub fn shut_down(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.wants_shutdown = true;
+        }
+    }
+
+    /// An alarm goes off.
+    pub fn wake(&mut self, alarm: BrokerAlarm, ctx: &mut Ctx<'_>) {
+        match alarm {
+            BrokerAlarm::Connect => self.connect(ctx),
+            BrokerAlarm::Beat => {
+                ctx.broker_alarm(HEARTBEAT_MS, BrokerAlarm::Beat);
+                self.beat(ctx);
+                self.write_back(ctx);
+            }
+            BrokerAlarm::Fetch(partition) => self.with(partition, ctx, Replica::fetch),
+            BrokerAlarm::FetchTimeout(partition, call) => self.with(partition, ctx, |replica, around| replica.fetch_timed_out(call, around)),
+            BrokerAlarm::Check(partition) => self.with(partition, ctx, Replica::check),
+            BrokerAlarm::Flush(partition) => self.with(partition, ctx, Replica::flushed),
+            BrokerAlarm::CallTimeout(partition, call) => {
+                self.with(partition, ctx, |replica, around| {
+                    replica.answered(call, Err(ErrorCode::NetworkException), around)
+                });
+            }
+        }
+    }
+
+    /// Something arrives.
+    pub fn receive(&mut self, from: Node, body: Body, ctx: &mut Ctx<'_>) {
+        let run = self.run;
+        match body {
+            Body::Told(stream, epoch, told) => self.told(stream, epoch, told, ctx),
+            Body::Closed(stream) => {
+                if self.session_on(stream).is_some() {
+                    self.reconnect(ctx);
+                }
+            }
+            Body::Altered(call, result) => {
+                for partition in 0..self.disk.logs.len() {
+                    let result = result.clone();
+                    self.with(partition, ctx, |replica, around| replica.answered(call, result, around));
+                }
+            }
+            Body::Fetch(fetch) => self.with(fetch.partition, ctx, |replica, around| replica.serve(from, fetch, around)),
+            Body::Fetched(fetched) if fetched.run == run => {
+                self.with(fetched.partition, ctx, |replica, around| replica.fetched(&fetched, around));
+            }
+            Body::AskOffsets(ask) => self.with(ask.partition, ctx, |replica, around| replica.tell_offsets(from, ask, around)),
+            Body::Offsets(ask, start, end) if ask.run == run => {
+                self.with(ask.partition, ctx, |replica, around| replica.offsets(ask.epoch, start, end, around));
+            }
+            Body::Produce(produce) => self.with(produce.partition, ctx, |replica, around| replica.produce(from, produce, around)),
+            Body::Read(read) => self.with(read.partition, ctx, |replica, around| replica.read(from, read, around)),
+            _ => {}
+        }
+    }
+
+    /// Lets a replica act, if the process has its first metadata.
+    fn with(&mut self, partition: usize, ctx: &mut Ctx<'_>, act: impl FnOnce(&mut Replica, &mut Around<'_, '_>)) {
+        let Some(process) = &mut self.process else { return };
+        let (Some(image), Some(epoch)) = (&process.image, process.epoch) else {
+            return;
+        };
+        let mut around = Around {
+            id: self.id,
+            run: self.run,
+            partition,
+            epoch,
+            image,
+            operator: process.session.map(|session| session.operator),
+            log: &mut self.disk.logs[partition],
+            ctx,
+        };
+        act(&mut process.replicas[partition], &mut around);
+    }
+
+    fn session_on(&mut self, stream: Stream) -> Option<&mut Session> {
+        let session = self.process.as_mut()?.session.as_mut()?;
+        (session.stream == stream).then_some(session)
+    }
+
+    fn connect(&mut self, ctx: &mut Ctx<'_>) {
+        let (id, run, boot_log_dir) = (self.id, self.run, self.disk.log_dir);
+        let Some(process) = self.process.as_mut().filter(|process| process.session.is_none()) else {
+            return;
+        };
+        process.streams += 1;
+        let stream = (run << 32) | (process.streams << 8) | id as u64;
+        let operator = ctx.rng.index(2);
+        process.session = Some(Session {
+            stream,
+            operator,
+            registered: false,
+            heard_at: ctx.now,
+        });
+        let endpoint = Endpoint {
+            listener: "PLAINTEXT".to_owned(),
+            host: "localhost".to_owned(),
+            port: 9092,
+            security_protocol: "PLAINTEXT".to_owned(),
+        };
+        let registration = Registration {
+            cluster_id: "simulated".to_owned(),
+            broker: BrokerId(id as i32),
+            incarnation: Uuid::from_u128(u128::from(run)),
+            log_dir: Uuid::from_u128(boot_log_dir),
+            endpoints: vec![endpoint],
+            rack: None,
+            previous_epoch: process.previous_epoch,
+            clean: process.whole,
+            controller_epoch: process.controller_epoch,
+        };
+        ctx.send_on(
+            stream,
+            Node::Broker(id),
+            Node::Operator(operator),
+            Body::Open(stream, Box::new(registration)),
+        );
+    }
+
+    fn reconnect(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(process) = &mut self.process else { return };
+        if let Some(Session { stream, operator, .. }) = process.session.take() {
+            ctx.send_on(stream, Node::Broker(self.id), Node::Operator(operator), Body::Ended(stream, self.id));
+        }
+        let pause = ctx.rng.between(20, 300);
+        ctx.broker_alarm(pause, BrokerAlarm::Connect);
+    }
+
+    fn beat(&mut self, ctx: &mut Ctx<'_>) {
+        let id = self.id;
+        let Some(process) = &mut self.process else { return };
+        let Some(session) = process.session else { return };
+        let silence = ctx.now - session.heard_at;
+        if silence > SESSION_MS || (!session.registered && silence > HEARTBEAT_MS) {
+            return self.reconnect(ctx);
+        }
+        let Some(epoch) = process.epoch.filter(|_| session.registered) else {
+            return;
+        };
+        let applied_version = process.image.as_ref().map_or(0, |image| image.version);
+        let heartbeat = Heartbeat {
+            broker: BrokerId(id as i32),
+            epoch,
+            applied_version,
+            ready: applied_version > 0,
+            wants_shutdown: process.wants_shutdown,
+            log_dir_failed: false,
+        };
+        let stream = session.stream;
+        ctx.send_on(stream, Node::Broker(id), Node::Operator(session.operator), Body::Beat(stream, heartbeat));
+    }
+
+    /// What the kernel writes back by itself, and the high watermarks that are written down now and then.
+    fn write_back(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(process) = &self.process else { return };
+        for (log, replica) in self.disk.logs.iter_mut().zip(&process.replicas) {
+            if !ctx.plan.group_flush && ctx.rng.chance(200) {
+                log.flush();
+            }
+            if ctx.rng.chance(300) {
+                log.write_down(replica.high_watermark());
+            }
+        }
+    }
+
+    fn told(&mut self, stream: Stream, epoch: ControllerEpoch, told: Told, ctx: &mut Ctx<'_>) {
+        let now = ctx.now;
+        let Some(session) = self.session_on(stream) else { return };
+        session.heard_at = now;
+        let Some(process) = &mut self.process else { return };
+        if epoch < process.controller_epoch {
+            return self.reconnect(ctx);
+        }
+        process.controller_epoch = epoch;
+        match told {
+            Told::Registered(epoch) => {
+                ctx.trace(|| format!("broker {} is registered under {epoch}", self.id));
+                process.epoch = Some(epoch);
+                process.previous_epoch = Some(epoch);
+                process.whole = true;
+                if let Some(session) = &mut process.session {
+                    session.registered = true;
+                }
+                self.disk.epoch = Some(epoch);
+                self.disk.boot = self.boot;
+            }
+            Told::Refused(_) => self.reconnect(ctx),
+            Told::Beat { may_shut_down, .. } => {
+                if may_shut_down && process.wants_shutdown {
+                    self.stop_in_order(ctx);
+                }
+            }
+            Told::Metadata { full, state } => {
+                if full || process.image.as_ref().is_none_or(|image| image.version < state.version) {
+                    self.take_up(state, ctx);
+                }
+                self.beat(ctx);
+            }
+        }
+    }
+
+    fn take_up(&mut self, state: Box<State>, ctx: &mut Ctx<'_>) {
+        let Some(process) = &mut self.process else { return };
+        process.image = Some(state);
+        for partition in 0..self.disk.logs.len() {
+            self.with(partition, ctx, |replica, around| {
+                if let Some(state) = partition_in(around.image, partition) {
+                    replica.take_up(state, around);
+                }
+            });
+        }
+    }
+
+    fn stop_in_order(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(process) = &self.process else { return };
+        for (log, replica) in self.disk.logs.iter_mut().zip(&process.replicas) {
+            log.flush();
+            log.write_down(replica.high_watermark());
+        }
+        self.disk.clean = true;
+        ctx.trace(|| format!("broker {} stops in order", self.id));
+        self.kill(ctx);
+        ctx.stopped = true;
+    }
+}
+
+/// A partition in the metadata.
+pub fn partition_in(state: &State, partition: usize) -> Option<&Partition> {
+    state.topics.get(&crate::world::topic_id(partition))?.partitions.first()
+}

@@ -1,0 +1,263 @@
+//! A partition on a broker: the I/O shell around the real replication cores, as simple as it can be.
+//!
+//! What a leader does is here and in `leading`, what a follower does in `following`.
+
+mod following;
+mod leading;
+
+use weir_broker::replica::core::leader::Ends;
+use weir_broker::replica::core::{FetchFrom, Following, Leadership, PartitionState, Peer, Proposal, Settings, Start};
+use weir_operator::controller::state::{Partition, State};
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
+
+use super::BrokerAlarm;
+use crate::log::{Log, Record};
+use crate::message::{AskOffsets, Body, Node};
+use crate::mutation::Mutation;
+use crate::plan::LAG_MS_MAX;
+use crate::world::Ctx;
+
+/// What a replica is.
+#[derive(Debug)]
+enum Role {
+    Idle,
+    Leader(Box<Leadership>),
+    Follower(Following),
+}
+
+/// A replica, as long as its process lives.
+#[derive(Debug)]
+pub(super) struct Replica {
+    role: Role,
+    high_watermark: i64,
+    /// The newest state that is known.
+    known: (LeaderEpoch, PartitionEpoch),
+    parked: Vec<Parked>,
+    /// The call to the controller that is under way.
+    call: Option<(u64, Proposal)>,
+    fetching: Option<(u64, FetchFrom)>,
+    checks_at: Option<u64>,
+    flushing: bool,
+    calls: u64,
+}
+
+/// A producer's request that waits.
+#[derive(Clone, Copy, Debug)]
+struct Parked {
+    client: Node,
+    request: u64,
+    offset: i64,
+    acks_all: bool,
+}
+
+/// What a replica sees of its broker.
+pub(super) struct Around<'a, 'c> {
+    pub(super) id: usize,
+    pub(super) run: u64,
+    pub(super) partition: usize,
+    pub(super) epoch: BrokerEpoch,
+    pub(super) image: &'a State,
+    /// The operator with which there is a session.
+    pub(super) operator: Option<usize>,
+    pub(super) log: &'a mut Log,
+    pub(super) ctx: &'a mut Ctx<'c>,
+}
+
+impl Around<'_, '_> {
+    fn own(&self) -> BrokerId {
+        BrokerId(self.id as i32)
+    }
+
+    fn send(&mut self, to: Node, body: Body) {
+        self.ctx.send(Node::Broker(self.id), to, body);
+    }
+
+    fn alarm(&mut self, after: u64, alarm: BrokerAlarm) {
+        self.ctx.broker_alarm(after, alarm);
+    }
+
+    /// The offset up to which the log counts as had.
+    fn had(&self) -> i64 {
+        if self.ctx.plan.group_flush && !self.ctx.plan.has(Mutation::CountsUnflushed) {
+            self.log.flushed()
+        } else {
+            self.log.end()
+        }
+    }
+
+    fn ends(&self) -> Ends {
+        Ends {
+            end: self.log.end(),
+            had: self.had(),
+        }
+    }
+}
+
+/// What the metadata says of a broker.
+fn peer(image: &State, id: BrokerId) -> Option<Peer> {
+    image.brokers.get(&id).map(|broker| Peer {
+        epoch: broker.epoch,
+        fenced: broker.fenced,
+        shutting_down: broker.shutting_down,
+    })
+}
+
+fn state_of(partition: &Partition) -> PartitionState {
+    PartitionState {
+        replicas: partition.replicas.clone(),
+        isr: partition.isr.clone(),
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+        recovering: partition.recovering,
+    }
+}
+
+impl Replica {
+    pub(super) fn new(high_watermark: i64) -> Self {
+        Self {
+            role: Role::Idle,
+            high_watermark,
+            known: (LeaderEpoch(-1), PartitionEpoch(-1)),
+            parked: Vec::new(),
+            call: None,
+            fetching: None,
+            checks_at: None,
+            flushing: false,
+            calls: 0,
+        }
+    }
+
+    pub(super) fn high_watermark(&self) -> i64 {
+        self.high_watermark
+    }
+
+    /// Takes up its role in new metadata. What is older than what is known changes nothing; but the brokers may have changed.
+    pub(super) fn take_up(&mut self, state: &Partition, around: &mut Around<'_, '_>) {
+        let epochs = (state.leader_epoch, state.partition_epoch);
+        if epochs > self.known {
+            let same_leader = state.leader_epoch == self.known.0;
+            self.known = epochs;
+            match &mut self.role {
+                _ if !state.replicas.contains(&around.own()) => self.step_down(around),
+                Role::Leader(leadership) if same_leader => {
+                    let outcome = leadership.updated(state_of(state), around.ends(), &|id| peer(around.image, id), around.ctx.now);
+                    self.led(outcome, around);
+                    if around.ctx.plan.has(Mutation::HighWatermarkGoesBack) {
+                        self.begin_again(state, around);
+                    }
+                    return;
+                }
+                Role::Follower(_) if same_leader => {}
+                _ if state.leader == Some(around.own()) => {
+                    self.step_down(around);
+                    self.begin_to_lead(state, around);
+                    return;
+                }
+                _ => {
+                    self.step_down(around);
+                    if let Some(leader) = state.leader {
+                        self.begin_to_follow(leader, state.leader_epoch, around);
+                    }
+                }
+            }
+        }
+        self.check(around);
+    }
+
+    fn step_down(&mut self, around: &mut Around<'_, '_>) {
+        self.role = Role::Idle;
+        self.call = None;
+        self.fetching = None;
+        for parked in std::mem::take(&mut self.parked) {
+            around.send(
+                parked.client,
+                Body::Produced(parked.request, self.known.0, Err(ErrorCode::NotLeaderOrFollower)),
+            );
+        }
+    }
+
+    fn start(&self, state: &Partition, high_watermark: i64, around: &Around<'_, '_>) -> Start {
+        let min_isr = if around.ctx.plan.has(Mutation::IgnoresMinIsr) {
+            1
+        } else {
+            around.ctx.plan.topics[around.partition].min_isr
+        };
+        Start {
+            own: around.own(),
+            own_epoch: around.epoch,
+            state: state_of(state),
+            epoch_start: around.log.end(),
+            high_watermark,
+            settings: Settings {
+                min_isr,
+                lag_ms_max: LAG_MS_MAX,
+            },
+        }
+    }
+
+    fn begin_to_lead(&mut self, state: &Partition, around: &mut Around<'_, '_>) {
+        let epoch = state.leader_epoch;
+        around
+            .ctx
+            .trace(|| format!("broker {} leads {} from {} on: {state:?}", around.id, around.partition, around.log.end()));
+        around.log.begin_epoch(epoch);
+        let leadership = Leadership::begin(self.start(state, self.high_watermark.min(around.log.end()), around), around.ctx.now);
+        around.ctx.checks.began(around.partition, around.id, epoch.0, around.log);
+        let (high_watermark, isr) = (leadership.high_watermark(), state.isr.len());
+        around
+            .ctx
+            .checks
+            .high_watermark(around.partition, epoch.0, high_watermark, isr, around.log);
+        self.role = Role::Leader(Box::new(leadership));
+        self.request_flush(around);
+        self.check(around);
+    }
+
+    fn begin_again(&mut self, state: &Partition, around: &mut Around<'_, '_>) {
+        self.role = Role::Leader(Box::new(Leadership::begin(self.start(state, 0, around), around.ctx.now)));
+        self.check(around);
+    }
+
+    fn request_flush(&mut self, around: &mut Around<'_, '_>) {
+        if around.ctx.plan.group_flush && !self.flushing && around.log.flushed() < around.log.end() {
+            self.flushing = true;
+            let takes = around.ctx.rng.between(1, 8);
+            around.alarm(takes, BrokerAlarm::Flush(around.partition));
+        }
+    }
+
+    /// A flush ended.
+    pub(super) fn flushed(&mut self, around: &mut Around<'_, '_>) {
+        self.flushing = false;
+        around.log.flush();
+        match &mut self.role {
+            Role::Idle => {}
+            Role::Leader(_) => self.grew(around),
+            Role::Follower(_) => {
+                self.step(around);
+                self.fetch(around);
+            }
+        }
+    }
+
+    /// A follower asks where the log starts and ends.
+    pub(super) fn tell_offsets(&mut self, to: Node, ask: AskOffsets, around: &mut Around<'_, '_>) {
+        if let Role::Leader(leadership) = &self.role
+            && leadership.epoch() == ask.epoch
+        {
+            let end = around.log.end();
+            around.send(to, Body::Offsets(ask, 0, end));
+        }
+    }
+}
+
+/// The record that a leader of this epoch makes of a request.
+fn record_of(epoch: LeaderEpoch, produce: &crate::message::Produce) -> Record {
+    Record {
+        epoch,
+        producer: produce.producer,
+        sequence: produce.sequence,
+        value: produce.value,
+    }
+}

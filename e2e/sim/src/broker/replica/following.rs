@@ -1,0 +1,142 @@
+//! A replica that follows: it fetches, appends, and cuts its log as the core says.
+
+use weir_broker::replica::core::{Following, Next, Todo};
+use weir_protocol::types::{BrokerId, LeaderEpoch};
+
+use super::{Around, Replica, Role};
+use crate::broker::BrokerAlarm;
+use crate::message::{AskOffsets, Body, Fetch, Fetched, Node};
+use crate::mutation::Mutation;
+
+/// How long a fetch may take.
+const FETCH_MS_MAX: u64 = 300;
+
+/// How often a follower asks that has everything. Kafka's long poll is one request for all partitions; here it would only be more events.
+const POLL_MS: u64 = 40;
+
+impl Replica {
+    pub(super) fn begin_to_follow(&mut self, leader: BrokerId, epoch: LeaderEpoch, around: &mut Around<'_, '_>) {
+        around
+            .ctx
+            .trace(|| format!("broker {} follows {leader} in {} in epoch {epoch}", around.id, around.partition));
+        if around.ctx.plan.has(Mutation::TruncatesToHighWatermark) {
+            around.log.truncate(self.high_watermark);
+            around.ctx.checks.dirty.push(around.partition);
+        }
+        self.role = Role::Follower(Following::begin(leader, epoch, self.high_watermark));
+        self.fetch(around);
+    }
+
+    /// Fetches, if it is time.
+    pub(in crate::broker) fn fetch(&mut self, around: &mut Around<'_, '_>) {
+        let Role::Follower(following) = &self.role else { return };
+        if self.fetching.is_some() {
+            return;
+        }
+        let (had, now) = (around.had(), around.ctx.now);
+        match around.log.look(had, |log| following.next(log, now)) {
+            Next::Fetch(mut from) => {
+                if around.ctx.plan.has(Mutation::TruncatesToHighWatermark) {
+                    from.last_fetched_epoch = None;
+                }
+                let leader = Node::Broker(following.leader().0 as usize);
+                self.calls += 1;
+                self.fetching = Some((self.calls, from));
+                let (run, partition, broker_epoch) = (around.run, around.partition, around.epoch);
+                around.alarm(FETCH_MS_MAX, BrokerAlarm::FetchTimeout(partition, self.calls));
+                around.send(
+                    leader,
+                    Body::Fetch(Fetch {
+                        run,
+                        partition,
+                        from,
+                        broker_epoch,
+                    }),
+                );
+            }
+            Next::At(at) => around.alarm(at - now, BrokerAlarm::Fetch(around.partition)),
+            Next::AfterFlush => self.request_flush(around),
+            Next::Never => {}
+        }
+    }
+
+    /// A fetch was not answered in time.
+    pub(in crate::broker) fn fetch_timed_out(&mut self, call: u64, around: &mut Around<'_, '_>) {
+        if self.fetching.take_if(|(awaited, _)| *awaited == call).is_none() {
+            return;
+        }
+        if let Role::Follower(following) = &mut self.role {
+            following.failed(around.ctx.now);
+            self.fetch(around);
+        }
+    }
+
+    /// An answer came, perhaps to a fetch of long ago.
+    pub(in crate::broker) fn fetched(&mut self, fetched: &Fetched, around: &mut Around<'_, '_>) {
+        let Role::Follower(following) = &mut self.role else { return };
+        let awaited = self.fetching.take_if(|(_, from)| *from == fetched.to).is_some();
+        let (had, now) = (around.had(), around.ctx.now);
+        let mut to = fetched.to;
+        if around.ctx.plan.has(Mutation::TruncatesToHighWatermark) {
+            to.last_fetched_epoch = around.log.look(had, |log| log.latest_epoch);
+        }
+        let todo = around.log.look(had, |log| following.answered(&to, &fetched.answer, log, now));
+        if todo == Todo::Append {
+            for record in &fetched.records {
+                around.log.append(*record);
+            }
+            self.request_flush(around);
+        }
+        self.carry_out(todo, around);
+        if todo == Todo::Append {
+            self.fetch(around);
+        } else if awaited {
+            let pause = around.ctx.rng.between(1, POLL_MS * 2);
+            around.alarm(pause, BrokerAlarm::Fetch(around.partition));
+        }
+    }
+
+    /// The leader said where its log starts and ends.
+    pub(in crate::broker) fn offsets(&mut self, epoch: LeaderEpoch, start: i64, end: i64, around: &mut Around<'_, '_>) {
+        let Role::Follower(following) = &mut self.role else { return };
+        let (had, now) = (around.had(), around.ctx.now);
+        let todo = around.log.look(had, |log| following.offsets(epoch, start, end, log, now));
+        self.carry_out(todo, around);
+        self.fetch(around);
+    }
+
+    fn carry_out(&mut self, todo: Todo, around: &mut Around<'_, '_>) {
+        let Role::Follower(following) = &self.role else { return };
+        match todo {
+            Todo::Truncate(end) | Todo::Restart(end) => {
+                around
+                    .ctx
+                    .trace(|| format!("broker {} cuts {} from {} to {end}", around.id, around.partition, around.log.end()));
+                around.ctx.checks.counts.truncations += u64::from(end < around.log.end());
+                around.log.truncate(end);
+                around.ctx.checks.dirty.push(around.partition);
+            }
+            Todo::AskOffsets => {
+                let (run, partition, epoch) = (around.run, around.partition, following.epoch());
+                let leader = Node::Broker(following.leader().0 as usize);
+                around.send(leader, Body::AskOffsets(AskOffsets { run, partition, epoch }));
+            }
+            Todo::Append | Todo::Nothing => {}
+        }
+        self.step(around);
+    }
+
+    pub(super) fn step(&mut self, around: &mut Around<'_, '_>) {
+        let Role::Follower(following) = &mut self.role else { return };
+        let had = around.had();
+        let step = around.log.look(had, |log| following.step(log));
+        if step.high_watermark != self.high_watermark {
+            self.high_watermark = step.high_watermark;
+            let epoch = following.epoch().0;
+            around
+                .ctx
+                .checks
+                .followed(around.partition, around.id, epoch, step.high_watermark, around.log);
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! A replica that leads: it serves followers, producers and consumers, and asks the controller for other ISRs.
+
+use weir_broker::replica::core::leader::{Fetched as FollowerAt, Outcome};
+use weir_broker::replica::core::{FetchAnswer, FetchFrom, Leadership, PartitionState, Proposal};
+use weir_operator::controller::state::Partition;
+use weir_operator::controller::{AlterPartitions, IsrChange};
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::PartitionEpoch;
+
+use super::{Around, Parked, Replica, Role, peer, record_of, state_of};
+use crate::broker::BrokerAlarm;
+use crate::message::{Body, Fetch, Fetched, Node, Produce, Read, ReadAnswer};
+use crate::mutation::Mutation;
+
+/// Records in an answer.
+const RECORDS_MAX: usize = 4;
+
+/// How long a call to the controller may take.
+const CALL_MS_MAX: u64 = 400;
+
+impl Replica {
+    /// Does what came of an event, and looks at who waits.
+    pub(super) fn led(&mut self, outcome: Outcome, around: &mut Around<'_, '_>) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        self.high_watermark = leadership.high_watermark();
+        let (epoch, isr) = (leadership.epoch().0, leadership.committed().isr.len());
+        around
+            .ctx
+            .checks
+            .high_watermark(around.partition, epoch, self.high_watermark, isr, around.log);
+        if let Some(proposal) = outcome.proposal {
+            self.propose(proposal, around);
+        }
+        self.answer_producers(around);
+        self.plan_check(around);
+    }
+
+    fn plan_check(&mut self, around: &mut Around<'_, '_>) {
+        let Role::Leader(leadership) = &self.role else { return };
+        let Some(at) = leadership.next_check_ms(around.log.end(), around.ctx.now) else {
+            return;
+        };
+        let at = at.max(around.ctx.now + 1);
+        if self.checks_at.is_none_or(|planned| planned > at || planned <= around.ctx.now) {
+            self.checks_at = Some(at);
+            around.alarm(at - around.ctx.now, BrokerAlarm::Check(around.partition));
+        }
+    }
+
+    /// Lets the leadership look at the time.
+    pub(in crate::broker) fn check(&mut self, around: &mut Around<'_, '_>) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        let outcome = leadership.check(around.ends(), &|id| peer(around.image, id), around.ctx.now);
+        self.led(outcome, around);
+    }
+
+    /// The own log grew or was flushed.
+    pub(super) fn grew(&mut self, around: &mut Around<'_, '_>) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        let advanced = leadership.grew(around.ends(), &|id| peer(around.image, id), around.ctx.now);
+        self.led(Outcome { advanced, proposal: None }, around);
+    }
+
+    fn propose(&mut self, mut proposal: Proposal, around: &mut Around<'_, '_>) {
+        let plan = around.ctx.plan;
+        let Role::Leader(leadership) = &mut self.role else { return };
+        let grows = proposal.isr.len() > proposal.base.isr.len();
+        if plan.has(Mutation::NeverExpands) && grows {
+            return;
+        }
+        if plan.has(Mutation::BelievesOldFetches) {
+            for (id, epoch) in &mut proposal.isr {
+                *epoch = peer(around.image, *id).map_or(*epoch, |peer| peer.epoch);
+            }
+        }
+        let mut pretended = None;
+        if plan.has(Mutation::ForgetsProposals) && grows {
+            let refused = Err(ErrorCode::OperationNotAttempted);
+            pretended = Some(leadership.answered(&proposal, refused, around.ends(), &|id| peer(around.image, id), around.ctx.now));
+        }
+        if plan.has(Mutation::RemovesAtOnce) && proposal.isr.len() < proposal.base.isr.len() {
+            let removed = PartitionState {
+                isr: proposal.isr.iter().map(|(id, _)| *id).collect(),
+                partition_epoch: PartitionEpoch(proposal.base.partition_epoch.0 + 1),
+                ..proposal.base.clone()
+            };
+            pretended = Some(leadership.updated(removed, around.ends(), &|id| peer(around.image, id), around.ctx.now));
+        }
+        self.call_controller(proposal, around);
+        if let Some(outcome) = pretended {
+            self.led(Outcome { proposal: None, ..outcome }, around);
+        }
+    }
+
+    fn call_controller(&mut self, proposal: Proposal, around: &mut Around<'_, '_>) {
+        self.calls += 1;
+        let call = (around.run << 32) | (self.calls << 8) | around.partition as u64;
+        let change = IsrChange {
+            topic: crate::world::topic_id(around.partition),
+            partition: 0,
+            leader_epoch: proposal.base.leader_epoch,
+            partition_epoch: proposal.base.partition_epoch,
+            isr: proposal.isr.clone(),
+            recovered: proposal.recovered,
+        };
+        let request = AlterPartitions {
+            broker: around.own(),
+            epoch: around.epoch,
+            changes: vec![change],
+        };
+        around.ctx.trace(|| {
+            format!(
+                "broker {} asks operator {:?} for {}: {:?}",
+                around.id, around.operator, around.partition, proposal.isr
+            )
+        });
+        self.call = Some((call, proposal));
+        if let Some(operator) = around.operator {
+            around.send(Node::Operator(operator), Body::Alter(call, request));
+        }
+        around.alarm(CALL_MS_MAX, BrokerAlarm::CallTimeout(around.partition, call));
+    }
+
+    /// The controller answered a call, or did not.
+    pub(in crate::broker) fn answered(&mut self, call: u64, result: Result<Partition, ErrorCode>, around: &mut Around<'_, '_>) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        let Some((_, proposal)) = self.call.take_if(|(awaited, _)| *awaited == call) else {
+            return;
+        };
+        around.ctx.trace(|| {
+            format!(
+                "broker {} is answered for {}: {:?}",
+                around.id,
+                around.partition,
+                result.as_ref().map(|state| &state.isr)
+            )
+        });
+        let state = result.map(|partition| state_of(&partition));
+        let peers = |id| peer(around.image, id);
+        let outcome = leadership.answered(&proposal, state.clone(), around.ends(), &peers, around.ctx.now);
+        self.led(outcome, around);
+        // Only what pretends not to have asked gets an answer that it does not expect.
+        if let (Ok(state), Some(_)) = (state, around.ctx.plan.mutation)
+            && let Role::Leader(leadership) = &mut self.role
+        {
+            let outcome = leadership.updated(state, around.ends(), &|id| peer(around.image, id), around.ctx.now);
+            self.led(outcome, around);
+        }
+    }
+
+    /// A follower fetches.
+    pub(in crate::broker) fn serve(&mut self, from: Node, fetch: Fetch, around: &mut Around<'_, '_>) {
+        let (run, partition) = (fetch.run, fetch.partition);
+        let answer = |answer, records| {
+            let to = fetch.from;
+            Body::Fetched(Fetched {
+                run,
+                partition,
+                to,
+                answer,
+                records,
+            })
+        };
+        let refusal = |error| FetchAnswer {
+            error,
+            high_watermark: -1,
+            log_start: 0,
+            diverging: None,
+            has_records: false,
+        };
+        match self.examine(from, fetch, around) {
+            Err(error) => around.send(from, answer(refusal(error), Vec::new())),
+            Ok((served, outcome)) => {
+                let records = if served.has_records {
+                    around.log.read(fetch.from.offset, around.log.end(), RECORDS_MAX)
+                } else {
+                    Vec::new()
+                };
+                if let Some(outcome) = outcome {
+                    self.led(outcome, around);
+                }
+                around.send(from, answer(served, records));
+            }
+        }
+    }
+
+    fn examine(&mut self, from: Node, fetch: Fetch, around: &mut Around<'_, '_>) -> Result<(FetchAnswer, Option<Outcome>), ErrorCode> {
+        let Node::Broker(id) = from else { return Err(ErrorCode::InvalidRequest) };
+        let follower = weir_protocol::types::BrokerId(id as i32);
+        let Role::Leader(leadership) = &mut self.role else {
+            return Err(match fetch.from.current_leader_epoch.cmp(&self.known.0) {
+                std::cmp::Ordering::Less => ErrorCode::FencedLeaderEpoch,
+                std::cmp::Ordering::Greater => ErrorCode::UnknownLeaderEpoch,
+                std::cmp::Ordering::Equal => ErrorCode::NotLeaderOrFollower,
+            });
+        };
+        let plan = around.ctx.plan;
+        let mut asked = fetch.from;
+        if plan.has(Mutation::ServesAnyEpoch) {
+            asked.current_leader_epoch = leadership.epoch();
+        }
+        let had = around.had();
+        let diverging = around.log.look(had, |log| leadership.examine(follower, &asked, log))?;
+        let mut answer = FetchAnswer {
+            error: ErrorCode::None,
+            high_watermark: leadership.high_watermark(),
+            log_start: 0,
+            diverging,
+            has_records: diverging.is_none() && asked.offset < around.log.end(),
+        };
+        if diverging.is_some() {
+            return Ok((answer, None));
+        }
+        let outcome = follow_up(leadership, follower, &fetch, asked, around)?;
+        answer.high_watermark = leadership.high_watermark();
+        Ok((answer, Some(outcome)))
+    }
+
+    /// A producer sends a record.
+    pub(in crate::broker) fn produce(&mut self, client: Node, produce: Produce, around: &mut Around<'_, '_>) {
+        let request = produce.request;
+        match self.append(&produce, around) {
+            Err(error) => around.send(client, Body::Produced(request, self.known.0, Err(error))),
+            Ok(offset) => {
+                if produce.acks_all && around.ctx.plan.has(Mutation::AcknowledgesEarly) {
+                    self.acknowledge(client, request, offset, around);
+                    return;
+                }
+                self.parked.push(Parked {
+                    client,
+                    request,
+                    offset,
+                    acks_all: produce.acks_all,
+                });
+                self.request_flush(around);
+                self.grew(around);
+            }
+        }
+    }
+
+    fn append(&mut self, produce: &Produce, around: &mut Around<'_, '_>) -> Result<i64, ErrorCode> {
+        let Role::Leader(leadership) = &self.role else {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        };
+        leadership.accepts(produce.acks_all)?;
+        let record = record_of(leadership.epoch(), produce);
+        if record.sequence >= 0 && !around.ctx.plan.has(Mutation::IgnoresSequences) {
+            let last = around.log.last_of(record.producer).unwrap_or(-1);
+            if record.sequence <= last {
+                return around
+                    .log
+                    .find(record.producer, record.sequence)
+                    .ok_or(ErrorCode::DuplicateSequenceNumber);
+            }
+            if record.sequence > last + 1 {
+                return Err(ErrorCode::OutOfOrderSequenceNumber);
+            }
+        }
+        Ok(around.log.append(record))
+    }
+
+    fn acknowledge(&mut self, client: Node, request: u64, offset: i64, around: &mut Around<'_, '_>) {
+        let Role::Leader(leadership) = &self.role else { return };
+        if let Some(record) = around.log.get(offset) {
+            around.ctx.checks.acknowledged(around.partition, leadership.epoch().0, offset, record);
+        }
+        around.send(client, Body::Produced(request, self.known.0, Ok(offset)));
+    }
+
+    fn answer_producers(&mut self, around: &mut Around<'_, '_>) {
+        let Role::Leader(leadership) = &self.role else { return };
+        let had = around.had();
+        let due = |parked: &Parked| match parked.acks_all {
+            false => (had > parked.offset).then_some(Ok(())),
+            true => match leadership.acknowledges(parked.offset + 1) {
+                Ok(false) => None,
+                Ok(true) => Some(Ok(())),
+                Err(error) => Some(Err(error)),
+            },
+        };
+        let answers: Vec<_> = self.parked.iter().filter_map(|parked| Some((*parked, due(parked)?))).collect();
+        self.parked.retain(|parked| due(parked).is_none());
+        for (parked, answer) in answers {
+            match answer {
+                Ok(()) if parked.acks_all => self.acknowledge(parked.client, parked.request, parked.offset, around),
+                Ok(()) => around.send(parked.client, Body::Produced(parked.request, self.known.0, Ok(parked.offset))),
+                Err(error) => around.send(parked.client, Body::Produced(parked.request, self.known.0, Err(error))),
+            }
+        }
+    }
+
+    /// A consumer reads.
+    pub(in crate::broker) fn read(&mut self, client: Node, read: Read, around: &mut Around<'_, '_>) {
+        let Role::Leader(leadership) = &self.role else {
+            let answer = ReadAnswer {
+                request: read.request,
+                epoch: self.known.0,
+                records: Vec::new(),
+                latest: Err(ErrorCode::NotLeaderOrFollower),
+                error: ErrorCode::NotLeaderOrFollower,
+            };
+            return around.send(client, Body::ReadAnswer(answer));
+        };
+        let plan = around.ctx.plan;
+        let epoch = leadership.epoch();
+        let to = if plan.has(Mutation::ReadsUncommitted) {
+            around.log.end()
+        } else {
+            leadership.high_watermark()
+        };
+        let latest = if plan.has(Mutation::LatestGoesBack) {
+            Ok(leadership.high_watermark())
+        } else {
+            leadership.latest_offset()
+        };
+        let error = if read.epoch > epoch {
+            ErrorCode::UnknownLeaderEpoch
+        } else if read.offset > around.log.end() {
+            ErrorCode::OffsetOutOfRange
+        } else {
+            ErrorCode::None
+        };
+        let records = if error.is_error() {
+            Vec::new()
+        } else {
+            around.log.read(read.offset, to, RECORDS_MAX)
+        };
+        let answer = ReadAnswer {
+            request: read.request,
+            epoch,
+            records,
+            latest,
+            error,
+        };
+        around.send(client, Body::ReadAnswer(answer));
+    }
+}
+
+fn follow_up(
+    leadership: &mut Leadership,
+    follower: weir_protocol::types::BrokerId,
+    fetch: &Fetch,
+    asked: FetchFrom,
+    around: &mut Around<'_, '_>,
+) -> Result<Outcome, ErrorCode> {
+    let plan = around.ctx.plan;
+    let peers = |id| peer(around.image, id);
+    let offset = if plan.has(Mutation::CountsWhatNobodyHas) {
+        around.log.end()
+    } else {
+        asked.offset
+    };
+    let mut broker_epoch = fetch.broker_epoch;
+    if plan.has(Mutation::BelievesOldFetches) {
+        broker_epoch = peers(follower).map_or(broker_epoch, |peer| peer.epoch.max(broker_epoch));
+    }
+    let at = FollowerAt {
+        replica: follower,
+        broker_epoch,
+        offset,
+        log_start: 0,
+    };
+    let mut outcome = leadership.fetched(at, around.ends(), &peers, around.ctx.now)?;
+    let committed = leadership.committed();
+    if plan.has(Mutation::LetsAnyoneJoin) && outcome.proposal.is_none() && !committed.isr.contains(&follower) && !committed.recovering {
+        let mut isr: Vec<_> = committed
+            .isr
+            .iter()
+            .map(|id| (*id, peers(*id).map_or(around.epoch, |peer| peer.epoch)))
+            .collect();
+        isr.push((follower, broker_epoch));
+        outcome.proposal = Some(Proposal {
+            base: committed.clone(),
+            isr,
+            recovered: false,
+        });
+    }
+    Ok(outcome)
+}

@@ -1,0 +1,336 @@
+//! The rules, each with its name, and what of a history shows that one was broken.
+//!
+//! Told by the store, the brokers and the clients of what happened; keeps what was ever committed of each partition in a ledger. Decides nothing in the
+//! simulated world, and knows nothing of how it works: a bug that the world and the checkers share would be none to see.
+//!
+//! What is protected: a record below a high watermark is in the log of every member of the committed ISR and of the eligible leader replicas, but for
+//! those that lost it with their power or their disk. Only when such a fault took the last of them is the record lost by right: then it leaves the
+//! ledger, and so it does when an unclean election is committed and the new leader lacks it.
+
+mod partition;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use weir_operator::controller::state::Partition;
+
+pub use self::partition::Ledger;
+use crate::log::{Log, Record};
+use crate::plan::{Plan, TopicPlan};
+
+/// What must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// At most one leader per partition and leader epoch.
+    OneLeaderPerEpoch,
+    /// The leader is in the ISR, the ISR within the replicas, and so on (`Partition::check`).
+    StateIsSound,
+    /// Epochs of a partition only go up, and a new leader has a new one.
+    EpochsOnlyGoUp,
+    /// Elected only from the ISR and the eligible, unless unclean election is allowed or only the last leader is left.
+    ElectedFromIsr,
+    /// Who is in the ISR or eligible holds all that is committed, unless it lost it with its power or disk.
+    InSyncHoldsAll,
+    /// What is committed never changes.
+    CommittedStays,
+    /// An idempotent producer's records are committed once each, and in order.
+    InOrderAndOnce,
+    /// `acks=all` is answered only for what is committed, and at its offset.
+    AcknowledgedIsCommitted,
+    /// A deposed leader acknowledges nothing that its successor began without.
+    DeposedAcknowledgesNothing,
+    /// What a consumer reads is committed; what it saw stays.
+    SeenIsCommitted,
+    /// For a consumer the latest offset never goes back.
+    LatestNeverGoesBack,
+    /// The high watermark does not go back within a leader epoch.
+    HighWatermarkIsMonotone,
+    /// The high watermark stands still while the ISR is below its minimum.
+    NoAdvanceBelowMinIsr,
+    /// Logs are equal below the least of their high watermarks.
+    LogsAgree,
+    /// A broker that returns empty or shortened leads nothing for what it was.
+    LeadersHaveEverything,
+    /// A broker epoch is given once.
+    BrokerEpochsAreUnique,
+    /// Once faults stop, every partition with a live copy has a leader, all replicas are in sync and their logs equal, and producers get their answers.
+    Converges,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A rule that was broken.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Which.
+    pub rule: Rule,
+    /// How.
+    pub detail: String,
+    /// When, in milliseconds.
+    pub at: u64,
+}
+
+/// What was counted, to see that histories are about something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events.
+    pub events: u64,
+    /// Faults.
+    pub faults: u64,
+    /// Records that were acknowledged with `acks=all`.
+    pub acknowledged: u64,
+    /// Elections that were committed.
+    pub elections: u64,
+    /// Changes of an ISR that were committed.
+    pub isr_changes: u64,
+    /// Unclean elections that were committed.
+    pub unclean: u64,
+    /// Commits that failed.
+    pub conflicts: u64,
+    /// Times that committed records were lost by right.
+    pub losses: u64,
+    /// Truncations that cut something off.
+    pub truncations: u64,
+    /// Records that consumers read.
+    pub read: u64,
+}
+
+impl Counts {
+    /// Adds those of another history.
+    pub fn add(&mut self, other: &Self) {
+        let sums = [
+            (&mut self.events, other.events),
+            (&mut self.faults, other.faults),
+            (&mut self.acknowledged, other.acknowledged),
+            (&mut self.elections, other.elections),
+            (&mut self.isr_changes, other.isr_changes),
+            (&mut self.unclean, other.unclean),
+            (&mut self.conflicts, other.conflicts),
+            (&mut self.losses, other.losses),
+            (&mut self.truncations, other.truncations),
+            (&mut self.read, other.read),
+        ];
+        for (sum, count) in sums {
+            *sum += count;
+        }
+    }
+}
+
+/// The log of a broker, and where it ended before a fault took something of it that the controller has not heard of; 0 without one.
+pub type LogOf<'a> = &'a dyn Fn(usize) -> (&'a Log, i64);
+
+/// The checkers.
+#[derive(Debug)]
+pub struct Checks {
+    /// The first rule that was broken.
+    pub failure: Option<Failure>,
+    /// What was counted.
+    pub counts: Counts,
+    /// The time, for [`Failure::at`].
+    pub now: u64,
+    /// When the faults end.
+    pub faults_end: u64,
+    /// Partitions whose copies are to be looked at after this event.
+    pub dirty: Vec<usize>,
+    topics: Vec<TopicPlan>,
+    ledgers: Vec<Ledger>,
+    leaders: BTreeMap<(usize, i32), usize>,
+    broker_epochs: BTreeMap<i64, (usize, u64)>,
+}
+
+impl Checks {
+    /// Nothing has happened yet.
+    pub fn new(plan: &Plan) -> Self {
+        Self {
+            failure: None,
+            counts: Counts::default(),
+            now: 0,
+            faults_end: plan.faults_end_ms,
+            dirty: Vec::new(),
+            topics: plan.topics.clone(),
+            ledgers: plan.topics.iter().map(|_| Ledger::default()).collect(),
+            leaders: BTreeMap::new(),
+            broker_epochs: BTreeMap::new(),
+        }
+    }
+
+    /// A rule was broken. Only the first counts.
+    pub fn broken(&mut self, rule: Rule, detail: impl FnOnce() -> String) {
+        if self.failure.is_none() {
+            self.failure = Some(Failure {
+                rule,
+                detail: detail(),
+                at: self.now,
+            });
+        }
+    }
+
+    /// What is committed of a partition.
+    pub fn ledger(&self, partition: usize) -> &Ledger {
+        &self.ledgers[partition]
+    }
+
+    /// The controller decided on a change.
+    pub fn decided(&mut self, partition: usize, before: &Partition, after: &Partition) {
+        let Some(leader) = after.leader.filter(|_| after.leader != before.leader) else {
+            return;
+        };
+        if before.isr.contains(&leader) || before.elr.contains(&leader) {
+            return;
+        }
+        let allowed = self.topics[partition].unclean || before.leader.or(before.last_known_leader) == Some(leader);
+        if !(allowed && after.recovering) {
+            self.broken(Rule::ElectedFromIsr, || format!("partition {partition}: {before:?} -> {after:?}"));
+        }
+    }
+
+    /// A registration was answered.
+    pub fn registered(&mut self, epoch: i64, broker: usize, run: u64) {
+        let owner = *self.broker_epochs.entry(epoch).or_insert((broker, run));
+        if owner != (broker, run) {
+            self.broken(Rule::BrokerEpochsAreUnique, || {
+                format!("broker epoch {epoch} for broker {broker} and for {owner:?}")
+            });
+        }
+    }
+
+    /// A broker begins to lead.
+    pub fn began(&mut self, partition: usize, broker: usize, epoch: i32, log: &Log) {
+        let owner = *self.leaders.entry((partition, epoch)).or_insert(broker);
+        if owner != broker {
+            self.broken(Rule::OneLeaderPerEpoch, || {
+                format!("partition {partition}, epoch {epoch}: brokers {owner} and {broker}")
+            });
+        }
+        let ledger = &mut self.ledgers[partition];
+        if epoch != ledger.leader_epoch() {
+            return;
+        }
+        ledger.began(epoch, log.end());
+        let (has, all) = (log.agrees_with(ledger.records()), ledger.records().len());
+        if has < all {
+            self.broken(Rule::LeadersHaveEverything, || {
+                format!("partition {partition}: broker {broker} leads in epoch {epoch} with {has} of {all} committed records")
+            });
+        }
+    }
+
+    /// A leader's high watermark is this now.
+    pub fn high_watermark(&mut self, partition: usize, epoch: i32, high_watermark: i64, isr: usize, log: &Log) {
+        let topic = &self.topics[partition];
+        let min_isr = topic.min_isr.min(topic.replicas);
+        let ledger = &mut self.ledgers[partition];
+        let before = ledger.moved(epoch, high_watermark);
+        if before == Some(high_watermark) {
+            return;
+        }
+        if let Some(before) = before.filter(|before| high_watermark < *before) {
+            self.broken(Rule::HighWatermarkIsMonotone, || {
+                format!("partition {partition}, epoch {epoch}: from {before} to {high_watermark}")
+            });
+            return;
+        }
+        if before.is_some() && isr < min_isr {
+            self.broken(Rule::NoAdvanceBelowMinIsr, || {
+                format!("partition {partition}, epoch {epoch}: to {high_watermark} with {isr} of {min_isr} in sync")
+            });
+            return;
+        }
+        // What a leader begins with it takes for committed too.
+        let before = before.unwrap_or_else(|| high_watermark.min(ledger.records().len() as i64));
+        for offset in before..high_watermark {
+            let Some(record) = log.get(offset) else { continue };
+            if let Err((rule, detail)) = ledger.commit(epoch, offset, *record) {
+                self.broken(rule, || format!("partition {partition}: {detail}"));
+                return;
+            }
+        }
+        self.dirty.push(partition);
+    }
+
+    /// A follower takes the records below its high watermark to be committed.
+    pub fn followed(&mut self, partition: usize, broker: usize, epoch: i32, high_watermark: i64, log: &Log) {
+        let ledger = &mut self.ledgers[partition];
+        if epoch != ledger.leader_epoch() {
+            return;
+        }
+        let below = ledger.records().len().min(high_watermark.max(0) as usize);
+        let same = log.agrees_with(&ledger.records()[..below]);
+        if same < below {
+            self.broken(Rule::LogsAgree, || {
+                format!("partition {partition}: broker {broker} differs at {same} below its high watermark {high_watermark}")
+            });
+        }
+    }
+
+    /// A leader acknowledged a record to a producer that asked for all replicas.
+    pub fn acknowledged(&mut self, partition: usize, epoch: i32, offset: i64, record: &Record) {
+        self.counts.acknowledged += 1;
+        if let Err((rule, detail)) = self.ledgers[partition].acknowledge(epoch, offset, record) {
+            self.broken(rule, || format!("partition {partition}: {detail}"));
+        }
+    }
+
+    /// A consumer read a record.
+    pub fn read(&mut self, partition: usize, epoch: i32, offset: i64, record: &Record) {
+        self.counts.read += 1;
+        let ledger = &self.ledgers[partition];
+        if !ledger.is_excused(epoch) && ledger.records().get(offset as usize) != Some(record) {
+            self.broken(Rule::SeenIsCommitted, || {
+                format!("partition {partition}: {record:?} at {offset} from the leader of epoch {epoch}")
+            });
+        }
+    }
+
+    /// A shard was written: the partition is this now.
+    pub fn committed(&mut self, partition: usize, state: &Partition, log_of: LogOf<'_>) {
+        if let Err(broken) = state.check() {
+            self.broken(Rule::StateIsSound, || format!("partition {partition}: {broken}: {state:?}"));
+        }
+        if let Some(leader) = state.leader {
+            let (key, broker) = ((partition, state.leader_epoch.0), leader.0 as usize);
+            let owner = *self.leaders.entry(key).or_insert(broker);
+            if owner != broker {
+                self.broken(Rule::OneLeaderPerEpoch, || {
+                    format!("partition {partition}, {state:?}, but it was {owner}")
+                });
+            }
+        }
+        let ledger = &mut self.ledgers[partition];
+        let before = ledger.state().cloned();
+        if let Some(before) = &before {
+            let goes_up = state.partition_epoch > before.partition_epoch
+                && (state.leader_epoch > before.leader_epoch || (state.leader_epoch == before.leader_epoch && state.leader == before.leader));
+            if state == before {
+                return;
+            }
+            if !goes_up {
+                self.broken(Rule::EpochsOnlyGoUp, || format!("partition {partition}: {before:?} -> {state:?}"));
+                return;
+            }
+            let elected = state.leader.is_some() && state.leader != before.leader;
+            self.counts.elections += u64::from(elected);
+            self.counts.isr_changes += u64::from(!elected && state.isr != before.isr);
+        }
+        let ledger = &mut self.ledgers[partition];
+        let unclean = state.recovering && before.is_none_or(|before| before.leader_epoch != state.leader_epoch);
+        ledger.set_state(state.clone());
+        if unclean {
+            self.counts.unclean += 1;
+            ledger.unclean(log_of);
+        }
+        self.dirty.push(partition);
+    }
+
+    /// Looks at the copies of a partition.
+    pub fn look_at_copies(&mut self, partition: usize, log_of: LogOf<'_>) {
+        match self.ledgers[partition].look_at_copies(log_of) {
+            Ok(lost) => self.counts.losses += u64::from(lost),
+            Err(detail) => self.broken(Rule::InSyncHoldsAll, || format!("partition {partition}: {detail}")),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What was ever committed of one partition, and by whom.
+
+use std::collections::BTreeMap;
+
+use weir_operator::controller::state::Partition;
+
+use super::{LogOf, Rule};
+use crate::log::Record;
+
+/// The ledger of one partition.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    records: Vec<Record>,
+    /// The last sequence of each producer in it, by what is committed.
+    sequences: BTreeMap<u64, i64>,
+    state: Option<Partition>,
+    /// The epoch of the last unclean election: what earlier leaders say does not count any more.
+    unclean_epoch: i32,
+    /// How often records were lost by right.
+    pub resets: u64,
+    /// The newest leadership that began, and where.
+    begun: Option<(i32, i64)>,
+    high_watermarks: BTreeMap<i32, i64>,
+}
+
+impl Ledger {
+    /// What is committed.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// What the store holds.
+    pub fn state(&self) -> Option<&Partition> {
+        self.state.as_ref()
+    }
+
+    pub(super) fn set_state(&mut self, state: Partition) {
+        self.state = Some(state);
+    }
+
+    /// The leader epoch that the store holds.
+    pub fn leader_epoch(&self) -> i32 {
+        self.state.as_ref().map_or(-1, |state| state.leader_epoch.0)
+    }
+
+    /// Whether a leader of this epoch may be one that lost, by right, what it believes to be committed.
+    pub fn is_excused(&self, epoch: i32) -> bool {
+        epoch < self.unclean_epoch || (self.resets > 0 && epoch < self.leader_epoch())
+    }
+
+    /// Whether a producer may find that what was acknowledged to it is gone.
+    pub fn has_lost(&self) -> bool {
+        self.resets > 0 || self.unclean_epoch > 0
+    }
+
+    pub(super) fn began(&mut self, epoch: i32, start: i64) {
+        if self.begun.is_none_or(|(newest, _)| newest < epoch) {
+            self.begun = Some((epoch, start));
+        }
+    }
+
+    /// Notes a leader's high watermark; what it was before in this epoch.
+    pub(super) fn moved(&mut self, epoch: i32, high_watermark: i64) -> Option<i64> {
+        self.high_watermarks.insert(epoch, high_watermark)
+    }
+
+    pub(super) fn commit(&mut self, epoch: i32, offset: i64, record: Record) -> Result<(), (Rule, String)> {
+        if epoch < self.unclean_epoch {
+            return Ok(());
+        }
+        let index = offset as usize;
+        match self.records.get(index) {
+            Some(known) if *known == record => Ok(()),
+            _ if self.is_excused(epoch) => Ok(()),
+            Some(known) => Err((Rule::CommittedStays, format!("{known:?} at {offset} became {record:?}"))),
+            None if index > self.records.len() => {
+                // Committed by a predecessor that nobody heard say so.
+                Err((
+                    Rule::CommittedStays,
+                    format!("{record:?} at {offset}, after only {} records", self.records.len()),
+                ))
+            }
+            None => self.push(record),
+        }
+    }
+
+    fn push(&mut self, record: Record) -> Result<(), (Rule, String)> {
+        self.records.push(record);
+        if record.sequence < 0 {
+            return Ok(());
+        }
+        let before = self.sequences.insert(record.producer, record.sequence);
+        if before.map_or(0, |before| before + 1) == record.sequence {
+            return Ok(());
+        }
+        Err((Rule::InOrderAndOnce, format!("{record:?} follows sequence {before:?}")))
+    }
+
+    pub(super) fn acknowledge(&mut self, epoch: i32, offset: i64, record: &Record) -> Result<(), (Rule, String)> {
+        if self.is_excused(epoch) {
+            return Ok(());
+        }
+        if self.begun.is_some_and(|(begun, start)| begun > epoch && offset >= start) {
+            let detail = format!("{record:?} at {offset} by the leader of epoch {epoch}, after {:?}", self.begun);
+            return Err((Rule::DeposedAcknowledgesNothing, detail));
+        }
+        if self.records.get(offset as usize) != Some(record) {
+            let detail = format!("{record:?} at {offset} in epoch {epoch}, with {} records", self.records.len());
+            return Err((Rule::AcknowledgedIsCommitted, detail));
+        }
+        Ok(())
+    }
+
+    /// An unclean election is committed: what its leader lacks is lost.
+    pub(super) fn unclean(&mut self, log_of: LogOf<'_>) {
+        self.unclean_epoch = self.leader_epoch();
+        let best = self.copies().into_iter().map(|id| log_of(id).0.agrees_with(&self.records)).max();
+        self.lose_from(best.unwrap_or_default());
+    }
+
+    /// Whether records were lost by right.
+    pub(super) fn look_at_copies(&mut self, log_of: LogOf<'_>) -> Result<bool, String> {
+        let copies = self.copies();
+        let mut best = 0;
+        for id in &copies {
+            let (log, lost_from) = log_of(*id);
+            let has = log.agrees_with(&self.records);
+            if has < self.records.len() && lost_from <= has as i64 {
+                let all = self.records.len();
+                return Err(format!("broker {id} holds {has} of {all} committed records, as one of {:?}", self.state));
+            }
+            best = best.max(has);
+        }
+        // Nobody is left who is known to have everything. What becomes of that, the next election says.
+        if copies.is_empty() || best == self.records.len() {
+            return Ok(false);
+        }
+        self.lose_from(best);
+        Ok(true)
+    }
+
+    fn copies(&self) -> Vec<usize> {
+        let state = self.state.as_ref();
+        state.map_or_else(Vec::new, |state| state.isr.iter().chain(&state.elr).map(|id| id.0 as usize).collect())
+    }
+
+    fn lose_from(&mut self, end: usize) {
+        if end >= self.records.len() {
+            return;
+        }
+        self.resets += 1;
+        self.records.truncate(end);
+        self.sequences.clear();
+        for record in &self.records {
+            if record.sequence >= 0 {
+                self.sequences.insert(record.producer, record.sequence);
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Deliberate faults, one for each rule: what shows that the checkers see.
+//!
+//! Each changes what a core is told, or what is done with what it says; the cores themselves know nothing of this.
+
+use clap::ValueEnum;
+
+/// What is deliberately wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mutation {
+    /// A leader takes each follower to have everything.
+    CountsWhatNobodyHas,
+    /// A leader goes by `min.insync.replicas` 1.
+    IgnoresMinIsr,
+    /// A leader does not wait for the additions that it proposed.
+    ForgetsProposals,
+    /// A leader takes a removal that it proposed for done.
+    RemovesAtOnce,
+    /// A leader proposes every follower that fetches, however far behind.
+    LetsAnyoneJoin,
+    /// A leader says of a follower that was registered anew that it fetched under its new epoch (before KIP-903).
+    BelievesOldFetches,
+    /// A leader's high watermark begins anew when its metadata changes.
+    HighWatermarkGoesBack,
+    /// A follower cuts its log at its high watermark when there is a new leader (before KIP-101).
+    TruncatesToHighWatermark,
+    /// A leader serves followers of any epoch.
+    ServesAnyEpoch,
+    /// `acks=all` is answered once the leader has the record.
+    AcknowledgesEarly,
+    /// Consumers read to the end of the log.
+    ReadsUncommitted,
+    /// The latest offset is the high watermark, always (before KIP-207).
+    LatestGoesBack,
+    /// The producer's sequence is not looked at.
+    IgnoresSequences,
+    /// With `flush.mode=group`, what is written counts as had.
+    CountsUnflushed,
+    /// A broker whose log may be shortened calls it whole.
+    CallsItselfWhole,
+    /// The kernel's boot id is written down before the controller knows what the last boot cost.
+    WritesBootIdEarly,
+    /// Nobody ever joins an ISR.
+    NeverExpands,
+    /// The operator tells before it commits.
+    TellsBeforeCommit,
+    /// The store takes whatever is written.
+    ComparesNothing,
+    /// A new operator raises its epoch, but not in the shards.
+    FencesNoShard,
+    /// The operator never writes its brokers and counters.
+    ForgetsBrokers,
+    /// The operator takes unclean elections to be allowed everywhere.
+    ElectsAnyone,
+}
+
+impl std::fmt::Display for Mutation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = self.to_possible_value();
+        f.write_str(name.as_ref().map_or("", |value| value.get_name()))
+    }
+}

@@ -1,0 +1,139 @@
+//! The store of the operators as a model: objects that are compared and swapped one by one, as in `operator/src/store.rs`: the shards with the
+//! partitions, then the registry with the brokers and the cluster's counters.
+
+use std::collections::BTreeMap;
+
+use weir_operator::controller::state::{Broker, Change, Cluster, Partition, State};
+use weir_operator::store::{SHARDS, shard_of};
+use weir_protocol::types::{BrokerEpoch, TopicId};
+
+/// The name of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Object {
+    /// Partitions, by their topic's shard.
+    Shard(u8),
+    /// Brokers and counters.
+    Registry,
+}
+
+/// What is in an object.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// Of a shard.
+    Shard(BTreeMap<TopicId, Vec<Partition>>),
+    /// Of the registry.
+    Registry(Box<Cluster>, Vec<Broker>),
+}
+
+/// The versions of the objects that an operator has read or written.
+pub type Versions = BTreeMap<Object, u64>;
+
+/// The store. Topics never change here: they are there from the beginning.
+#[derive(Debug)]
+pub struct Store {
+    objects: BTreeMap<Object, (u64, Content)>,
+    topics: Vec<(TopicId, weir_crds::Topic)>,
+}
+
+/// Another has written the object since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conflict;
+
+impl Store {
+    /// A store with these topics, without partitions and brokers.
+    pub fn new(cluster: Cluster, topics: Vec<(TopicId, weir_crds::Topic)>) -> Self {
+        let mut objects: BTreeMap<Object, (u64, Content)> = topics
+            .iter()
+            .map(|(id, _)| (Object::Shard(shard_of(*id)), (0, Content::Shard(BTreeMap::new()))))
+            .collect();
+        objects.insert(Object::Registry, (0, Content::Registry(Box::new(cluster), Vec::new())));
+        Self { objects, topics }
+    }
+
+    /// All that is committed, with the versions of the objects, at one moment.
+    pub fn load(&self) -> (State, Versions) {
+        let versions = self.objects.iter().map(|(name, (version, _))| (*name, *version)).collect();
+        let Some((_, Content::Registry(cluster, brokers))) = self.objects.get(&Object::Registry) else {
+            unreachable!("the registry is made with the store and never removed");
+        };
+        let mut cluster = Cluster::clone(cluster);
+        // As `store::Parts::assemble` does.
+        let newest = brokers.iter().map(|broker| broker.epoch.0 + 1).max().unwrap_or_default();
+        cluster.next_broker_epoch = cluster.next_broker_epoch.max(BrokerEpoch(newest));
+        let mut state = State::new(cluster);
+        for broker in brokers {
+            state.apply(&Change::Broker(broker.clone()));
+        }
+        for (id, topic) in &self.topics {
+            state.apply(&Change::Topic(*id, Box::new(topic.clone())));
+            let shard = self.objects.get(&Object::Shard(shard_of(*id)));
+            let Some((_, Content::Shard(partitions))) = shard else { continue };
+            for (index, partition) in (0..).zip(partitions.get(id).into_iter().flatten()) {
+                state.apply(&Change::Partition(*id, index, partition.clone()));
+            }
+        }
+        (state, versions)
+    }
+
+    /// The objects that changes touch, in the order in which they are written. A new controller touches all: so its predecessor's writes fail from then on.
+    pub fn touched(&self, changes: &[Change], fences_all: bool) -> Vec<Object> {
+        let takes_over = changes.iter().any(|change| matches!(change, Change::ControllerEpoch(_)));
+        let mut touched: Vec<Object> = Vec::new();
+        for shard in 0..SHARDS {
+            let named = changes
+                .iter()
+                .any(|change| matches!(change, Change::Partition(id, ..) if shard_of(*id) == shard));
+            if named || (takes_over && fences_all) {
+                touched.push(Object::Shard(shard));
+            }
+        }
+        touched.retain(|object| self.objects.contains_key(object));
+        if changes.iter().any(|change| !matches!(change, Change::Partition(..))) {
+            touched.push(Object::Registry);
+        }
+        touched
+    }
+
+    /// What an object is to hold when the state is this.
+    pub fn content(&self, object: Object, state: &State) -> Content {
+        match object {
+            Object::Registry => Content::Registry(Box::new(state.cluster.clone()), state.brokers.values().cloned().collect()),
+            Object::Shard(shard) => {
+                let topics = state.topics.values().filter(|topic| shard_of(topic.id) == shard);
+                Content::Shard(topics.map(|topic| (topic.id, topic.partitions.clone())).collect())
+            }
+        }
+    }
+
+    /// Writes an object if it is the one that was read.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn swap(&mut self, object: Object, seen: u64, content: Content, compares: bool) -> Result<u64, Conflict> {
+        let slot = self.objects.get_mut(&object).ok_or(Conflict)?;
+        if compares && slot.0 != seen {
+            return Err(Conflict);
+        }
+        *slot = (slot.0 + 1, content);
+        Ok(slot.0)
+    }
+
+    /// The partitions of a shard.
+    pub fn partitions(&self, object: Object) -> Vec<(TopicId, Partition)> {
+        match self.objects.get(&object) {
+            Some((_, Content::Shard(topics))) => topics.iter().filter_map(|(id, all)| Some((*id, all.first()?.clone()))).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The processes that are registered, by their brokers.
+    pub fn runs(&self) -> Vec<(usize, u64)> {
+        match self.objects.get(&Object::Registry) {
+            Some((_, Content::Registry(_, brokers))) => brokers
+                .iter()
+                .map(|broker| (broker.id.0 as usize, broker.incarnation.as_u128() as u64))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+}

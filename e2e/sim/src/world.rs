@@ -1,0 +1,487 @@
+//! The simulated world: one thread, one queue of events in the order of their time, and everything that happens drawn from the seed.
+
+mod faults;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use serde_json::json;
+use uuid::Uuid;
+use weir_operator::controller::state::Cluster;
+use weir_protocol::types::TopicId;
+
+use crate::broker::{BrokerAlarm, Machine};
+use crate::checks::{Checks, LogOf, Rule};
+use crate::client::Client;
+use crate::log::Log;
+use crate::message::{Body, Node, Stream};
+use crate::mutation::Mutation;
+use crate::network::Network;
+use crate::operator::{Operator, OperatorAlarm};
+use crate::plan::{CONVERGENCE_MS_MAX, FAULTS_BEGIN_MS, Plan};
+use crate::rng::Rng;
+use crate::store::{Object, Store};
+
+pub use self::faults::Fault;
+
+/// What goes off at its time.
+#[derive(Clone, Copy, Debug)]
+pub enum Alarm {
+    /// Of an operator's process: its number, its run.
+    Operator(usize, u64, OperatorAlarm),
+    /// Of a broker's process: its number, its run.
+    Broker(usize, u64, BrokerAlarm),
+    /// Of a client.
+    Client(usize),
+    /// Something goes wrong.
+    Fault,
+    /// Something is put right.
+    Repair(Fault),
+    /// The faults are over.
+    Heal,
+    /// Is all well?
+    Look,
+}
+
+#[derive(Debug)]
+enum Event {
+    Arrives(Node, Node, Body),
+    Alarm(Alarm),
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at: u64,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// What a node may do to the world while it acts.
+#[derive(Debug)]
+pub struct Ctx<'a> {
+    /// The time.
+    pub now: u64,
+    /// Chance.
+    pub rng: &'a mut Rng,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The checkers.
+    pub checks: &'a mut Checks,
+    /// Which operator has the lease.
+    pub lease: usize,
+    /// Whether faults still happen.
+    pub faulty: bool,
+    /// The broker that acts stopped in order.
+    pub stopped: bool,
+    network: &'a mut Network,
+    out: &'a mut Vec<(u64, Event)>,
+    trace: &'a mut Option<Vec<String>>,
+    /// The broker that acts, and its run.
+    actor: (usize, u64),
+}
+
+impl Ctx<'_> {
+    /// Says something, whether or not it is heard.
+    pub fn send(&mut self, from: Node, to: Node, body: Body) {
+        let [first, again] = self.network.send(self.now, from, to, self.rng, self.plan);
+        if let Some(at) = again {
+            self.out.push((at, Event::Arrives(from, to, body.clone())));
+        }
+        if let Some(at) = first {
+            self.out.push((at, Event::Arrives(from, to, body)));
+        }
+    }
+
+    /// Says something on a stream.
+    pub fn send_on(&mut self, stream: Stream, from: Node, to: Node, body: Body) {
+        let ends = matches!(body, Body::Ended(..) | Body::Closed(_));
+        if let Some(at) = self.network.send_on(stream, self.now, from, to, self.rng, self.plan) {
+            self.out.push((at, Event::Arrives(from, to, body)));
+        }
+        if ends {
+            self.network.end(stream);
+        }
+    }
+
+    /// Sets an alarm.
+    pub fn alarm(&mut self, at: u64, alarm: Alarm) {
+        self.out.push((at, Event::Alarm(alarm)));
+    }
+
+    /// Sets an alarm of the broker that acts.
+    pub fn broker_alarm(&mut self, after: u64, alarm: BrokerAlarm) {
+        let (broker, run) = self.actor;
+        self.alarm(self.now + after, Alarm::Broker(broker, run, alarm));
+    }
+
+    /// Writes a line of the trace, if there is one.
+    pub fn trace(&mut self, line: impl FnOnce() -> String) {
+        if let Some(lines) = self.trace {
+            lines.push(format!("{:>6} {}", self.now, line()));
+        }
+    }
+
+    /// The number of a topic's partition here.
+    pub fn partition_of(&self, topic: TopicId) -> Option<usize> {
+        (0..self.plan.topics.len()).find(|partition| topic_id(*partition) == topic)
+    }
+}
+
+/// The id of a topic: each lies in another shard.
+pub fn topic_id(partition: usize) -> TopicId {
+    TopicId(Uuid::from_u128(partition as u128 + 1))
+}
+
+/// The world.
+#[derive(Debug)]
+pub struct World {
+    plan: Plan,
+    now: u64,
+    order: u64,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    rng: Rng,
+    network: Network,
+    store: Store,
+    operators: Vec<Operator>,
+    lease: usize,
+    machines: Vec<Machine>,
+    clients: Vec<Client>,
+    /// Until when a node does nothing.
+    paused: Vec<(Node, u64)>,
+    checks: Checks,
+    faulty: bool,
+    done: bool,
+    trace: Option<Vec<String>>,
+}
+
+/// How a history ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The checkers' findings.
+    pub checks: Checks,
+    /// What happened, line by line.
+    pub trace: Vec<String>,
+}
+
+impl World {
+    /// The world of a plan.
+    pub fn new(plan: Plan, traced: bool) -> Self {
+        let (cluster, topics) = resources(&plan);
+        let mut rng = Rng::new(plan.seed.wrapping_mul(31).wrapping_add(7));
+        let count = plan.topics.len();
+        let clients = (0..count).flat_map(|partition| Client::of(partition, &mut rng)).collect();
+        Self {
+            now: 0,
+            order: 0,
+            queue: BinaryHeap::new(),
+            network: Network::default(),
+            store: Store::new(cluster, topics),
+            operators: (0..2).map(Operator::new).collect(),
+            lease: 0,
+            machines: (0..plan.brokers).map(|id| Machine::new(id, count)).collect(),
+            clients,
+            paused: Vec::new(),
+            checks: Checks::new(&plan),
+            faulty: false,
+            done: false,
+            trace: traced.then(Vec::new),
+            rng,
+            plan,
+        }
+    }
+
+    /// Runs the history to its end.
+    pub fn run(mut self) -> Ended {
+        let plan = format!("{:?}", self.plan);
+        self.note(|| plan);
+        self.lead(0);
+        for broker in 0..self.machines.len() {
+            self.broker(broker, Machine::start);
+        }
+        for client in 0..self.clients.len() {
+            self.schedule(1_000 + client as u64, Event::Alarm(Alarm::Client(client)));
+        }
+        self.schedule(FAULTS_BEGIN_MS, Event::Alarm(Alarm::Fault));
+        self.schedule(self.plan.faults_end_ms, Event::Alarm(Alarm::Heal));
+        while let Some(Reverse(Scheduled { at, event, .. })) = self.queue.pop() {
+            if self.done || self.checks.failure.is_some() {
+                break;
+            }
+            self.now = at;
+            self.checks.now = at;
+            self.checks.counts.events += 1;
+            self.happen(event);
+            self.look_at_copies();
+        }
+        if let Some(failure) = &self.checks.failure {
+            let line = format!("{:>6} BROKEN {}: {}", failure.at, failure.rule, failure.detail);
+            self.trace.iter_mut().for_each(|lines| lines.push(line.clone()));
+        }
+        Ended {
+            checks: self.checks,
+            trace: self.trace.unwrap_or_default(),
+        }
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(lines) = &mut self.trace {
+            lines.push(format!("{:>6} {}", self.now, line()));
+        }
+    }
+
+    fn schedule(&mut self, at: u64, event: Event) {
+        self.order += 1;
+        let order = self.order;
+        self.queue.push(Reverse(Scheduled { at, order, event }));
+    }
+
+    fn happen(&mut self, event: Event) {
+        let node = match &event {
+            Event::Arrives(_, to, _) => Some(*to),
+            Event::Alarm(Alarm::Operator(id, ..)) => Some(Node::Operator(*id)),
+            Event::Alarm(Alarm::Broker(id, ..)) => Some(Node::Broker(*id)),
+            Event::Alarm(_) => None,
+        };
+        let until = node
+            .and_then(|node| self.paused.iter().find(|(paused, _)| *paused == node))
+            .map(|(_, until)| *until);
+        if let Some(until) = until.filter(|until| *until > self.now) {
+            return self.schedule(until, event);
+        }
+        match event {
+            Event::Arrives(from, to, body) => self.arrive(from, to, body),
+            Event::Alarm(alarm) => self.go_off(alarm),
+        }
+    }
+
+    fn arrive(&mut self, from: Node, to: Node, body: Body) {
+        match to {
+            Node::Operator(id) if self.operators[id].up => {
+                self.operator(id, |operator, store, ctx| {
+                    operator.receive(from, body, store, ctx);
+                    None
+                });
+            }
+            Node::Broker(id) if self.machines[id].is_up() => self.broker(id, |machine, ctx| machine.receive(from, body, ctx)),
+            Node::Client(id) => {
+                let client = &mut self.clients[id];
+                client.receive(body, self.now, &mut self.checks);
+            }
+            Node::Operator(_) | Node::Broker(_) => {}
+        }
+    }
+
+    fn go_off(&mut self, alarm: Alarm) {
+        match alarm {
+            Alarm::Operator(id, run, alarm) if self.operators[id].run == run => {
+                self.operator(id, |operator, store, ctx| operator.wake(alarm, store, ctx));
+            }
+            Alarm::Broker(id, run, alarm) if self.machines[id].run == run && self.machines[id].is_up() => {
+                self.broker(id, |machine, ctx| machine.wake(alarm, ctx));
+            }
+            Alarm::Operator(..) | Alarm::Broker(..) => {}
+            Alarm::Client(id) => self.client_acts(id),
+            Alarm::Fault => self.fault(),
+            Alarm::Repair(fault) => self.repair(fault),
+            Alarm::Heal => self.heal(),
+            Alarm::Look => self.look(),
+        }
+    }
+
+    fn operator(&mut self, id: usize, act: impl FnOnce(&mut Operator, &mut Store, &mut Ctx<'_>) -> Option<Object>) {
+        let mut out = Vec::new();
+        let mut ctx = Ctx {
+            now: self.now,
+            rng: &mut self.rng,
+            plan: &self.plan,
+            checks: &mut self.checks,
+            lease: self.lease,
+            faulty: self.faulty,
+            stopped: false,
+            network: &mut self.network,
+            out: &mut out,
+            trace: &mut self.trace,
+            actor: (0, 0),
+        };
+        let written = act(&mut self.operators[id], &mut self.store, &mut ctx);
+        for (at, event) in out {
+            self.schedule(at, event);
+        }
+        if let Some(object) = written {
+            self.committed(object);
+        }
+    }
+
+    fn broker(&mut self, id: usize, act: impl FnOnce(&mut Machine, &mut Ctx<'_>)) {
+        let mut out = Vec::new();
+        let machine = &mut self.machines[id];
+        let mut ctx = Ctx {
+            now: self.now,
+            rng: &mut self.rng,
+            plan: &self.plan,
+            checks: &mut self.checks,
+            lease: self.lease,
+            faulty: self.faulty,
+            stopped: false,
+            network: &mut self.network,
+            out: &mut out,
+            trace: &mut self.trace,
+            // A start is the first thing that a run does.
+            actor: (id, machine.run + u64::from(!machine.is_up())),
+        };
+        act(machine, &mut ctx);
+        let stopped = ctx.stopped;
+        for (at, event) in out {
+            self.schedule(at, event);
+        }
+        if stopped {
+            let at = self.now + self.rng.between(50, 1_500);
+            self.schedule(at, Event::Alarm(Alarm::Repair(Fault::Down(id))));
+        }
+    }
+
+    fn lead(&mut self, id: usize) {
+        let (state, _) = self.store.load();
+        self.lease = id;
+        self.operator(id, |operator, _, ctx| {
+            operator.up = true;
+            operator.lead(state, ctx);
+            None
+        });
+    }
+
+    fn client_acts(&mut self, id: usize) {
+        let leader = self.guess_leader(self.clients[id].partition());
+        let Some((to, body)) = self.clients[id].act(self.now, leader, &self.checks, self.faulty) else {
+            if !self.clients[id].is_done() {
+                let at = self.now + self.rng.between(60, 260);
+                self.schedule(at, Event::Alarm(Alarm::Client(id)));
+            }
+            return;
+        };
+        let from = Node::Client(id);
+        for at in self.network.send(self.now, from, to, &mut self.rng, &self.plan).into_iter().flatten() {
+            self.schedule(at, Event::Arrives(from, to, body.clone()));
+        }
+        let at = self.now + self.rng.between(60, 260);
+        self.schedule(at, Event::Alarm(Alarm::Client(id)));
+    }
+
+    /// Whom a client takes to be the leader: it has asked some broker.
+    fn guess_leader(&mut self, partition: usize) -> usize {
+        let asked = self.rng.index(self.machines.len());
+        let told = self.machines[asked].leader_of(partition);
+        told.unwrap_or_else(|| self.rng.index(self.machines.len()))
+    }
+
+    fn committed(&mut self, object: Object) {
+        if object == Object::Registry {
+            for (id, run) in self.store.runs() {
+                let machine = &mut self.machines[id];
+                if run > machine.lost_by {
+                    machine.lost_from.fill(0);
+                }
+            }
+        }
+        for (topic, state) in self.store.partitions(object) {
+            let Some(partition) = (0..self.plan.topics.len()).find(|partition| topic_id(*partition) == topic) else {
+                continue;
+            };
+            let machines = &self.machines;
+            let log_of = |id: usize| (machines[id].log(partition), machines[id].lost_from[partition]);
+            self.checks.committed(partition, &state, &log_of);
+            self.note(|| format!("committed: {partition} {state:?}"));
+        }
+    }
+
+    fn look_at_copies(&mut self) {
+        let mut dirty = std::mem::take(&mut self.checks.dirty);
+        dirty.sort_unstable();
+        dirty.dedup();
+        for partition in dirty {
+            let machines = &self.machines;
+            let log_of: LogOf<'_> = &|id: usize| (machines[id].log(partition), machines[id].lost_from[partition]);
+            self.checks.look_at_copies(partition, log_of);
+        }
+    }
+
+    /// Looks whether a healed cluster is as it should be.
+    fn look(&mut self) {
+        let unwell = self.unwell();
+        if let Some(reason) = unwell {
+            if self.now > self.plan.faults_end_ms + CONVERGENCE_MS_MAX {
+                self.checks.broken(Rule::Converges, || reason);
+            }
+            let at = self.now + 250;
+            self.schedule(at, Event::Alarm(Alarm::Look));
+        } else {
+            self.note(|| "all is well".to_owned());
+            self.done = true;
+        }
+    }
+
+    fn unwell(&self) -> Option<String> {
+        for partition in 0..self.plan.topics.len() {
+            let Some(state) = self.checks.ledger(partition).state() else {
+                return Some(format!("partition {partition} was never placed"));
+            };
+            if state.leader.is_none() && state.isr.is_empty() && state.elr.is_empty() {
+                // Whoever had everything lost it, and nobody else may lead without leave.
+                continue;
+            }
+            if state.leader.is_none() || state.isr.len() < state.replicas.len() {
+                return Some(format!("partition {partition}: {state:?}"));
+            }
+            let logs: Vec<&Log> = state.replicas.iter().map(|id| self.machines[id.0 as usize].log(partition)).collect();
+            if logs.windows(2).any(|pair| pair[0].records() != pair[1].records()) {
+                return Some(format!(
+                    "partition {partition}: the logs differ, {:?}",
+                    logs.iter().map(|log| log.end()).collect::<Vec<_>>()
+                ));
+            }
+            if let Some(client) = self.clients.iter().find(|client| client.partition() == partition && !client.is_done()) {
+                return Some(format!("partition {partition}: {client:?} waits"));
+            }
+        }
+        None
+    }
+}
+
+/// The cluster's and the topics' resources.
+fn resources(plan: &Plan) -> (Cluster, Vec<(TopicId, weir_crds::Topic)>) {
+    let cluster = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "simulated"}, "spec": {}});
+    let cluster = serde_json::from_value(cluster).expect("a cluster without settings is one");
+    let topics = plan.topics.iter().enumerate().map(|(partition, topic)| {
+        let unclean = topic.unclean || plan.has(Mutation::ElectsAnyone);
+        let object = json!({
+            "apiVersion": weir_crds::API_VERSION, "kind": "Topic", "metadata": {"name": format!("t{partition}")},
+            "spec": {"clusterRef": {"name": "simulated"}, "partitions": 1, "replicas": topic.replicas,
+                "config": {"min.insync.replicas": topic.min_isr, "unclean.leader.election.enable": unclean}},
+        });
+        (
+            topic_id(partition),
+            serde_json::from_value(object).expect("a topic with two settings is one"),
+        )
+    });
+    (Cluster::new("simulated".to_owned(), cluster), topics.collect())
+}

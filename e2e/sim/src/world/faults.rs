@@ -1,0 +1,186 @@
+//! What goes wrong, and how it is put right again: processes die and pause, power and disks fail, nodes lose sight of each other, the lease moves.
+
+use super::{Alarm, Event, World};
+use crate::broker::Machine;
+use crate::message::Node;
+use crate::operator::OperatorAlarm;
+
+/// Something that went wrong and will be put right.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// A broker is down.
+    Down(usize),
+    /// A broker wanted to stop in order; if it is still there, it is killed.
+    Stopping(usize, u64),
+    /// A node is cut off.
+    CutOff(Node),
+    /// An operator is down.
+    OperatorDown(usize),
+}
+
+impl World {
+    /// Something goes wrong.
+    pub(super) fn fault(&mut self) {
+        self.faulty = self.now < self.plan.faults_end_ms;
+        if !self.faulty {
+            return;
+        }
+        self.checks.counts.faults += 1;
+        let pause = self.rng.between(20, self.plan.fault_pause_ms_max);
+        self.schedule(self.now + pause, Event::Alarm(Alarm::Fault));
+        let broker = self.rng.index(self.machines.len());
+        if self.rng.chance(self.plan.destruction) {
+            return self.destroy(broker);
+        }
+        match self.rng.index(100) {
+            0..25 => self.kill(broker),
+            25..50 => self.cut_off(Node::Broker(broker)),
+            50..65 => self.pause(Node::Broker(broker)),
+            65..73 => self.stop_in_order(broker),
+            73..81 => {
+                let operator = self.rng.index(2);
+                self.cut_off(Node::Operator(operator));
+            }
+            81..86 => {
+                let operator = self.lease;
+                self.pause(Node::Operator(operator));
+            }
+            86..94 => self.move_lease(),
+            _ => self.kill_operator(),
+        }
+    }
+
+    fn repair_after(&mut self, at_most: u64, fault: Fault) {
+        let at = self.now + self.rng.between(30, at_most);
+        self.schedule(at, Event::Alarm(Alarm::Repair(fault)));
+    }
+
+    fn kill(&mut self, broker: usize) {
+        if !self.machines[broker].is_up() {
+            return;
+        }
+        self.note(|| format!("FAULT broker {broker} is killed"));
+        self.broker(broker, Machine::kill);
+        self.repair_after(2_500, Fault::Down(broker));
+    }
+
+    fn destroy(&mut self, first: usize) {
+        let all = self.rng.chance(150);
+        let wiped = self.rng.chance(300);
+        let brokers: Vec<usize> = if all { (0..self.machines.len()).collect() } else { vec![first] };
+        for broker in brokers {
+            self.note(|| format!("FAULT broker {broker} loses its {}", if wiped && !all { "disk" } else { "power" }));
+            if wiped && !all {
+                self.broker(broker, Machine::lose_disk);
+            } else {
+                self.broker(broker, Machine::lose_power);
+            }
+            self.checks.dirty.extend(0..self.plan.topics.len());
+            self.repair_after(2_000, Fault::Down(broker));
+        }
+    }
+
+    fn stop_in_order(&mut self, broker: usize) {
+        if !self.machines[broker].is_up() {
+            return;
+        }
+        self.note(|| format!("FAULT broker {broker} is asked to stop"));
+        self.machines[broker].shut_down();
+        let run = self.machines[broker].run;
+        self.schedule(self.now + 5_000, Event::Alarm(Alarm::Repair(Fault::Stopping(broker, run))));
+    }
+
+    /// Cuts a node off from all others or from some, in both directions or in one.
+    fn cut_off(&mut self, node: Node) {
+        let brokers = (0..self.machines.len()).map(Node::Broker);
+        let others: Vec<Node> = (0..2).map(Node::Operator).chain(brokers).filter(|other| *other != node).collect();
+        let share = [300, 600, 1_000][self.rng.index(3)];
+        let (deaf, dumb) = [(true, true), (true, true), (true, false), (false, true)][self.rng.index(4)];
+        self.note(|| format!("FAULT {node:?} is cut off, deaf: {deaf}, dumb: {dumb}"));
+        for other in others {
+            if self.rng.chance(share) {
+                if deaf {
+                    self.network.cut(other, node);
+                }
+                if dumb {
+                    self.network.cut(node, other);
+                }
+            }
+        }
+        self.repair_after(4_500, Fault::CutOff(node));
+    }
+
+    fn pause(&mut self, node: Node) {
+        let until = self.now + self.rng.between(50, 4_500);
+        self.note(|| format!("FAULT {node:?} pauses until {until}"));
+        self.paused.retain(|(paused, _)| *paused != node);
+        self.paused.push((node, until));
+    }
+
+    fn move_lease(&mut self) {
+        let next = 1 - self.lease;
+        if !self.operators[next].up {
+            return;
+        }
+        self.note(|| format!("FAULT the lease moves to operator {next}"));
+        let (loser, run) = (self.lease, self.operators[self.lease].run);
+        self.lease = next;
+        // Until then it goes on, believing to be the controller.
+        let learns = self.now + self.rng.between(100, 4_000);
+        self.schedule(learns, Event::Alarm(Alarm::Operator(loser, run, OperatorAlarm::Lease)));
+        if !self.operators[next].is_running() {
+            self.lead(next);
+        }
+    }
+
+    fn kill_operator(&mut self) {
+        let operator = self.rng.index(2);
+        if !self.operators[operator].up {
+            return;
+        }
+        self.note(|| format!("FAULT operator {operator} is killed"));
+        self.operator(operator, |operator, _, ctx| {
+            operator.die(ctx);
+            None
+        });
+        self.repair_after(2_000, Fault::OperatorDown(operator));
+        if self.rng.chance(500) {
+            self.move_lease();
+        }
+    }
+
+    /// Something is put right.
+    pub(super) fn repair(&mut self, fault: Fault) {
+        match fault {
+            Fault::Down(broker) if !self.machines[broker].is_up() => self.broker(broker, Machine::start),
+            Fault::Stopping(broker, run) if self.machines[broker].run == run && self.machines[broker].is_up() => self.kill(broker),
+            Fault::Down(_) | Fault::Stopping(..) => {}
+            Fault::CutOff(node) => self.network.join(node),
+            Fault::OperatorDown(operator) if !self.operators[operator].up => {
+                self.operators[operator].up = true;
+                if self.lease == operator {
+                    self.lead(operator);
+                }
+            }
+            Fault::OperatorDown(_) => {}
+        }
+    }
+
+    /// The faults are over: whatever is down comes back.
+    pub(super) fn heal(&mut self) {
+        self.note(|| "the faults are over".to_owned());
+        self.faulty = false;
+        self.network.heal();
+        self.paused.clear();
+        for operator in 0..2 {
+            self.repair(Fault::OperatorDown(operator));
+        }
+        if !self.operators[self.lease].is_running() {
+            self.lead(self.lease);
+        }
+        for broker in 0..self.machines.len() {
+            self.repair(Fault::Down(broker));
+        }
+        self.schedule(self.now + 1_000, Event::Alarm(Alarm::Look));
+    }
+}
