@@ -130,7 +130,11 @@ impl Machine {
         }
         disk.clean = false;
         // What the power took must not be forgotten if this process, too, dies before the controller knows.
-        disk.boot = if whole || ctx.plan.has(Mutation::WritesBootIdEarly) { self.boot } else { 0 };
+        disk.boot = if whole || ctx.plan.has(Mutation::WritesBootIdEarly) {
+            self.boot
+        } else {
+            0
+        };
         ctx.trace(|| format!("broker {} starts as run {}, whole: {whole}, before: {:?}", self.id, self.run, disk.epoch));
         let replicas = disk.logs.iter().map(|log| Replica::new(log.written_down())).collect();
         self.process = Some(Process {
@@ -210,7 +214,9 @@ impl Machine {
             BrokerAlarm::Check(partition) => self.with(partition, ctx, Replica::check),
             BrokerAlarm::Flush(partition) => self.with(partition, ctx, Replica::flushed),
             BrokerAlarm::CallTimeout(partition, call) => {
-                self.with(partition, ctx, |replica, around| replica.answered(call, Err(ErrorCode::NetworkException), around));
+                self.with(partition, ctx, |replica, around| {
+                    replica.answered(call, Err(ErrorCode::NetworkException), around)
+                });
             }
         }
     }
@@ -248,7 +254,9 @@ impl Machine {
     /// Lets a replica act, if the process has its first metadata.
     fn with(&mut self, partition: usize, ctx: &mut Ctx<'_>, act: impl FnOnce(&mut Replica, &mut Around<'_, '_>)) {
         let Some(process) = &mut self.process else { return };
-        let (Some(image), Some(epoch)) = (&process.image, process.epoch) else { return };
+        let (Some(image), Some(epoch)) = (&process.image, process.epoch) else {
+            return;
+        };
         let mut around = Around {
             id: self.id,
             run: self.run,
@@ -298,7 +306,12 @@ impl Machine {
             clean: process.whole,
             controller_epoch: process.controller_epoch,
         };
-        ctx.send_on(stream, Node::Broker(id), Node::Operator(operator), Body::Open(stream, Box::new(registration)));
+        ctx.send_on(
+            stream,
+            Node::Broker(id),
+            Node::Operator(operator),
+            Body::Open(stream, Box::new(registration)),
+        );
     }
 
     fn reconnect(&mut self, ctx: &mut Ctx<'_>) {
@@ -318,7 +331,9 @@ impl Machine {
         if silence > SESSION_MS || (!session.registered && silence > HEARTBEAT_MS) {
             return self.reconnect(ctx);
         }
-        let Some(epoch) = process.epoch.filter(|_| session.registered) else { return };
+        let Some(epoch) = process.epoch.filter(|_| session.registered) else {
+            return;
+        };
         let applied_version = process.image.as_ref().map_or(0, |image| image.version);
         let heartbeat = Heartbeat {
             broker: BrokerId(id as i32),

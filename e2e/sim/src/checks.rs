@@ -176,7 +176,9 @@ impl Checks {
 
     /// The controller decided on a change.
     pub fn decided(&mut self, partition: usize, before: &Partition, after: &Partition) {
-        let Some(leader) = after.leader.filter(|_| after.leader != before.leader) else { return };
+        let Some(leader) = after.leader.filter(|_| after.leader != before.leader) else {
+            return;
+        };
         if before.isr.contains(&leader) || before.elr.contains(&leader) {
             return;
         }
@@ -190,7 +192,9 @@ impl Checks {
     pub fn registered(&mut self, epoch: i64, broker: usize, run: u64) {
         let owner = *self.broker_epochs.entry(epoch).or_insert((broker, run));
         if owner != (broker, run) {
-            self.broken(Rule::BrokerEpochsAreUnique, || format!("broker epoch {epoch} for broker {broker} and for {owner:?}"));
+            self.broken(Rule::BrokerEpochsAreUnique, || {
+                format!("broker epoch {epoch} for broker {broker} and for {owner:?}")
+            });
         }
     }
 
@@ -198,7 +202,9 @@ impl Checks {
     pub fn began(&mut self, partition: usize, broker: usize, epoch: i32, log: &Log) {
         let owner = *self.leaders.entry((partition, epoch)).or_insert(broker);
         if owner != broker {
-            self.broken(Rule::OneLeaderPerEpoch, || format!("partition {partition}, epoch {epoch}: brokers {owner} and {broker}"));
+            self.broken(Rule::OneLeaderPerEpoch, || {
+                format!("partition {partition}, epoch {epoch}: brokers {owner} and {broker}")
+            });
         }
         let ledger = &mut self.ledgers[partition];
         if epoch != ledger.leader_epoch() {
@@ -280,7 +286,7 @@ impl Checks {
         }
     }
 
-    /// A shard was written: the partition is this now. 
+    /// A shard was written: the partition is this now.
     pub fn committed(&mut self, partition: usize, state: &Partition, log_of: LogOf<'_>) {
         if let Err(broken) = state.check() {
             self.broken(Rule::StateIsSound, || format!("partition {partition}: {broken}: {state:?}"));
@@ -289,7 +295,9 @@ impl Checks {
             let (key, broker) = ((partition, state.leader_epoch.0), leader.0 as usize);
             let owner = *self.leaders.entry(key).or_insert(broker);
             if owner != broker {
-                self.broken(Rule::OneLeaderPerEpoch, || format!("partition {partition}, {state:?}, but it was {owner}"));
+                self.broken(Rule::OneLeaderPerEpoch, || {
+                    format!("partition {partition}, {state:?}, but it was {owner}")
+                });
             }
         }
         let ledger = &mut self.ledgers[partition];

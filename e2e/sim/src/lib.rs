@@ -50,7 +50,9 @@ pub fn run(seed: u64, mutation: Option<Mutation>, traced: bool) -> History {
 pub fn first_failure(seeds: std::ops::Range<u64>, mutation: Option<Mutation>) -> Option<(u64, String)> {
     seeds.into_iter().find_map(|seed| {
         let failed = match catch_unwind(AssertUnwindSafe(|| run(seed, mutation, false))) {
-            Ok(history) => history.failure.map(|failure| format!("{} at {} ms: {}", failure.rule, failure.at, failure.detail)),
+            Ok(history) => history
+                .failure
+                .map(|failure| format!("{} at {} ms: {}", failure.rule, failure.at, failure.detail)),
             Err(_) => Some("a panic: an invariant of a core does not hold".to_owned()),
         };
         failed.map(|how| (seed, how))

@@ -41,6 +41,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    println!("{} histories in {:.1?} keep the rules: {counts:?}", arguments.histories, started.elapsed());
+    println!(
+        "{} histories in {:.1?} keep the rules: {counts:?}",
+        arguments.histories,
+        started.elapsed()
+    );
     ExitCode::SUCCESS
 }

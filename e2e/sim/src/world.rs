@@ -262,7 +262,9 @@ impl World {
             Event::Alarm(Alarm::Broker(id, ..)) => Some(Node::Broker(*id)),
             Event::Alarm(_) => None,
         };
-        let until = node.and_then(|node| self.paused.iter().find(|(paused, _)| *paused == node)).map(|(_, until)| *until);
+        let until = node
+            .and_then(|node| self.paused.iter().find(|(paused, _)| *paused == node))
+            .map(|(_, until)| *until);
         if let Some(until) = until.filter(|until| *until > self.now) {
             return self.schedule(until, event);
         }
@@ -452,7 +454,10 @@ impl World {
             }
             let logs: Vec<&Log> = state.replicas.iter().map(|id| self.machines[id.0 as usize].log(partition)).collect();
             if logs.windows(2).any(|pair| pair[0].records() != pair[1].records()) {
-                return Some(format!("partition {partition}: the logs differ, {:?}", logs.iter().map(|log| log.end()).collect::<Vec<_>>()));
+                return Some(format!(
+                    "partition {partition}: the logs differ, {:?}",
+                    logs.iter().map(|log| log.end()).collect::<Vec<_>>()
+                ));
             }
             if let Some(client) = self.clients.iter().find(|client| client.partition() == partition && !client.is_done()) {
                 return Some(format!("partition {partition}: {client:?} waits"));
@@ -473,7 +478,10 @@ fn resources(plan: &Plan) -> (Cluster, Vec<(TopicId, weir_crds::Topic)>) {
             "spec": {"clusterRef": {"name": "simulated"}, "partitions": 1, "replicas": topic.replicas,
                 "config": {"min.insync.replicas": topic.min_isr, "unclean.leader.election.enable": unclean}},
         });
-        (topic_id(partition), serde_json::from_value(object).expect("a topic with two settings is one"))
+        (
+            topic_id(partition),
+            serde_json::from_value(object).expect("a topic with two settings is one"),
+        )
     });
     (Cluster::new("simulated".to_owned(), cluster), topics.collect())
 }

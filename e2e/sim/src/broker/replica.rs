@@ -170,7 +170,10 @@ impl Replica {
         self.call = None;
         self.fetching = None;
         for parked in std::mem::take(&mut self.parked) {
-            around.send(parked.client, Body::Produced(parked.request, self.known.0, Err(ErrorCode::NotLeaderOrFollower)));
+            around.send(
+                parked.client,
+                Body::Produced(parked.request, self.known.0, Err(ErrorCode::NotLeaderOrFollower)),
+            );
         }
     }
 
@@ -195,12 +198,17 @@ impl Replica {
 
     fn begin_to_lead(&mut self, state: &Partition, around: &mut Around<'_, '_>) {
         let epoch = state.leader_epoch;
-        around.ctx.trace(|| format!("broker {} leads {} from {} on: {state:?}", around.id, around.partition, around.log.end()));
+        around
+            .ctx
+            .trace(|| format!("broker {} leads {} from {} on: {state:?}", around.id, around.partition, around.log.end()));
         around.log.begin_epoch(epoch);
         let leadership = Leadership::begin(self.start(state, self.high_watermark.min(around.log.end()), around), around.ctx.now);
         around.ctx.checks.began(around.partition, around.id, epoch.0, around.log);
         let (high_watermark, isr) = (leadership.high_watermark(), state.isr.len());
-        around.ctx.checks.high_watermark(around.partition, epoch.0, high_watermark, isr, around.log);
+        around
+            .ctx
+            .checks
+            .high_watermark(around.partition, epoch.0, high_watermark, isr, around.log);
         self.role = Role::Leader(Box::new(leadership));
         self.request_flush(around);
         self.check(around);

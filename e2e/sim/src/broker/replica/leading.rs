@@ -24,7 +24,10 @@ impl Replica {
         let Role::Leader(leadership) = &mut self.role else { return };
         self.high_watermark = leadership.high_watermark();
         let (epoch, isr) = (leadership.epoch().0, leadership.committed().isr.len());
-        around.ctx.checks.high_watermark(around.partition, epoch, self.high_watermark, isr, around.log);
+        around
+            .ctx
+            .checks
+            .high_watermark(around.partition, epoch, self.high_watermark, isr, around.log);
         if let Some(proposal) = outcome.proposal {
             self.propose(proposal, around);
         }
@@ -34,7 +37,9 @@ impl Replica {
 
     fn plan_check(&mut self, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &self.role else { return };
-        let Some(at) = leadership.next_check_ms(around.log.end(), around.ctx.now) else { return };
+        let Some(at) = leadership.next_check_ms(around.log.end(), around.ctx.now) else {
+            return;
+        };
         let at = at.max(around.ctx.now + 1);
         if self.checks_at.is_none_or(|planned| planned > at || planned <= around.ctx.now) {
             self.checks_at = Some(at);
@@ -103,7 +108,12 @@ impl Replica {
             epoch: around.epoch,
             changes: vec![change],
         };
-        around.ctx.trace(|| format!("broker {} asks operator {:?} for {}: {:?}", around.id, around.operator, around.partition, proposal.isr));
+        around.ctx.trace(|| {
+            format!(
+                "broker {} asks operator {:?} for {}: {:?}",
+                around.id, around.operator, around.partition, proposal.isr
+            )
+        });
         self.call = Some((call, proposal));
         if let Some(operator) = around.operator {
             around.send(Node::Operator(operator), Body::Alter(call, request));
@@ -114,8 +124,17 @@ impl Replica {
     /// The controller answered a call, or did not.
     pub(in crate::broker) fn answered(&mut self, call: u64, result: Result<Partition, ErrorCode>, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &mut self.role else { return };
-        let Some((_, proposal)) = self.call.take_if(|(awaited, _)| *awaited == call) else { return };
-        around.ctx.trace(|| format!("broker {} is answered for {}: {:?}", around.id, around.partition, result.as_ref().map(|state| &state.isr)));
+        let Some((_, proposal)) = self.call.take_if(|(awaited, _)| *awaited == call) else {
+            return;
+        };
+        around.ctx.trace(|| {
+            format!(
+                "broker {} is answered for {}: {:?}",
+                around.id,
+                around.partition,
+                result.as_ref().map(|state| &state.isr)
+            )
+        });
         let state = result.map(|partition| state_of(&partition));
         let peers = |id| peer(around.image, id);
         let outcome = leadership.answered(&proposal, state.clone(), around.ends(), &peers, around.ctx.now);
@@ -134,7 +153,13 @@ impl Replica {
         let (run, partition) = (fetch.run, fetch.partition);
         let answer = |answer, records| {
             let to = fetch.from;
-            Body::Fetched(Fetched { run, partition, to, answer, records })
+            Body::Fetched(Fetched {
+                run,
+                partition,
+                to,
+                answer,
+                records,
+            })
         };
         let refusal = |error| FetchAnswer {
             error,
@@ -214,13 +239,18 @@ impl Replica {
     }
 
     fn append(&mut self, produce: &Produce, around: &mut Around<'_, '_>) -> Result<i64, ErrorCode> {
-        let Role::Leader(leadership) = &self.role else { return Err(ErrorCode::NotLeaderOrFollower) };
+        let Role::Leader(leadership) = &self.role else {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        };
         leadership.accepts(produce.acks_all)?;
         let record = record_of(leadership.epoch(), produce);
         if record.sequence >= 0 && !around.ctx.plan.has(Mutation::IgnoresSequences) {
             let last = around.log.last_of(record.producer).unwrap_or(-1);
             if record.sequence <= last {
-                return around.log.find(record.producer, record.sequence).ok_or(ErrorCode::DuplicateSequenceNumber);
+                return around
+                    .log
+                    .find(record.producer, record.sequence)
+                    .ok_or(ErrorCode::DuplicateSequenceNumber);
             }
             if record.sequence > last + 1 {
                 return Err(ErrorCode::OutOfOrderSequenceNumber);
@@ -315,7 +345,11 @@ fn follow_up(
 ) -> Result<Outcome, ErrorCode> {
     let plan = around.ctx.plan;
     let peers = |id| peer(around.image, id);
-    let offset = if plan.has(Mutation::CountsWhatNobodyHas) { around.log.end() } else { asked.offset };
+    let offset = if plan.has(Mutation::CountsWhatNobodyHas) {
+        around.log.end()
+    } else {
+        asked.offset
+    };
     let mut broker_epoch = fetch.broker_epoch;
     if plan.has(Mutation::BelievesOldFetches) {
         broker_epoch = peers(follower).map_or(broker_epoch, |peer| peer.epoch.max(broker_epoch));
@@ -329,7 +363,11 @@ fn follow_up(
     let mut outcome = leadership.fetched(at, around.ends(), &peers, around.ctx.now)?;
     let committed = leadership.committed();
     if plan.has(Mutation::LetsAnyoneJoin) && outcome.proposal.is_none() && !committed.isr.contains(&follower) && !committed.recovering {
-        let mut isr: Vec<_> = committed.isr.iter().map(|id| (*id, peers(*id).map_or(around.epoch, |peer| peer.epoch))).collect();
+        let mut isr: Vec<_> = committed
+            .isr
+            .iter()
+            .map(|id| (*id, peers(*id).map_or(around.epoch, |peer| peer.epoch)))
+            .collect();
         isr.push((follower, broker_epoch));
         outcome.proposal = Some(Proposal {
             base: committed.clone(),
