@@ -7,6 +7,25 @@ mod broker;
 mod layers;
 mod topic;
 
+/// A row of a table of configurations.
+const fn row(
+    name: &'static str,
+    kind: ConfigType,
+    default: Option<&'static str>,
+    check: Check,
+    scope: Scope,
+    documentation: &'static str,
+) -> ConfigKey {
+    ConfigKey {
+        name,
+        kind,
+        default,
+        check,
+        scope,
+        documentation,
+    }
+}
+
 #[cfg(test)]
 mod tests;
 

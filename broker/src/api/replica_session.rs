@@ -237,3 +237,82 @@ impl FollowerSessions {
         self.len() == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weir_protocol::types::{LeaderEpoch, TopicId};
+
+    use super::*;
+
+    fn wanted(index: i32, offset: i64) -> Wanted {
+        Wanted {
+            id: TopicPartition { topic: TopicId::ZERO, index },
+            partition: None,
+            from: FetchFrom {
+                offset,
+                last_fetched_epoch: None,
+                current_leader_epoch: LeaderEpoch(0),
+                log_start: 0,
+            },
+            bytes_max: 1,
+            high_watermark: 0,
+        }
+    }
+
+    fn due(session: &mut Session) -> Vec<i32> {
+        let numbers = session.take_due();
+        numbers
+            .into_iter()
+            .filter_map(|number| Some(session.slot_mut(number)?.id.index))
+            .collect()
+    }
+
+    #[test]
+    fn only_what_is_named_or_has_news_is_looked_at() {
+        let sessions = FollowerSessions::default();
+        let mut session = sessions.take(BrokerId(1), 0, INITIAL_EPOCH).unwrap();
+        session.take_up(vec![wanted(0, 5), wanted(1, 5), wanted(2, 5)], std::iter::empty());
+        assert_eq!(due(&mut session), [0, 1, 2]);
+        assert_eq!(due(&mut session), [0; 0]);
+        let changes = session.changes();
+        changes.mark(2);
+        session.leave([1]);
+        assert!(session.has_left());
+        assert_eq!(due(&mut session), [1, 2], "what was left comes first");
+        let id = session.id;
+        sessions.give_back(session);
+        let mut session = sessions.take(BrokerId(1), id, 1).unwrap();
+        session.take_up(vec![wanted(1, 9)], [wanted(2, 0).id, wanted(0, 0).id].into_iter());
+        changes.mark(2);
+        assert_eq!(due(&mut session), [1], "what is forgotten has no news");
+        session.take_up(vec![wanted(7, 1)], std::iter::empty());
+        assert_eq!(due(&mut session), [7], "in the place of another");
+    }
+
+    #[test]
+    fn a_session_belongs_to_one_request_of_one_follower() {
+        let sessions = FollowerSessions::default();
+        let begin = || sessions.take(BrokerId(1), 0, INITIAL_EPOCH).unwrap();
+        let session = begin();
+        let id = session.id;
+        assert_eq!(
+            sessions.take(BrokerId(1), id, 1).unwrap_err(),
+            ErrorCode::FetchSessionIdNotFound,
+            "it is in use"
+        );
+        sessions.give_back(session);
+        assert_eq!(
+            sessions.take(BrokerId(2), id, 1).unwrap_err(),
+            ErrorCode::FetchSessionIdNotFound,
+            "it is another's"
+        );
+        assert_eq!(sessions.take(BrokerId(1), id, 2).unwrap_err(), ErrorCode::InvalidFetchSessionEpoch);
+        assert!(sessions.is_empty(), "who has lost count begins anew");
+        for _ in 0..2 * SESSIONS_OF_ONE_MAX {
+            sessions.give_back(begin());
+        }
+        assert_eq!(sessions.len(), SESSIONS_OF_ONE_MAX, "those of former lives go");
+        sessions.give_back(sessions.take(BrokerId(1), 0, FINAL_EPOCH).unwrap());
+        assert_eq!(sessions.len(), SESSIONS_OF_ONE_MAX, "one that was not asked for is not kept");
+    }
+}

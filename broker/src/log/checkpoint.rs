@@ -46,13 +46,8 @@ impl Logs {
 
     /// The directories whose time has come.
     pub(super) fn take_due_trash(&self, now: Instant) -> Vec<PathBuf> {
-        let due = self
-            .trash
-            .lock()
-            .extract_if(.., |(at, _)| *at <= now)
-            .map(|(_, directory)| directory)
-            .collect();
-        due
+        let mut trash = self.trash.lock();
+        trash.extract_if(.., |(at, _)| *at <= now).map(|(_, directory)| directory).collect()
     }
 
     /// Those that are open.

@@ -57,8 +57,6 @@ pub struct Replicas {
 pub(crate) struct Settings {
     /// `replica.fetch.wait.max.ms`
     pub(crate) fetch_wait_max: Duration,
-    /// `replica.fetch.min.bytes`
-    pub(crate) fetch_bytes_min: i32,
     /// `replica.fetch.max.bytes`, of one partition
     pub(crate) fetch_bytes_max: i32,
     /// `replica.fetch.response.max.bytes`
@@ -71,7 +69,6 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             fetch_wait_max: Duration::from_millis(500),
-            fetch_bytes_min: 1,
             fetch_bytes_max: 1 << 20,
             fetch_response_bytes_max: 10 << 20,
             lag_ms_max: 30_000,
@@ -92,7 +89,6 @@ impl Settings {
         };
         Self {
             fetch_wait_max: millis("replica.fetch.wait.max.ms", default.fetch_wait_max),
-            fetch_bytes_min: number("replica.fetch.min.bytes", default.fetch_bytes_min),
             fetch_bytes_max: number("replica.fetch.max.bytes", default.fetch_bytes_max),
             fetch_response_bytes_max: number("replica.fetch.response.max.bytes", default.fetch_response_bytes_max),
             lag_ms_max: layers

@@ -2,10 +2,11 @@
 //!
 //! What Kafka has and this table has not is either the controller's (here the operator's) or belongs to what is not served.
 
-use super::Check::{self, Any, AtLeast, Between, GzipLevel, OneOf};
+use super::Check::{Any, AtLeast, Between, GzipLevel, OneOf};
 use super::ConfigKey;
-use super::ConfigType::{self, Boolean, Double, Int, List, Long, String};
-use super::Scope::{self, Cluster, Dynamic, Process};
+use super::ConfigType::{Boolean, Double, Int, List, Long, String};
+use super::Scope::{Cluster, Dynamic, Process};
+use super::row as broker;
 
 /// Every configuration of a broker, in the order of their names.
 pub static BROKER: &[ConfigKey] = &[
@@ -455,14 +456,6 @@ pub static BROKER: &[ConfigKey] = &[
         "How much a follower fetches of one partition at a time; a larger batch is fetched all the same.",
     ),
     broker(
-        "replica.fetch.min.bytes",
-        Int,
-        Some("1"),
-        AtLeast(0),
-        Cluster,
-        "What a leader waits for before it answers a follower.",
-    ),
-    broker(
         "replica.fetch.response.max.bytes",
         Int,
         Some("10485760"),
@@ -503,21 +496,3 @@ pub static BROKER: &[ConfigKey] = &[
         "What `unclean.leader.election.enable` is for topics that do not set it.",
     ),
 ];
-
-const fn broker(
-    name: &'static str,
-    kind: ConfigType,
-    default: Option<&'static str>,
-    check: Check,
-    scope: Scope,
-    documentation: &'static str,
-) -> ConfigKey {
-    ConfigKey {
-        name,
-        kind,
-        default,
-        check,
-        scope,
-        documentation,
-    }
-}

@@ -153,7 +153,7 @@ fn the_recovery_point_goes_down_before_the_first_byte_goes() {
     fs.take_journal();
     opened.writer.truncate_to(5).unwrap();
     let journal = fs.take_journal();
-    let first = |wanted: &dyn Fn(&(Done, std::path::PathBuf)) -> bool| journal.iter().position(|done| wanted(done)).unwrap();
+    let first = |wanted: &dyn Fn(&(Done, std::path::PathBuf)) -> bool| journal.iter().position(wanted).unwrap();
     let lowered = first(&|(done, path)| *done == Done::SyncDir && path == Path::new(ROOT));
     let cut = first(&|(done, path)| {
         matches!(done, Done::Remove | Done::Truncate) && path.starts_with(DIR) && path.extension().is_some_and(|it| it == "log")

@@ -266,7 +266,8 @@ impl Session {
         }
         let has_news = !topics.is_empty();
         let fetches = || self.slots.values().any(|slot| slot.sent.is_some());
-        if !has_news && !(must_ask && self.id != 0 && fetches()) {
+        let may_ask = must_ask && self.id != 0;
+        if !(has_news || may_ask && fetches()) {
             return None;
         }
         self.requests += 1;
@@ -279,7 +280,7 @@ impl Session {
                 ..Default::default()
             },
             max_wait_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
-            min_bytes: settings.fetch_bytes_min,
+            min_bytes: 1,
             max_bytes: settings.fetch_response_bytes_max,
             session_id: self.id,
             session_epoch: self.epoch,
