@@ -28,6 +28,9 @@ const MAILBOX: usize = 1024;
 /// Calls that are decided and committed together.
 const BATCH_MAX: usize = 256;
 
+/// By how much a turn of the controller may come late before it is taken for a pause.
+const PAUSE_MS_MAX: u64 = 250;
+
 /// Messages that a broker may be behind before its stream is closed; it then begins anew with the whole metadata.
 pub const STREAM_MESSAGES_MAX: usize = 256;
 
@@ -86,6 +89,7 @@ impl Controller {
             sessions,
             streams: BTreeMap::new(),
             balanced_at: clock.now(),
+            excused_at: None,
             clock,
         };
         Ok((Self { calls }, tokio::spawn(shell.run(mailbox))))
@@ -187,6 +191,8 @@ struct Shell<S> {
     clock: Clock,
     /// When the leaders were last balanced; the next round comes an interval after that.
     balanced_at: Timestamp,
+    /// When brokers last got time because the controller stood still.
+    excused_at: Option<Timestamp>,
 }
 
 /// What is told once the batch is committed.
@@ -200,13 +206,31 @@ enum Telling {
 impl<S: Store> Shell<S> {
     async fn run(mut self, mut mailbox: mpsc::Receiver<Call>) -> Result<(), StoreError> {
         let mut calls = Vec::with_capacity(BATCH_MAX);
+        let mut woke_at = self.clock.now();
         loop {
             let deadline = [self.sessions.next_deadline(), self.balance_due()].into_iter().flatten().min();
             tokio::select! {
+                // What has arrived is heard before anybody's time is up.
+                biased;
                 received = mailbox.recv_many(&mut calls, BATCH_MAX) => if received == 0 { return Ok(()) },
                 () = self.clock.sleep_until(deadline) => {}
             }
+            let now = self.clock.now();
+            self.excuse_a_pause(deadline.map_or(now, |deadline| deadline.max(woke_at)), now);
+            woke_at = now;
             self.batch(calls.drain(..)).await?;
+        }
+    }
+
+    /// Gives brokers time to be heard if the controller itself stood still past the moment at which it meant to wake.
+    fn excuse_a_pause(&mut self, meant: Timestamp, now: Timestamp) {
+        // Once for each session's time: a controller that is always late must still see that a broker is dead.
+        let may_excuse = self.excused_at.is_none_or(|at| now >= at.plus(SESSION_TIMEOUT_MS.into()));
+        if may_excuse && now > meant.plus(PAUSE_MS_MAX) {
+            let late_ms = now.0.saturating_sub(meant.0);
+            warn!(late_ms, "the controller stood still: brokers get time to be heard");
+            self.sessions.slept_until(now);
+            self.excused_at = Some(now);
         }
     }
 

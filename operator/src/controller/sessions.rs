@@ -105,6 +105,15 @@ impl Sessions {
         }
     }
 
+    /// The controller itself stood still, for a slow disk or because its process was paused: what brokers said meanwhile was not heard. Each gets the
+    /// time of two heartbeats before it is fenced, but for those whose stream broke. Fencing all for the controller's own sleep is an outage.
+    pub fn slept_until(&mut self, now: Timestamp) {
+        let heard = Timestamp(now.0.saturating_sub((SESSION_TIMEOUT_MS - 2 * HEARTBEAT_INTERVAL_MS).into()));
+        for session in self.by_broker.values_mut() {
+            session.heard_at = session.heard_at.max(heard);
+        }
+    }
+
     /// A broker was fenced: its session is over.
     pub fn ended(&mut self, broker: BrokerId) {
         self.by_broker.remove(&broker);

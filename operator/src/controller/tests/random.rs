@@ -9,7 +9,7 @@ use weir_protocol::types::BrokerId;
 
 use super::world::World;
 use crate::controller::image;
-use crate::controller::sessions::StreamId;
+use crate::controller::sessions::{HEARTBEAT_INTERVAL_MS, StreamId};
 use crate::controller::state::State;
 use crate::store::packed::{read_shard, write_shard};
 
@@ -183,6 +183,20 @@ fn check(before: &State, after: &State, event: &str) -> Result<(), TestCaseError
         }
     }
     Ok(())
+}
+
+#[test]
+fn nobody_is_fenced_for_the_controllers_own_sleep() {
+    let mut world = World::new();
+    world.play("register 0 process=1");
+    world.play("register 1 process=1");
+    world.sessions.broke(BrokerId(1), StreamId(0), world.now);
+    world.now = world.now.plus(60_000);
+    assert_eq!(world.sessions.expired(world.now), [BrokerId(0), BrokerId(1)]);
+    world.sessions.slept_until(world.now);
+    assert_eq!(world.sessions.expired(world.now), [BrokerId(1)], "who is gone is gone");
+    let silence = world.now.plus(u64::from(HEARTBEAT_INTERVAL_MS) * 2);
+    assert_eq!(world.sessions.expired(silence), [BrokerId(0), BrokerId(1)]);
 }
 
 #[test]
