@@ -64,11 +64,7 @@ fn replicas_and_leaders_move() {
     // Three replicas on other brokers, the leader among those that go.
     let plan = r#"{"version": 1, "partitions": [{"topic": "moved", "partition": 0, "replicas": [3, 2, 1]}]}"#;
     let plan = file("plan.json", plan);
-    tool(
-        &local,
-        class::REASSIGN,
-        &["--execute", "--reassignment-json-file", &plan, "--throttle", "50000000"],
-    );
+    tool(&local, class::REASSIGN, &["--execute", "--reassignment-json-file", &plan]);
     eventually(
         || tool(&local, class::REASSIGN, &["--verify", "--reassignment-json-file", &plan]),
         |out| out.contains("Reassignment of partition moved-0 is completed."),
