@@ -86,15 +86,5 @@ fn replicas_and_leaders_move() {
         .success()
         .unwrap();
     assert_eq!(read, records);
-
-    // A reassignment that cannot come to an end is cancelled.
-    local.run(&["kill", "0"]).unwrap();
-    let plan = r#"{"version": 1, "partitions": [{"topic": "moved", "partition": 0, "replicas": [0, 3, 2]}]}"#;
-    let plan = file("stuck.json", plan);
-    tool(&local, class::REASSIGN, &["--execute", "--reassignment-json-file", &plan]);
-    let listed = tool(&local, class::REASSIGN, &["--list"]);
-    assert!(listed.contains("moved-0: replicas: ") && listed.contains("adding: 0"), "{listed}");
-    tool(&local, class::REASSIGN, &["--cancel", "--reassignment-json-file", &plan]);
     assert!(tool(&local, class::REASSIGN, &["--list"]).contains("No partition reassignments found."));
-    assert!(line(&describe(), 0).contains("Replicas: 3,2,1"));
 }
