@@ -6,7 +6,6 @@ mod replica;
 use uuid::Uuid;
 use weir_operator::controller::state::{Endpoint, Partition, State};
 use weir_operator::controller::{Heartbeat, Registration};
-use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
 
 use self::replica::{Around, Replica};
@@ -130,7 +129,11 @@ impl Machine {
         }
         disk.clean = false;
         // What the power took must not be forgotten if this process, too, dies before the controller knows.
-        disk.boot = if whole || ctx.plan.has(Mutation::WritesBootIdEarly) { self.boot } else { 0 };
+        disk.boot = if whole || ctx.plan.has(Mutation::WritesBootIdEarly) {
+            self.boot
+        } else {
+            0
+        };
         ctx.trace(|| format!("broker {} starts as run {}, whole: {whole}, before: {:?}", self.id, self.run, disk.epoch));
         let replicas = disk.logs.iter().map(|log| Replica::new(log.written_down())).collect();
         self.process = Some(Process {
@@ -164,7 +167,10 @@ impl Machine {
     pub fn lose_power(&mut self, ctx: &mut Ctx<'_>) {
         self.process = None;
         self.boot += 1;
-        self.note_loss();
+        // With `flush.mode=group` what is committed is on the disk of whoever counts: the loss of power excuses nothing.
+        if !ctx.plan.group_flush {
+            self.note_loss();
+        }
         for log in &mut self.disk.logs {
             log.lose_power(ctx.rng);
         }
@@ -172,6 +178,7 @@ impl Machine {
 
     /// The disk is lost, and replaced by an empty one.
     pub fn lose_disk(&mut self, ctx: &mut Ctx<'_>) {
+        self.note_loss();
         self.lose_power(ctx);
         self.disk = Disk {
             log_dir: self.disk.log_dir + 1000,
@@ -209,9 +216,7 @@ impl Machine {
             BrokerAlarm::FetchTimeout(partition, call) => self.with(partition, ctx, |replica, around| replica.fetch_timed_out(call, around)),
             BrokerAlarm::Check(partition) => self.with(partition, ctx, Replica::check),
             BrokerAlarm::Flush(partition) => self.with(partition, ctx, Replica::flushed),
-            BrokerAlarm::CallTimeout(partition, call) => {
-                self.with(partition, ctx, |replica, around| replica.answered(call, Err(ErrorCode::NetworkException), around));
-            }
+            BrokerAlarm::CallTimeout(partition, call) => self.with(partition, ctx, |replica, around| replica.not_answered(call, around)),
         }
     }
 
@@ -248,7 +253,9 @@ impl Machine {
     /// Lets a replica act, if the process has its first metadata.
     fn with(&mut self, partition: usize, ctx: &mut Ctx<'_>, act: impl FnOnce(&mut Replica, &mut Around<'_, '_>)) {
         let Some(process) = &mut self.process else { return };
-        let (Some(image), Some(epoch)) = (&process.image, process.epoch) else { return };
+        let (Some(image), Some(epoch)) = (&process.image, process.epoch) else {
+            return;
+        };
         let mut around = Around {
             id: self.id,
             run: self.run,
@@ -298,7 +305,12 @@ impl Machine {
             clean: process.whole,
             controller_epoch: process.controller_epoch,
         };
-        ctx.send_on(stream, Node::Broker(id), Node::Operator(operator), Body::Open(stream, Box::new(registration)));
+        ctx.send_on(
+            stream,
+            Node::Broker(id),
+            Node::Operator(operator),
+            Body::Open(stream, Box::new(registration)),
+        );
     }
 
     fn reconnect(&mut self, ctx: &mut Ctx<'_>) {
@@ -318,7 +330,9 @@ impl Machine {
         if silence > SESSION_MS || (!session.registered && silence > HEARTBEAT_MS) {
             return self.reconnect(ctx);
         }
-        let Some(epoch) = process.epoch.filter(|_| session.registered) else { return };
+        let Some(epoch) = process.epoch.filter(|_| session.registered) else {
+            return;
+        };
         let applied_version = process.image.as_ref().map_or(0, |image| image.version);
         let heartbeat = Heartbeat {
             broker: BrokerId(id as i32),

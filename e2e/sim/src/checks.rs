@@ -19,7 +19,7 @@ use crate::log::{Log, Record};
 use crate::plan::{Plan, TopicPlan};
 
 /// What must hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Rule {
     /// At most one leader per partition and leader epoch.
     OneLeaderPerEpoch,
@@ -128,6 +128,8 @@ pub type LogOf<'a> = &'a dyn Fn(usize) -> (&'a Log, i64);
 pub struct Checks {
     /// The first rule that was broken.
     pub failure: Option<Failure>,
+    /// The only rule that counts: what shows that each is looked at. `None`: all do.
+    pub only: Option<Rule>,
     /// What was counted.
     pub counts: Counts,
     /// The time, for [`Failure::at`].
@@ -144,9 +146,10 @@ pub struct Checks {
 
 impl Checks {
     /// Nothing has happened yet.
-    pub fn new(plan: &Plan) -> Self {
+    pub fn new(plan: &Plan, only: Option<Rule>) -> Self {
         Self {
             failure: None,
+            only,
             counts: Counts::default(),
             now: 0,
             faults_end: plan.faults_end_ms,
@@ -160,7 +163,7 @@ impl Checks {
 
     /// A rule was broken. Only the first counts.
     pub fn broken(&mut self, rule: Rule, detail: impl FnOnce() -> String) {
-        if self.failure.is_none() {
+        if self.failure.is_none() && self.only.is_none_or(|only| only == rule) {
             self.failure = Some(Failure {
                 rule,
                 detail: detail(),
@@ -176,7 +179,9 @@ impl Checks {
 
     /// The controller decided on a change.
     pub fn decided(&mut self, partition: usize, before: &Partition, after: &Partition) {
-        let Some(leader) = after.leader.filter(|_| after.leader != before.leader) else { return };
+        let Some(leader) = after.leader.filter(|_| after.leader != before.leader) else {
+            return;
+        };
         if before.isr.contains(&leader) || before.elr.contains(&leader) {
             return;
         }
@@ -190,7 +195,9 @@ impl Checks {
     pub fn registered(&mut self, epoch: i64, broker: usize, run: u64) {
         let owner = *self.broker_epochs.entry(epoch).or_insert((broker, run));
         if owner != (broker, run) {
-            self.broken(Rule::BrokerEpochsAreUnique, || format!("broker epoch {epoch} for broker {broker} and for {owner:?}"));
+            self.broken(Rule::BrokerEpochsAreUnique, || {
+                format!("broker epoch {epoch} for broker {broker} and for {owner:?}")
+            });
         }
     }
 
@@ -198,7 +205,9 @@ impl Checks {
     pub fn began(&mut self, partition: usize, broker: usize, epoch: i32, log: &Log) {
         let owner = *self.leaders.entry((partition, epoch)).or_insert(broker);
         if owner != broker {
-            self.broken(Rule::OneLeaderPerEpoch, || format!("partition {partition}, epoch {epoch}: brokers {owner} and {broker}"));
+            self.broken(Rule::OneLeaderPerEpoch, || {
+                format!("partition {partition}, epoch {epoch}: brokers {owner} and {broker}")
+            });
         }
         let ledger = &mut self.ledgers[partition];
         if epoch != ledger.leader_epoch() {
@@ -280,7 +289,7 @@ impl Checks {
         }
     }
 
-    /// A shard was written: the partition is this now. 
+    /// A shard was written: the partition is this now.
     pub fn committed(&mut self, partition: usize, state: &Partition, log_of: LogOf<'_>) {
         if let Err(broken) = state.check() {
             self.broken(Rule::StateIsSound, || format!("partition {partition}: {broken}: {state:?}"));
@@ -289,7 +298,9 @@ impl Checks {
             let (key, broker) = ((partition, state.leader_epoch.0), leader.0 as usize);
             let owner = *self.leaders.entry(key).or_insert(broker);
             if owner != broker {
-                self.broken(Rule::OneLeaderPerEpoch, || format!("partition {partition}, {state:?}, but it was {owner}"));
+                self.broken(Rule::OneLeaderPerEpoch, || {
+                    format!("partition {partition}, {state:?}, but it was {owner}")
+                });
             }
         }
         let ledger = &mut self.ledgers[partition];

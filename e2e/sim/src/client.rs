@@ -198,11 +198,15 @@ impl Client {
         if checks.ledger(partition).resets != self.resets {
             return;
         }
-        let Kind::Consumer { offset, epoch, latest } = &mut self.kind else { return };
+        let Kind::Consumer { offset, epoch, latest } = &mut self.kind else {
+            return;
+        };
         let stale = checks.ledger(partition).is_excused(answer.epoch.0);
         if answer.error == ErrorCode::OffsetOutOfRange && !stale {
             let offset = *offset;
-            checks.broken(Rule::SeenIsCommitted, || format!("partition {partition}: {offset} is beyond the log of the leader of {}", answer.epoch));
+            checks.broken(Rule::SeenIsCommitted, || {
+                format!("partition {partition}: {offset} is beyond the log of the leader of {}", answer.epoch)
+            });
         }
         if answer.error.is_error() || stale {
             return;
@@ -215,7 +219,9 @@ impl Client {
         if let Ok(now) = answer.latest {
             if now < *latest {
                 let before = *latest;
-                checks.broken(Rule::LatestNeverGoesBack, || format!("partition {partition}: from {before} to {now} in epoch {}", answer.epoch));
+                checks.broken(Rule::LatestNeverGoesBack, || {
+                    format!("partition {partition}: from {before} to {now} in epoch {}", answer.epoch)
+                });
             }
             *latest = now;
         }

@@ -125,7 +125,11 @@ impl Log {
 
     /// The last sequence of a producer, and where it is.
     pub fn last_of(&self, producer: u64) -> Option<i64> {
-        self.records.iter().rev().find(|record| record.producer == producer).map(|record| record.sequence)
+        self.records
+            .iter()
+            .rev()
+            .find(|record| record.producer == producer)
+            .map(|record| record.sequence)
     }
 
     /// Where a producer's sequence is.

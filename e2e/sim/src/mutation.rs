@@ -17,14 +17,17 @@ pub enum Mutation {
     RemovesAtOnce,
     /// A leader proposes every follower that fetches, however far behind.
     LetsAnyoneJoin,
+    /// A call to the controller that was not answered is repeated, and the leader does not hear that there are two of it: the refusal of one proves nothing
+    /// about the other.
+    RepeatsSilently,
     /// A leader says of a follower that was registered anew that it fetched under its new epoch (before KIP-903).
     BelievesOldFetches,
     /// A leader's high watermark begins anew when its metadata changes.
     HighWatermarkGoesBack,
     /// A follower cuts its log at its high watermark when there is a new leader (before KIP-101).
     TruncatesToHighWatermark,
-    /// A leader serves followers of any epoch.
-    ServesAnyEpoch,
+    /// Neither a leader nor a follower looks at the leader epoch of what it gets.
+    LooksAtNoEpoch,
     /// `acks=all` is answered once the leader has the record.
     AcknowledgesEarly,
     /// Consumers read to the end of the log.
@@ -51,6 +54,8 @@ pub enum Mutation {
     ForgetsBrokers,
     /// The operator takes unclean elections to be allowed everywhere.
     ElectsAnyone,
+    /// What is written of a partition lacks its leader in the ISR.
+    WritesNonsense,
 }
 
 impl std::fmt::Display for Mutation {

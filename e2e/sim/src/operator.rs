@@ -274,7 +274,7 @@ impl Running {
         let Busy::Committing(commit) = &mut self.busy else { return (None, true) };
         let Some(object) = commit.objects.pop_front() else { return (None, true) };
         let seen = self.versions.get(&object).copied().unwrap_or_default();
-        let content = store.content(object, &self.state);
+        let content = store.content(object, &self.state, ctx.plan.has(Mutation::WritesNonsense));
         match store.swap(object, seen, content, !ctx.plan.has(Mutation::ComparesNothing)) {
             Ok(version) => {
                 self.versions.insert(object, version);
@@ -290,7 +290,9 @@ impl Running {
             self.write_next(id, run, ctx);
             return;
         }
-        let Busy::Committing(commit) = std::mem::replace(&mut self.busy, Busy::Idle) else { return };
+        let Busy::Committing(commit) = std::mem::replace(&mut self.busy, Busy::Idle) else {
+            return;
+        };
         if commit.takes_over {
             let alive = self.state.brokers.values().filter(|broker| !broker.fenced).map(|broker| broker.id);
             self.sessions = Sessions::take_over(alive, Timestamp(ctx.now), self.state.version);
@@ -419,11 +421,16 @@ impl Running {
     fn tell_opened(&mut self, id: usize, registration: &Registration, stream: Stream, reply: Reply, ctx: &mut Ctx<'_>) {
         let broker = registration.broker;
         let Reply::Registered(epoch) = reply else {
-            let code = if let Reply::Refused(code, _) = reply { code } else { ErrorCode::UnknownServerError };
+            let code = if let Reply::Refused(code, _) = reply {
+                code
+            } else {
+                ErrorCode::UnknownServerError
+            };
             self.say(id, broker, stream, Told::Refused(code), ctx);
             return;
         };
-        ctx.checks.registered(epoch.0, broker.0 as usize, registration.incarnation.as_u128() as u64);
+        ctx.checks
+            .registered(epoch.0, broker.0 as usize, registration.incarnation.as_u128() as u64);
         if self.sessions.belongs_to(broker, StreamId(stream)) {
             self.say(id, broker, stream, Told::Registered(epoch), ctx);
             let state = Box::new(self.state.clone());

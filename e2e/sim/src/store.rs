@@ -42,7 +42,10 @@ pub struct Conflict;
 impl Store {
     /// A store with these topics, without partitions and brokers.
     pub fn new(cluster: Cluster, topics: Vec<(TopicId, weir_crds::Topic)>) -> Self {
-        let mut objects: BTreeMap<Object, (u64, Content)> = topics.iter().map(|(id, _)| (Object::Shard(shard_of(*id)), (0, Content::Shard(BTreeMap::new())))).collect();
+        let mut objects: BTreeMap<Object, (u64, Content)> = topics
+            .iter()
+            .map(|(id, _)| (Object::Shard(shard_of(*id)), (0, Content::Shard(BTreeMap::new()))))
+            .collect();
         objects.insert(Object::Registry, (0, Content::Registry(Box::new(cluster), Vec::new())));
         Self { objects, topics }
     }
@@ -77,7 +80,9 @@ impl Store {
         let takes_over = changes.iter().any(|change| matches!(change, Change::ControllerEpoch(_)));
         let mut touched: Vec<Object> = Vec::new();
         for shard in 0..SHARDS {
-            let named = changes.iter().any(|change| matches!(change, Change::Partition(id, ..) if shard_of(*id) == shard));
+            let named = changes
+                .iter()
+                .any(|change| matches!(change, Change::Partition(id, ..) if shard_of(*id) == shard));
             if named || (takes_over && fences_all) {
                 touched.push(Object::Shard(shard));
             }
@@ -90,12 +95,16 @@ impl Store {
     }
 
     /// What an object is to hold when the state is this.
-    pub fn content(&self, object: Object, state: &State) -> Content {
+    pub fn content(&self, object: Object, state: &State, nonsense: bool) -> Content {
         match object {
             Object::Registry => Content::Registry(Box::new(state.cluster.clone()), state.brokers.values().cloned().collect()),
             Object::Shard(shard) => {
                 let topics = state.topics.values().filter(|topic| shard_of(topic.id) == shard);
-                Content::Shard(topics.map(|topic| (topic.id, topic.partitions.clone())).collect())
+                let mut shard: BTreeMap<TopicId, Vec<Partition>> = topics.map(|topic| (topic.id, topic.partitions.clone())).collect();
+                for partition in shard.values_mut().flatten().filter(|_| nonsense) {
+                    partition.isr.retain(|id| Some(*id) != partition.leader);
+                }
+                Content::Shard(shard)
             }
         }
     }
@@ -124,7 +133,10 @@ impl Store {
     /// The processes that are registered, by their brokers.
     pub fn runs(&self) -> Vec<(usize, u64)> {
         match self.objects.get(&Object::Registry) {
-            Some((_, Content::Registry(_, brokers))) => brokers.iter().map(|broker| (broker.id.0 as usize, broker.incarnation.as_u128() as u64)).collect(),
+            Some((_, Content::Registry(_, brokers))) => brokers
+                .iter()
+                .map(|broker| (broker.id.0 as usize, broker.incarnation.as_u128() as u64))
+                .collect(),
             _ => Vec::new(),
         }
     }

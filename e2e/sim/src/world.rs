@@ -184,8 +184,8 @@ pub struct Ended {
 }
 
 impl World {
-    /// The world of a plan.
-    pub fn new(plan: Plan, traced: bool) -> Self {
+    /// The world of a plan. With `only`, no other rule counts.
+    pub fn new(plan: Plan, only: Option<Rule>, traced: bool) -> Self {
         let (cluster, topics) = resources(&plan);
         let mut rng = Rng::new(plan.seed.wrapping_mul(31).wrapping_add(7));
         let count = plan.topics.len();
@@ -201,7 +201,7 @@ impl World {
             machines: (0..plan.brokers).map(|id| Machine::new(id, count)).collect(),
             clients,
             paused: Vec::new(),
-            checks: Checks::new(&plan),
+            checks: Checks::new(&plan, only),
             faulty: false,
             done: false,
             trace: traced.then(Vec::new),
@@ -262,7 +262,9 @@ impl World {
             Event::Alarm(Alarm::Broker(id, ..)) => Some(Node::Broker(*id)),
             Event::Alarm(_) => None,
         };
-        let until = node.and_then(|node| self.paused.iter().find(|(paused, _)| *paused == node)).map(|(_, until)| *until);
+        let until = node
+            .and_then(|node| self.paused.iter().find(|(paused, _)| *paused == node))
+            .map(|(_, until)| *until);
         if let Some(until) = until.filter(|until| *until > self.now) {
             return self.schedule(until, event);
         }
@@ -427,6 +429,9 @@ impl World {
     fn look(&mut self) {
         let unwell = self.unwell();
         if let Some(reason) = unwell {
+            if self.checks.only.is_some_and(|only| only != Rule::Converges) && self.now > self.plan.faults_end_ms + 5_000 {
+                self.done = true;
+            }
             if self.now > self.plan.faults_end_ms + CONVERGENCE_MS_MAX {
                 self.checks.broken(Rule::Converges, || reason);
             }
@@ -452,7 +457,10 @@ impl World {
             }
             let logs: Vec<&Log> = state.replicas.iter().map(|id| self.machines[id.0 as usize].log(partition)).collect();
             if logs.windows(2).any(|pair| pair[0].records() != pair[1].records()) {
-                return Some(format!("partition {partition}: the logs differ, {:?}", logs.iter().map(|log| log.end()).collect::<Vec<_>>()));
+                return Some(format!(
+                    "partition {partition}: the logs differ, {:?}",
+                    logs.iter().map(|log| log.end()).collect::<Vec<_>>()
+                ));
             }
             if let Some(client) = self.clients.iter().find(|client| client.partition() == partition && !client.is_done()) {
                 return Some(format!("partition {partition}: {client:?} waits"));
@@ -473,7 +481,10 @@ fn resources(plan: &Plan) -> (Cluster, Vec<(TopicId, weir_crds::Topic)>) {
             "spec": {"clusterRef": {"name": "simulated"}, "partitions": 1, "replicas": topic.replicas,
                 "config": {"min.insync.replicas": topic.min_isr, "unclean.leader.election.enable": unclean}},
         });
-        (topic_id(partition), serde_json::from_value(object).expect("a topic with two settings is one"))
+        (
+            topic_id(partition),
+            serde_json::from_value(object).expect("a topic with two settings is one"),
+        )
     });
     (Cluster::new("simulated".to_owned(), cluster), topics.collect())
 }

@@ -69,6 +69,26 @@ impl Around<'_, '_> {
         BrokerId(self.id as i32)
     }
 
+    /// What the metadata says of a broker.
+    fn registered(&self, id: BrokerId) -> Option<Peer> {
+        self.image.brokers.get(&id).map(|broker| Peer {
+            epoch: broker.epoch,
+            fenced: broker.fenced,
+            shutting_down: broker.shutting_down,
+        })
+    }
+
+    /// What a leader is told of that.
+    fn peer(&self, id: BrokerId) -> Option<Peer> {
+        let peer = self.registered(id)?;
+        let epoch = if self.ctx.plan.has(Mutation::BelievesOldFetches) {
+            BrokerEpoch(0)
+        } else {
+            peer.epoch
+        };
+        Some(Peer { epoch, ..peer })
+    }
+
     fn send(&mut self, to: Node, body: Body) {
         self.ctx.send(Node::Broker(self.id), to, body);
     }
@@ -92,15 +112,6 @@ impl Around<'_, '_> {
             had: self.had(),
         }
     }
-}
-
-/// What the metadata says of a broker.
-fn peer(image: &State, id: BrokerId) -> Option<Peer> {
-    image.brokers.get(&id).map(|broker| Peer {
-        epoch: broker.epoch,
-        fenced: broker.fenced,
-        shutting_down: broker.shutting_down,
-    })
 }
 
 fn state_of(partition: &Partition) -> PartitionState {
@@ -141,7 +152,7 @@ impl Replica {
             match &mut self.role {
                 _ if !state.replicas.contains(&around.own()) => self.step_down(around),
                 Role::Leader(leadership) if same_leader => {
-                    let outcome = leadership.updated(state_of(state), around.ends(), &|id| peer(around.image, id), around.ctx.now);
+                    let outcome = leadership.updated(state_of(state), around.ends(), &|id| around.peer(id), around.ctx.now);
                     self.led(outcome, around);
                     if around.ctx.plan.has(Mutation::HighWatermarkGoesBack) {
                         self.begin_again(state, around);
@@ -170,7 +181,10 @@ impl Replica {
         self.call = None;
         self.fetching = None;
         for parked in std::mem::take(&mut self.parked) {
-            around.send(parked.client, Body::Produced(parked.request, self.known.0, Err(ErrorCode::NotLeaderOrFollower)));
+            around.send(
+                parked.client,
+                Body::Produced(parked.request, self.known.0, Err(ErrorCode::NotLeaderOrFollower)),
+            );
         }
     }
 
@@ -195,12 +209,17 @@ impl Replica {
 
     fn begin_to_lead(&mut self, state: &Partition, around: &mut Around<'_, '_>) {
         let epoch = state.leader_epoch;
-        around.ctx.trace(|| format!("broker {} leads {} from {} on: {state:?}", around.id, around.partition, around.log.end()));
+        around
+            .ctx
+            .trace(|| format!("broker {} leads {} from {} on: {state:?}", around.id, around.partition, around.log.end()));
         around.log.begin_epoch(epoch);
         let leadership = Leadership::begin(self.start(state, self.high_watermark.min(around.log.end()), around), around.ctx.now);
         around.ctx.checks.began(around.partition, around.id, epoch.0, around.log);
         let (high_watermark, isr) = (leadership.high_watermark(), state.isr.len());
-        around.ctx.checks.high_watermark(around.partition, epoch.0, high_watermark, isr, around.log);
+        around
+            .ctx
+            .checks
+            .high_watermark(around.partition, epoch.0, high_watermark, isr, around.log);
         self.role = Role::Leader(Box::new(leadership));
         self.request_flush(around);
         self.check(around);

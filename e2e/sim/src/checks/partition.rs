@@ -75,7 +75,10 @@ impl Ledger {
             Some(known) => Err((Rule::CommittedStays, format!("{known:?} at {offset} became {record:?}"))),
             None if index > self.records.len() => {
                 // Committed by a predecessor that nobody heard say so.
-                Err((Rule::CommittedStays, format!("{record:?} at {offset}, after only {} records", self.records.len())))
+                Err((
+                    Rule::CommittedStays,
+                    format!("{record:?} at {offset}, after only {} records", self.records.len()),
+                ))
             }
             None => self.push(record),
         }

@@ -16,7 +16,9 @@ const POLL_MS: u64 = 40;
 
 impl Replica {
     pub(super) fn begin_to_follow(&mut self, leader: BrokerId, epoch: LeaderEpoch, around: &mut Around<'_, '_>) {
-        around.ctx.trace(|| format!("broker {} follows {leader} in {} in epoch {epoch}", around.id, around.partition));
+        around
+            .ctx
+            .trace(|| format!("broker {} follows {leader} in {} in epoch {epoch}", around.id, around.partition));
         if around.ctx.plan.has(Mutation::TruncatesToHighWatermark) {
             around.log.truncate(self.high_watermark);
             around.ctx.checks.dirty.push(around.partition);
@@ -42,7 +44,15 @@ impl Replica {
                 self.fetching = Some((self.calls, from));
                 let (run, partition, broker_epoch) = (around.run, around.partition, around.epoch);
                 around.alarm(FETCH_MS_MAX, BrokerAlarm::FetchTimeout(partition, self.calls));
-                around.send(leader, Body::Fetch(Fetch { run, partition, from, broker_epoch }));
+                around.send(
+                    leader,
+                    Body::Fetch(Fetch {
+                        run,
+                        partition,
+                        from,
+                        broker_epoch,
+                    }),
+                );
             }
             Next::At(at) => around.alarm(at - now, BrokerAlarm::Fetch(around.partition)),
             Next::AfterFlush => self.request_flush(around),
@@ -69,6 +79,9 @@ impl Replica {
         let mut to = fetched.to;
         if around.ctx.plan.has(Mutation::TruncatesToHighWatermark) {
             to.last_fetched_epoch = around.log.look(had, |log| log.latest_epoch);
+        }
+        if around.ctx.plan.has(Mutation::LooksAtNoEpoch) {
+            to.current_leader_epoch = following.epoch();
         }
         let todo = around.log.look(had, |log| following.answered(&to, &fetched.answer, log, now));
         if todo == Todo::Append {
@@ -99,7 +112,9 @@ impl Replica {
         let Role::Follower(following) = &self.role else { return };
         match todo {
             Todo::Truncate(end) | Todo::Restart(end) => {
-                around.ctx.trace(|| format!("broker {} cuts {} from {} to {end}", around.id, around.partition, around.log.end()));
+                around
+                    .ctx
+                    .trace(|| format!("broker {} cuts {} from {} to {end}", around.id, around.partition, around.log.end()));
                 around.ctx.checks.counts.truncations += u64::from(end < around.log.end());
                 around.log.truncate(end);
                 around.ctx.checks.dirty.push(around.partition);
@@ -121,7 +136,10 @@ impl Replica {
         if step.high_watermark != self.high_watermark {
             self.high_watermark = step.high_watermark;
             let epoch = following.epoch().0;
-            around.ctx.checks.followed(around.partition, around.id, epoch, step.high_watermark, around.log);
+            around
+                .ctx
+                .checks
+                .followed(around.partition, around.id, epoch, step.high_watermark, around.log);
         }
     }
 }

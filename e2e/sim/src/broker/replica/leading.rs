@@ -5,9 +5,9 @@ use weir_broker::replica::core::{FetchAnswer, FetchFrom, Leadership, PartitionSt
 use weir_operator::controller::state::Partition;
 use weir_operator::controller::{AlterPartitions, IsrChange};
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::PartitionEpoch;
+use weir_protocol::types::{BrokerEpoch, PartitionEpoch};
 
-use super::{Around, Parked, Replica, Role, peer, record_of, state_of};
+use super::{Around, Parked, Replica, Role, record_of, state_of};
 use crate::broker::BrokerAlarm;
 use crate::message::{Body, Fetch, Fetched, Node, Produce, Read, ReadAnswer};
 use crate::mutation::Mutation;
@@ -24,7 +24,10 @@ impl Replica {
         let Role::Leader(leadership) = &mut self.role else { return };
         self.high_watermark = leadership.high_watermark();
         let (epoch, isr) = (leadership.epoch().0, leadership.committed().isr.len());
-        around.ctx.checks.high_watermark(around.partition, epoch, self.high_watermark, isr, around.log);
+        around
+            .ctx
+            .checks
+            .high_watermark(around.partition, epoch, self.high_watermark, isr, around.log);
         if let Some(proposal) = outcome.proposal {
             self.propose(proposal, around);
         }
@@ -34,7 +37,9 @@ impl Replica {
 
     fn plan_check(&mut self, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &self.role else { return };
-        let Some(at) = leadership.next_check_ms(around.log.end(), around.ctx.now) else { return };
+        let Some(at) = leadership.next_check_ms(around.log.end(), around.ctx.now) else {
+            return;
+        };
         let at = at.max(around.ctx.now + 1);
         if self.checks_at.is_none_or(|planned| planned > at || planned <= around.ctx.now) {
             self.checks_at = Some(at);
@@ -45,14 +50,14 @@ impl Replica {
     /// Lets the leadership look at the time.
     pub(in crate::broker) fn check(&mut self, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &mut self.role else { return };
-        let outcome = leadership.check(around.ends(), &|id| peer(around.image, id), around.ctx.now);
+        let outcome = leadership.check(around.ends(), &|id| around.peer(id), around.ctx.now);
         self.led(outcome, around);
     }
 
     /// The own log grew or was flushed.
     pub(super) fn grew(&mut self, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &mut self.role else { return };
-        let advanced = leadership.grew(around.ends(), &|id| peer(around.image, id), around.ctx.now);
+        let advanced = leadership.grew(around.ends(), &|id| around.peer(id), around.ctx.now);
         self.led(Outcome { advanced, proposal: None }, around);
     }
 
@@ -65,13 +70,13 @@ impl Replica {
         }
         if plan.has(Mutation::BelievesOldFetches) {
             for (id, epoch) in &mut proposal.isr {
-                *epoch = peer(around.image, *id).map_or(*epoch, |peer| peer.epoch);
+                *epoch = around.registered(*id).map_or(*epoch, |peer| peer.epoch);
             }
         }
         let mut pretended = None;
         if plan.has(Mutation::ForgetsProposals) && grows {
             let refused = Err(ErrorCode::OperationNotAttempted);
-            pretended = Some(leadership.answered(&proposal, refused, around.ends(), &|id| peer(around.image, id), around.ctx.now));
+            pretended = Some(leadership.answered(&proposal, refused, around.ends(), &|id| around.peer(id), around.ctx.now));
         }
         if plan.has(Mutation::RemovesAtOnce) && proposal.isr.len() < proposal.base.isr.len() {
             let removed = PartitionState {
@@ -79,7 +84,7 @@ impl Replica {
                 partition_epoch: PartitionEpoch(proposal.base.partition_epoch.0 + 1),
                 ..proposal.base.clone()
             };
-            pretended = Some(leadership.updated(removed, around.ends(), &|id| peer(around.image, id), around.ctx.now));
+            pretended = Some(leadership.updated(removed, around.ends(), &|id| around.peer(id), around.ctx.now));
         }
         self.call_controller(proposal, around);
         if let Some(outcome) = pretended {
@@ -103,7 +108,12 @@ impl Replica {
             epoch: around.epoch,
             changes: vec![change],
         };
-        around.ctx.trace(|| format!("broker {} asks operator {:?} for {}: {:?}", around.id, around.operator, around.partition, proposal.isr));
+        around.ctx.trace(|| {
+            format!(
+                "broker {} asks operator {:?} for {}: {:?}",
+                around.id, around.operator, around.partition, proposal.isr
+            )
+        });
         self.call = Some((call, proposal));
         if let Some(operator) = around.operator {
             around.send(Node::Operator(operator), Body::Alter(call, request));
@@ -111,20 +121,39 @@ impl Replica {
         around.alarm(CALL_MS_MAX, BrokerAlarm::CallTimeout(around.partition, call));
     }
 
-    /// The controller answered a call, or did not.
+    /// The controller did not answer a call in time.
+    pub(in crate::broker) fn not_answered(&mut self, call: u64, around: &mut Around<'_, '_>) {
+        if around.ctx.plan.has(Mutation::RepeatsSilently)
+            && let Some((_, proposal)) = self.call.take_if(|(awaited, _)| *awaited == call)
+        {
+            return self.call_controller(proposal, around);
+        }
+        self.answered(call, Err(ErrorCode::NetworkException), around);
+    }
+
+    /// The controller answered a call.
     pub(in crate::broker) fn answered(&mut self, call: u64, result: Result<Partition, ErrorCode>, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &mut self.role else { return };
-        let Some((_, proposal)) = self.call.take_if(|(awaited, _)| *awaited == call) else { return };
-        around.ctx.trace(|| format!("broker {} is answered for {}: {:?}", around.id, around.partition, result.as_ref().map(|state| &state.isr)));
+        let Some((_, proposal)) = self.call.take_if(|(awaited, _)| *awaited == call) else {
+            return;
+        };
+        around.ctx.trace(|| {
+            format!(
+                "broker {} is answered for {}: {:?}",
+                around.id,
+                around.partition,
+                result.as_ref().map(|state| &state.isr)
+            )
+        });
         let state = result.map(|partition| state_of(&partition));
-        let peers = |id| peer(around.image, id);
+        let peers = |id| around.peer(id);
         let outcome = leadership.answered(&proposal, state.clone(), around.ends(), &peers, around.ctx.now);
         self.led(outcome, around);
         // Only what pretends not to have asked gets an answer that it does not expect.
         if let (Ok(state), Some(_)) = (state, around.ctx.plan.mutation)
             && let Role::Leader(leadership) = &mut self.role
         {
-            let outcome = leadership.updated(state, around.ends(), &|id| peer(around.image, id), around.ctx.now);
+            let outcome = leadership.updated(state, around.ends(), &|id| around.peer(id), around.ctx.now);
             self.led(outcome, around);
         }
     }
@@ -134,7 +163,13 @@ impl Replica {
         let (run, partition) = (fetch.run, fetch.partition);
         let answer = |answer, records| {
             let to = fetch.from;
-            Body::Fetched(Fetched { run, partition, to, answer, records })
+            Body::Fetched(Fetched {
+                run,
+                partition,
+                to,
+                answer,
+                records,
+            })
         };
         let refusal = |error| FetchAnswer {
             error,
@@ -171,8 +206,9 @@ impl Replica {
         };
         let plan = around.ctx.plan;
         let mut asked = fetch.from;
-        if plan.has(Mutation::ServesAnyEpoch) {
+        if plan.has(Mutation::LooksAtNoEpoch) {
             asked.current_leader_epoch = leadership.epoch();
+            asked.last_fetched_epoch = None;
         }
         let had = around.had();
         let diverging = around.log.look(had, |log| leadership.examine(follower, &asked, log))?;
@@ -214,13 +250,18 @@ impl Replica {
     }
 
     fn append(&mut self, produce: &Produce, around: &mut Around<'_, '_>) -> Result<i64, ErrorCode> {
-        let Role::Leader(leadership) = &self.role else { return Err(ErrorCode::NotLeaderOrFollower) };
+        let Role::Leader(leadership) = &self.role else {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        };
         leadership.accepts(produce.acks_all)?;
         let record = record_of(leadership.epoch(), produce);
         if record.sequence >= 0 && !around.ctx.plan.has(Mutation::IgnoresSequences) {
             let last = around.log.last_of(record.producer).unwrap_or(-1);
             if record.sequence <= last {
-                return around.log.find(record.producer, record.sequence).ok_or(ErrorCode::DuplicateSequenceNumber);
+                return around
+                    .log
+                    .find(record.producer, record.sequence)
+                    .ok_or(ErrorCode::DuplicateSequenceNumber);
             }
             if record.sequence > last + 1 {
                 return Err(ErrorCode::OutOfOrderSequenceNumber);
@@ -314,11 +355,15 @@ fn follow_up(
     around: &mut Around<'_, '_>,
 ) -> Result<Outcome, ErrorCode> {
     let plan = around.ctx.plan;
-    let peers = |id| peer(around.image, id);
-    let offset = if plan.has(Mutation::CountsWhatNobodyHas) { around.log.end() } else { asked.offset };
+    let peers = |id| around.peer(id);
+    let offset = if plan.has(Mutation::CountsWhatNobodyHas) {
+        around.log.end()
+    } else {
+        asked.offset
+    };
     let mut broker_epoch = fetch.broker_epoch;
     if plan.has(Mutation::BelievesOldFetches) {
-        broker_epoch = peers(follower).map_or(broker_epoch, |peer| peer.epoch.max(broker_epoch));
+        broker_epoch = BrokerEpoch(0);
     }
     let at = FollowerAt {
         replica: follower,
@@ -329,8 +374,12 @@ fn follow_up(
     let mut outcome = leadership.fetched(at, around.ends(), &peers, around.ctx.now)?;
     let committed = leadership.committed();
     if plan.has(Mutation::LetsAnyoneJoin) && outcome.proposal.is_none() && !committed.isr.contains(&follower) && !committed.recovering {
-        let mut isr: Vec<_> = committed.isr.iter().map(|id| (*id, peers(*id).map_or(around.epoch, |peer| peer.epoch))).collect();
-        isr.push((follower, broker_epoch));
+        let mut isr: Vec<_> = committed
+            .isr
+            .iter()
+            .map(|id| (*id, around.registered(*id).map_or(around.epoch, |peer| peer.epoch)))
+            .collect();
+        isr.push((follower, fetch.broker_epoch));
         outcome.proposal = Some(Proposal {
             base: committed.clone(),
             isr,
