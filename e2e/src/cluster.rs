@@ -105,23 +105,42 @@ pub struct PartitionCounts {
     pub offline: u64,
 }
 
-/// A cluster of `weir local` with one broker, in a directory of its own.
+/// A cluster of `weir local`, in a directory of its own.
 #[derive(Debug)]
 pub struct Local {
     data: TempDir,
     port: u32,
+    /// As the command line said, else three.
+    brokers: u32,
 }
 
 impl Local {
-    /// Starts it, with the resources in `yaml` if there are any, and returns once it serves.
+    /// Starts it with one broker and the resources in `yaml` if there are any, and returns once it serves.
     ///
     /// # Errors
     /// When the binary is missing or does not come up; the message holds what it printed.
     pub fn start(yaml: Option<&str>) -> Result<Self> {
+        Self::start_of(Some(1), yaml)
+    }
+
+    /// As `start`, with so many brokers; without a number as many as there are when nobody says.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_of(brokers: Option<u32>, yaml: Option<&str>) -> Result<Self> {
         let data = TempDir::with_prefix("weir-e2e-").context("make a data directory")?;
-        let local = Self { data, port: free_port()? };
+        let flag = brokers.map(|brokers| brokers.to_string());
+        let brokers = brokers.unwrap_or(3);
+        let local = Self {
+            data,
+            port: free_ports(brokers)?,
+            brokers,
+        };
         let port = local.port.to_string();
-        let mut arguments = vec!["up", "--detach", "--brokers", "1", "--port", &port];
+        let mut arguments = vec!["up", "--detach", "--port", &port];
+        if let Some(flag) = &flag {
+            arguments.extend(["--brokers", flag]);
+        }
         let file = local.data.path().join("resources.yaml");
         let file = file.to_string_lossy().into_owned();
         if let Some(yaml) = yaml {
@@ -136,10 +155,11 @@ impl Local {
         Ok(local)
     }
 
-    /// `host:port` of the broker.
+    /// `host:port` of the brokers, with commas between.
     #[must_use]
     pub fn bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        let addresses: Vec<_> = (0..self.brokers).map(|id| format!("127.0.0.1:{}", self.port + id)).collect();
+        addresses.join(",")
     }
 
     /// The directory that holds everything of the cluster.
@@ -288,13 +308,15 @@ fn binary() -> Result<PathBuf> {
 }
 
 /// A port that nothing listens on.
-fn free_port() -> Result<u32> {
+/// The first of so many ports in a row that nobody listens on.
+fn free_ports(count: u32) -> Result<u32> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..1000 {
-        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+        let turn = NEXT.fetch_add(count, Ordering::Relaxed);
         // Test processes that run at the same time begin far from each other.
-        let port = PORTS.start + (std::process::id().wrapping_mul(257).wrapping_add(turn)) % (PORTS.end - PORTS.start);
-        if std::net::TcpListener::bind(("127.0.0.1", u16::try_from(port)?)).is_ok() {
+        let port = PORTS.start + (std::process::id().wrapping_mul(257).wrapping_add(turn)) % (PORTS.end - PORTS.start - count);
+        let is_free = |port| u16::try_from(port).is_ok_and(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok());
+        if (port..port + count).all(is_free) {
             return Ok(port);
         }
     }

@@ -25,6 +25,14 @@ pub mod class {
     pub const LOG_DIRS: &str = "org.apache.kafka.tools.LogDirsCommand";
     /// `kafka-cluster.sh`
     pub const CLUSTER: &str = "org.apache.kafka.tools.ClusterTool";
+    /// `kafka-leader-election.sh`
+    pub const LEADER_ELECTION: &str = "org.apache.kafka.tools.LeaderElectionCommand";
+    /// `kafka-reassign-partitions.sh`
+    pub const REASSIGN: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
+    /// `kafka-metadata-quorum.sh`
+    pub const QUORUM: &str = "org.apache.kafka.tools.MetadataQuorumCommand";
+    /// `kafka-features.sh`
+    pub const FEATURES: &str = "org.apache.kafka.tools.FeatureCommand";
     /// `kafka-dump-log.sh`
     pub const DUMP_LOG: &str = "org.apache.kafka.tools.DumpLogSegments";
     /// `kafka-producer-perf-test.sh`

@@ -74,7 +74,10 @@ pub(super) fn register(draft: &mut Draft<'_>, sessions: &Sessions, registration:
         }
         return Reply::Registered(before.epoch);
     }
-    partitions::take_out(draft, id, loss(&registration, before.as_ref()));
+    match loss(&registration, before.as_ref()) {
+        Some(loss) => partitions::take_out_lost(draft, id, loss),
+        None => partitions::take_out(draft, &[id]),
+    }
     let epoch = draft.state.cluster.next_broker_epoch;
     draft.push(Change::NextBrokerEpoch(BrokerEpoch(epoch.0 + 1)));
     draft.push(Change::Broker(broker_of(&registration, epoch, true, false)));
@@ -180,10 +183,10 @@ pub(super) fn heartbeat(draft: &mut Draft<'_>, sessions: &Sessions, heartbeat: &
     };
     let up_to_date = sessions.registered_at(id).is_some_and(|version| heartbeat.applied_version >= version);
     if heartbeat.log_dir_failed {
-        fence(draft, id);
+        fence(draft, &[id]);
     } else if heartbeat.wants_shutdown {
         if !broker.shutting_down {
-            partitions::take_out(draft, id, None);
+            partitions::take_out(draft, &[id]);
             draft.push(Change::Broker(Broker {
                 shutting_down: true,
                 ..broker
@@ -217,7 +220,7 @@ pub(super) fn grant_shutdowns(draft: &mut Draft<'_>, sessions: &Sessions) {
 pub(super) fn unregister(draft: &mut Draft<'_>, request: UnregisterBrokerRequest) -> UnregisterBrokerResponse {
     let id = BrokerId(request.broker_id);
     let result = if draft.state.brokers.contains_key(&id) {
-        partitions::take_out(draft, id, Some(Loss::Tail));
+        partitions::take_out_lost(draft, id, Loss::Tail);
         draft.push(Change::RemoveBroker(id));
         Ok(())
     } else {
@@ -232,11 +235,17 @@ pub(super) fn unregister(draft: &mut Draft<'_>, request: UnregisterBrokerRequest
     }
 }
 
-/// Takes a broker out of every ISR and moves what it leads, then marks it as not alive.
-pub(super) fn fence(draft: &mut Draft<'_>, id: BrokerId) {
-    let Some(broker) = draft.state.brokers.get(&id).filter(|broker| !broker.fenced).cloned() else {
+/// Takes brokers out of every ISR and moves what they lead, then marks them as not alive.
+pub(super) fn fence(draft: &mut Draft<'_>, ids: &[BrokerId]) {
+    let is_unfenced = |id: &BrokerId| draft.state.brokers.get(id).is_some_and(|broker| !broker.fenced);
+    let gone: Vec<BrokerId> = ids.iter().copied().filter(is_unfenced).collect();
+    if gone.is_empty() {
         return;
-    };
-    partitions::take_out(draft, id, None);
-    draft.push(Change::Broker(Broker { fenced: true, ..broker }));
+    }
+    partitions::take_out(draft, &gone);
+    for id in gone {
+        if let Some(broker) = draft.state.brokers.get(&id).cloned() {
+            draft.push(Change::Broker(Broker { fenced: true, ..broker }));
+        }
+    }
 }

@@ -164,9 +164,7 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
         },
         Event::Balance => leaders::balance(&mut draft),
         Event::Tick => {
-            for broker in sessions.expired(moment.now) {
-                brokers::fence(&mut draft, broker);
-            }
+            brokers::fence(&mut draft, &sessions.expired(moment.now));
             brokers::grant_shutdowns(&mut draft, sessions);
             Reply::Nothing
         }

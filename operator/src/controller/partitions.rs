@@ -10,15 +10,24 @@ use super::placement::{NoPlace, place};
 use super::state::{Change, Partition, State, Topic};
 use super::{Draft, PARTITIONS_MAX};
 
-/// Takes a broker out of every ISR and elects others where it led. What it lost it is not eligible for any more either.
-pub(super) fn take_out(draft: &mut Draft<'_>, id: BrokerId, loss: Option<Loss>) {
+/// Takes brokers out of every ISR and elects others where they led. All at once: none of them is elected in another's place.
+pub(super) fn take_out(draft: &mut Draft<'_>, gone: &[BrokerId]) {
+    let acceptable = |state: &State, replica: BrokerId| !gone.contains(&replica) && state.is_usable(replica);
+    change_all(draft, acceptable, |_, partition| {
+        let concerned = partition.isr.iter().any(|replica| gone.contains(replica));
+        let isr = concerned.then(|| partition.isr.iter().copied().filter(|replica| !gone.contains(replica)).collect())?;
+        Some(Wanted::with_isr(partition, isr))
+    });
+}
+
+/// Takes a broker that has lost something out of every ISR and ELR: it leads nothing on the strength of what it was.
+pub(super) fn take_out_lost(draft: &mut Draft<'_>, id: BrokerId, loss: Loss) {
     let acceptable = |state: &State, replica: BrokerId| replica != id && state.is_usable(replica);
     change_all(draft, acceptable, |_, partition| {
-        let counts_for_leading = partition.elr.contains(&id) || partition.last_known_leader == Some(id);
-        let concerned = partition.isr.contains(&id) || (loss.is_some() && counts_for_leading);
-        let isr = concerned.then(|| partition.isr.iter().copied().filter(|replica| *replica != id).collect())?;
+        let counts = partition.isr.contains(&id) || partition.elr.contains(&id) || partition.last_known_leader == Some(id);
+        let isr = counts.then(|| partition.isr.iter().copied().filter(|replica| *replica != id).collect())?;
         Some(Wanted {
-            lost: loss.map(|loss| (id, loss)),
+            lost: Some((id, loss)),
             ..Wanted::with_isr(partition, isr)
         })
     });
@@ -28,7 +37,7 @@ pub(super) fn take_out(draft: &mut Draft<'_>, id: BrokerId, loss: Option<Loss>) 
 pub(super) fn settle_what_was_cut_off(draft: &mut Draft<'_>) {
     change_all(draft, State::is_usable, |state, partition| {
         let usable = |id: &BrokerId| state.is_usable(*id);
-        let sound = partition.isr.iter().all(usable) && partition.leader.is_some() == !partition.isr.is_empty();
+        let sound = partition.isr.iter().all(usable) && partition.leader.is_some() != partition.isr.is_empty();
         let isr = (!sound).then(|| partition.isr.iter().copied().filter(usable).collect())?;
         Some(Wanted::with_isr(partition, isr))
     });

@@ -5,6 +5,8 @@
 //! order of the new replicas holds at once: the first of them is the preferred leader.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::BTreeMap;
+
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::alter_partition_reassignments_request::ReassignablePartition;
 use weir_protocol::messages::alter_partition_reassignments_response::{ReassignablePartitionResponse, ReassignableTopicResponse};
@@ -18,6 +20,7 @@ use super::Draft;
 use super::admin::{ApiError, wire};
 use super::election::{Election, Wanted, settle};
 use super::partitions::TopicRules;
+use super::placement::NoPlace;
 use super::resources::with_generation;
 use super::state::{Change, Partition, State, Topic};
 use super::topics::check_assignment;
@@ -107,7 +110,7 @@ fn cancelled(state: &State, topic: &Topic, index: i32, partition: &Partition) ->
     let rules = TopicRules::of(state, topic);
     let was_there = |id: &BrokerId| !partition.adding.contains(id);
     let holders = || partition.isr.iter().chain(&partition.elr);
-    let all_is_with_the_new = holders().next().is_some() && !holders().any(|id| was_there(id));
+    let all_is_with_the_new = holders().next().is_some() && !holders().any(was_there);
     if all_is_with_the_new && !rules.allows_unclean() {
         let message = format!(
             "Unable to revert partition assignment for {}:{index} because it would require an unclean leader election.",
@@ -128,6 +131,64 @@ fn cancelled(state: &State, topic: &Topic, index: i32, partition: &Partition) ->
     };
     let acceptable = |id| state.is_usable(id);
     Ok(settle(partition, wanted, &rules.electorate(&acceptable)))
+}
+
+/// Moves a topic's partitions to as many replicas as its resource asks for. More go where there are fewest, fewer are those that stand first.
+///
+/// # Errors
+/// When there are not enough brokers that can take replicas.
+pub(super) fn resize(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> {
+    let Some(topic) = draft.state.topics.get(&id).cloned() else {
+        return Ok(());
+    };
+    let wanted = topic.resource.spec.replicas.and_then(|count| usize::try_from(count).ok()).unwrap_or(1);
+    let mut load = load(&draft.state);
+    for (index, partition) in (0..).zip(&topic.partitions) {
+        let mut target: Vec<BrokerId> = partition.replicas.iter().copied().filter(|id| !partition.removing.contains(id)).collect();
+        target.truncate(wanted);
+        widen(&draft.state, &mut target, wanted, &mut load)?;
+        let ids: Vec<i32> = target.iter().map(|id| id.0).collect();
+        // The brokers were just taken from those that there are: they make a good assignment.
+        if let Ok(Some(next)) = moved(&draft.state, &topic, partition, &ids, true) {
+            draft.push(Change::Partition(id, index, next));
+        }
+    }
+    Ok(())
+}
+
+/// The replicas on each broker that can take more.
+fn load(state: &State) -> BTreeMap<BrokerId, usize> {
+    let mut load: BTreeMap<BrokerId, usize> = state.usable_brokers().map(|broker| (broker.id, 0)).collect();
+    for replica in state
+        .topics
+        .values()
+        .flat_map(|topic| &topic.partitions)
+        .flat_map(|partition| &partition.replicas)
+    {
+        if let Some(count) = load.get_mut(replica) {
+            *count += 1;
+        }
+    }
+    load
+}
+
+/// Adds brokers until there are `wanted`: racks first that have none yet, then those with the fewest replicas.
+fn widen(state: &State, target: &mut Vec<BrokerId>, wanted: usize, load: &mut BTreeMap<BrokerId, usize>) -> Result<(), NoPlace> {
+    let rack = |id: &BrokerId| state.brokers.get(id).and_then(|broker| broker.rack.as_deref());
+    while target.len() < wanted {
+        let in_rack = |id: &BrokerId| target.iter().filter(|other| rack(other) == rack(id)).count();
+        let free = load.iter().filter(|(id, _)| !target.contains(id));
+        let next = free.min_by_key(|(id, count)| (in_rack(id), **count)).map(|(id, _)| *id);
+        let Some(next) = next else {
+            return Err(NoPlace::TooFew {
+                replicas: wanted,
+                brokers: load.len(),
+            });
+        };
+        *load.entry(next).or_default() += 1;
+        target.push(next);
+    }
+    Ok(())
 }
 
 /// A topic whose partitions all are to have another number of replicas says so in its resource: there is one truth about it.

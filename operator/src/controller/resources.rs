@@ -16,7 +16,7 @@ use super::admin::ApiError;
 use super::configs::{canonical_topic_settings, put_cluster_resource};
 use super::state::{Change, State};
 use super::topics::{check_name, colliding, create::default_of};
-use super::{Draft, Moment, PARTITIONS_MAX, partitions};
+use super::{Draft, Moment, PARTITIONS_MAX, partitions, reassign};
 
 /// Where a topic's id is kept on its resource, as a UUID: a backup that drops the status keeps it.
 pub const TOPIC_ID_ANNOTATION: &str = "weir.dev/topic-id";
@@ -230,9 +230,6 @@ fn update_topic(draft: &mut Draft<'_>, before: &super::state::Topic, mut wanted:
         let count = old.spec.partitions.unwrap_or_default();
         return Err(wrong("spec.partitions", format!("partitions can only be raised, and there are {count}")));
     }
-    if wanted.spec.replicas != old.spec.replicas {
-        return Err(wrong("spec.replicas", "the replicas of a topic cannot change yet"));
-    }
     check_numbers(draft, &wanted, before.partitions.len())?;
     wanted.metadata = merged_meta(&old.metadata, wanted.metadata, wanted.spec != old.spec);
     if wanted == *old {
@@ -243,6 +240,10 @@ fn update_topic(draft: &mut Draft<'_>, before: &super::state::Topic, mut wanted:
     let after = draft.state.topics.get(&before.id).cloned();
     if after.is_some_and(|after| draft.state.topic_setting(&after, "min.insync.replicas") != min_isr) {
         partitions::forget_eligible(draft, before.id);
+    }
+    let replicas = draft.state.topics.get(&before.id).and_then(|topic| topic.resource.spec.replicas);
+    if replicas != before.resource.spec.replicas {
+        reassign::resize(draft, before.id).map_err(|error| wrong("spec.replicas", error.to_string()))?;
     }
     // Without a broker that can take them, the partitions wait for one.
     let _ = partitions::grow(draft, before.id);

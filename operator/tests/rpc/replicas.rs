@@ -159,6 +159,7 @@ async fn a_shutdown_is_granted_as_soon_as_all_know_the_new_leaders() {
 
 #[tokio::test]
 #[ignore = "a measurement: run with --nocapture"]
+#[allow(clippy::print_stdout, reason = "a measurement")]
 async fn how_long_the_replacement_of_a_leader_of_5000_takes() {
     let root = tempfile::tempdir().unwrap();
     let mut store = FileStore::open(root.path()).unwrap();

@@ -1,6 +1,8 @@
 //! How long decisions about many partitions take. Ignored: a number is for a person to read. Run with
 //! `cargo test -p weir-operator --release speed -- --ignored --nocapture`.
 
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a measurement")]
+
 use std::time::Instant;
 
 use weir_protocol::types::BrokerId;
