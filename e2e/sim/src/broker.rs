@@ -6,6 +6,7 @@ mod replica;
 use uuid::Uuid;
 use weir_operator::controller::state::{Endpoint, Partition, State};
 use weir_operator::controller::{Heartbeat, Registration};
+use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
 
 use self::replica::{Around, Replica};
@@ -216,7 +217,9 @@ impl Machine {
             BrokerAlarm::FetchTimeout(partition, call) => self.with(partition, ctx, |replica, around| replica.fetch_timed_out(call, around)),
             BrokerAlarm::Check(partition) => self.with(partition, ctx, Replica::check),
             BrokerAlarm::Flush(partition) => self.with(partition, ctx, Replica::flushed),
-            BrokerAlarm::CallTimeout(partition, call) => self.with(partition, ctx, |replica, around| replica.not_answered(call, around)),
+            BrokerAlarm::CallTimeout(partition, call) => self.with(partition, ctx, |replica, around| {
+                replica.answered(call, Err(ErrorCode::NetworkException), around);
+            }),
         }
     }
 
@@ -225,11 +228,7 @@ impl Machine {
         let run = self.run;
         match body {
             Body::Told(stream, epoch, told) => self.told(stream, epoch, told, ctx),
-            Body::Closed(stream) => {
-                if self.session_on(stream).is_some() {
-                    self.reconnect(ctx);
-                }
-            }
+            Body::Closed(stream) if self.session_on(stream).is_some() => self.reconnect(ctx),
             Body::Altered(call, result) => {
                 for partition in 0..self.disk.logs.len() {
                     let result = result.clone();

@@ -17,9 +17,6 @@ pub enum Mutation {
     RemovesAtOnce,
     /// A leader proposes every follower that fetches, however far behind.
     LetsAnyoneJoin,
-    /// A call to the controller that was not answered is repeated, and the leader does not hear that there are two of it: the refusal of one proves nothing
-    /// about the other.
-    RepeatsSilently,
     /// A leader says of a follower that was registered anew that it fetched under its new epoch (before KIP-903).
     BelievesOldFetches,
     /// A leader's high watermark begins anew when its metadata changes.

@@ -198,7 +198,7 @@ impl Running {
         Moment {
             now: Timestamp(ctx.now),
             wall: Time(jiff::Timestamp::UNIX_EPOCH),
-            seed: u128::from(ctx.rng.next()),
+            seed: u128::from(ctx.rng.bits()),
         }
     }
 

@@ -121,17 +121,7 @@ impl Replica {
         around.alarm(CALL_MS_MAX, BrokerAlarm::CallTimeout(around.partition, call));
     }
 
-    /// The controller did not answer a call in time.
-    pub(in crate::broker) fn not_answered(&mut self, call: u64, around: &mut Around<'_, '_>) {
-        if around.ctx.plan.has(Mutation::RepeatsSilently)
-            && let Some((_, proposal)) = self.call.take_if(|(awaited, _)| *awaited == call)
-        {
-            return self.call_controller(proposal, around);
-        }
-        self.answered(call, Err(ErrorCode::NetworkException), around);
-    }
-
-    /// The controller answered a call.
+    /// The controller answered a call, or did not.
     pub(in crate::broker) fn answered(&mut self, call: u64, result: Result<Partition, ErrorCode>, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         let Some((_, proposal)) = self.call.take_if(|(awaited, _)| *awaited == call) else {
