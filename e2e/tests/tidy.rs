@@ -17,6 +17,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("operator", &["weir-crds", "weir-protocol"]),
     ("cli", &["weir-broker", "weir-operator"]),
     ("e2e", &[]),
+    // The cores of both sides, driven together.
+    ("e2e/sim", &["weir-broker", "weir-crds", "weir-operator", "weir-protocol"]),
 ];
 
 /// What a crate may never use, at whatever distance it would be convenient.

@@ -139,7 +139,7 @@ impl LogDir {
                 recovered
             }
         };
-        identity::begin_run(storage.as_ref(), root, left.broker_epoch).map_err(failed)?;
+        identity::begin_run(storage.as_ref(), root, left.broker_epoch, left.whole).map_err(failed)?;
         info!(directory = %path(), logs = found.len(), orderly = left.orderly, whole = left.whole, "opened the log directory");
         shared.logs.found(found);
         for entry in storage.list(root).map_err(failed)?.into_iter().filter(|entry| entry.is_dir) {
@@ -196,7 +196,7 @@ impl LogDir {
         if let Some(reason) = self.failure() {
             return Err(io::Error::other(reason.to_owned()));
         }
-        identity::begin_run(self.shared.storage(), self.shared.root(), Some(epoch))
+        identity::begin_run(self.shared.storage(), self.shared.root(), Some(epoch), true)
     }
 
     /// The log of a partition: the one that was found, or a new one, for which nothing is written before its first append.

@@ -179,13 +179,14 @@ pub(super) fn disown_run(storage: &dyn Storage, root: &Path) {
     }
 }
 
-/// Says that a run has begun: before the first append of it, and synced.
+/// Says that a run has begun: before the first append of it, and synced. A log that may have lost its tail is `whole` again only when that was told to the controller, which
+/// gives a broker epoch for it: a run that is killed before leaves it to the next one to tell.
 ///
 /// # Errors
 /// When that cannot be written.
-pub(super) fn begin_run(storage: &dyn Storage, root: &Path, broker_epoch: Option<i64>) -> io::Result<()> {
+pub(super) fn begin_run(storage: &dyn Storage, root: &Path, broker_epoch: Option<i64>, whole: bool) -> io::Result<()> {
     let run = Run {
-        boot_id: storage.boot_id(),
+        boot_id: if whole { storage.boot_id() } else { String::new() },
         broker_epoch,
     };
     match storage.remove_file(&root.join(CLEAN)) {

@@ -168,7 +168,10 @@ impl Machine {
     pub fn lose_power(&mut self, ctx: &mut Ctx<'_>) {
         self.process = None;
         self.boot += 1;
-        self.note_loss();
+        // With `flush.mode=group` what is committed is on the disk of whoever counts: the loss of power excuses nothing.
+        if !ctx.plan.group_flush {
+            self.note_loss();
+        }
         for log in &mut self.disk.logs {
             log.lose_power(ctx.rng);
         }
@@ -176,6 +179,7 @@ impl Machine {
 
     /// The disk is lost, and replaced by an empty one.
     pub fn lose_disk(&mut self, ctx: &mut Ctx<'_>) {
+        self.note_loss();
         self.lose_power(ctx);
         self.disk = Disk {
             log_dir: self.disk.log_dir + 1000,
@@ -213,11 +217,9 @@ impl Machine {
             BrokerAlarm::FetchTimeout(partition, call) => self.with(partition, ctx, |replica, around| replica.fetch_timed_out(call, around)),
             BrokerAlarm::Check(partition) => self.with(partition, ctx, Replica::check),
             BrokerAlarm::Flush(partition) => self.with(partition, ctx, Replica::flushed),
-            BrokerAlarm::CallTimeout(partition, call) => {
-                self.with(partition, ctx, |replica, around| {
-                    replica.answered(call, Err(ErrorCode::NetworkException), around)
-                });
-            }
+            BrokerAlarm::CallTimeout(partition, call) => self.with(partition, ctx, |replica, around| {
+                replica.answered(call, Err(ErrorCode::NetworkException), around);
+            }),
         }
     }
 
@@ -226,11 +228,7 @@ impl Machine {
         let run = self.run;
         match body {
             Body::Told(stream, epoch, told) => self.told(stream, epoch, told, ctx),
-            Body::Closed(stream) => {
-                if self.session_on(stream).is_some() {
-                    self.reconnect(ctx);
-                }
-            }
+            Body::Closed(stream) if self.session_on(stream).is_some() => self.reconnect(ctx),
             Body::Altered(call, result) => {
                 for partition in 0..self.disk.logs.len() {
                     let result = result.clone();

@@ -19,7 +19,7 @@ use crate::log::{Log, Record};
 use crate::plan::{Plan, TopicPlan};
 
 /// What must hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Rule {
     /// At most one leader per partition and leader epoch.
     OneLeaderPerEpoch,
@@ -128,6 +128,8 @@ pub type LogOf<'a> = &'a dyn Fn(usize) -> (&'a Log, i64);
 pub struct Checks {
     /// The first rule that was broken.
     pub failure: Option<Failure>,
+    /// The only rule that counts: what shows that each is looked at. `None`: all do.
+    pub only: Option<Rule>,
     /// What was counted.
     pub counts: Counts,
     /// The time, for [`Failure::at`].
@@ -144,9 +146,10 @@ pub struct Checks {
 
 impl Checks {
     /// Nothing has happened yet.
-    pub fn new(plan: &Plan) -> Self {
+    pub fn new(plan: &Plan, only: Option<Rule>) -> Self {
         Self {
             failure: None,
+            only,
             counts: Counts::default(),
             now: 0,
             faults_end: plan.faults_end_ms,
@@ -160,7 +163,7 @@ impl Checks {
 
     /// A rule was broken. Only the first counts.
     pub fn broken(&mut self, rule: Rule, detail: impl FnOnce() -> String) {
-        if self.failure.is_none() {
+        if self.failure.is_none() && self.only.is_none_or(|only| only == rule) {
             self.failure = Some(Failure {
                 rule,
                 detail: detail(),

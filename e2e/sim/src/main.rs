@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use weir_sim::checks::Counts;
+use weir_sim::checks::{Counts, Rule};
 use weir_sim::mutation::Mutation;
 
 #[derive(Debug, Parser)]
@@ -23,6 +23,9 @@ struct Arguments {
     /// Do something deliberately wrong.
     #[arg(long, value_enum)]
     mutation: Option<Mutation>,
+    /// Look at no other rule than this.
+    #[arg(long, value_enum)]
+    rule: Option<Rule>,
 }
 
 fn main() -> ExitCode {
@@ -30,7 +33,7 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let mut counts = Counts::default();
     for seed in arguments.seed..arguments.seed.saturating_add(arguments.histories) {
-        let history = weir_sim::run(seed, arguments.mutation, arguments.trace);
+        let history = weir_sim::run(seed, arguments.mutation, arguments.rule, arguments.trace);
         for line in &history.trace {
             println!("{line}");
         }

@@ -23,8 +23,8 @@ pub enum Mutation {
     HighWatermarkGoesBack,
     /// A follower cuts its log at its high watermark when there is a new leader (before KIP-101).
     TruncatesToHighWatermark,
-    /// A leader serves followers of any epoch.
-    ServesAnyEpoch,
+    /// Neither a leader nor a follower looks at the leader epoch of what it gets.
+    LooksAtNoEpoch,
     /// `acks=all` is answered once the leader has the record.
     AcknowledgesEarly,
     /// Consumers read to the end of the log.
@@ -51,6 +51,8 @@ pub enum Mutation {
     ForgetsBrokers,
     /// The operator takes unclean elections to be allowed everywhere.
     ElectsAnyone,
+    /// What is written of a partition lacks its leader in the ISR.
+    WritesNonsense,
 }
 
 impl std::fmt::Display for Mutation {

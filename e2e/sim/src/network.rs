@@ -73,8 +73,9 @@ impl Network {
             self.broken.insert(stream);
             return None;
         }
+        let takes = if self.healed { 1 } else { rng.between(1, 3) };
         let arrival = self.arrivals.entry((stream, to)).or_default();
-        *arrival = (*arrival).max(now + self.healed.then_some(1).unwrap_or_else(|| 1 + rng.next() % 3));
+        *arrival = (*arrival).max(now + takes);
         if !self.healed && rng.chance(plan.slow / 3) {
             *arrival += rng.between(5, 400);
         }

@@ -198,7 +198,7 @@ impl Running {
         Moment {
             now: Timestamp(ctx.now),
             wall: Time(jiff::Timestamp::UNIX_EPOCH),
-            seed: u128::from(ctx.rng.next()),
+            seed: u128::from(ctx.rng.bits()),
         }
     }
 
@@ -274,7 +274,7 @@ impl Running {
         let Busy::Committing(commit) = &mut self.busy else { return (None, true) };
         let Some(object) = commit.objects.pop_front() else { return (None, true) };
         let seen = self.versions.get(&object).copied().unwrap_or_default();
-        let content = store.content(object, &self.state);
+        let content = store.content(object, &self.state, ctx.plan.has(Mutation::WritesNonsense));
         match store.swap(object, seen, content, !ctx.plan.has(Mutation::ComparesNothing)) {
             Ok(version) => {
                 self.versions.insert(object, version);

@@ -8,12 +8,12 @@ impl Rng {
     /// The generator of this seed.
     pub fn new(seed: u64) -> Self {
         let mut rng = Self(seed ^ 0x5bd1_e995_9e37_79b9);
-        rng.next();
+        rng.bits();
         rng
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,16 +23,16 @@ impl Rng {
 
     /// A number from `low` to `high`, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high.saturating_sub(low) + 1)
+        low + self.bits() % (high.saturating_sub(low) + 1)
     }
 
     /// True `per_mille` times in a thousand.
     pub fn chance(&mut self, per_mille: u64) -> bool {
-        self.next() % 1000 < per_mille
+        self.bits() % 1000 < per_mille
     }
 
     /// An index below `len`, which must not be 0.
     pub fn index(&mut self, len: usize) -> usize {
-        (self.next() % len.max(1) as u64) as usize
+        (self.bits() % len.max(1) as u64) as usize
     }
 }

@@ -95,12 +95,16 @@ impl Store {
     }
 
     /// What an object is to hold when the state is this.
-    pub fn content(&self, object: Object, state: &State) -> Content {
+    pub fn content(&self, object: Object, state: &State, nonsense: bool) -> Content {
         match object {
             Object::Registry => Content::Registry(Box::new(state.cluster.clone()), state.brokers.values().cloned().collect()),
             Object::Shard(shard) => {
                 let topics = state.topics.values().filter(|topic| shard_of(topic.id) == shard);
-                Content::Shard(topics.map(|topic| (topic.id, topic.partitions.clone())).collect())
+                let mut shard: BTreeMap<TopicId, Vec<Partition>> = topics.map(|topic| (topic.id, topic.partitions.clone())).collect();
+                for partition in shard.values_mut().flatten().filter(|_| nonsense) {
+                    partition.isr.retain(|id| Some(*id) != partition.leader);
+                }
+                Content::Shard(shard)
             }
         }
     }

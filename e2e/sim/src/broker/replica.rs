@@ -69,6 +69,26 @@ impl Around<'_, '_> {
         BrokerId(self.id as i32)
     }
 
+    /// What the metadata says of a broker.
+    fn registered(&self, id: BrokerId) -> Option<Peer> {
+        self.image.brokers.get(&id).map(|broker| Peer {
+            epoch: broker.epoch,
+            fenced: broker.fenced,
+            shutting_down: broker.shutting_down,
+        })
+    }
+
+    /// What a leader is told of that.
+    fn peer(&self, id: BrokerId) -> Option<Peer> {
+        let peer = self.registered(id)?;
+        let epoch = if self.ctx.plan.has(Mutation::BelievesOldFetches) {
+            BrokerEpoch(0)
+        } else {
+            peer.epoch
+        };
+        Some(Peer { epoch, ..peer })
+    }
+
     fn send(&mut self, to: Node, body: Body) {
         self.ctx.send(Node::Broker(self.id), to, body);
     }
@@ -92,15 +112,6 @@ impl Around<'_, '_> {
             had: self.had(),
         }
     }
-}
-
-/// What the metadata says of a broker.
-fn peer(image: &State, id: BrokerId) -> Option<Peer> {
-    image.brokers.get(&id).map(|broker| Peer {
-        epoch: broker.epoch,
-        fenced: broker.fenced,
-        shutting_down: broker.shutting_down,
-    })
 }
 
 fn state_of(partition: &Partition) -> PartitionState {
@@ -141,7 +152,7 @@ impl Replica {
             match &mut self.role {
                 _ if !state.replicas.contains(&around.own()) => self.step_down(around),
                 Role::Leader(leadership) if same_leader => {
-                    let outcome = leadership.updated(state_of(state), around.ends(), &|id| peer(around.image, id), around.ctx.now);
+                    let outcome = leadership.updated(state_of(state), around.ends(), &|id| around.peer(id), around.ctx.now);
                     self.led(outcome, around);
                     if around.ctx.plan.has(Mutation::HighWatermarkGoesBack) {
                         self.begin_again(state, around);

@@ -80,6 +80,9 @@ impl Replica {
         if around.ctx.plan.has(Mutation::TruncatesToHighWatermark) {
             to.last_fetched_epoch = around.log.look(had, |log| log.latest_epoch);
         }
+        if around.ctx.plan.has(Mutation::LooksAtNoEpoch) {
+            to.current_leader_epoch = following.epoch();
+        }
         let todo = around.log.look(had, |log| following.answered(&to, &fetched.answer, log, now));
         if todo == Todo::Append {
             for record in &fetched.records {
@@ -130,8 +133,9 @@ impl Replica {
         let Role::Follower(following) = &mut self.role else { return };
         let had = around.had();
         let step = around.log.look(had, |log| following.step(log));
-        if step.high_watermark != self.high_watermark {
-            self.high_watermark = step.high_watermark;
+        let before = std::mem::replace(&mut self.high_watermark, step.high_watermark);
+        // One that goes back is on its way to where the logs part, step by step: only what it gains the leader vouches for.
+        if step.high_watermark > before {
             let epoch = following.epoch().0;
             around
                 .ctx

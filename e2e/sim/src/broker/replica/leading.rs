@@ -5,9 +5,9 @@ use weir_broker::replica::core::{FetchAnswer, FetchFrom, Leadership, PartitionSt
 use weir_operator::controller::state::Partition;
 use weir_operator::controller::{AlterPartitions, IsrChange};
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::PartitionEpoch;
+use weir_protocol::types::{BrokerEpoch, PartitionEpoch};
 
-use super::{Around, Parked, Replica, Role, peer, record_of, state_of};
+use super::{Around, Parked, Replica, Role, record_of, state_of};
 use crate::broker::BrokerAlarm;
 use crate::message::{Body, Fetch, Fetched, Node, Produce, Read, ReadAnswer};
 use crate::mutation::Mutation;
@@ -50,14 +50,14 @@ impl Replica {
     /// Lets the leadership look at the time.
     pub(in crate::broker) fn check(&mut self, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &mut self.role else { return };
-        let outcome = leadership.check(around.ends(), &|id| peer(around.image, id), around.ctx.now);
+        let outcome = leadership.check(around.ends(), &|id| around.peer(id), around.ctx.now);
         self.led(outcome, around);
     }
 
     /// The own log grew or was flushed.
     pub(super) fn grew(&mut self, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &mut self.role else { return };
-        let advanced = leadership.grew(around.ends(), &|id| peer(around.image, id), around.ctx.now);
+        let advanced = leadership.grew(around.ends(), &|id| around.peer(id), around.ctx.now);
         self.led(Outcome { advanced, proposal: None }, around);
     }
 
@@ -70,13 +70,13 @@ impl Replica {
         }
         if plan.has(Mutation::BelievesOldFetches) {
             for (id, epoch) in &mut proposal.isr {
-                *epoch = peer(around.image, *id).map_or(*epoch, |peer| peer.epoch);
+                *epoch = around.registered(*id).map_or(*epoch, |peer| peer.epoch);
             }
         }
         let mut pretended = None;
         if plan.has(Mutation::ForgetsProposals) && grows {
             let refused = Err(ErrorCode::OperationNotAttempted);
-            pretended = Some(leadership.answered(&proposal, refused, around.ends(), &|id| peer(around.image, id), around.ctx.now));
+            pretended = Some(leadership.answered(&proposal, refused, around.ends(), &|id| around.peer(id), around.ctx.now));
         }
         if plan.has(Mutation::RemovesAtOnce) && proposal.isr.len() < proposal.base.isr.len() {
             let removed = PartitionState {
@@ -84,7 +84,7 @@ impl Replica {
                 partition_epoch: PartitionEpoch(proposal.base.partition_epoch.0 + 1),
                 ..proposal.base.clone()
             };
-            pretended = Some(leadership.updated(removed, around.ends(), &|id| peer(around.image, id), around.ctx.now));
+            pretended = Some(leadership.updated(removed, around.ends(), &|id| around.peer(id), around.ctx.now));
         }
         self.call_controller(proposal, around);
         if let Some(outcome) = pretended {
@@ -136,14 +136,14 @@ impl Replica {
             )
         });
         let state = result.map(|partition| state_of(&partition));
-        let peers = |id| peer(around.image, id);
+        let peers = |id| around.peer(id);
         let outcome = leadership.answered(&proposal, state.clone(), around.ends(), &peers, around.ctx.now);
         self.led(outcome, around);
         // Only what pretends not to have asked gets an answer that it does not expect.
         if let (Ok(state), Some(_)) = (state, around.ctx.plan.mutation)
             && let Role::Leader(leadership) = &mut self.role
         {
-            let outcome = leadership.updated(state, around.ends(), &|id| peer(around.image, id), around.ctx.now);
+            let outcome = leadership.updated(state, around.ends(), &|id| around.peer(id), around.ctx.now);
             self.led(outcome, around);
         }
     }
@@ -196,8 +196,9 @@ impl Replica {
         };
         let plan = around.ctx.plan;
         let mut asked = fetch.from;
-        if plan.has(Mutation::ServesAnyEpoch) {
+        if plan.has(Mutation::LooksAtNoEpoch) {
             asked.current_leader_epoch = leadership.epoch();
+            asked.last_fetched_epoch = None;
         }
         let had = around.had();
         let diverging = around.log.look(had, |log| leadership.examine(follower, &asked, log))?;
@@ -344,7 +345,7 @@ fn follow_up(
     around: &mut Around<'_, '_>,
 ) -> Result<Outcome, ErrorCode> {
     let plan = around.ctx.plan;
-    let peers = |id| peer(around.image, id);
+    let peers = |id| around.peer(id);
     let offset = if plan.has(Mutation::CountsWhatNobodyHas) {
         around.log.end()
     } else {
@@ -352,7 +353,7 @@ fn follow_up(
     };
     let mut broker_epoch = fetch.broker_epoch;
     if plan.has(Mutation::BelievesOldFetches) {
-        broker_epoch = peers(follower).map_or(broker_epoch, |peer| peer.epoch.max(broker_epoch));
+        broker_epoch = BrokerEpoch(0);
     }
     let at = FollowerAt {
         replica: follower,
@@ -366,9 +367,9 @@ fn follow_up(
         let mut isr: Vec<_> = committed
             .isr
             .iter()
-            .map(|id| (*id, peers(*id).map_or(around.epoch, |peer| peer.epoch)))
+            .map(|id| (*id, around.registered(*id).map_or(around.epoch, |peer| peer.epoch)))
             .collect();
-        isr.push((follower, broker_epoch));
+        isr.push((follower, fetch.broker_epoch));
         outcome.proposal = Some(Proposal {
             base: committed.clone(),
             isr,

@@ -1,0 +1,93 @@
+//! The rules hold over many histories, the same seed is the same history, and each rule sees what it is there for.
+//!
+//! Built without optimisation a history takes ten times as long: `cargo test --release -p weir-sim` plays 20,000 and all deliberate faults, in less than a minute;
+//! `cargo test` plays some hundred and the same seeds twice.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use weir_sim::checks::{Counts, Rule};
+use weir_sim::mutation::Mutation;
+
+/// Histories that are played, and seeds within which each deliberate fault must be found.
+const HISTORIES: u64 = if cfg!(debug_assertions) { 400 } else { 20_000 };
+
+#[test]
+fn histories_keep_the_rules() {
+    let mut counts = Counts::default();
+    for seed in 0..HISTORIES {
+        let history = weir_sim::run(seed, None, None, false);
+        counts.add(&history.counts);
+        if let Some(failure) = history.failure {
+            panic!(
+                "seed {seed} breaks {} at {} ms: {}\nplay it again: {}",
+                failure.rule,
+                failure.at,
+                failure.detail,
+                weir_sim::replay(seed, None)
+            );
+        }
+    }
+    // Histories in which nothing happens would keep all rules.
+    assert!(counts.acknowledged > 10 * HISTORIES && counts.read > 5 * HISTORIES, "{counts:?}");
+    assert!(
+        counts.elections > HISTORIES && counts.isr_changes > 3 * HISTORIES && counts.faults > 10 * HISTORIES,
+        "{counts:?}"
+    );
+    assert!(
+        counts.conflicts > HISTORIES / 2 && counts.truncations > HISTORIES / 4 && counts.losses > HISTORIES / 20,
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn the_same_seed_is_the_same_history() {
+    for seed in 0..20 {
+        let [first, second] = [(); 2].map(|()| weir_sim::run(seed, None, None, true).trace);
+        assert!(first.len() > 50);
+        for (line, (first, second)) in first.iter().zip(&second).enumerate() {
+            assert_eq!(first, second, "seed {seed}, line {line}");
+        }
+        assert_eq!(first.len(), second.len());
+    }
+}
+
+#[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation: cargo test --release -p weir-sim")]
+fn each_rule_sees_what_it_is_there_for() {
+    use Mutation as M;
+    use Rule as R;
+    let rows = [
+        (R::OneLeaderPerEpoch, M::ComparesNothing),
+        (R::StateIsSound, M::WritesNonsense),
+        (R::EpochsOnlyGoUp, M::ComparesNothing),
+        (R::ElectedFromIsr, M::ElectsAnyone),
+        (R::InSyncHoldsAll, M::CountsWhatNobodyHas),
+        (R::InSyncHoldsAll, M::ForgetsProposals),
+        (R::InSyncHoldsAll, M::RemovesAtOnce),
+        (R::InSyncHoldsAll, M::LetsAnyoneJoin),
+        (R::InSyncHoldsAll, M::BelievesOldFetches),
+        (R::InSyncHoldsAll, M::TruncatesToHighWatermark),
+        (R::InSyncHoldsAll, M::CountsUnflushed),
+        (R::InSyncHoldsAll, M::CallsItselfWhole),
+        (R::InSyncHoldsAll, M::WritesBootIdEarly),
+        (R::InSyncHoldsAll, M::TellsBeforeCommit),
+        (R::InSyncHoldsAll, M::LooksAtNoEpoch),
+        (R::CommittedStays, M::CountsWhatNobodyHas),
+        (R::InOrderAndOnce, M::IgnoresSequences),
+        (R::AcknowledgedIsCommitted, M::AcknowledgesEarly),
+        (R::DeposedAcknowledgesNothing, M::AcknowledgesEarly),
+        (R::SeenIsCommitted, M::ReadsUncommitted),
+        (R::LatestNeverGoesBack, M::LatestGoesBack),
+        (R::HighWatermarkIsMonotone, M::HighWatermarkGoesBack),
+        (R::NoAdvanceBelowMinIsr, M::IgnoresMinIsr),
+        (R::LogsAgree, M::LooksAtNoEpoch),
+        (R::LeadersHaveEverything, M::CallsItselfWhole),
+        (R::BrokerEpochsAreUnique, M::ForgetsBrokers),
+        (R::Converges, M::NeverExpands),
+        (R::Converges, M::FencesNoShard),
+    ];
+    let blind: Vec<_> = rows
+        .into_iter()
+        .filter(|(rule, mutation)| weir_sim::first_to_break(*rule, *mutation, 0..20_000).is_none())
+        .collect();
+    assert!(blind.is_empty(), "not seen: {blind:?}");
+}
