@@ -125,6 +125,8 @@ pub struct Leadership {
     /// so they are waited for until the partition's epoch has moved on.
     unsettled: Vec<(BrokerId, BrokerEpoch)>,
     propose_after: u64,
+    /// The controller refused a proposal, and the reason may have passed: a follower that has everything does not fetch again, which would be the occasion to ask again.
+    is_refused: bool,
 }
 
 impl Leadership {
@@ -142,6 +144,7 @@ impl Leadership {
             isr: Isr::Committed,
             unsettled: Vec::new(),
             propose_after: 0,
+            is_refused: false,
         };
         leadership.know_the_replicas(now);
         leadership
@@ -225,6 +228,7 @@ impl Leadership {
     /// Does what time asks for: removes who lags, adds who has caught up meanwhile, asks again. Called at the time that [`Leadership::next_check_ms`]
     /// names; at any other time it does no harm.
     pub fn check(&mut self, ends: Ends, peers: Peers<'_>, now: u64) -> Outcome {
+        self.is_refused &= now < self.propose_after;
         self.unsettled.retain(|(id, epoch)| peers(*id).is_none_or(|peer| peer.epoch <= *epoch));
         let proposal = match &mut self.isr {
             Isr::Committed => self
@@ -259,7 +263,7 @@ impl Leadership {
                 // One that is no member holds the high watermark back for as long as it counts as caught up.
                 let others = self.followers.iter().filter(|follower| !self.committed.isr.contains(&follower.id));
                 let others = others.filter_map(lag).filter(|at| *at > now && self.high_watermark < end);
-                let asks = (self.committed.recovering || !self.unsettled.is_empty()).then_some(0);
+                let asks = (self.committed.recovering || self.is_refused || !self.unsettled.is_empty()).then_some(0);
                 members.chain(asks).map(|at| at.max(self.propose_after)).chain(others).min()
             }
         }
@@ -292,6 +296,7 @@ impl Leadership {
                 }
                 self.isr = Isr::Committed;
                 self.propose_after = now.saturating_add(PROPOSAL_BACKOFF_MS);
+                self.is_refused = true;
             }
             Ok(_)
             | Err(

@@ -224,7 +224,9 @@ impl Session {
         for id in std::mem::take(&mut self.due) {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             slot.is_due = false;
-            let from = match slot.partition.next_fetch(slot.epoch) {
+            // What cannot be written need not be fetched: not before the next start.
+            let is_writable = !slot.partition.log().is_offline();
+            let from = match slot.partition.next_fetch(slot.epoch).filter(|_| is_writable) {
                 Some(Next::Fetch(from)) => from,
                 other => {
                     if slot.sent.take().is_some() {

@@ -241,7 +241,8 @@ impl Partition {
                 .log
                 .read(offset, i64::MAX, bytes_max, at_least_one)
                 .map_err(|error| read_error(&error))?;
-            served.has_more = served.records.is_none() && offset < self.log.log_end_offset();
+            // With room for one batch, none means that compaction has left none up to the end.
+            served.has_more = served.records.is_none() && !at_least_one && offset < self.log.log_end_offset();
         }
         Ok(served)
     }

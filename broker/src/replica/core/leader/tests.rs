@@ -104,7 +104,10 @@ fn one_that_has_caught_up_is_waited_for_until_it_lags() {
     assert_eq!(refused, Outcome::default(), "not at once again");
     let _ = leader.fetched(fetch(1, 30), ends(30), &all_alive, 1_001).unwrap();
     assert_eq!(leader.high_watermark(), 20);
-    assert_eq!(leader.next_check_ms(30, 1_001), Some(1_000 + LAG + 1));
+    assert_eq!(leader.next_check_ms(30, 1_001), Some(1_000 + PROPOSAL_BACKOFF_MS));
+    let again = leader.check(ends(30), &all_alive, 1_000 + PROPOSAL_BACKOFF_MS).proposal.unwrap();
+    let refused = leader.answered(&again, Err(ErrorCode::IneligibleReplica), ends(30), &all_alive, 1_000 + LAG);
+    assert_eq!(refused, Outcome::default(), "still waited for");
     assert!(leader.check(ends(30), &all_alive, 1_000 + LAG + 1).advanced);
     assert_eq!(leader.high_watermark(), 30);
 }
@@ -197,6 +200,26 @@ fn an_idle_partition_needs_no_timer() {
 }
 
 #[test]
+fn a_quiet_follower_lags_from_when_it_lacks_something_and_is_asked_for_again() {
+    const QUIET: u64 = 100 * LAG;
+    let mut leader = leader_of(&[0, 1], 1, 20, 20);
+    let _ = leader.fetched(fetch(1, 20), ends(20), &all_alive, 1).unwrap();
+    // Nothing is written for long, and nothing is fetched. Then something is.
+    assert!(!leader.grew(ends(21), &all_alive, QUIET));
+    assert_eq!(leader.next_check_ms(21, QUIET), Some(QUIET + LAG + 1));
+    assert_eq!(leader.check(ends(21), &all_alive, QUIET + LAG), Outcome::default());
+    assert_eq!(isr_of(leader.check(ends(21), &all_alive, QUIET + LAG + 1).proposal), Some(vec![(0, 10)]));
+
+    let mut leader = leader_of(&[0], 1, 20, 20);
+    let proposal = leader.fetched(fetch(1, 20), ends(20), &all_alive, 1).unwrap().proposal.unwrap();
+    let refused = leader.answered(&proposal, Err(ErrorCode::IneligibleReplica), ends(20), &all_alive, 2);
+    assert_eq!(refused, Outcome::default());
+    let again = leader.next_check_ms(20, 2).unwrap();
+    assert_eq!(again, 2 + PROPOSAL_BACKOFF_MS);
+    assert_eq!(isr_of(leader.check(ends(20), &all_alive, again).proposal), Some(vec![(0, 10), (1, 11)]));
+}
+
+#[test]
 fn what_an_answer_leads_to() {
     use ErrorCode::{
         FencedLeaderEpoch, IneligibleReplica, InvalidRequest, InvalidUpdateVersion, NetworkException, NewLeaderElected, NotController,
@@ -208,8 +231,8 @@ fn what_an_answer_leads_to() {
         // Nothing had to be changed. And one that another leader's epoch or an older state answers is no answer.
         (Ok(state(&[0, 1], 7)), false, None),
         (Ok(state(&[0, 1], 6)), true, None),
-        (Err(OperationNotAttempted), false, None),
-        (Err(IneligibleReplica), false, None),
+        (Err(OperationNotAttempted), false, Some(100 + PROPOSAL_BACKOFF_MS)),
+        (Err(IneligibleReplica), false, Some(100 + PROPOSAL_BACKOFF_MS)),
         (Err(FencedLeaderEpoch), true, None),
         (Err(InvalidUpdateVersion), true, None),
         (Err(InvalidRequest), true, None),
