@@ -83,9 +83,11 @@ public final class Driver {
         config.put("compression.type", request.path("compression").asText("none"));
         config.put("linger.ms", request.path("linger_ms").asInt(0));
         config.put("max.request.size", 64 << 20);
-        config.put("max.block.ms", request.path("timeout_ms").asInt(20_000));
-        config.put("delivery.timeout.ms", request.path("timeout_ms").asInt(20_000));
-        config.put("request.timeout.ms", 10_000);
+        int timeoutMs = request.path("timeout_ms").asInt(20_000);
+        config.put("max.block.ms", timeoutMs);
+        config.put("delivery.timeout.ms", timeoutMs);
+        // As long as can be: a request that is sent again by a producer without idempotence leaves its records twice.
+        config.put("request.timeout.ms", Math.min(30_000, timeoutMs - 1_000));
         String topic = request.get("topic").asText();
         try (var producer = new KafkaProducer<>(config, new ByteArraySerializer(), new ByteArraySerializer())) {
             List<Future<RecordMetadata>> sent = new ArrayList<>();
