@@ -138,7 +138,11 @@ fn how_a_directory_was_left_is_known() {
     drop(opened);
     assert_eq!(left(&killed), (false, true, Some(17), false));
     assert_eq!(left(&crashed), (false, false, Some(17), false));
-    assert_eq!(left(&crashed.after_kill()), (false, false, Some(17), false), "killed before anyone was told of what is lost");
+    assert_eq!(
+        left(&crashed.after_kill()),
+        (false, false, Some(17), false),
+        "killed before anyone was told of what is lost"
+    );
     assert_eq!(left(&fs.after_crash(2)), (true, true, Some(17), false));
     assert_eq!(left(&fs), (true, true, Some(17), false));
     assert_eq!(left(&fs), (false, true, Some(17), false), "the mark holds for one start");
