@@ -25,7 +25,7 @@ use weir_protocol::types::{LeaderEpoch, TopicId};
 use super::catalogue::Remembered;
 use super::dir::Shared;
 use super::epochs::Epochs;
-use super::storage::{Storage, read_file};
+use super::storage::{Storage, read_file, replace_file};
 use log::Recovering;
 
 /// The logs that the catalogue remembers, by topic, partition and topic id.
@@ -77,6 +77,11 @@ pub(super) fn recover_all(shared: &Shared, remembered: Option<Vec<Remembered>>, 
     Ok(recovered.into_inner())
 }
 
+/// What a partition's directory says of itself.
+pub(super) fn metadata_text(topic: TopicId) -> String {
+    format!("version: 0\ntopic_id: {topic}\n")
+}
+
 /// `<topic>-<partition>`, of which the topic may have dashes too.
 fn parse_dir_name(name: &str) -> Option<(&str, i32)> {
     let (topic, partition) = name.rsplit_once('-')?;
@@ -101,6 +106,9 @@ fn recover(shared: &Shared, topic: &str, partition: i32, known: Option<&Known>, 
         warn!(directory = %dir.display(), "it does not say which topic it belongs to; it is left alone");
         return Ok(None);
     };
+    if disowned {
+        replace_file(shared.storage(), &dir.join(PARTITION_METADATA), metadata_text(id.into()).as_bytes())?;
+    }
     let remembered = known.and_then(|known| known.get(&(topic.to_owned(), partition, id)));
     let mut log = Recovering::new(shared.storage(), &dir, remembered, known.is_some(), disowned)?;
     log.run()?;

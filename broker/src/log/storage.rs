@@ -192,13 +192,28 @@ pub(crate) fn read_file(storage: &dyn Storage, path: &Path, bytes_max: u64) -> i
 /// # Errors
 /// When that fails.
 pub(crate) fn replace_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let fresh = path.with_added_extension("tmp");
-    let file = storage.open(&fresh, Mode::Create)?;
+    stage_file(storage, path, bytes)?.sync_data()?;
+    put_in_place(storage, path)?;
+    path.parent().map_or(Ok(()), |dir| storage.sync_dir(dir))
+}
+
+/// Writes what [`put_in_place`] is to put at `path`; nothing is synced.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn stage_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<Arc<dyn File>> {
+    let file = storage.open(&path.with_added_extension("tmp"), Mode::Create)?;
     file.truncate(0)?;
     file.write_all_at(&mut [IoSlice::new(bytes)], 0)?;
-    file.sync_data()?;
-    storage.rename(&fresh, path)?;
-    path.parent().map_or(Ok(()), |dir| storage.sync_dir(dir))
+    Ok(file)
+}
+
+/// Puts a staged file in place. Where what is staged is not synced, a crash may leave a file that is cut off.
+///
+/// # Errors
+/// When it cannot be renamed.
+pub(crate) fn put_in_place(storage: &dyn Storage, path: &Path) -> io::Result<()> {
+    storage.rename(&path.with_added_extension("tmp"), path)
 }
 
 /// The disk.

@@ -9,7 +9,7 @@ use tracing::debug;
 use super::super::index::Indexes;
 use super::super::reader::Tail;
 use super::super::segment::{Segment, SegmentSummary};
-use super::super::storage::{File, Mode, replace_file};
+use super::super::storage::{File, Mode, put_in_place, stage_file};
 use super::super::{recovery, snapshots};
 use super::{Active, LogWriter, into_io};
 
@@ -47,8 +47,10 @@ impl LogWriter {
         if reader.segments.load().is_empty() {
             recovery::set_aside_unknown(storage, &dir)?;
             storage.create_dir(&dir)?;
-            let text = format!("version: 0\ntopic_id: {}\n", reader.id.topic);
-            replace_file(storage, &dir.join(recovery::PARTITION_METADATA), text.as_bytes())?;
+            // Synced with the first flush: until then there is nothing that it would have to vouch for.
+            let metadata = dir.join(recovery::PARTITION_METADATA);
+            stage_file(storage, &metadata, recovery::metadata_text(reader.id.topic).as_bytes())?;
+            put_in_place(storage, &metadata)?;
             reader.unsynced.directory.store(true, Ordering::Release);
         }
         let segment = Segment::new(&dir, SegmentSummary::empty(base, now_ms), Some(Indexes::default()));

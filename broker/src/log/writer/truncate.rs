@@ -137,6 +137,7 @@ impl LogWriter {
         file.sync_data()?;
         storage.sync_dir(&reader.path())?;
         if reader.unsynced.directory.swap(false, Ordering::AcqRel) {
+            flusher::sync_metadata(storage, &reader)?;
             storage.sync_dir(self.shared.root())?;
         }
         *reader.flushed.write() = *reader.tail.read();
