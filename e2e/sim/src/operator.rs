@@ -99,8 +99,12 @@ impl Operator {
         self.running.is_some()
     }
 
-    /// It got the lease.
+    /// It got the lease: a new term, also for one that has not noticed that it lost its last one, since nobody gets a lease without asking for it.
     pub fn lead(&mut self, state: State, ctx: &mut Ctx<'_>) {
+        if let Some(running) = self.running.take() {
+            running.close_all(self.id, ctx);
+            self.run += 1;
+        }
         self.running = Some(Running {
             state,
             sessions: Sessions::default(),

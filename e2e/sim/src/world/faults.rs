@@ -128,9 +128,7 @@ impl World {
         // Until then it goes on, believing to be the controller.
         let learns = self.now + self.rng.between(100, 4_000);
         self.schedule(learns, Event::Alarm(Alarm::Operator(loser, run, OperatorAlarm::Lease)));
-        if !self.operators[next].is_running() {
-            self.lead(next);
-        }
+        self.lead(next);
     }
 
     fn kill_operator(&mut self) {
