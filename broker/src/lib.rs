@@ -17,4 +17,4 @@ pub mod replica;
 mod run;
 pub mod telemetry;
 
-pub use run::run;
+pub use run::{keep_the_heap_small, run};

@@ -6,5 +6,6 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
+    weir_broker::keep_the_heap_small();
     weir_broker::run(weir_broker::config::Args::parse())
 }

@@ -33,10 +33,14 @@ const SPARE_FILES: u64 = 4096;
 /// The most segments that are kept open.
 const OPEN_SEGMENTS_MAX: u64 = 65_536;
 
+/// Keeps the heap out of huge pages: the first thing that a process does. The allocator's arena is mostly empty, and would be some 12 MB at idle instead of 2. Where it cannot be
+/// set, it is only larger.
+pub fn keep_the_heap_small() {
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
 /// Runs a broker until it is told to stop (SIGTERM, SIGINT) or cannot go on; says why on standard error.
 pub fn run(args: Args) -> ExitCode {
-    // The allocator's arena is mostly empty: in huge pages it would be some 12 MB at idle instead of 2. Where it cannot be set, it is only larger.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let log_format = args.log_format;
     let result = telemetry::init(log_format).and_then(|()| {
         let config = Config::try_from(args)?;

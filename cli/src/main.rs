@@ -27,6 +27,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    weir_broker::keep_the_heap_small();
     weir_operator::local::detach_if_child();
     let result = match Weir::parse().command {
         Command::Broker(args) => return weir_broker::run(args),
