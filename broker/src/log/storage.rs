@@ -60,6 +60,14 @@ pub trait File: Debug + Send + Sync {
     /// When it is not: never to be tried again, since the kernel has then forgotten what was dirty.
     fn sync_data(&self) -> io::Result<()>;
 
+    /// Fills `target` from `position` on without waiting for the disk; false where that cannot be done.
+    ///
+    /// # Errors
+    /// As [`File::read_exact_at`].
+    fn read_cached(&self, target: &mut [u8], position: u64) -> io::Result<bool> {
+        self.read_exact_at(target, position).map(|()| true)
+    }
+
     /// Whether reading there would not wait for the disk, as far as its first and last byte tell.
     fn is_cached(&self, _position: u64, _length: usize) -> bool {
         true
@@ -271,6 +279,16 @@ impl File for DiskFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn read_cached(&self, target: &mut [u8], position: u64) -> io::Result<bool> {
+        let wanted = target.len();
+        match rustix::io::preadv2(&self.0, &mut [IoSliceMut::new(target)], position, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(read == wanted),
+            Err(rustix::io::Errno::AGAIN) => Ok(false),
+            // A file system that cannot tell is asked no more than it can do.
+            Err(_) => self.read_exact_at(target, position).map(|()| true),
+        }
     }
 
     fn is_cached(&self, position: u64, length: usize) -> bool {

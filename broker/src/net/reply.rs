@@ -127,9 +127,13 @@ impl Output {
     }
 
     async fn gather(&mut self, region: &FileRegion) -> io::Result<()> {
-        load(&region.file, region.position, region.length).await?;
         let start = self.gathered.len();
         self.gathered.resize(start + region.length, 0);
+        let (_, target) = self.gathered.split_at_mut(start);
+        if region.file.read_cached(target, region.position)? {
+            return Ok(());
+        }
+        load(&region.file, region.position, region.length).await?;
         let (_, target) = self.gathered.split_at_mut(start);
         region.file.read_exact_at(target, region.position)
     }
@@ -154,7 +158,9 @@ impl Output {
         let end = region.position + region.length as u64;
         while position < end {
             let length = usize::try_from(end - position).unwrap_or(usize::MAX).min(SENDFILE_BYTES_MAX);
-            load(&region.file, position, length).await?;
+            if !region.file.is_cached(position, length) {
+                load(&region.file, position, length).await?;
+            }
             if self
                 .writable(stream, || Ok(rustix::fs::sendfile(stream, file, Some(&mut position), length)?))
                 .await?
@@ -174,11 +180,8 @@ impl Output {
     }
 }
 
-/// Waits for the disk where what is to be sent is not in the page cache: on a thread for that, since this one serves other connections too.
+/// Waits for the disk, on a thread for that, since this one serves other connections too.
 async fn load(file: &Arc<dyn File>, position: u64, length: usize) -> io::Result<()> {
-    if file.is_cached(position, length) {
-        return Ok(());
-    }
     let file = Arc::clone(file);
     tokio::task::spawn_blocking(move || file.load(position, length))
         .await
@@ -228,6 +231,10 @@ mod tests {
             self.file.sync_data()
         }
 
+        fn read_cached(&self, _: &mut [u8], _: u64) -> io::Result<bool> {
+            Ok(false)
+        }
+
         fn is_cached(&self, _: u64, _: usize) -> bool {
             false
         }
@@ -249,6 +256,8 @@ mod tests {
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
         file.write_all_at(&mut [io::IoSlice::new(&bytes)], 0).unwrap();
         assert!(file.is_cached(10, 2_900_000), "what was just written is in the page cache");
+        let mut read = [0; 5_000];
+        assert!(file.read_cached(&mut read, 10).unwrap() && read[..] == bytes[10..5_010]);
         for (sendfile, length) in [(true, 2_500_000), (false, 100)] {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let (mut client, (server, _)) = tokio::try_join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept()).unwrap();
