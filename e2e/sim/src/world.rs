@@ -309,32 +309,26 @@ impl World {
     }
 
     fn operator(&mut self, id: usize, act: impl FnOnce(&mut Operator, &mut Store, &mut Ctx<'_>) -> Option<Object>) {
-        let mut out = Vec::new();
-        let mut ctx = Ctx {
-            now: self.now,
-            rng: &mut self.rng,
-            plan: &self.plan,
-            checks: &mut self.checks,
-            lease: self.lease,
-            faulty: self.faulty,
-            stopped: false,
-            network: &mut self.network,
-            out: &mut out,
-            trace: &mut self.trace,
-            actor: (0, 0),
-        };
-        let written = act(&mut self.operators[id], &mut self.store, &mut ctx);
-        for (at, event) in out {
-            self.schedule(at, event);
-        }
+        let (written, _) = self.act((0, 0), |operators, _, store, ctx| act(&mut operators[id], store, ctx));
         if let Some(object) = written {
             self.committed(object);
         }
     }
 
     fn broker(&mut self, id: usize, act: impl FnOnce(&mut Machine, &mut Ctx<'_>)) {
+        let machine = &self.machines[id];
+        // A start is the first thing that a run does.
+        let actor = (id, machine.run + u64::from(!machine.is_up()));
+        let ((), stopped) = self.act(actor, |_, machines, _, ctx| act(&mut machines[id], ctx));
+        if stopped {
+            let at = self.now + self.rng.between(50, 1_500);
+            self.schedule(at, Event::Alarm(Alarm::Repair(Fault::Down(id))));
+        }
+    }
+
+    /// Lets one of them act, and schedules what comes of it. Returns what it did, and whether its process stopped.
+    fn act<R>(&mut self, actor: (usize, u64), act: impl FnOnce(&mut [Operator], &mut [Machine], &mut Store, &mut Ctx<'_>) -> R) -> (R, bool) {
         let mut out = Vec::new();
-        let machine = &mut self.machines[id];
         let mut ctx = Ctx {
             now: self.now,
             rng: &mut self.rng,
@@ -346,18 +340,14 @@ impl World {
             network: &mut self.network,
             out: &mut out,
             trace: &mut self.trace,
-            // A start is the first thing that a run does.
-            actor: (id, machine.run + u64::from(!machine.is_up())),
+            actor,
         };
-        act(machine, &mut ctx);
+        let result = act(&mut self.operators, &mut self.machines, &mut self.store, &mut ctx);
         let stopped = ctx.stopped;
         for (at, event) in out {
             self.schedule(at, event);
         }
-        if stopped {
-            let at = self.now + self.rng.between(50, 1_500);
-            self.schedule(at, Event::Alarm(Alarm::Repair(Fault::Down(id))));
-        }
+        (result, stopped)
     }
 
     fn lead(&mut self, id: usize) {
