@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use weir_protocol::types::{BrokerEpoch, BrokerId};
 
-use super::Partition;
 use super::core::{Peer, Proposal};
 use super::fetcher::Assignments;
+use super::{Lost, Partition};
 use crate::metadata::MetadataImage;
 
 /// How often partitions are looked at that time does something to: a lagging follower is found no later than this.
@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     checks: Queue<Arc<Partition>>,
     /// What is fetched from whom.
     pub(super) assignments: Assignments,
+    /// Leaders that no fetch reaches any more.
+    pub(super) lost: Lost,
 }
 
 /// What waits for somebody who takes all of it at once.
@@ -75,6 +77,7 @@ impl Shared {
             proposals: Queue::default(),
             checks: Queue::default(),
             assignments: Assignments::default(),
+            lost: Lost::default(),
         }
     }
 
