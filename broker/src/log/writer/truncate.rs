@@ -107,14 +107,16 @@ impl LogWriter {
         let reader = Arc::clone(&self.reader);
         let old = reader.segments.load_full();
         let fresh = Segment::new(&reader.path(), SegmentSummary::empty(offset, 0), Some(Indexes::default()));
-        // Of a log that was never written to, there is nothing on the disk.
+        // Of a log that was never written to, there is nothing on the disk yet.
         let segments = if old.is_empty() { Vec::new() } else { vec![Arc::clone(&fresh)] };
         self.producers = Some(Box::default());
         self.publish_cut(segments, offset, &fresh, |epochs| std::mem::take(epochs) != Epochs::default());
         reader.log_start.store(offset, Ordering::Release);
         reader.high_watermark.store(offset, Ordering::Release);
         if old.is_empty() {
-            return Ok(offset);
+            // The name of a file is all that remembers the offset over a crash; and this replica may be the only one that is left then.
+            self.active(0)?;
+            self.active = None;
         }
         self.shared.write_catalogue()?;
         let storage = self.shared.storage();

@@ -12,7 +12,7 @@ use weir_protocol::types::{BrokerId, LeaderEpoch};
 use super::OwnLog;
 use crate::log::EpochEnd;
 
-/// How long a partition is left alone after its leader refused a fetch, in milliseconds. `replica.fetch.backoff.ms` is a second in Apache Kafka; a new
+/// How long a partition is left alone after its leader refused a fetch, in milliseconds, where `replica.fetch.backoff.ms` does not say. It is a second in Apache Kafka; a new
 /// leader is a matter of less here.
 pub const FETCH_BACKOFF_MS: u64 = 100;
 
@@ -26,6 +26,7 @@ pub struct Following {
     leader_high_watermark: i64,
     leader_log_start: i64,
     fetching: Fetching,
+    backoff_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +116,14 @@ impl Following {
             leader_high_watermark: 0,
             leader_log_start: 0,
             fetching: Fetching::Going,
+            backoff_ms: FETCH_BACKOFF_MS,
         }
+    }
+
+    /// With another time for which a failed fetch is not repeated, in milliseconds.
+    #[must_use]
+    pub fn backing_off(self, backoff_ms: u64) -> Self {
+        Self { backoff_ms, ..self }
     }
 
     /// Whom it follows.
@@ -185,7 +193,7 @@ impl Following {
     pub fn failed(&mut self, now: u64) {
         if self.fetching != Fetching::Fenced {
             self.fetching = Fetching::Delayed {
-                until: now.saturating_add(FETCH_BACKOFF_MS),
+                until: now.saturating_add(self.backoff_ms),
             };
         }
     }
@@ -211,6 +219,11 @@ impl Following {
         // Only an unclean election cuts off what was committed; then it is not committed any more.
         self.high_watermark = self.high_watermark.min(end);
         if end < log.start { Todo::Restart(end) } else { Todo::Truncate(end) }
+    }
+
+    /// Whether the leader is known to have committed more than this replica has.
+    pub fn lags(&self, log: &OwnLog<'_>) -> bool {
+        self.leader_high_watermark > log.end
     }
 
     /// Moves the high watermark with the leader's, after an append or a flush, and the log's start with the leader's.

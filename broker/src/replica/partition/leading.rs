@@ -53,6 +53,8 @@ pub(crate) struct Served {
     pub(crate) records: Option<ReadSlice>,
     /// There is more than was given.
     pub(crate) has_more: bool,
+    /// Nothing was read, since the quota is used up: look again after this many milliseconds.
+    pub(crate) throttled_ms: Option<u64>,
 }
 
 /// A follower's fetch of one partition.
@@ -128,7 +130,10 @@ impl Partition {
     /// Does what time asks for; returns whether time still does something to it.
     pub(crate) fn check(self: &Arc<Self>) -> bool {
         let (ends, now) = (self.ends(), self.shared.now());
-        self.lead(None, |leadership| ((), leadership.check(ends, &|id| self.shared.peer(id), now)));
+        self.lead(None, |leadership| {
+            leadership.registered(self.shared.own_epoch());
+            ((), leadership.check(ends, &|id| self.shared.peer(id), now))
+        });
         let mut core = self.core.lock();
         let Core::Leader(leading) = &mut *core else { return false };
         leading.is_checked = leading.leadership.next_check_ms(self.log.log_end_offset(), now).is_some();
@@ -234,8 +239,9 @@ impl Partition {
             has_more: false,
             records: None,
             diverging,
+            throttled_ms: self.sends_nothing_for(fetch),
         };
-        if diverging.is_none() {
+        if diverging.is_none() && served.throttled_ms.is_none() {
             let offset = fetch.from.offset;
             served.records = self
                 .log
@@ -244,7 +250,25 @@ impl Partition {
             // With room for one batch, none means that compaction has left none up to the end.
             served.has_more = served.records.is_none() && !at_least_one && offset < self.log.log_end_offset();
         }
+        if let Some(records) = served.records.as_ref().filter(|_| self.throttled().leader) {
+            self.shared.leader_quota.record(records.length, self.shared.now());
+        }
         Ok(served)
+    }
+
+    /// For how many milliseconds nothing is read for a follower, if what this broker sends for throttled replicas is more than its quota; a follower in the ISR does not wait
+    /// (`ReplicaManager.shouldLeaderThrottle`).
+    fn sends_nothing_for(&self, fetch: &FollowerFetch) -> Option<u64> {
+        if !self.throttled().leader {
+            return None;
+        }
+        let now = self.shared.now();
+        let until = self.shared.leader_quota.exceeded_until(now)?;
+        let in_sync = match &*self.core.lock() {
+            Core::Leader(leading) => leading.leadership.committed().isr.contains(&fetch.replica),
+            Core::Idle | Core::Follower(_) => false,
+        };
+        (!in_sync && fetch.from.offset < self.log.log_end_offset()).then_some(until.saturating_sub(now))
     }
 
     fn progress(&self, leadership: &mut Leadership, fetch: &FollowerFetch, ends: Ends) -> (Result<Option<EpochEnd>, ErrorCode>, Outcome) {
