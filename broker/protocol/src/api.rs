@@ -51,6 +51,8 @@ macro_rules! for_each_api {
             UpdateFeatures, UpdateFeaturesRequest, 0, 2;
             DescribeCluster, DescribeClusterRequest, 0, 2;
             UnregisterBroker, UnregisterBrokerRequest, 0, 0;
+            ConsumerGroupHeartbeat, ConsumerGroupHeartbeatRequest, 0, 1;
+            ConsumerGroupDescribe, ConsumerGroupDescribeRequest, 0, 1;
             DescribeTopicPartitions, DescribeTopicPartitionsRequest, 0, 0;
         }
     };

@@ -88,6 +88,8 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
         ApiKey::ListGroups => request.later(frame, async |broker, cx, body| groups::list_groups(&broker, &cx, body).await),
         ApiKey::DescribeGroups => request.later(frame, async |broker, cx, body| groups::describe_groups(&broker, &cx, body).await),
         ApiKey::DeleteGroups => request.later(frame, async |broker, cx, body| groups::delete_groups(&broker, &cx, body).await),
+        ApiKey::ConsumerGroupHeartbeat => request.later(frame, async |broker, cx, body| groups::consumer_group_heartbeat(&broker, &cx, body).await),
+        ApiKey::ConsumerGroupDescribe => request.later(frame, async |broker, cx, body| groups::consumer_group_describe(&broker, &cx, body).await),
         ApiKey::ElectLeaders => request.later(frame, async |broker, cx, body| cluster::handle_elect_leaders(&broker, &cx, body).await),
         ApiKey::AlterPartitionReassignments => request.later(frame, async |broker, cx, body| {
             cluster::handle_alter_reassignments(&broker, &cx, body).await

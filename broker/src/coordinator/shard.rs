@@ -14,7 +14,7 @@ use super::append::Batches;
 use super::machine::{Commit, Machine, Now, Outcome, commit};
 use crate::log::AppendError;
 use crate::metadata::MetadataImage;
-use crate::replica::{self, Acks, Partition, Seat};
+use crate::replica::{self, Acks, Partition, Seat, Waiter};
 
 /// How this broker stands to a partition of the topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -216,11 +216,30 @@ impl<M: Machine> Active<M> {
             let appended = async move { appending.acknowledged(Acks::All).await.map(drop).map_err(|error| refusal(&error)) };
             self.last = Some(commit(appended));
         }
-        // What is committed already need not be waited for.
-        if self.last.as_ref().is_some_and(|last| matches!(last.peek(), Some(Ok(())))) {
-            self.last = None;
+        match self.last.as_ref().and_then(|last| last.peek()) {
+            // What is committed already need not be waited for.
+            Some(Ok(())) => self.last = None,
+            // On too few replicas for now: who asks later waits for it anew.
+            Some(Err(ErrorCode::CoordinatorNotAvailable)) => {
+                let (partition, epoch, end) = (Arc::clone(&self.partition), self.epoch, self.partition.log().log_end_offset());
+                self.last = Some(commit(async move { committed(&partition, epoch, end).await }));
+            }
+            Some(Err(_)) | None => {}
         }
         self.last.clone()
+    }
+}
+
+/// Waits until everything before `end` is committed.
+async fn committed(partition: &Arc<Partition>, epoch: LeaderEpoch, end: i64) -> Result<(), ErrorCode> {
+    let mut waiter = Waiter::new(Partition::waiters);
+    loop {
+        waiter.register([Arc::clone(partition)]);
+        partition.check_leader(epoch).map_err(|_| ErrorCode::NotCoordinator)?;
+        if partition.high_watermark() >= end {
+            return Ok(());
+        }
+        waiter.woken().await;
     }
 }
 

@@ -11,6 +11,7 @@ impl Group {
     pub(super) fn tombstones(&self, outcome: &mut Outcome) {
         match &self.kind {
             Kind::Classic(_) => outcome.records.push(record::group(&self.id, None)),
+            Kind::Consumer(group) => group.tombstones(outcome),
         }
     }
 }

@@ -3,10 +3,11 @@
 
 use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::consumer_group_describe_response;
 use weir_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use weir_protocol::messages::list_groups_response::ListedGroup;
 
-use super::classic::{ClassicGroup, Member, Phase};
+use super::classic::{CONSUMER, ClassicGroup, Member, Phase};
 use super::{Group, Groups, Kind};
 
 /// The first version of DescribeGroups that tells a group that is not there from a dead one (KIP-1043).
@@ -16,6 +17,7 @@ impl Group {
     fn state(&self) -> &'static str {
         match &self.kind {
             Kind::Classic(group) => group.phase.name(),
+            Kind::Consumer(group) => group.state(),
         }
     }
 
@@ -23,12 +25,14 @@ impl Group {
     fn type_name(&self) -> &'static str {
         match &self.kind {
             Kind::Classic(_) => "classic",
+            Kind::Consumer(_) => "consumer",
         }
     }
 
     fn protocol_type(&self) -> String {
         match &self.kind {
             Kind::Classic(group) => group.protocol_type.as_deref().unwrap_or_default().to_owned(),
+            Kind::Consumer(_) => CONSUMER.to_owned(),
         }
     }
 }
@@ -51,18 +55,37 @@ impl Groups {
     pub(super) fn describe(&self, id: String, version: i16) -> DescribedGroup {
         match self.groups.get(&*id).map(|group| &group.kind) {
             Some(Kind::Classic(group)) => describe(group),
-            None if version >= NOT_FOUND_VERSION => DescribedGroup {
+            kind if version >= NOT_FOUND_VERSION => DescribedGroup {
                 error_code: ErrorCode::GroupIdNotFound.code(),
-                error_message: Some(format!("Group {id} not found.")),
+                error_message: Some(match kind {
+                    None => format!("Group {id} not found."),
+                    Some(_) => format!("Group {id} is not a classic group."),
+                }),
                 group_id: id,
                 group_state: "Dead".to_owned(),
                 ..Default::default()
             },
-            None => DescribedGroup {
+            _ => DescribedGroup {
                 group_id: id,
                 group_state: "Dead".to_owned(),
                 ..Default::default()
             },
+        }
+    }
+}
+
+impl Groups {
+    pub(super) fn describe_consumers(&self, id: String) -> consumer_group_describe_response::DescribedGroup {
+        let message = match self.groups.get(&*id).map(|group| &group.kind) {
+            Some(Kind::Consumer(group)) => return group.describe(&self.around.image),
+            Some(Kind::Classic(_)) => format!("Group {id} is not a consumer group."),
+            None => format!("Group {id} not found."),
+        };
+        consumer_group_describe_response::DescribedGroup {
+            error_code: ErrorCode::GroupIdNotFound.code(),
+            error_message: Some(message),
+            group_id: id,
+            ..Default::default()
         }
     }
 }

@@ -18,6 +18,7 @@ impl Group {
                 (Some(_), Phase::Stable) if group.is_of_consumers() => Some(committed.commit_ms),
                 _ => None,
             },
+            Kind::Consumer(_) => Some(committed.commit_ms),
         }
     }
 
@@ -47,8 +48,8 @@ impl Group {
 
     /// Whether the group itself can go.
     fn is_abandoned(&self) -> bool {
-        let Kind::Classic(group) = &self.kind;
-        self.offsets.is_empty() && self.is_empty() && !group.is_awaited()
+        let is_awaited = matches!(&self.kind, Kind::Classic(group) if group.is_awaited());
+        self.offsets.is_empty() && self.is_empty() && !is_awaited
     }
 }
 

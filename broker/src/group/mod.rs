@@ -4,6 +4,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod classic;
+mod consumer;
 mod deadlines;
 mod delete;
 mod describe;
@@ -11,6 +12,7 @@ mod expiry;
 mod offset_requests;
 mod offsets;
 mod record;
+mod replay;
 mod request;
 mod settings;
 
@@ -20,15 +22,16 @@ use std::sync::Arc;
 use uuid::Uuid;
 use weir_protocol::config::Layers;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::{LeaveGroupResponse, OffsetCommitKey, OffsetCommitValue};
+use weir_protocol::messages::LeaveGroupResponse;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use self::classic::{ClassicGroup, Phase};
 pub(crate) use self::classic::{Join, refused_join, refused_sync};
+use self::consumer::ConsumerGroup;
+pub(crate) use self::consumer::Heartbeat as ConsumerHeartbeat;
 use self::deadlines::{Deadlines, Due};
 pub(crate) use self::offset_requests::refuse_commit;
 use self::offsets::Offsets;
-use self::record::Change;
 pub(crate) use self::request::{Client, Request};
 use self::settings::Settings;
 use crate::coordinator::{Logged, Machine, Now, Origin, Outcome};
@@ -60,6 +63,7 @@ struct Group {
 #[derive(Debug)]
 enum Kind {
     Classic(Box<ClassicGroup>),
+    Consumer(Box<ConsumerGroup>),
 }
 
 /// What all groups of a partition share.
@@ -76,6 +80,7 @@ struct Turn<'a> {
     settings: &'a Settings,
     deadlines: &'a mut Deadlines,
     ids: &'a mut Ids,
+    image: &'a Arc<MetadataImage>,
     outcome: &'a mut Outcome,
 }
 
@@ -108,6 +113,7 @@ impl Around {
             settings: &self.settings,
             deadlines: &mut self.deadlines,
             ids: &mut self.ids,
+            image: &self.image,
             outcome,
         }
     }
@@ -131,7 +137,7 @@ impl Group {
 
     /// Whether nothing would be lost with it: it was never written down, and holds nothing.
     fn is_void(&self) -> bool {
-        let Kind::Classic(group) = &self.kind;
+        let Kind::Classic(group) = &self.kind else { return false };
         self.offsets.is_empty() && group.phase_since_ms.is_none() && group.protocol_type.is_none() && !group.is_awaited()
     }
 
@@ -139,18 +145,22 @@ impl Group {
     fn is_empty(&self) -> bool {
         match &self.kind {
             Kind::Classic(group) => group.is(Phase::Empty),
+            Kind::Consumer(group) => group.is_empty(),
         }
     }
 
     #[cfg(test)]
     fn kind_of_classic(&self) -> &ClassicGroup {
-        let Kind::Classic(group) = &self.kind;
-        group
+        match &self.kind {
+            Kind::Classic(group) => group,
+            Kind::Consumer(_) => panic!("another protocol"),
+        }
     }
 
     fn is_subscribed(&self, topic: &str) -> bool {
         match &self.kind {
             Kind::Classic(group) => group.is_subscribed(topic),
+            Kind::Consumer(group) => group.is_subscribed(topic),
         }
     }
 }
@@ -189,12 +199,71 @@ impl Groups {
         act: impl FnOnce(&mut ClassicGroup, &mut Turn<'_>) -> R,
     ) -> Result<R, ErrorCode> {
         let group = self.groups.get_mut(id).ok_or(ErrorCode::GroupIdNotFound)?;
-        let Kind::Classic(classic) = &mut group.kind;
+        let Kind::Classic(classic) = &mut group.kind else {
+            return Err(ErrorCode::GroupIdNotFound);
+        };
         let result = act(classic, &mut self.around.turn(now, outcome));
         if group.is_void() {
             self.groups.remove(id);
         }
         Ok(result)
+    }
+
+    /// The group, which speaks the classic protocol from now on if it has no members.
+    fn make_classic(&mut self, id: &str, outcome: &mut Outcome) -> Result<(), ErrorCode> {
+        let group = self.get_or_make(id)?;
+        if let Kind::Consumer(consumers) = &group.kind {
+            if !consumers.is_empty() {
+                return Err(ErrorCode::InconsistentGroupProtocol);
+            }
+            consumers.tombstones(outcome);
+            group.kind = Kind::Classic(Box::new(ClassicGroup::new(Arc::clone(&group.id))));
+        }
+        Ok(())
+    }
+
+    /// The group, which speaks the consumer protocol from now on if it has no members.
+    fn make_consumer(&mut self, id: &str, outcome: &mut Outcome) -> Result<(), ErrorCode> {
+        let group = self.get_or_make(id)?;
+        if let Kind::Classic(classic) = &group.kind {
+            if classic.is_awaited() {
+                return Err(ErrorCode::GroupIdNotFound);
+            }
+            if classic.phase_since_ms.is_some() {
+                outcome.records.push(record::group(id, None));
+            }
+            group.kind = Kind::Consumer(Box::new(ConsumerGroup::new(Arc::clone(&group.id))));
+        }
+        Ok(())
+    }
+
+    fn consumer_heartbeat(&mut self, heartbeat: ConsumerHeartbeat, now: Now, outcome: &mut Outcome) {
+        use self::consumer::refuse;
+        let id = heartbeat.request.group_id.clone();
+        let checked = heartbeat.check().and_then(|()| {
+            let is_there = matches!(self.groups.get(&*id).map(|group| &group.kind), Some(Kind::Consumer(_)));
+            if is_there {
+                return Ok(());
+            }
+            if heartbeat.request.member_epoch != 0 {
+                return refuse(ErrorCode::GroupIdNotFound, format!("Group {id} not found."));
+            }
+            match self.make_consumer(&id, outcome) {
+                Ok(()) => Ok(()),
+                Err(error) => refuse(error, format!("Group {id} is not a consumer group.")),
+            }
+        });
+        let result = checked.and_then(|()| match self.groups.get_mut(&*id).map(|group| &mut group.kind) {
+            Some(Kind::Consumer(group)) => group.heartbeat(&heartbeat, &mut self.around.turn(now, outcome)),
+            _ => refuse(ErrorCode::GroupIdNotFound, format!("Group {id} not found.")),
+        });
+        outcome.reply(heartbeat.to, result.unwrap_or_else(consumer::Refusal::answer));
+    }
+
+    fn with_consumers(&mut self, id: &str, now: Now, outcome: &mut Outcome, act: impl FnOnce(&mut ConsumerGroup, &mut Turn<'_>)) {
+        if let Some(Kind::Consumer(group)) = self.groups.get_mut(id).map(|group| &mut group.kind) {
+            act(group, &mut self.around.turn(now, outcome));
+        }
     }
 
     fn join(&mut self, join: Join, now: Now, outcome: &mut Outcome) {
@@ -207,7 +276,7 @@ impl Groups {
         if !join.request.member_id.is_empty() && !self.groups.contains_key(&*id) {
             return join.refuse(&mut turn, ErrorCode::UnknownMemberId);
         }
-        if let Err(error) = self.get_or_make(&id) {
+        if let Err(error) = self.make_classic(&id, outcome) {
             return join.refuse(&mut self.around.turn(now, outcome), error);
         }
         // The group is there: it was just made.
@@ -223,33 +292,15 @@ impl Groups {
             }
             Due::Join(group) => self.with_classic(&group, now, outcome, |group, turn| group.join_due(at, turn)),
             Due::Sync(group) => self.with_classic(&group, now, outcome, |group, turn| group.sync_due(at, turn)),
-            Due::Session(group, member) => self.with_classic(&group, now, outcome, |group, turn| group.session_due(&member, at, turn)),
+            Due::Revocation(group, member) => {
+                self.with_consumers(&group, now, outcome, |group, turn| group.revocation_due(&member, at, turn));
+                Ok(())
+            }
+            Due::Session(group, member) => {
+                self.with_consumers(&group, now, outcome, |group, turn| group.session_due(&member, at, turn));
+                self.with_classic(&group, now, outcome, |group, turn| group.session_due(&member, at, turn))
+            }
         };
-    }
-
-    fn replay_offset(&mut self, key: &OffsetCommitKey, value: Option<OffsetCommitValue>, transaction: Option<ProducerId>) {
-        match (value, transaction) {
-            (Some(value), transaction) => {
-                let topic = self.topic(&key.topic);
-                let Ok(group) = self.get_or_make(&key.group) else { return };
-                match transaction {
-                    None => group.offsets.insert(&topic, key.partition, value.into()),
-                    Some(producer) => {
-                        group.offsets.insert_pending(producer, &topic, key.partition, value.into());
-                        let id = Arc::clone(&group.id);
-                        self.transactions.entry(producer).or_default().insert(id);
-                    }
-                }
-            }
-            (None, _) => {
-                if let Some(group) = self.groups.get_mut(&*key.group) {
-                    group.offsets.remove(&key.topic, key.partition);
-                    if group.is_void() {
-                        self.groups.remove(&*key.group);
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -274,19 +325,7 @@ impl Machine for Groups {
     }
 
     fn replay(&mut self, record: &Logged<'_>) -> Result<(), String> {
-        match record::read(record)? {
-            Change::Offset(key, value) => self.replay_offset(&key, value, record.transaction.map(|(producer, _)| producer)),
-            Change::Group(key, Some(value)) => {
-                let id: Arc<str> = key.group.as_str().into();
-                let group = self.get_or_make(&id).map_err(|_| "there are too many groups".to_owned())?;
-                group.kind = Kind::Classic(Box::new(ClassicGroup::of_record(id, value)));
-            }
-            Change::Group(key, None) => {
-                self.groups.remove(&*key.group);
-            }
-            Change::Unknown => {}
-        }
-        Ok(())
+        self.take_up(record)
     }
 
     fn replay_end(&mut self, producer: ProducerId, _epoch: ProducerEpoch, committed: bool) {
@@ -305,8 +344,11 @@ impl Machine for Groups {
             let check_ms = self.around.settings.retention_check_ms;
             self.around.deadlines.add(now.ms + check_ms, Due::Expiry);
             for group in self.groups.values_mut() {
-                let Kind::Classic(classic) = &mut group.kind;
-                classic.loaded(&mut self.around.turn(now, outcome));
+                let turn = &mut self.around.turn(now, outcome);
+                match &mut group.kind {
+                    Kind::Classic(group) => group.loaded(turn),
+                    Kind::Consumer(group) => group.loaded(turn),
+                }
             }
         }
         self.forget_deleted_topics(outcome);
@@ -331,9 +373,14 @@ impl Machine for Groups {
                 outcome.reply(to, answer);
             }
             Request::Join(join) => self.join(join, now, outcome),
+            Request::ConsumerHeartbeat(heartbeat) => self.consumer_heartbeat(heartbeat, now, outcome),
+            Request::DescribeConsumers { group, to } => {
+                let answer = self.describe_consumers(group);
+                outcome.reply(to, answer);
+            }
             Request::Sync { request, to } => {
                 let id = request.group_id.clone();
-                if self.groups.contains_key(&*id) {
+                if matches!(self.groups.get(&*id).map(|group| &group.kind), Some(Kind::Classic(_))) {
                     let _ = self.with_classic(&id, now, outcome, |group, turn| group.sync(request, to, turn));
                 } else {
                     outcome.reply(to, refused_sync(ErrorCode::UnknownMemberId));

@@ -78,11 +78,21 @@ impl Groups {
         };
         match &group.kind {
             Kind::Classic(group) => group.check_commit(member, instance, generation, false),
+            Kind::Consumer(group) => group.check_commit(member, generation, version),
         }
     }
 
     pub(super) fn fetch(&self, request: OffsetFetchRequestGroup, require_stable: bool) -> OffsetFetchResponseGroup {
         let group = self.groups.get(&*request.group_id);
+        if let Some(Kind::Consumer(consumers)) = group.map(|group| &group.kind)
+            && let Err(error) = consumers.check_fetch(request.member_id.as_deref(), request.member_epoch)
+        {
+            return OffsetFetchResponseGroup {
+                group_id: request.group_id,
+                error_code: error.code(),
+                ..Default::default()
+            };
+        }
         let nothing = super::offsets::Offsets::default();
         let offsets = group.map_or(&nothing, |group| &group.offsets);
         let topics = match request.topics {
@@ -132,7 +142,7 @@ impl Groups {
         };
         match &group.kind {
             Kind::Classic(classic) if !classic.is(Phase::Empty) && !classic.is_of_consumers() => return refused(ErrorCode::NonEmptyGroup),
-            Kind::Classic(_) => {}
+            Kind::Classic(_) | Kind::Consumer(_) => {}
         }
         let mut response = OffsetDeleteResponse::default();
         for topic in request.topics {

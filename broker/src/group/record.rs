@@ -4,7 +4,13 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use weir_protocol::messages::{CoordinatorRecord, GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue};
+use weir_protocol::messages::{
+    ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue, ConsumerGroupMemberMetadataKey,
+    ConsumerGroupMemberMetadataValue, ConsumerGroupMetadataKey, ConsumerGroupMetadataValue, ConsumerGroupRegularExpressionKey,
+    ConsumerGroupRegularExpressionValue, ConsumerGroupTargetAssignmentMemberKey, ConsumerGroupTargetAssignmentMemberValue,
+    ConsumerGroupTargetAssignmentMetadataKey, ConsumerGroupTargetAssignmentMetadataValue, CoordinatorRecord, GroupMetadataKey, GroupMetadataValue,
+    OffsetCommitKey, OffsetCommitValue,
+};
 
 use crate::coordinator::{Logged, Record};
 
@@ -24,6 +30,21 @@ pub(super) enum Change {
     Offset(OffsetCommitKey, Option<OffsetCommitValue>),
     /// A classic group.
     Group(GroupMetadataKey, Option<GroupMetadataValue>),
+    /// The epoch of a group of the consumer protocol.
+    Epoch(ConsumerGroupMetadataKey, Option<ConsumerGroupMetadataValue>),
+    /// A member of one.
+    Member(ConsumerGroupMemberMetadataKey, Option<ConsumerGroupMemberMetadataValue>),
+    /// The epoch of its target.
+    TargetEpoch(
+        ConsumerGroupTargetAssignmentMetadataKey,
+        Option<ConsumerGroupTargetAssignmentMetadataValue>,
+    ),
+    /// What a member is to have.
+    Target(ConsumerGroupTargetAssignmentMemberKey, Option<ConsumerGroupTargetAssignmentMemberValue>),
+    /// What it has.
+    Current(ConsumerGroupCurrentMemberAssignmentKey, Option<ConsumerGroupCurrentMemberAssignmentValue>),
+    /// What a regular expression means.
+    Regex(ConsumerGroupRegularExpressionKey, Option<ConsumerGroupRegularExpressionValue>),
     /// What this version does not know: left where it is.
     Unknown,
 }
@@ -42,6 +63,12 @@ pub(super) fn read(record: &Logged<'_>) -> Result<Change, String> {
         // Type 0 is what a committed offset was called before 0.11; both have the same fields.
         0 | OffsetCommitKey::RECORD_TYPE => Ok(Change::Offset(fields(&mut key, 0)?, value(record.value)?)),
         GroupMetadataKey::RECORD_TYPE => Ok(Change::Group(fields(&mut key, 0)?, value(record.value)?)),
+        ConsumerGroupMetadataKey::RECORD_TYPE => Ok(Change::Epoch(fields(&mut key, 0)?, value(record.value)?)),
+        ConsumerGroupMemberMetadataKey::RECORD_TYPE => Ok(Change::Member(fields(&mut key, 0)?, value(record.value)?)),
+        ConsumerGroupTargetAssignmentMetadataKey::RECORD_TYPE => Ok(Change::TargetEpoch(fields(&mut key, 0)?, value(record.value)?)),
+        ConsumerGroupTargetAssignmentMemberKey::RECORD_TYPE => Ok(Change::Target(fields(&mut key, 0)?, value(record.value)?)),
+        ConsumerGroupCurrentMemberAssignmentKey::RECORD_TYPE => Ok(Change::Current(fields(&mut key, 0)?, value(record.value)?)),
+        ConsumerGroupRegularExpressionKey::RECORD_TYPE => Ok(Change::Regex(fields(&mut key, 0)?, value(record.value)?)),
         _ => Ok(Change::Unknown),
     }
 }
@@ -81,7 +108,7 @@ pub(super) fn group(group: &str, value: Option<&GroupMetadataValue>) -> Record {
     record(&key, value.map(|value| (value, GROUP_METADATA_VERSION)))
 }
 
-fn record<K: CoordinatorRecord, V: CoordinatorRecord>(key: &K, value: Option<(&V, i16)>) -> Record {
+pub(super) fn record<K: CoordinatorRecord, V: CoordinatorRecord>(key: &K, value: Option<(&V, i16)>) -> Record {
     Record {
         key: encode(key, K::RECORD_TYPE, 0),
         value: value.map(|(value, version)| encode(value, version, version)),

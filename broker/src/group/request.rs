@@ -1,6 +1,7 @@
 //! What is asked of a group coordinator.
 
 use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::consumer_group_describe_response::DescribedGroup as DescribedConsumers;
 use weir_protocol::messages::describe_groups_response::DescribedGroup;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
 use weir_protocol::messages::list_groups_response::ListedGroup;
@@ -12,6 +13,7 @@ use weir_protocol::messages::{
 };
 
 use super::classic::Join;
+use super::consumer::Heartbeat;
 use crate::coordinator::ReplyTo;
 
 /// Who asks.
@@ -43,6 +45,11 @@ pub(crate) enum Request {
         to: ReplyTo<OffsetDeleteResponse>,
     },
     Join(Join),
+    ConsumerHeartbeat(Heartbeat),
+    DescribeConsumers {
+        group: String,
+        to: ReplyTo<DescribedConsumers>,
+    },
     Sync {
         request: SyncGroupRequest,
         to: ReplyTo<SyncGroupResponse>,
@@ -78,8 +85,14 @@ impl Request {
     /// Whether it may need a record.
     pub(super) fn writes(&self) -> bool {
         match self {
-            Self::Commit { .. } | Self::DeleteOffsets { .. } | Self::Join(_) | Self::Sync { .. } | Self::Leave { .. } | Self::Delete { .. } => true,
-            Self::Fetch { .. } | Self::Heartbeat { .. } | Self::List { .. } | Self::Describe { .. } => false,
+            Self::Commit { .. }
+            | Self::DeleteOffsets { .. }
+            | Self::Join(_)
+            | Self::ConsumerHeartbeat(_)
+            | Self::Sync { .. }
+            | Self::Leave { .. }
+            | Self::Delete { .. } => true,
+            Self::Fetch { .. } | Self::Heartbeat { .. } | Self::List { .. } | Self::Describe { .. } | Self::DescribeConsumers { .. } => false,
         }
     }
 }

@@ -19,6 +19,12 @@ pub(super) struct Settings {
     pub(super) session_timeout_ms_max: i32,
     /// `group.initial.rebalance.delay.ms`
     pub(super) initial_rebalance_delay_ms: u64,
+    /// `group.consumer.session.timeout.ms`
+    pub(super) consumer_session_timeout_ms: i32,
+    /// `group.consumer.heartbeat.interval.ms`
+    pub(super) consumer_heartbeat_interval_ms: i32,
+    /// `group.consumer.max.size`
+    pub(super) consumer_group_size_max: usize,
 }
 
 impl Default for Settings {
@@ -41,6 +47,9 @@ impl Settings {
             session_timeout_ms_min: int("group.min.session.timeout.ms", 6_000),
             session_timeout_ms_max: int("group.max.session.timeout.ms", 1_800_000),
             initial_rebalance_delay_ms: unsigned("group.initial.rebalance.delay.ms", 3_000),
+            consumer_session_timeout_ms: int("group.consumer.session.timeout.ms", 45_000),
+            consumer_heartbeat_interval_ms: int("group.consumer.heartbeat.interval.ms", 5_000),
+            consumer_group_size_max: size("group.consumer.max.size", i32::MAX as usize),
         }
     }
 }

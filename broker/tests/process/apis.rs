@@ -18,13 +18,14 @@ use weir_protocol::messages::metadata_request::MetadataRequestTopic;
 use weir_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use weir_protocol::messages::update_features_request::FeatureUpdateKey;
 use weir_protocol::messages::{
-    AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, ApiVersionsRequest, CreatePartitionsRequest,
-    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest,
-    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, Request, SyncGroupRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
-    describe_quorum_request, elect_leaders_request, incremental_alter_configs_request,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, ApiVersionsRequest, ConsumerGroupDescribeRequest,
+    ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeQuorumRequest,
+    DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, Request,
+    SyncGroupRequest, UnregisterBrokerRequest, UpdateFeaturesRequest, describe_quorum_request, elect_leaders_request,
+    incremental_alter_configs_request,
 };
 
 use crate::groups;
@@ -404,6 +405,29 @@ impl Sensible for DescribeGroupsRequest {
         Self {
             groups: vec![GROUP.to_owned()],
             include_authorized_operations: version >= 3,
+        }
+    }
+}
+
+/// Of a group that is not there, in a cluster that has not finalised the protocol.
+impl Sensible for ConsumerGroupDescribeRequest {
+    const EXPECTED: ErrorCode = ErrorCode::UnsupportedVersion;
+
+    fn sensible(_: i16) -> Self {
+        Self {
+            group_ids: vec!["nobody".to_owned()],
+            ..Default::default()
+        }
+    }
+}
+
+impl Sensible for ConsumerGroupHeartbeatRequest {
+    const EXPECTED: ErrorCode = ErrorCode::UnsupportedVersion;
+
+    fn sensible(_: i16) -> Self {
+        Self {
+            group_id: "nobody".to_owned(),
+            ..Default::default()
         }
     }
 }

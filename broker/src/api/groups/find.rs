@@ -32,9 +32,13 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: FindCo
     } else {
         request.coordinator_keys
     };
+    // Once for all keys: what cannot be made is not tried again for each.
+    if keys.iter().any(|key| check(broker, cx, request.key_type, key).is_ok()) && broker.metadata.load().topic_by_name(Groups::TOPIC).is_none() {
+        create(broker, cx, groups_topic(broker)).await;
+    }
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
-        let result = find(broker, cx, request.key_type, &key).await;
+        let result = check(broker, cx, request.key_type, &key).and_then(|()| find(broker, cx, &key));
         found.push(coordinator(key, result));
     }
     if cx.version >= BATCH_VERSION {
@@ -60,17 +64,17 @@ struct Found {
     port: u16,
 }
 
-async fn find(broker: &Broker, cx: &RequestContext, key_type: i8, key: &str) -> Result<Found, ErrorCode> {
+fn check(broker: &Broker, cx: &RequestContext, key_type: i8, key: &str) -> Result<(), ErrorCode> {
     if key_type != GROUP {
         return Err(ErrorCode::InvalidRequest);
     }
     if !broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Group(key)) {
         return Err(ErrorCode::GroupAuthorizationFailed);
     }
-    let is_there = broker.metadata.load().topic_by_name(Groups::TOPIC).is_some();
-    if !is_there {
-        create(broker, cx, groups_topic(broker)).await;
-    }
+    Ok(())
+}
+
+fn find(broker: &Broker, cx: &RequestContext, key: &str) -> Result<Found, ErrorCode> {
     let image = broker.metadata.load();
     reachable(&image, cx, Groups::TOPIC, key).ok_or(ErrorCode::CoordinatorNotAvailable)
 }

@@ -1,5 +1,6 @@
 //! The APIs of groups: who may, which group coordinator is asked, and what its answer looks like in each version. What groups do is `group`'s to decide.
 
+mod consumer;
 mod find;
 mod list;
 mod membership;
@@ -7,6 +8,7 @@ mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 
+pub(crate) use self::consumer::{describe as consumer_group_describe, heartbeat as consumer_group_heartbeat};
 pub(crate) use self::find::handle as find_coordinator;
 pub(crate) use self::list::{handle as list_groups, handle_delete as delete_groups, handle_describe as describe_groups};
 pub(crate) use self::membership::{heartbeat, join, leave, sync};

@@ -12,11 +12,14 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
 use weir_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
-use weir_protocol::messages::{HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse};
+use weir_protocol::messages::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupResponse,
+    SyncGroupRequest, SyncGroupResponse,
+};
 use weir_protocol::types::{ControllerEpoch, LeaderEpoch};
 
 use crate::coordinator::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
-use crate::group::{Client, Groups, Join, Request};
+use crate::group::{Client, ConsumerHeartbeat, Groups, Join, Request};
 use crate::metadata::MetadataImage;
 
 /// What somebody was answered, if anything yet.
@@ -155,6 +158,16 @@ impl World {
         .expect()
     }
 
+    pub(super) fn consumer(&mut self, request: ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
+        let client = Client {
+            id: "client".to_owned(),
+            host: "/127.0.0.1".to_owned(),
+            version: 1,
+        };
+        self.ask(|to| Request::ConsumerHeartbeat(ConsumerHeartbeat { client, request, to }))
+            .expect()
+    }
+
     /// The state of group `g`, as it is listed.
     pub(super) fn state(&mut self) -> String {
         let listed = self.ask(|to| Request::List {
@@ -183,6 +196,7 @@ fn image(topics: &[(&str, usize)]) -> Arc<MetadataImage> {
     let topic = |(name, count): &(&str, usize)| rpc::Topic {
         id: topic_id(name).as_bytes().to_vec(),
         name: (*name).to_owned(),
+        internal: name.starts_with("__"),
         partitions: (0..*count)
             .map(|index| rpc::Partition {
                 index: index as i32,
@@ -193,8 +207,10 @@ fn image(topics: &[(&str, usize)]) -> Arc<MetadataImage> {
             .collect(),
         ..Default::default()
     };
+    // Each image has a version of its own.
+    static VERSION: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     let update = rpc::MetadataUpdate {
-        version: 1,
+        version: VERSION.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
         full: true,
         topics: topics.iter().map(topic).collect(),
         ..Default::default()

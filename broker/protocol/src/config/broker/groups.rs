@@ -9,6 +9,30 @@ use super::super::row as broker;
 /// In the order of their names.
 pub(super) const ROWS: &[ConfigKey] = &[
     broker(
+        "group.consumer.heartbeat.interval.ms",
+        Int,
+        Some("5000"),
+        AtLeast(1),
+        Cluster,
+        "How often members of the consumer protocol are heard of.",
+    ),
+    broker(
+        "group.consumer.max.size",
+        Int,
+        Some("2147483647"),
+        AtLeast(1),
+        Cluster,
+        "The most members of a group of the consumer protocol.",
+    ),
+    broker(
+        "group.consumer.session.timeout.ms",
+        Int,
+        Some("45000"),
+        AtLeast(1),
+        Cluster,
+        "How long a member of the consumer protocol may be quiet before its partitions go to others.",
+    ),
+    broker(
         "group.initial.rebalance.delay.ms",
         Int,
         Some("3000"),
