@@ -214,7 +214,9 @@ impl Producers {
     /// Why it may not be appended.
     pub fn admit_from_coordinator(&self, headers: &[BatchHeader]) -> Result<(), ProducerError> {
         for header in headers.iter().filter(|header| header.has_producer()) {
-            let Some(entry) = self.entries.get(&header.producer_id.0) else { continue };
+            let Some(entry) = self.entries.get(&header.producer_id.0) else {
+                continue;
+            };
             check_epoch(entry, header)?;
             check_kind(entry, header)?;
         }
@@ -226,7 +228,9 @@ impl Producers {
     /// # Errors
     /// Why it may not be appended.
     pub fn admit_marker(&self, marker: &Marker) -> Result<(), ProducerError> {
-        let Some(entry) = self.entries.get(&marker.producer.0) else { return Ok(()) };
+        let Some(entry) = self.entries.get(&marker.producer.0) else {
+            return Ok(());
+        };
         let (producer, epoch, current) = (marker.producer, marker.epoch, entry.epoch);
         // With transactions v2 a marker raises the epoch. The same one again is a coordinator that tries once more (KAFKA-19999).
         let is_late = match marker.transaction_version {

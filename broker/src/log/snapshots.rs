@@ -174,11 +174,17 @@ mod tests {
         builder.append(0, 1, None, None, []);
         let bytes = builder.build(0).unwrap();
         let headers = vec![BatchHeader::parse(&bytes).unwrap()];
-        writer.append_as_leader(&mut [Prepared {
-            bytes,
-            headers,
-            origin: Origin::Client(None),
-        }], LeaderEpoch(0), 1).remove(0)
+        writer
+            .append_as_leader(
+                &mut [Prepared {
+                    bytes,
+                    headers,
+                    origin: Origin::Client(None),
+                }],
+                LeaderEpoch(0),
+                1,
+            )
+            .remove(0)
     }
 
     #[test]

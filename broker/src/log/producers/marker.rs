@@ -30,7 +30,7 @@ pub struct Marker {
 
 impl Marker {
     /// The marker in a control batch; `None` for other control batches, emptied and damaged ones.
-    pub(super) fn read(header: &BatchHeader, batch: &[u8]) -> Option<Self> {
+    pub(in crate::log) fn read(header: &BatchHeader, batch: &[u8]) -> Option<Self> {
         if !header.has_producer() {
             return None;
         }

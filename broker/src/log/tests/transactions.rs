@@ -151,7 +151,11 @@ fn what_may_be_written_in_a_transaction() {
     assert_eq!(opened.aborted(), []);
 
     assert_eq!(opened.send(1, 0, 0), Ok(1));
-    assert_eq!(opened.writer.ask_to_verify(ProducerId(1), ProducerEpoch(0), 1, false, 0), Ok(None), "it is open here");
+    assert_eq!(
+        opened.writer.ask_to_verify(ProducerId(1), ProducerEpoch(0), 1, false, 0),
+        Ok(None),
+        "it is open here"
+    );
     let mut plain = BatchBuilder::new(0).producer(ProducerId(1), ProducerEpoch(0), 1);
     plain.append(0, 1, None, None, []);
     let plain = opened.put(prepared(plain.build(0).unwrap())).unwrap_err();
