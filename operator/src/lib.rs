@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod controller;
 pub mod local;
+mod probe;
 pub mod rpc;
 pub mod schema;
 pub mod shell;

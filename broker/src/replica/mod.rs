@@ -5,6 +5,7 @@
 mod cleaning;
 pub mod core;
 mod fetcher;
+mod lost;
 mod maintenance;
 mod partition;
 mod seat;
@@ -25,6 +26,7 @@ use weir_protocol::types::{BrokerId, TopicId, TopicPartition};
 
 use self::core::PartitionState;
 pub use self::fetcher::Fetchers;
+pub(crate) use self::lost::Lost;
 pub use self::maintenance::Maintenance;
 pub(crate) use self::partition::{Acks, Appending, FollowerFetch, Partition, Served, Throttled, read_error};
 use self::shared::Shared;
@@ -175,6 +177,11 @@ impl Replicas {
     /// What all partitions share.
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Leaders that this broker has just lost touch with.
+    pub(crate) fn lost_leaders(&self) -> &Lost {
+        &self.shared.lost
     }
 
     /// How this broker fetches from leaders.

@@ -14,7 +14,7 @@ use super::core::follower::FETCH_BACKOFF_MS;
 use super::core::{Peer, Proposal};
 use super::fetcher::Assignments;
 use super::throttle::Quota;
-use super::{Partition, Settings};
+use super::{Lost, Partition, Settings};
 use crate::metadata::MetadataImage;
 
 /// How often partitions are looked at that time does something to: a lagging follower is found no later than this.
@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     checks: Queue<Arc<Partition>>,
     /// What is fetched from whom.
     pub(super) assignments: Assignments,
+    /// Leaders that no fetch reaches any more.
+    pub(super) lost: Lost,
 }
 
 /// What waits for somebody who takes all of it at once.
@@ -84,6 +86,7 @@ impl Shared {
             proposals: Queue::default(),
             checks: Queue::default(),
             assignments: Assignments::default(),
+            lost: Lost::default(),
         }
     }
 

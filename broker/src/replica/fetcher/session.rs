@@ -105,6 +105,10 @@ impl Session {
             self.begin_anew();
             let answers = self.answers;
             let Err(error) = self.fetch_until_it_ends().await;
+            if self.answers > answers {
+                // It answered until just now.
+                self.broker.replicas.lost_leaders().lose(self.leader);
+            }
             debug!(leader = self.leader.0, %error, "the connection to a leader ended");
             pause = if self.answers > answers { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
             let notified = tokio::time::timeout(pause, self.inbox.notify.notified()).await;
@@ -188,6 +192,9 @@ impl Session {
                 received = tokio::time::timeout(limit, connection.receive()), if waits => {
                     let body = received.map_err(|_| io::ErrorKind::TimedOut)??;
                     self.answers += 1;
+                    if self.id == 0 {
+                        self.broker.replicas.lost_leaders().find(self.leader);
+                    }
                     if !self.answered(body).await? {
                         connection.shrink();
                     }

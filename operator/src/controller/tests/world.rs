@@ -155,6 +155,10 @@ impl World {
                 self.last.clear();
                 (Reply::Nothing, Vec::new())
             }
+            "gone" => {
+                self.sessions.gone(words.broker(), StreamId(0));
+                self.tick()
+            }
             "wait" => {
                 self.now = self.now.plus(words.next().parse().unwrap());
                 self.tick()
