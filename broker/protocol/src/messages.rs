@@ -113,7 +113,13 @@ mod prelude {
     };
 }
 
-#[allow(unused_imports, clippy::field_reassign_with_default, clippy::doc_lazy_continuation, clippy::doc_markdown)]
+#[allow(
+    unused_imports,
+    clippy::field_reassign_with_default,
+    clippy::doc_lazy_continuation,
+    clippy::doc_markdown,
+    clippy::single_match
+)]
 mod generated {
     use super::{ApiMessage, CoordinatorRecord, Failing, Message, Request, prelude};
 

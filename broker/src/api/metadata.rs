@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use uuid::Uuid;
 use weir_protocol::api::ApiKey;
@@ -27,9 +29,13 @@ const CREATE_TIMEOUT_MS: i32 = 30_000;
 /// From here on a missing endpoint is told from a missing leader.
 const LISTENER_NOT_FOUND_VERSION: i16 = 6;
 
+/// How long a client that asks for topics again on one connection waits for news of its leaders. A follower hears of a leader's end in the same moment as the leader's
+/// clients, and a client may ask sooner than the follower's thread has its turn.
+const ASKS_AGAIN_WAIT: Duration = Duration::from_millis(5);
+
 /// Answers a request.
 pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
-    await_successors(broker, &request).await;
+    await_successors(broker, cx, &request).await;
     let mut image = Arc::clone(&broker.metadata.load());
     let mut asked = match select(&image, &broker.authorizer, cx, &request) {
         Ok(asked) => asked,
@@ -57,9 +63,15 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: Metada
 }
 
 /// Waits while a topic that is asked for is led by a broker that has just died as far as this one can see, for the controller to say who leads now.
-async fn await_successors(broker: &Broker, request: &MetadataRequest) {
+async fn await_successors(broker: &Broker, cx: &RequestContext, request: &MetadataRequest) {
     let lost = broker.replicas.lost_leaders();
+    let names_topics = request.topics.as_ref().is_some_and(|topics| !topics.is_empty());
+    if names_topics && cx.has_asked_for_topics.swap(true, Ordering::Relaxed) {
+        // Who asks again has often lost its leader, in this moment: it is not told what is about to change.
+        let _ = tokio::time::timeout(ASKS_AGAIN_WAIT, lost.changed()).await;
+    }
     loop {
+        let changed = lost.changed();
         let image = Arc::clone(&broker.metadata.load());
         let leads = |id| {
             let is_led = |topic: &Arc<TopicImage>| topic.partitions.iter().any(|partition| partition.leader == Some(id));
@@ -77,7 +89,7 @@ async fn await_successors(broker: &Broker, request: &MetadataRequest) {
         let Some(until) = lost.wait_until(leads) else { return };
         tokio::select! {
             () = broker.metadata.wait_for(image.version + 1) => {}
-            () = lost.found() => {}
+            () = changed => {}
             () = tokio::time::sleep_until(until) => return,
         }
     }

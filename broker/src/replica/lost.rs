@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use weir_protocol::types::BrokerId;
 
@@ -20,19 +21,20 @@ const WAIT_MAX: Duration = Duration::from_millis(300);
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
     until: Mutex<BTreeMap<BrokerId, Instant>>,
-    found: Notify,
+    changed: Notify,
 }
 
 impl Lost {
     /// The connection to a leader broke.
     pub(crate) fn lose(&self, leader: BrokerId) {
         self.until.lock().insert(leader, Instant::now() + WAIT_MAX);
+        self.changed.notify_waiters();
     }
 
     /// It answers.
     pub(crate) fn find(&self, leader: BrokerId) {
         if self.until.lock().remove(&leader).is_some() {
-            self.found.notify_waiters();
+            self.changed.notify_waiters();
         }
     }
 
@@ -47,9 +49,9 @@ impl Lost {
         lost.iter().filter(|(leader, _)| leads(**leader)).map(|(_, until)| *until).max()
     }
 
-    /// Returns when one is found.
-    pub(crate) async fn found(&self) {
-        self.found.notified().await;
+    /// Ends when one is lost or found after this was called.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 }
 

@@ -16,6 +16,9 @@ use crate::log::EpochEnd;
 /// leader is a matter of less here.
 pub const FETCH_BACKOFF_MS: u64 = 100;
 
+/// How long it is left alone after the first refusal; each one after that doubles it, up to the whole back-off.
+const FIRST_BACKOFF_MS: u64 = 5;
+
 /// A partition that this broker follows, in one leader epoch.
 #[derive(Clone, Debug)]
 pub struct Following {
@@ -27,6 +30,8 @@ pub struct Following {
     leader_log_start: i64,
     fetching: Fetching,
     backoff_ms: u64,
+    /// Fetches that were refused since the last that was answered.
+    refused: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +122,7 @@ impl Following {
             leader_log_start: 0,
             fetching: Fetching::Going,
             backoff_ms: FETCH_BACKOFF_MS,
+            refused: 0,
         }
     }
 
@@ -181,6 +187,7 @@ impl Following {
             }
         }
         self.fetching = Fetching::Going;
+        self.refused = 0;
         if let Some(theirs) = answer.diverging {
             return self.truncate(parted_at(theirs, log), log);
         }
@@ -189,11 +196,16 @@ impl Following {
         if answer.has_records { Todo::Append } else { Todo::Nothing }
     }
 
-    /// No answer came, or nothing could be done with it: the leader is left alone for a while.
+    /// No answer came, or nothing could be done with it: the leader is left alone for a while, at first for a short one. A leader that has just been elected
+    /// often hears of it a moment later than its followers.
     pub fn failed(&mut self, now: u64) {
         if self.fetching != Fetching::Fenced {
+            let backoff_ms = FIRST_BACKOFF_MS
+                .checked_shl(self.refused)
+                .map_or(self.backoff_ms, |ms| ms.min(self.backoff_ms));
+            self.refused = self.refused.saturating_add(1).min(32);
             self.fetching = Fetching::Delayed {
-                until: now.saturating_add(self.backoff_ms),
+                until: now.saturating_add(backoff_ms),
             };
         }
     }
