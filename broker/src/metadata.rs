@@ -326,6 +326,12 @@ impl Metadata {
         self.version.send_replace(version);
     }
 
+    /// Returns once the image has another version than this.
+    pub async fn changed(&self, version: u64) {
+        // As below: the wait cannot fail.
+        let _ = self.version.subscribe().wait_for(|&applied| applied != version).await;
+    }
+
     /// The brokers that clients are told of: those that are alive in `image`, and for a moment longer those that were until just now.
     pub fn known_brokers<'a>(&self, image: &'a MetadataImage) -> Vec<&'a Arc<BrokerImage>> {
         self.departed.with_the_living(image)

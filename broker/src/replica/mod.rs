@@ -29,6 +29,7 @@ pub use self::fetcher::Fetchers;
 pub(crate) use self::lost::Lost;
 pub use self::maintenance::Maintenance;
 pub(crate) use self::partition::{Acks, Appending, FollowerFetch, Partition, Served, Throttled, read_error};
+pub(crate) use self::seat::Seat;
 use self::shared::Shared;
 pub(crate) use self::waiters::Waiter;
 pub(crate) use self::watch::Changes;

@@ -7,6 +7,7 @@
 mod apis;
 mod consume;
 mod disk;
+mod groups;
 mod lifecycle;
 mod order;
 mod pages;

@@ -2,6 +2,7 @@
 //!
 //! What Kafka has and these tables have not is either the controller's (here the operator's) or belongs to what is not served.
 
+mod groups;
 mod logs;
 mod replication;
 
@@ -15,7 +16,7 @@ use super::row as broker;
 
 /// Every configuration of a broker, in the order of their names.
 pub static BROKER: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
-    let mut rows = [OWN, logs::ROWS, replication::ROWS].concat();
+    let mut rows = [OWN, groups::ROWS, logs::ROWS, replication::ROWS].concat();
     rows.sort_by_key(|row| row.name);
     rows
 });

@@ -23,6 +23,8 @@ pub(super) struct Leading {
 /// What a produce brings.
 pub(super) struct Append {
     records: Prepared,
+    /// The epoch that they are meant for; in another one they are refused. `None`: whichever it is.
+    epoch: Option<LeaderEpoch>,
     answer: oneshot::Sender<Result<(AppendInfo, LeaderEpoch), AppendError>>,
 }
 
@@ -182,8 +184,17 @@ impl Partition {
 
     /// Brings checked records to the writer. They are appended in the order of the calls; whether they were is told by the [`Appending`].
     pub(crate) fn append(self: &Arc<Self>, records: Prepared) -> Appending {
+        self.append_if(None, records)
+    }
+
+    /// As [`Partition::append`], but in this epoch alone: for those whose records rest on all that was appended before.
+    pub(crate) fn append_in(self: &Arc<Self>, epoch: LeaderEpoch, records: Prepared) -> Appending {
+        self.append_if(Some(epoch), records)
+    }
+
+    fn append_if(self: &Arc<Self>, epoch: Option<LeaderEpoch>, records: Prepared) -> Appending {
         let (answer, receiver) = oneshot::channel();
-        self.bring(Job::Append(Append { records, answer }));
+        self.bring(Job::Append(Append { records, epoch, answer }));
         Appending {
             partition: Arc::clone(self),
             answer: receiver,
@@ -202,6 +213,9 @@ impl Partition {
             }
             return;
         };
+        for stale in appends.extract_if(.., |append| append.epoch.is_some_and(|meant| meant != epoch)) {
+            let _ = stale.answer.send(Err(AppendError::NotLeader));
+        }
         let (mut records, answers): (Vec<_>, Vec<_>) = appends.drain(..).map(|append| (append.records, append.answer)).unzip();
         let results = writer.append_as_leader(&mut records, epoch, crate::replica::now_ms());
         self.commit();
