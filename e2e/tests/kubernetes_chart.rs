@@ -147,6 +147,57 @@ fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
     writer.finish_and_check(&mut driver);
 }
 
+/// An alert or a graph of what nobody measures is worse than none.
+#[test]
+fn what_alerts_and_dashboards_name_is_measured() {
+    let namespace = Namespace::create("metrics").unwrap();
+    namespace.kafka("k", 1, "").unwrap();
+    let metrics = |namespace: &str, pod: &str, port: u16| {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/metrics");
+        kubectl(&["get", "--raw", &path]).unwrap()
+    };
+    let labels = "app.kubernetes.io/name=weir-operator";
+    let first = "jsonpath={.items[0].metadata.name}";
+    let operator = kubectl(&["-n", OPERATOR_NAMESPACE, "get", "pods", "-l", labels, "-o", first]).unwrap();
+    let measured = metrics(&namespace.name, "k-0", 9100) + &metrics(OPERATOR_NAMESPACE, &operator, 8080);
+    let folder = PathBuf::from(chart()).join("files");
+    let mut files = vec![folder.join("alerts.yaml")];
+    files.extend(std::fs::read_dir(folder.join("dashboards")).unwrap().map(|f| f.unwrap().path()));
+    let mut unknown = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for rest in text.split("weir_").skip(1) {
+            let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            if !measured.contains(&format!("weir_{name}")) {
+                unknown.push(format!("{}: weir_{name}", file.display()));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
+#[test]
+fn rights_that_are_taken_away_stop_no_client_and_come_back() {
+    let namespace = Namespace::create("rights").unwrap();
+    let bootstrap = namespace.kafka("k", 1, "").unwrap();
+    namespace.apply(&topic("load", "k", 1, 1, "")).unwrap();
+    namespace.ready("topic/load");
+    await_topic(&bootstrap, "load", 1).unwrap();
+    let writer = Writer::start(Client::Librdkafka, &bootstrap, "load", 0);
+    writer.moves();
+    let before = pods(&namespace);
+    let binding = format!("weir-operator-{OPERATOR_NAMESPACE}");
+    kubectl(&["delete", "clusterrolebinding", &binding]).unwrap();
+    namespace.patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 2}}}"#).unwrap();
+    writer.moves();
+    assert_eq!(pods(&namespace), before);
+    upgrade(&[]);
+    namespace.ready("kafkacluster/k");
+    eventually("the second broker is there", || Ok((pods(&namespace).len() == 2).then_some(())));
+    let mut driver = Driver::start(Client::Franz, &bootstrap).unwrap();
+    writer.finish_and_check(&mut driver);
+}
+
 #[test]
 fn what_the_chart_leaves_is_what_its_notes_say() {
     // The definitions are kept, so that no cluster goes with an uninstall.
