@@ -33,5 +33,6 @@
   verbs: [get, list, watch, create, update, patch, delete]
 - apiGroups: [events.k8s.io, ""]
   resources: [events]
-  verbs: [create, update, patch]
+  # Read too: why Kubernetes refuses a pod is said nowhere else.
+  verbs: [get, list, create, update, patch]
 {{- end -}}
