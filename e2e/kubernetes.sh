@@ -5,6 +5,7 @@
 #   KUBECONFIG          another cluster than the one of kind; then WEIR_LOAD_IMAGE is a command that gets an image's name and makes it known there
 #   WEIR_NODE_IMAGE     the node image; by default kindest/node where it can be pulled, else one that is built here (node-image/build)
 
+shopt -s inherit_errexit
 e2e=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$e2e/.." && pwd)
 kind_name=${WEIR_KIND:-weir}

@@ -92,8 +92,9 @@ impl Namespace {
     /// When Kubernetes does not answer.
     pub fn create(stem: &str) -> Result<Self> {
         let name = crate::cluster::unique(stem);
-        let labels = "{pod-security.kubernetes.io/enforce: restricted, weir-e2e: test}";
-        let yaml = format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {labels}}}}}");
+        let yaml = format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels: {{pod-security.kubernetes.io/enforce: restricted, weir-e2e: test}}\n"
+        );
         run("kubectl", &["create", "-f", "-"], &yaml)?;
         Ok(Self { name })
     }

@@ -111,7 +111,7 @@ fn what_is_wrong_is_refused_with_the_reason() {
     for (yaml, reason) in [
         (cluster("{brokers: {replicas: 0}}"), "spec.brokers.replicas"),
         (cluster("{brokers: {replicas: many}}"), "spec.brokers.replicas"),
-        (cluster("{brokers: {replicas: 3}, brokrs: {}}"), "unknown field \"spec.brokrs\""),
+        (cluster("{brokers: {replicas: 3}, brokrs: {}}"), ".spec.brokrs: field not declared"),
         (cluster("{config: {no.such.setting: 1}}"), "no.such.setting"),
         (
             cluster("{brokers: {replicas: 1}, config: {default.replication.factor: 3}}"),
@@ -130,7 +130,7 @@ fn what_is_wrong_is_refused_with_the_reason() {
         (of_topic("{clusterRef: {name: a}, topicName: \"no spaces\"}"), "spec.topicName"),
         (of_topic("{clusterRef: {name: a}, config: {cleanup.policy: shred}}"), "cleanup.policy"),
         (of_topic("{clusterRef: {name: a}, config: {retention.ms: soon}}"), "retention.ms"),
-        (of_topic("{clusterRef: {name: a}, partitons: 3}"), "unknown field \"spec.partitons\""),
+        (of_topic("{clusterRef: {name: a}, partitons: 3}"), ".spec.partitons: field not declared"),
     ] {
         let refusal = namespace.refused(&yaml);
         assert!(refusal.contains(reason), "{yaml}\nshould say {reason}, but says\n{refusal}");
