@@ -96,12 +96,18 @@ impl Session {
         let mut pause = RETRY_MIN;
         loop {
             let started = Instant::now();
+            self.controller().candidates.resolve().await;
             let ended = self.stream().await;
             // Not by reading and replacing: the guard of a read would still be held while the write waits for it.
             let mut lost = false;
             self.controller()
                 .standing
                 .send_modify(|standing| lost = std::mem::take(&mut standing.connected));
+            if !lost {
+                // Not the leader, or not there: perhaps another address behind the name is. Where a stream was lost, the same one is asked once more, since it may
+                // only have been a hiccup.
+                self.controller().candidates.turn_to_next();
+            }
             match ended {
                 Ended::Fatal(fatal) => return Err(fatal),
                 Ended::Broken(reason) if lost => warn!(%reason, "lost the controller; serving on with the metadata at hand"),
@@ -137,13 +143,7 @@ impl Session {
             .send(registration)
             .await
             .map_err(|_| Ended::Broken("the stream is closed".into()))?;
-        let mut incoming = self
-            .controller()
-            .client
-            .clone()
-            .session(ReceiverStream::new(outgoing))
-            .await?
-            .into_inner();
+        let mut incoming = self.controller().client().session(ReceiverStream::new(outgoing)).await?.into_inner();
         let registered = self.await_registration(&mut incoming).await?;
         let mut beat = interval(Duration::from_millis(u64::from(registered.heartbeat_interval_ms.max(10))));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);

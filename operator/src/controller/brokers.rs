@@ -172,6 +172,16 @@ fn broker_of(registration: &Registration, epoch: BrokerEpoch, fenced: bool, shut
     }
 }
 
+/// Where a registered broker is found from now on. An endpoint is never the last to go: brokers need one among themselves.
+pub(super) fn readdress(draft: &mut Draft<'_>, id: BrokerId, endpoints: Vec<Endpoint>) {
+    let broker = draft.state.brokers.get(&id).cloned();
+    if let Some(broker) = broker.filter(|broker| broker.endpoints != endpoints)
+        && !endpoints.is_empty()
+    {
+        draft.push(Change::Broker(Broker { endpoints, ..broker }));
+    }
+}
+
 /// Whether a message under this epoch is the broker's that is registered now.
 pub(super) fn check_epoch(state: &State, id: BrokerId, epoch: BrokerEpoch) -> Result<(), Reply> {
     match state.brokers.get(&id) {
