@@ -69,6 +69,8 @@ pub struct Session {
 /// Why a stream ended.
 enum Ended {
     Broken(String),
+    /// Nothing was heard of the controller for too long: its node may be gone, and would not say so.
+    Silent,
     Fatal(Fatal),
 }
 
@@ -103,13 +105,14 @@ impl Session {
             self.controller()
                 .standing
                 .send_modify(|standing| lost = std::mem::take(&mut standing.connected));
-            if !lost {
+            if !lost || matches!(ended, Ended::Silent) {
                 // Not the leader, or not there: perhaps another address behind the name is. Where a stream was lost, the same one is asked once more, since it may
                 // only have been a hiccup.
                 self.controller().candidates.turn_to_next();
             }
             match ended {
                 Ended::Fatal(fatal) => return Err(fatal),
+                Ended::Silent => warn!("the controller is silent; serving on with the metadata at hand"),
                 Ended::Broken(reason) if lost => warn!(%reason, "lost the controller; serving on with the metadata at hand"),
                 Ended::Broken(reason) => debug!(%reason, "no controller yet"),
             }
@@ -143,7 +146,9 @@ impl Session {
             .send(registration)
             .await
             .map_err(|_| Ended::Broken("the stream is closed".into()))?;
-        let mut incoming = self.controller().client().session(ReceiverStream::new(outgoing)).await?.into_inner();
+        let mut client = self.controller().client();
+        let opened = tokio::time::timeout(CONNECT_MAX * 2, client.session(ReceiverStream::new(outgoing))).await;
+        let mut incoming = opened.map_err(|_| Ended::Silent)??.into_inner();
         let registered = self.await_registration(&mut incoming).await?;
         let mut beat = interval(Duration::from_millis(u64::from(registered.heartbeat_interval_ms.max(10))));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -162,7 +167,7 @@ impl Session {
                 }
                 _ = beat.tick() => {
                     if heard.elapsed() > silence_max {
-                        return Err(Ended::Broken("the controller is silent".into()));
+                        return Err(Ended::Silent);
                     }
                     let heartbeat = rpc::BrokerMessage { message: Some(FromBroker::Heartbeat(self.heartbeat(registered.broker_epoch))) };
                     sender.send(heartbeat).await.map_err(|_| Ended::Broken("the stream is closed".into()))?;
