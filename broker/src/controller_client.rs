@@ -4,6 +4,7 @@
 //! the broker goes on with the image that it has. Nothing here decides anything about partitions: `replica` takes up its part of an image before it
 //! is published.
 
+mod candidates;
 mod isr;
 mod producer_ids;
 mod session;
@@ -13,7 +14,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tonic::transport::{Channel, Endpoint};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
 use tracing::debug;
 use weir_protocol::api::ApiKey;
 use weir_protocol::controller as rpc;
@@ -22,14 +24,12 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::Message;
 use weir_protocol::types::ProducerId;
 
+use self::candidates::{Candidates, NameCluster};
 pub(crate) use self::isr::keep_proposing;
 use self::producer_ids::ProducerIds;
 pub use self::session::{Fatal, Identity, Session};
 use crate::api::RequestContext;
 use crate::metadata::Metadata;
-
-/// An answer of the controller may be as large as the metadata of the whole cluster.
-const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// How the broker stands with its controller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,10 +44,13 @@ pub struct Standing {
     pub may_shut_down: bool,
 }
 
+/// Speaks to one controller, and says for which cluster with every request.
+type Client = ControllerClient<InterceptedService<Channel, NameCluster>>;
+
 /// The controller, as far as a broker may ask it for things.
 #[derive(Debug)]
 pub struct Controller {
-    client: ControllerClient<Channel>,
+    candidates: Candidates,
     broker_id: i32,
     standing: watch::Sender<Standing>,
     producer_ids: tokio::sync::Mutex<ProducerIds>,
@@ -58,27 +61,24 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// The controller at `address` (`host:port`). Connects when it is first asked for something.
+    /// The controller at `address` (`host:port`), or at whichever of the addresses behind that name leads. Connects when it is first asked for something.
     ///
     /// # Errors
     /// When the address is none.
-    pub fn new(address: &str, broker_id: i32) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| anyhow::anyhow!("--controller {address}: {error}"))?
-            .connect_timeout(session::CONNECT_MAX)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(session::KEEP_ALIVE)
-            .keep_alive_while_idle(true);
+    pub fn new(address: &str, cluster_id: &str, broker_id: i32) -> anyhow::Result<Self> {
         Ok(Self {
-            client: ControllerClient::new(endpoint.connect_lazy())
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            candidates: Candidates::new(address, cluster_id)?,
             broker_id,
             standing: watch::Sender::default(),
             producer_ids: tokio::sync::Mutex::default(),
             log_dir_failure: Mutex::default(),
             wants_shutdown: watch::Sender::new(false),
         })
+    }
+
+    /// The way to the controller that this broker last turned to.
+    fn client(&self) -> Client {
+        self.candidates.client()
     }
 
     /// How the broker stands with its controller; changes can be awaited.
@@ -123,8 +123,7 @@ impl Controller {
             client_host: cx.peer.ip().to_string(),
         };
         let answer = self
-            .client
-            .clone()
+            .client()
             .forward(forwarded)
             .await
             .map_err(|status| unreachable(&status))?
@@ -146,7 +145,7 @@ impl Controller {
             broker_id: self.broker_id,
             broker_epoch: self.broker_epoch().map_err(|_| ErrorCode::CoordinatorLoadInProgress)?,
         };
-        let block = self.client.clone().allocate_producer_ids(request).await.map_err(|status| {
+        let block = self.client().allocate_producer_ids(request).await.map_err(|status| {
             debug!(%status, "no producer ids from the controller");
             ErrorCode::CoordinatorLoadInProgress
         })?;

@@ -9,6 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster_settings::ClusterConfig;
+use crate::placing::{Listener, PodSettings, Resources, Storage};
 
 /// What a cluster shall be.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -22,7 +23,7 @@ use crate::cluster_settings::ClusterConfig;
     category = "kafka",
     derive = "PartialEq",
     doc = "A cluster of brokers that speak the Kafka protocol.",
-    printcolumn(name = "Brokers", type_ = "integer", json_path = ".spec.brokers.replicas"),
+    printcolumn(name = "Brokers", type_ = "string", json_path = ".status.brokers.summary"),
     printcolumn(name = "Topics", type_ = "integer", json_path = ".status.topics"),
     printcolumn(name = "Partitions", type_ = "integer", json_path = ".status.partitions.total"),
     printcolumn(name = "Under-Replicated", type_ = "integer", json_path = ".status.partitions.underReplicated"),
@@ -30,6 +31,9 @@ use crate::cluster_settings::ClusterConfig;
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Bootstrap", type_ = "string", json_path = ".status.listeners[0].bootstrap", priority = "1"),
+    printcolumn(name = "Image", type_ = "string", json_path = ".status.image", priority = "1"),
+    scale(spec_replicas_path = ".spec.brokers.replicas", status_replicas_path = ".status.brokers.replicas", label_selector_path = ".status.brokers.selector"),
     validation = Rule::new("size(self.metadata.name) <= 40")
         .message("a cluster's name has at most 40 characters: names of other objects are made from it"),
 )]
@@ -48,6 +52,26 @@ pub struct KafkaClusterSpec {
     /// Settings of all brokers under Kafka's names, and the defaults of topics.
     #[serde(default, skip_serializing_if = "ClusterConfig::is_empty")]
     pub config: ClusterConfig,
+
+    /// Where clients reach the brokers. The first is the one that brokers use among themselves. Default: one Internal listener, plain, on port 9092. Local mode has a listener of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[x_kube(
+        validation = Rule::new("self.size() == 0 || self[0].type == 'Internal'")
+            .message("the first listener must be of type Internal: brokers use it among themselves"),
+        validation = Rule::new("self.all(one, one.port != 9100)").message("port 9100 is that of the brokers' metrics"),
+        validation = Rule::new("self.all(one, self.exists_one(other, other.port == one.port))").message("two listeners cannot have one port"),
+    )]
+    pub listeners: Vec<Listener>,
+
+    /// The image of the brokers. Default: the one that the operator brought when the cluster was made; a newer operator does not change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+
+    /// Leaves the objects of the cluster as they are, whatever is written here. Leaders still move when brokers fail, and topics still change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// The brokers of a cluster.
@@ -63,6 +87,18 @@ pub struct Brokers {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 1000))]
     pub config: BTreeMap<String, ClusterConfig>,
+
+    /// Where the records lie.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub storage: Storage,
+
+    /// Processor time and memory of each broker, as in a container of a pod.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resources: Resources,
+
+    /// How pods are placed and what they carry.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pod: PodSettings,
 }
 
 impl Default for Brokers {
@@ -70,8 +106,15 @@ impl Default for Brokers {
         Self {
             replicas: one(),
             config: BTreeMap::new(),
+            storage: Storage::default(),
+            resources: Resources::default(),
+            pod: PodSettings::default(),
         }
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 const fn one() -> i32 {
@@ -86,6 +129,15 @@ pub struct KafkaClusterStatus {
     pub observed_generation: Option<i64>,
     /// The cluster's id in the Kafka protocol.
     pub cluster_id: Option<String>,
+    /// The image that the brokers shall run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// How many brokers there are, and how they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brokers: Option<BrokerSummary>,
+    /// Where clients connect, in the order of the spec.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerStatus>,
     /// The number of its topics.
     pub topics: Option<i64>,
     /// How its partitions do.
@@ -93,6 +145,35 @@ pub struct KafkaClusterStatus {
     /// `Ready`: every broker serves and every partition has a leader.
     #[serde(default)]
     pub conditions: Vec<Condition>,
+}
+
+/// How many brokers there are, and how they do.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerSummary {
+    /// The pods that there are.
+    pub replicas: i32,
+    /// Brokers that serve.
+    pub ready: i32,
+    /// Pods that are as the spec wants them.
+    pub updated: i32,
+    /// `ready/wanted`, for people.
+    pub summary: String,
+    /// What selects the brokers' pods.
+    pub selector: String,
+}
+
+/// Where clients of a listener connect.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerStatus {
+    /// The listener's name.
+    pub name: String,
+    /// What clients give as `bootstrap.servers`; empty while it is not known.
+    pub bootstrap: String,
+    /// What each broker is told to advertise, by id; empty where it is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brokers: Vec<String>,
 }
 
 /// How many partitions are in which state.

@@ -7,6 +7,8 @@
 
 mod cluster;
 mod cluster_settings;
+mod partition_table;
+mod placing;
 mod setting;
 mod topic;
 mod topic_settings;
@@ -14,8 +16,10 @@ mod topic_settings;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-pub use cluster::{Brokers, KafkaCluster, KafkaClusterSpec, KafkaClusterStatus, PartitionSummary};
+pub use cluster::{BrokerSummary, Brokers, KafkaCluster, KafkaClusterSpec, KafkaClusterStatus, ListenerStatus, PartitionSummary};
 pub use cluster_settings::ClusterConfig;
+pub use partition_table::{PartitionTable, PartitionTableSpec};
+pub use placing::{Listener, ListenerType, PodSettings, Quantity, Resources, Storage, Toleration, VolumePolicy};
 pub use setting::{InvalidSetting, Kind, Setting};
 pub use topic::{ClusterRef, DeletionPolicy, Topic, TopicSpec, TopicStatus};
 pub use topic_settings::TopicConfig;
@@ -31,7 +35,7 @@ pub const API_VERSION: &str = "weir.dev/v1alpha1";
 
 /// Every resource's definition, in the order in which they are installed.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![KafkaCluster::crd(), Topic::crd()]
+    vec![KafkaCluster::crd(), Topic::crd(), PartitionTable::crd()]
 }
 
 #[cfg(test)]

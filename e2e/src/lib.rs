@@ -9,9 +9,12 @@ pub mod batch;
 pub mod bystander;
 pub mod cluster;
 pub mod driver;
+pub mod kubernetes;
+pub mod node;
 pub mod record;
 pub mod tools;
 pub mod wire;
+pub mod writer;
 
 use std::path::{Path, PathBuf};
 

@@ -3,9 +3,6 @@
 //! `WEIR_E2E_ROUNDS` sets the number of faults (15 by default), `WEIR_E2E_SEED` which ones; the seed is printed.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -13,15 +10,10 @@ use weir_e2e::cluster::Local;
 use weir_e2e::driver::{Client, Driver, From, Produce};
 use weir_e2e::record::Record;
 use weir_e2e::wire::await_topic;
+use weir_e2e::writer::{PATIENCE, Writer, check};
 
 /// Every client writes to a partition of its own, since each numbers its records.
 const WRITERS: [Client; 3] = [Client::Java, Client::Franz, Client::Librdkafka];
-
-/// Records of one call to a client, which answers when all of them are acknowledged.
-const CHUNK: usize = 50;
-
-/// The cluster must be whole again so long after the last fault.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 fn from_env(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -40,53 +32,6 @@ impl Chance {
 
     fn pause(&mut self, ms_max: u64) {
         std::thread::sleep(Duration::from_millis(self.below(ms_max)));
-    }
-}
-
-/// A client that writes numbered records until it is stopped.
-struct Writer {
-    stop: Arc<AtomicBool>,
-    written: Arc<AtomicUsize>,
-    /// Ends with the offset of each record, in the order of their numbers.
-    thread: JoinHandle<Vec<i64>>,
-}
-
-impl Writer {
-    fn start(client: Client, bootstrap: &str, topic: &'static str, partition: i32) -> Self {
-        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let mut driver = Driver::start(client, bootstrap).unwrap();
-        let (stopping, counter) = (Arc::clone(&stop), Arc::clone(&written));
-        let thread = std::thread::spawn(move || {
-            let mut offsets = Vec::new();
-            while !stopping.load(Ordering::Relaxed) {
-                let records: Vec<Record> = (offsets.len()..offsets.len() + CHUNK)
-                    .map(|number| Record::new("k", number.to_string()).to(partition))
-                    .collect();
-                let produce = Produce::records(topic, &records)
-                    .set("acks", "all")
-                    .set("idempotent", true)
-                    .set("timeout_ms", 55_000);
-                let told = driver.produce(produce).unwrap_or_else(|failure| panic!("{client:?}: {failure:?}"));
-                offsets.extend(told.into_iter().map(|(_, offset)| offset));
-                counter.store(offsets.len(), Ordering::Relaxed);
-            }
-            offsets
-        });
-        Self { stop, written, thread }
-    }
-
-    /// Waits until more was acknowledged than is now.
-    fn moves(&self) {
-        let (before, deadline) = (self.written.load(Ordering::Relaxed), Instant::now() + PATIENCE);
-        while self.written.load(Ordering::Relaxed) == before {
-            assert!(!self.thread.is_finished() && Instant::now() < deadline, "a writer does not move");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn finish(self) -> Vec<i64> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
     }
 }
 
@@ -216,18 +161,7 @@ fn nothing_acknowledged_is_lost_doubled_or_moved() {
     // Each broker leads in turn, so that every replica is read.
     for round in 0..3 {
         for (partition, offsets) in (0..).zip(&offsets) {
-            let read = driver.consume(topic, &[partition], From::Beginning, offsets.len()).unwrap();
-            let found: Vec<_> = read.iter().map(|record| (record.text(), record.offset)).collect();
-            let expected: Vec<_> = offsets.iter().enumerate().map(|(number, offset)| (number.to_string(), *offset)).collect();
-            assert!(
-                found == expected,
-                "partition {partition}, round {round}: {} acknowledged, {} read; they differ first at {:?}",
-                expected.len(),
-                found.len(),
-                found.iter().zip(&expected).find(|(found, expected)| found != expected)
-            );
-            let end = driver.list_offset(topic, partition, "latest").unwrap().0;
-            assert_eq!(usize::try_from(end).unwrap(), offsets.len(), "nothing else is in the log");
+            check(&mut driver, topic, partition, offsets);
         }
         local.run(&["kill", &round.to_string()]).unwrap();
         local.run(&["start", &round.to_string()]).unwrap();

@@ -1,11 +1,13 @@
 //! The Weir operator: the controller of the cluster, where its state lives, and local mode.
 //!
 //! `controller` decides and never does; `shell` runs it: commit, then tell. `store` keeps the state, `rpc` speaks with brokers, `admission` checks resources
-//! as `kubectl apply` would, `local` is the whole system on one machine.
+//! as `kubectl apply` would, `local` is the whole system on one machine, `kubernetes` the operator.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admission;
 pub mod controller;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod local;
 mod probe;
 pub mod rpc;

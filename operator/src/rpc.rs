@@ -2,6 +2,8 @@
 //!
 //! Called by tonic. Decodes and checks what a broker sends; decides nothing.
 
+mod directory;
+
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,29 +21,37 @@ use crate::controller::state::Endpoint;
 use crate::controller::{AdminRequest, AlterPartitions, Event, Heartbeat, IsrChange, IsrChanged, PRODUCER_IDS_PER_BLOCK, Registration, Reply, image};
 use crate::shell::{Answer, Controller, Outbound, STREAM_MESSAGES_MAX, Unavailable};
 
+pub use directory::{Controllers, Dresser};
+
 /// The largest message that a broker may send: a forwarded request is the largest, and Kafka's own bound on requests is 100 MiB.
 const MESSAGE_BYTES_MAX: usize = 101 << 20;
 
-/// The server of one controller.
+/// The server of the controllers of this process.
 #[derive(Debug)]
 pub struct ControllerRpc {
-    controller: Controller,
+    controllers: Controllers,
     streams: AtomicU64,
 }
 
 impl ControllerRpc {
     /// The service that tonic serves.
-    pub fn service(controller: Controller) -> controller_server::ControllerServer<Self> {
+    pub fn service(controllers: Controllers) -> controller_server::ControllerServer<Self> {
         let server = controller_server::ControllerServer::new(Self {
-            controller,
+            controllers,
             streams: AtomicU64::new(0),
         });
         server.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(usize::MAX)
     }
 
-    async fn ask(&self, event: Event) -> Result<Answer, Status> {
-        self.controller.ask(event).await.map_err(unavailable)
+    /// The controller of the cluster that the request names.
+    fn controller_of<T>(&self, request: &Request<T>) -> Result<Controller, Status> {
+        let cluster = request.metadata().get(rpc::CLUSTER_HEADER).and_then(|id| id.to_str().ok());
+        self.controllers.of(cluster.unwrap_or_default()).map_err(unavailable)
     }
+}
+
+async fn ask(controller: &Controller, event: Event) -> Result<Answer, Status> {
+    controller.ask(event).await.map_err(unavailable)
 }
 
 fn unavailable(error: Unavailable) -> Status {
@@ -55,7 +65,7 @@ impl controller_server::Controller for ControllerRpc {
     async fn session(&self, request: Request<Streaming<rpc::BrokerMessage>>) -> Result<Response<Self::SessionStream>, Status> {
         let (out, outbound) = mpsc::channel(STREAM_MESSAGES_MAX);
         let id = StreamId(self.streams.fetch_add(1, Ordering::Relaxed));
-        let inbound = receive(self.controller.clone(), id, request.into_inner(), out);
+        let inbound = receive(self.controllers.clone(), id, request.into_inner(), out);
         // Receiving is a part of the stream that is sent: it lives and ends with it, and no task is left over.
         let inbound = stream::once(inbound).filter_map(|end| std::future::ready(end.err().map(|status| Some(Err(status)))));
         // When the shell lets go of the stream it ends, though the broker goes on sending: only a new registration helps it.
@@ -68,12 +78,13 @@ impl controller_server::Controller for ControllerRpc {
         &self,
         request: Request<rpc::AllocateProducerIdsRequest>,
     ) -> Result<Response<rpc::AllocateProducerIdsResponse>, Status> {
+        let controller = self.controller_of(&request)?;
         let rpc::AllocateProducerIdsRequest { broker_id, broker_epoch } = request.into_inner();
         let event = Event::AllocateProducerIds {
             broker: BrokerId(broker_id),
             epoch: BrokerEpoch(broker_epoch),
         };
-        let response = match self.ask(event).await?.reply {
+        let response = match ask(&controller, event).await?.reply {
             Reply::ProducerIds(first) => rpc::AllocateProducerIdsResponse {
                 error_code: 0,
                 first,
@@ -90,8 +101,9 @@ impl controller_server::Controller for ControllerRpc {
     }
 
     async fn alter_partitions(&self, request: Request<rpc::AlterPartitionsRequest>) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
+        let controller = self.controller_of(&request)?;
         let request = alter_partitions_of(request.into_inner()).map_err(Status::invalid_argument)?;
-        let response = match self.ask(Event::AlterPartitions(request)).await?.reply {
+        let response = match ask(&controller, Event::AlterPartitions(request)).await?.reply {
             Reply::AlteredPartitions(results) => rpc::AlterPartitionsResponse {
                 error_code: 0,
                 results: results.iter().map(isr_changed).collect(),
@@ -106,6 +118,7 @@ impl controller_server::Controller for ControllerRpc {
     }
 
     async fn forward(&self, request: Request<rpc::ForwardRequest>) -> Result<Response<rpc::ForwardResponse>, Status> {
+        let controller = self.controller_of(&request)?;
         let request = request.into_inner();
         let version = i16::try_from(request.api_version).map_err(|_| Status::invalid_argument("api_version is no version"))?;
         let admin =
@@ -118,7 +131,7 @@ impl controller_server::Controller for ControllerRpc {
         let Answer {
             reply,
             version: metadata_version,
-        } = self.ask(event).await?;
+        } = ask(&controller, event).await?;
         match reply {
             Reply::Admin(response) => {
                 let response = response.encode(version).map_err(|error| Status::internal(error.to_string()))?;
@@ -146,13 +159,14 @@ impl Drop for End {
     }
 }
 
-async fn receive(controller: Controller, stream: StreamId, mut inbound: Streaming<rpc::BrokerMessage>, out: Outbound) -> Result<(), Status> {
+async fn receive(controllers: Controllers, stream: StreamId, mut inbound: Streaming<rpc::BrokerMessage>, out: Outbound) -> Result<(), Status> {
     let first = inbound.message().await?.and_then(|message| message.message);
     let Some(broker_message::Message::Registration(registration)) = first else {
         return Err(Status::invalid_argument("the first message of a stream is a registration"));
     };
+    let controller = controllers.of(&registration.cluster_id).map_err(unavailable)?;
     let registration = match registration_of(registration) {
-        Ok(registration) => registration,
+        Ok(registration) => controllers.dress(registration).await,
         Err(reason) => {
             let refused = rpc::Refused {
                 error_code: (ErrorCode::InvalidRegistration as i16).into(),
@@ -185,6 +199,24 @@ async fn receive(controller: Controller, stream: StreamId, mut inbound: Streamin
     Ok(())
 }
 
+fn leader_epochs_of(logs: Vec<rpc::LogEpochs>) -> Result<Vec<(TopicId, i32, LeaderEpoch)>, String> {
+    let mut epochs = Vec::new();
+    for topic in logs {
+        let id = Uuid::from_slice(&topic.topic_id).map_err(|_| "topic_id is not 16 bytes".to_owned())?;
+        if topic.partitions.len() != topic.leader_epochs.len() {
+            return Err("a topic's partitions and leader epochs are not equally many".to_owned());
+        }
+        epochs.extend(
+            topic
+                .partitions
+                .into_iter()
+                .zip(topic.leader_epochs)
+                .map(|(index, epoch)| (TopicId(id), index, LeaderEpoch(epoch))),
+        );
+    }
+    Ok(epochs)
+}
+
 fn registration_of(message: rpc::Registration) -> Result<Registration, String> {
     let uuid = |bytes: &[u8], what: &str| Uuid::from_slice(bytes).map_err(|_| format!("{what} is not 16 bytes"));
     let endpoints = message.endpoints.into_iter().map(|endpoint| {
@@ -206,6 +238,7 @@ fn registration_of(message: rpc::Registration) -> Result<Registration, String> {
         previous_epoch: message.previous_broker_epoch.map(BrokerEpoch),
         clean: message.clean,
         controller_epoch: ControllerEpoch(message.controller_epoch),
+        leader_epochs: leader_epochs_of(message.logs)?,
     })
 }
 

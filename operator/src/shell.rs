@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::Status;
 use tracing::{error, info, warn};
@@ -70,6 +70,7 @@ pub struct Unavailable;
 #[derive(Clone, Debug)]
 pub struct Controller {
     calls: mpsc::Sender<Call>,
+    committed: watch::Receiver<State>,
 }
 
 impl std::fmt::Debug for Call {
@@ -87,7 +88,9 @@ impl Controller {
         let clock = Clock::start();
         let (state, sessions) = take_over_from(&mut store, &clock).await?;
         let (calls, mailbox) = mpsc::channel(MAILBOX);
+        let (publish, committed) = watch::channel(state.clone());
         let shell = Shell {
+            publish,
             store,
             state,
             sessions,
@@ -97,7 +100,7 @@ impl Controller {
             clock,
             calls: calls.downgrade(),
         };
-        Ok((Self { calls }, tokio::spawn(shell.run(mailbox))))
+        Ok((Self { calls, committed }, tokio::spawn(shell.run(mailbox))))
     }
 
     /// Puts an event to the controller and waits for the commit of what came of it.
@@ -105,9 +108,22 @@ impl Controller {
     /// # Errors
     /// When it could not be committed: it may have happened or not.
     pub async fn ask(&self, event: Event) -> Result<Answer, Unavailable> {
+        self.submit(event).await?.await.map_err(|_| Unavailable)
+    }
+
+    /// Puts an event to the controller; the answer can be awaited. What one caller submits is decided in its order.
+    ///
+    /// # Errors
+    /// When the controller is gone.
+    pub async fn submit(&self, event: Event) -> Result<oneshot::Receiver<Answer>, Unavailable> {
         let (tell, told) = oneshot::channel();
         self.calls.send(Call::Ask(event, tell)).await.map_err(|_| Unavailable)?;
-        told.await.map_err(|_| Unavailable)
+        Ok(told)
+    }
+
+    /// The committed state, as it changes. Versions in between may be missed.
+    pub fn committed(&self) -> watch::Receiver<State> {
+        self.committed.clone()
     }
 
     /// Looks at the state; what is seen is committed.
@@ -194,6 +210,8 @@ struct Shell<S> {
     sessions: Sessions,
     streams: BTreeMap<BrokerId, Stream>,
     clock: Clock,
+    /// Where the state can be watched; nobody waits for who looks.
+    publish: watch::Sender<State>,
     /// When the leaders were last balanced; the next round comes an interval after that.
     balanced_at: Timestamp,
     /// When brokers last got time because the controller stood still.
@@ -254,7 +272,11 @@ impl<S: Store> Shell<S> {
             self.streams.clear();
             tellings.clear();
             (self.state, self.sessions) = take_over_from(&mut self.store, &self.clock).await?;
+            self.publish.send_replace(self.state.clone());
             return Ok(());
+        }
+        if !changes.is_empty() {
+            self.publish.send_replace(self.state.clone());
         }
         journal::write(&before, &changes);
         self.tell_metadata(&before, &changes);

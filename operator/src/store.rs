@@ -1,12 +1,14 @@
 //! Where the controller's state lives between two lives of the controller.
 //!
-//! The shell loads once, at the start and after a commit that failed, and commits each batch of changes. Two homes: [`file::FileStore`] and, for tests,
+//! The shell loads once, at the start and after a commit that failed, and commits each batch of changes. Homes: [`file::FileStore`] in local mode, `kube::KubeStore` on Kubernetes and, for tests,
 //! [`memory::MemoryStore`]. A store never decides: it keeps what it is given, and refuses what it cannot read.
 //!
 //! Order within a commit, for a crash in between: resources, then partitions, then the cluster's counters and brokers. A topic whose partitions
 //! are missing gets them, and partitions whose topic is missing are dropped, when the next controller takes over.
 
 pub mod file;
+#[cfg(feature = "kubernetes")]
+pub mod kube;
 pub mod memory;
 pub mod packed;
 
@@ -51,6 +53,35 @@ pub enum StoreError {
         path: PathBuf,
         /// Why not.
         source: std::io::Error,
+    },
+    /// The Kubernetes API refuses, or does not answer.
+    #[error("{action} {object}: {source}")]
+    Api {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        object: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An object is not there.
+    #[error("{0} is not there")]
+    Gone(String),
+    /// This process does not hold the lease any more.
+    #[error("another replica of the operator leads")]
+    NotLeader,
+    /// An object would be larger than etcd takes.
+    #[error("{0} would be too large: the topics in it have too many partitions")]
+    TooLarge(String),
+    /// What an object holds is not what was written.
+    #[error("PartitionTable {object}, line {line}: {reason}. The object was changed by someone else: restore it from a backup")]
+    DamagedObject {
+        /// The object.
+        object: String,
+        /// The line of its content, from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
     },
     /// What is there is not what was written.
     #[error("{path}, line {line}: {reason}. The file is damaged: restore it from a backup, or remove the whole directory to begin anew")]

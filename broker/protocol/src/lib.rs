@@ -22,4 +22,7 @@ pub mod types;
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::clone_on_ref_ptr, clippy::unwrap_used)]
 pub mod controller {
     include!(concat!(env!("OUT_DIR"), "/weir.controller.v1.rs"));
+
+    /// The header of a request that names the cluster which it is about: one operator is the controller of many. A session names it in its registration.
+    pub const CLUSTER_HEADER: &str = "weir-cluster";
 }

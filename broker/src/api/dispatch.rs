@@ -25,6 +25,8 @@ pub(crate) enum Handled {
     Now(Reply),
     /// It will be.
     Later(BoxFuture<'static, Reply>),
+    /// It will be, and what comes after it has to wait for that: also the next produce.
+    Alone(BoxFuture<'static, Reply>),
     /// It cannot be answered: the connection ends, for this reason.
     Close(String),
 }

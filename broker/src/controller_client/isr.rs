@@ -44,7 +44,7 @@ async fn ask(controller: &Controller, batch: &[(Arc<Partition>, Proposal)]) -> V
         broker_epoch,
         changes: batch.iter().map(|(partition, proposal)| change(partition, proposal)).collect(),
     };
-    let mut client = controller.client.clone();
+    let mut client = controller.client();
     let response = match tokio::time::timeout(ANSWER_MAX, client.alter_partitions(request)).await {
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => {

@@ -156,9 +156,18 @@ impl Partition {
         self.log.high_watermark()
     }
 
-    /// The offset before which no transaction is open: what `read_committed` consumers see.
-    pub(crate) fn last_stable_offset(&self) -> i64 {
-        self.high_watermark()
+    /// The offset before which no transaction is open: what `read_committed` consumers see. `None` until somebody has asked for it
+    /// ([`Partition::know_transactions`]).
+    pub(crate) fn last_stable_offset(&self) -> Option<i64> {
+        self.log.last_stable_offset()
+    }
+
+    /// Has the log's transactions known, which are read when they are first needed.
+    pub(crate) async fn know_transactions(self: &Arc<Self>) {
+        if self.log.last_stable_offset().is_none() {
+            // When they cannot be read, the log directory is offline, and says so itself.
+            let _ = self.with_writer(|writer| writer.load_transactions(super::now_ms())).await;
+        }
     }
 
     /// The leader epoch that this broker knows of.

@@ -8,6 +8,7 @@ mod apis;
 mod consume;
 mod disk;
 mod groups;
+mod leaders;
 mod lifecycle;
 mod order;
 mod pages;

@@ -7,12 +7,12 @@
 use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse};
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
 
 use super::admin::{ApiError, wire};
 use super::election::Loss;
 use super::sessions::Sessions;
-use super::state::{Broker, Change, Endpoint, State};
+use super::state::{Broker, Change, Endpoint, Partition, State};
 use super::{Draft, Reply, partitions};
 
 /// What a broker says of itself when it joins.
@@ -36,6 +36,8 @@ pub struct Registration {
     pub clean: bool,
     /// The highest controller epoch that it has obeyed.
     pub controller_epoch: ControllerEpoch,
+    /// The newest leader epoch in each of its logs, by topic and partition.
+    pub leader_epochs: Vec<(TopicId, i32, LeaderEpoch)>,
 }
 
 /// A sign of life.
@@ -143,6 +145,18 @@ fn raise_above_what_brokers_saw(draft: &mut Draft<'_>, registration: &Registrati
     {
         draft.push(Change::NextBrokerEpoch(BrokerEpoch(previous.0.saturating_add(1))));
     }
+    for &(topic, index, seen) in &registration.leader_epochs {
+        let known = draft.state.topics.get(&topic);
+        let known = known.and_then(|topic| topic.partitions.get(usize::try_from(index).ok()?));
+        if let Some(known) = known.filter(|known| known.leader_epoch < seen) {
+            let raised = Partition {
+                leader_epoch: LeaderEpoch(seen.0.saturating_add(1)),
+                partition_epoch: PartitionEpoch(known.partition_epoch.0.saturating_add(1)),
+                ..known.clone()
+            };
+            draft.push(Change::Partition(topic, index, raised));
+        }
+    }
 }
 
 fn broker_of(registration: &Registration, epoch: BrokerEpoch, fenced: bool, shutting_down: bool) -> Broker {
@@ -155,6 +169,16 @@ fn broker_of(registration: &Registration, epoch: BrokerEpoch, fenced: bool, shut
         rack: registration.rack.clone(),
         fenced,
         shutting_down,
+    }
+}
+
+/// Where a registered broker is found from now on. An endpoint is never the last to go: brokers need one among themselves.
+pub(super) fn readdress(draft: &mut Draft<'_>, id: BrokerId, endpoints: Vec<Endpoint>) {
+    let broker = draft.state.brokers.get(&id).cloned();
+    if let Some(broker) = broker.filter(|broker| broker.endpoints != endpoints)
+        && !endpoints.is_empty()
+    {
+        draft.push(Change::Broker(Broker { endpoints, ..broker }));
     }
 }
 

@@ -32,7 +32,7 @@ pub use admin::{AdminRequest, AdminResponse};
 pub use brokers::{Heartbeat, Registration};
 pub use isr::{AlterPartitions, IsrChange, IsrChanged};
 pub use leaders::balance_interval_ms;
-pub use resources::{DEFAULT_NAMESPACE, Kind, Refusal, Resource, TOPIC_ID_ANNOTATION, is_subdomain, resource_name};
+pub use resources::{DEFAULT_NAMESPACE, Kind, Refusal, Resource, TOPIC_ID_ANNOTATION, is_subdomain, resource_name, topic_id_on};
 use sessions::{Sessions, Timestamp};
 use state::{Change, State};
 
@@ -72,6 +72,13 @@ pub enum Event {
         epoch: BrokerEpoch,
         /// What is asked.
         request: AdminRequest,
+    },
+    /// Clients reach a broker elsewhere than it said, or not any more: a load balancer got its address, a pod another node.
+    Readdress {
+        /// The broker.
+        broker: BrokerId,
+        /// All of its endpoints.
+        endpoints: Vec<state::Endpoint>,
     },
     /// A user wrote resources: all of them or none.
     Apply(Vec<Resource>),
@@ -151,6 +158,10 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
             Ok(()) => Reply::Admin(admin::answer(&mut draft, request)),
             Err(refused) => refused,
         },
+        Event::Readdress { broker, endpoints } => {
+            brokers::readdress(&mut draft, broker, endpoints);
+            Reply::Nothing
+        }
         Event::Apply(resources) => match resources::apply(&mut draft, resources) {
             Ok(verbs) => Reply::Applied(verbs),
             Err(refusal) => {

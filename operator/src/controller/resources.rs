@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use uuid::Uuid;
 use weir_crds::{ClusterConfig, DeletionPolicy, KafkaCluster, Topic};
 use weir_protocol::config;
 use weir_protocol::types::{BrokerId, TopicId};
@@ -153,9 +154,38 @@ fn apply_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str,
     let settings = canonical_topic_settings(wanted.spec.config.texts(), draft.state.cluster.configs());
     wanted.spec.config = settings.map_err(|ApiError { message, .. }| wrong("spec.config", message))?;
     match draft.state.topic_by_resource(&name).cloned() {
-        Some(before) => update_topic(draft, &before, wanted),
+        Some(before) if is_the_same(&before, &wanted) => update_topic(draft, &before, wanted),
+        Some(before) => {
+            // The resource was deleted and made anew, and nobody was there to see it: so it is another topic.
+            draft.push(Change::RemoveTopic(before.id, name));
+            create_topic(draft, wanted)
+        }
         None => create_topic(draft, wanted),
     }
+}
+
+/// Whether a resource is that of the topic which bears its name: by its uid, where it comes from an API server, or by the topic's id on it. A topic that is to be
+/// retained outlives its resource.
+fn is_the_same(before: &super::state::Topic, wanted: &Topic) -> bool {
+    let ours = &before.resource.metadata;
+    wanted.metadata.uid.is_none()
+        || wanted.metadata.uid == ours.uid
+        || topic_id_on(wanted) == Some(before.id)
+        || before.resource.spec.deletion_policy == DeletionPolicy::Retain
+}
+
+/// The id that is written on a topic's resource.
+pub fn topic_id_on(resource: &Topic) -> Option<TopicId> {
+    let annotations = resource.metadata.annotations.as_ref()?;
+    Uuid::parse_str(annotations.get(TOPIC_ID_ANNOTATION)?).ok().map(TopicId)
+}
+
+/// The id of a new topic. A resource's uid is as good as any, and two controllers that see the resource at once choose the same one. What is written on the resource does not count: it may be
+/// the id of a topic that was deleted, whose log some broker still has.
+fn new_topic_id(draft: &mut Draft<'_>, wanted: &Topic) -> TopicId {
+    let uid = wanted.metadata.uid.as_deref().and_then(|uid| Uuid::parse_str(uid).ok()).map(TopicId);
+    let free = uid.filter(|id| !id.0.is_nil() && !draft.state.topics.contains_key(id));
+    free.unwrap_or_else(|| draft.topic_id())
 }
 
 fn check_owner(draft: &Draft<'_>, wanted: &Topic) -> Result<(), Wrong> {
@@ -209,7 +239,7 @@ fn create_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str
             .unwrap_or_else(|| i16::try_from(default("default.replication.factor")).unwrap_or(i16::MAX)),
     );
     check_numbers(draft, &wanted, 0)?;
-    let id = draft.topic_id();
+    let id = new_topic_id(draft, &wanted);
     let name = wanted.metadata.name.clone().unwrap_or_default();
     wanted.metadata = merged_meta(&new_meta(draft.moment, &name, id), wanted.metadata, false);
     draft.push(Change::Topic(id, Box::new(wanted)));
@@ -317,8 +347,19 @@ pub(super) fn new_meta(moment: &Moment, name: &str, id: TopicId) -> ObjectMeta {
     }
 }
 
-/// The user's labels and annotations; all else is ours.
+/// The user's labels and annotations; all else is ours, or the API server's where there is one.
 fn merged_meta(ours: &ObjectMeta, theirs: ObjectMeta, spec_changed: bool) -> ObjectMeta {
+    let ours = if theirs.resource_version.is_some() {
+        &ObjectMeta {
+            namespace: theirs.namespace.clone(),
+            uid: theirs.uid.clone(),
+            generation: theirs.generation.map(|generation| generation - i64::from(spec_changed)),
+            creation_timestamp: theirs.creation_timestamp.clone(),
+            ..ours.clone()
+        }
+    } else {
+        ours
+    };
     let id = ours
         .annotations
         .iter()

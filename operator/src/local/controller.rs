@@ -15,7 +15,7 @@ use weir_protocol::types::TopicId;
 
 use super::server::LocalServer;
 use crate::admission;
-use crate::rpc::ControllerRpc;
+use crate::rpc::{ControllerRpc, Controllers};
 use crate::shell::Controller;
 use crate::store::file::FileStore;
 
@@ -57,7 +57,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let server = tonic::transport::Server::builder()
         .tcp_nodelay(true)
-        .add_service(ControllerRpc::service(controller.clone()))
+        .add_service(ControllerRpc::service(Controllers::one(controller.clone())))
         .add_service(LocalServer::service(controller))
         .serve_with_incoming(TcpListenerStream::new(listener));
     // Streams of brokers never end by themselves: the end of this process ends them.

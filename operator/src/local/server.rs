@@ -57,7 +57,12 @@ impl LocalServer {
         let failed = |error: serde_json::Error| invalid(format!("{kind} {name:?}: {error}"));
         let resource = match kind {
             Kind::KafkaCluster => Resource::Cluster(Box::new(serde_json::from_value(admitted).map_err(failed)?)),
-            Kind::Topic => Resource::Topic(Box::new(serde_json::from_value(admitted).map_err(failed)?)),
+            Kind::Topic => {
+                let mut topic: weir_crds::Topic = serde_json::from_value(admitted).map_err(failed)?;
+                // There is no API server that would have given them: what was read back and applied again is the user's.
+                (topic.metadata.uid, topic.metadata.resource_version) = (None, None);
+                Resource::Topic(Box::new(topic))
+            }
         };
         Ok((kind, name, resource))
     }
@@ -150,13 +155,19 @@ fn status(state: &State) -> StatusResponse {
 fn kind_of(name: &str) -> Result<Kind, Status> {
     for definition in weir_crds::definitions() {
         let names = definition.spec.names;
+        let kind = match names.kind.as_str() {
+            "Topic" => Kind::Topic,
+            "KafkaCluster" => Kind::KafkaCluster,
+            // What is only there on Kubernetes.
+            _ => continue,
+        };
         let short = names.short_names.unwrap_or_default();
         let known = [Some(names.kind.clone()), Some(names.plural), names.singular]
             .into_iter()
             .flatten()
             .chain(short);
         if known.into_iter().any(|known| known.eq_ignore_ascii_case(name)) {
-            return Ok(if names.kind == "Topic" { Kind::Topic } else { Kind::KafkaCluster });
+            return Ok(kind);
         }
     }
     Err(Status::invalid_argument(format!(

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff;
 use serde_json::Value;
-use weir_crds::{KafkaCluster, KafkaClusterStatus, PartitionSummary, TopicStatus};
+use weir_crds::{BrokerSummary, KafkaCluster, KafkaClusterStatus, PartitionSummary, TopicStatus};
 
 use crate::controller::Kind;
 use crate::controller::state::{Partition, State, Topic};
@@ -74,6 +74,13 @@ fn cluster(state: &State) -> Option<Value> {
         topics: i64::try_from(state.topics.len()).ok(),
         partitions: Some(summary),
         conditions: vec![condition],
+        brokers: Some(BrokerSummary {
+            replicas: resource.spec.brokers.replicas,
+            ready: i32::try_from(ready).unwrap_or(i32::MAX),
+            summary: format!("{ready}/{wanted}"),
+            ..BrokerSummary::default()
+        }),
+        ..KafkaClusterStatus::default()
     });
     serde_json::to_value(resource).ok()
 }

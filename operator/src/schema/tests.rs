@@ -124,6 +124,26 @@ fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "spec.config: Invalid value: \"object\": min.insync.replicas must not be greater than default.replication.factor",
         ),
         (
+            cluster(&json!({"listeners": [{"name": "out", "port": 9092, "type": "NodePort"}]})),
+            None,
+            "spec.listeners: Invalid value: \"array\": the first listener must be of type Internal: brokers use it among themselves",
+        ),
+        (
+            cluster(&json!({"listeners": [{"name": "a", "port": 9092}, {"name": "b", "port": 9092}]})),
+            None,
+            "spec.listeners: Invalid value: \"array\": two listeners cannot have one port",
+        ),
+        (
+            cluster(&json!({"listeners": [{"name": "a", "port": 9100}]})),
+            None,
+            "spec.listeners: Invalid value: \"array\": port 9100 is that of the brokers' metrics",
+        ),
+        (
+            cluster(&json!({"brokers": {"storage": {"storageClassName": "slow"}}})),
+            Some(cluster(&json!({"brokers": {"storage": {"storageClassName": "fast"}}}))),
+            "spec.brokers.storage.storageClassName: Invalid value: \"slow\": storageClassName cannot change: volumes stay in the class in which they were made",
+        ),
+        (
             topic(json!({"partitions": 0})),
             None,
             "spec.partitions: Invalid value: 0: should be greater than or equal to 1",

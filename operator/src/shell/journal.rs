@@ -23,6 +23,10 @@ pub(super) fn write(before: &State, changes: &[Change]) {
                     .get(id)
                     .and_then(|topic| topic.partitions.get(usize::try_from(*index).ok()?));
                 let Some(known) = known else { continue };
+                if partition.leader_epoch.0 > known.leader_epoch.0.saturating_add(1) {
+                    let (old, new) = (known.leader_epoch, partition.leader_epoch);
+                    warn!(topic = %id, partition = index, leader_epoch = %new, before = %old, "a log holds later leaders than the state: it is an old one");
+                }
                 if known.leader != partition.leader {
                     let (old, new) = (known.leader.map(|id| id.0), partition.leader.map(|id| id.0));
                     let (epoch, recovering) = (partition.leader_epoch, partition.recovering);

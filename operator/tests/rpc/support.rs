@@ -12,7 +12,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::Streaming;
 use tonic::transport::Channel;
 use weir_operator::controller::state::{Cluster, State};
-use weir_operator::rpc::ControllerRpc;
+use weir_operator::rpc::{ControllerRpc, Controllers};
 use weir_operator::shell::Controller;
 use weir_operator::store::Store;
 use weir_operator::store::memory::MemoryStore;
@@ -51,7 +51,7 @@ pub(crate) async fn serve_over(kept_in: impl Store, store: MemoryStore) -> Serve
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tonic::transport::Server::builder()
-        .add_service(ControllerRpc::service(controller))
+        .add_service(ControllerRpc::service(Controllers::one(controller)))
         .serve_with_incoming(TcpListenerStream::new(listener));
     let tasks = vec![tokio::spawn(async { drop(server.await) }), tokio::spawn(async { drop(shell.await) })];
     Served { store, address, tasks }

@@ -27,7 +27,7 @@ fn rules(path: &Path, schema: &JSONSchemaProps, in_list: bool) -> Vec<Found> {
         schema.additional_items.is_some(),
     ];
     assert_eq!(unsupported, [false; 5], "{path}");
-    let known_formats = [None, Some("int16"), Some("int32"), Some("int64"), Some("date-time")];
+    let known_formats = [None, Some("int16"), Some("uint16"), Some("int32"), Some("int64"), Some("date-time")];
     assert!(known_formats.contains(&schema.format.as_deref()), "{path}: format {:?}", schema.format);
     if let Some(pattern) = &schema.pattern {
         regex::Regex::new(pattern).unwrap();
@@ -48,7 +48,11 @@ fn rules(path: &Path, schema: &JSONSchemaProps, in_list: bool) -> Vec<Found> {
         let program = rules::compile(&rule.rule).unwrap();
         let references = program.references();
         let variables: BTreeSet<&str> = references.variables().into_iter().collect();
-        assert!(variables.is_subset(&BTreeSet::from(["self", "oldSelf"])), "{path}: {variables:?}");
+        // `one` and `other` are what the macros of lists bind.
+        assert!(
+            variables.is_subset(&BTreeSet::from(["self", "oldSelf", "one", "other"])),
+            "{path}: {variables:?}"
+        );
         assert!(!in_list || !variables.contains("oldSelf"), "{path}: a transition rule in a list");
         rule.message_expression
             .iter()

@@ -1,0 +1,15 @@
+# The images: one static binary each, and nothing else. Nothing is pulled to build them.
+#
+#   RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --target x86_64-unknown-linux-gnu -p weir-broker -p weir-operator --bins
+#   docker build --target weir-broker -t weir-broker target/x86_64-unknown-linux-gnu/release
+#
+# The user is a number: there is no /etc/passwd.
+FROM scratch AS weir-operator
+COPY weir-operator /
+USER 65532:65532
+ENTRYPOINT ["/weir-operator"]
+
+FROM scratch AS weir-broker
+COPY weir-broker /
+USER 65532:65532
+ENTRYPOINT ["/weir-broker"]

@@ -1,0 +1,163 @@
+//! Where the controller may be: the addresses behind one name, of which one leads.
+//!
+//! Operators stand by for one another behind a headless service. The one that does not lead says so at once, so that trying them in turn finds a new leader faster
+//! than any readiness probe could announce it. The session turns to the next address; everybody else speaks to the one that the session speaks to.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+use tracing::debug;
+use weir_protocol::controller::CLUSTER_HEADER;
+use weir_protocol::controller::controller_client::ControllerClient;
+
+use super::{Client, session};
+
+/// An answer of the controller may be as large as the metadata of the whole cluster.
+const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// How long the name may take to be looked up before the addresses of the last time are taken.
+const LOOK_UP_MAX: Duration = Duration::from_millis(500);
+
+/// Says with every request which cluster it is about: one operator is the controller of many.
+#[derive(Clone, Debug)]
+pub(super) struct NameCluster(MetadataValue<Ascii>);
+
+impl Interceptor for NameCluster {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert(CLUSTER_HEADER, self.0.clone());
+        Ok(request)
+    }
+}
+
+/// The addresses behind the controller's name.
+#[derive(Debug)]
+pub(super) struct Candidates {
+    name: String,
+    cluster: NameCluster,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What was last found, sorted, so that turns are taken in one order.
+    addresses: Vec<SocketAddr>,
+    /// Counts the turns.
+    turn: usize,
+    /// Where `client` goes.
+    target: Option<SocketAddr>,
+    client: Client,
+}
+
+impl Candidates {
+    /// The candidates behind `name` (`host:port`).
+    ///
+    /// # Errors
+    /// When the name or the cluster's id is none.
+    pub(super) fn new(name: &str, cluster_id: &str) -> anyhow::Result<Self> {
+        let endpoint = Endpoint::from_shared(format!("http://{name}")).map_err(|error| anyhow::anyhow!("--controller {name}: {error}"))?;
+        let cluster = cluster_id
+            .parse()
+            .map_err(|_| anyhow::anyhow!("--cluster-id {cluster_id:?}: is not of letters and digits"))?;
+        let cluster = NameCluster(cluster);
+        let state = State {
+            addresses: Vec::new(),
+            turn: 0,
+            target: None,
+            client: client(endpoint, &cluster),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            cluster,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// The way to the candidate whose turn it is.
+    pub(super) fn client(&self) -> Client {
+        self.state.lock().client.clone()
+    }
+
+    /// Lets the next candidate have its turn at the next [`Self::resolve`].
+    pub(super) fn turn_to_next(&self) {
+        let mut state = self.state.lock();
+        state.turn = state.turn.wrapping_add(1);
+    }
+
+    /// Looks the name up and goes to the candidate whose turn it is. While the name cannot be looked up, those of the last time are taken.
+    pub(super) async fn resolve(&self) {
+        match tokio::time::timeout(LOOK_UP_MAX, tokio::net::lookup_host(&self.name)).await {
+            Ok(Ok(found)) => {
+                let mut found: Vec<SocketAddr> = found.collect();
+                found.sort_unstable();
+                found.dedup();
+                if !found.is_empty() {
+                    self.state.lock().addresses = found;
+                }
+            }
+            Ok(Err(error)) => debug!(name = self.name, %error, "look up the controller"),
+            Err(_) => debug!(name = self.name, "looking up the controller takes long"),
+        }
+        let mut state = self.state.lock();
+        let Some(address) = pick(&state.addresses, state.turn) else { return };
+        if state.target != Some(address)
+            && let Ok(endpoint) = Endpoint::from_shared(format!("http://{address}"))
+        {
+            state.target = Some(address);
+            state.client = client(endpoint, &self.cluster);
+        }
+    }
+}
+
+/// The candidate of a turn.
+fn pick(addresses: &[SocketAddr], turn: usize) -> Option<SocketAddr> {
+    addresses.get(turn.checked_rem(addresses.len())?).copied()
+}
+
+fn client(endpoint: Endpoint, cluster: &NameCluster) -> Client {
+    let channel: Channel = endpoint
+        .connect_timeout(session::CONNECT_MAX)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(session::KEEP_ALIVE)
+        // A node that is cut off ends no connection: nothing but this does.
+        .keep_alive_timeout(session::CONNECT_MAX)
+        .keep_alive_while_idle(true)
+        .connect_lazy();
+    ControllerClient::new(InterceptedService::new(channel, cluster.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_has_its_turn() {
+        let addresses: Vec<SocketAddr> = ["10.0.0.1:1", "10.0.0.2:1"].iter().map(|text| text.parse().unwrap()).collect();
+        assert_eq!(pick(&addresses, 0), Some(addresses[0]));
+        assert_eq!(pick(&addresses, 1), Some(addresses[1]));
+        assert_eq!(pick(&addresses, 2), Some(addresses[0]));
+        assert_eq!(pick(&[], 1), None);
+    }
+
+    #[tokio::test]
+    async fn the_client_follows_the_turns() {
+        let candidates = Candidates::new("127.0.0.1:1", "c").unwrap();
+        assert_eq!(candidates.state.lock().target, None);
+        candidates.resolve().await;
+        assert_eq!(candidates.state.lock().target, Some("127.0.0.1:1".parse().unwrap()));
+        candidates.state.lock().addresses.push("127.0.0.1:2".parse().unwrap());
+        candidates.turn_to_next();
+        // What the look-up finds counts, not what was known before.
+        candidates.resolve().await;
+        assert_eq!(candidates.state.lock().target, Some("127.0.0.1:1".parse().unwrap()));
+        assert!(Candidates::new("no address", "c").is_err());
+        assert!(Candidates::new("h:1", "a\nb").is_err());
+    }
+}

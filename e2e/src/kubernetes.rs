@@ -1,0 +1,322 @@
+//! A Kubernetes cluster in which Weir is installed (`e2e/up`), driven by kubectl as any user does.
+//!
+//! `KUBECONFIG` says which one. Each test has a namespace of its own, which is deleted behind it; Pod Security's profile `restricted` is enforced in it.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+/// So long a test waits for what must come: a machine with two processors runs three nodes, the brokers and the clients.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Where the operator is installed.
+pub const OPERATOR_NAMESPACE: &str = "weir-system";
+
+/// A listener inside, and one that clients outside of Kubernetes reach.
+pub const LISTENERS: &str = "  listeners:\n  - {name: plain, port: 9092, type: Internal}\n  - {name: external, port: 9094, type: NodePort}\n";
+
+/// Runs kubectl and returns its standard output.
+///
+/// # Errors
+/// When it fails; the message is what it printed.
+pub fn kubectl(arguments: &[&str]) -> Result<String> {
+    run("kubectl", arguments, "")
+}
+
+/// Runs a program to its end and returns its standard output.
+///
+/// # Errors
+/// When it cannot be run or fails; the message is what it printed.
+pub fn run(program: &str, arguments: &[&str], input: &str) -> Result<String> {
+    ensure!(std::env::var_os("KUBECONFIG").is_some(), "KUBECONFIG is not set; e2e/up prints it");
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("run {program}"))?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    stdin.write_all(input.as_bytes()).with_context(|| format!("write to {program}"))?;
+    drop(stdin);
+    let output = child.wait_with_output().with_context(|| format!("run {program}"))?;
+    if !output.status.success() {
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        bail!("{program} {}: {}\n{out}{err}", arguments.join(" "), output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Waits until `look` finds something.
+///
+/// # Panics
+/// When it does not within [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let last = match look() {
+            Ok(Some(found)) => return found,
+            Ok(None) => String::new(),
+            Err(e) => format!(": {e:#}"),
+        };
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}{last}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// One condition of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// A word for programs.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// A namespace of a test's own.
+#[derive(Debug)]
+pub struct Namespace {
+    /// What it is called.
+    pub name: String,
+}
+
+impl Namespace {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// When Kubernetes does not answer.
+    pub fn create(stem: &str) -> Result<Self> {
+        let name = crate::cluster::unique(stem);
+        let yaml = format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels: {{pod-security.kubernetes.io/enforce: restricted, weir-e2e: test}}\n"
+        );
+        run("kubectl", &["create", "-f", "-"], &yaml)?;
+        Ok(Self { name })
+    }
+
+    /// Runs kubectl in this namespace.
+    ///
+    /// # Errors
+    /// When it fails; the message is what it printed.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.with_input(arguments, "")
+    }
+
+    fn with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut all = vec!["--namespace", &self.name];
+        all.extend(arguments);
+        run("kubectl", &all, input)
+    }
+
+    /// `kubectl apply`.
+    ///
+    /// # Errors
+    /// When the API server refuses something; the message says why.
+    pub fn apply(&self, yaml: &str) -> Result<String> {
+        self.with_input(&["apply", "-f", "-"], yaml)
+    }
+
+    /// Why the API server refuses this.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn refused(&self, yaml: &str) -> String {
+        match self.with_input(&["apply", "--server-side", "--validate=strict", "-f", "-"], yaml) {
+            Ok(_) => panic!("the API server took:\n{yaml}"),
+            Err(e) => format!("{e:#}"),
+        }
+    }
+
+    /// A merge patch.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub fn patch(&self, object: &str, patch: &str) -> Result<String> {
+        self.kubectl(&["patch", object, "--type=merge", "--patch", patch])
+    }
+
+    /// An object such as `topic/orders`, if it is there.
+    ///
+    /// # Errors
+    /// When Kubernetes does not answer.
+    pub fn object(&self, name: &str) -> Result<Option<Value>> {
+        let text = self.kubectl(&["get", name, "--ignore-not-found", "-o", "json"])?;
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_str(&text).context("read kubectl's JSON").map(Some)
+    }
+
+    /// All objects of a kind, with these labels if there are any.
+    ///
+    /// # Errors
+    /// When Kubernetes does not answer.
+    pub fn list(&self, kind: &str, labels: &str) -> Result<Vec<Value>> {
+        let text = self.kubectl(&["get", kind, "-l", labels, "-o", "json"])?;
+        let mut list: Value = serde_json::from_str(&text).context("read kubectl's JSON")?;
+        Ok(match list["items"].take() {
+            Value::Array(items) => items,
+            _ => Vec::new(),
+        })
+    }
+
+    /// A condition of an object, of its newest generation only.
+    ///
+    /// # Errors
+    /// When Kubernetes does not answer.
+    pub fn condition(&self, object: &str, kind: &str) -> Result<Option<Condition>> {
+        let Some(object) = self.object(object)? else { return Ok(None) };
+        Ok(condition(&object, kind))
+    }
+
+    /// Waits until a condition of an object's newest generation has this status, and returns it.
+    #[must_use]
+    pub fn awaits(&self, object: &str, kind: &str, status: &str) -> Condition {
+        let mut last = None;
+        let what = format!("{object} is {kind}={status}");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.condition(object, kind) {
+                Ok(Some(condition)) if condition.status == status => return condition,
+                Ok(condition) => last = condition.or(last),
+                Err(e) => eprintln!("{e:#}"),
+            }
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}; it is {last:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until an object is Ready.
+    pub fn ready(&self, object: &str) {
+        let _ = self.awaits(object, "Ready", "True");
+    }
+
+    /// Makes a cluster with an external listener, waits until it is Ready, and returns where clients on this machine find it.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub fn kafka(&self, name: &str, brokers: u32, more: &str) -> Result<String> {
+        self.apply(&kafka_cluster(name, brokers, more))?;
+        self.ready(&format!("kafkacluster/{name}"));
+        Ok(self.bootstrap(name))
+    }
+
+    /// Where clients outside find a cluster.
+    #[must_use]
+    pub fn bootstrap(&self, cluster: &str) -> String {
+        eventually(&format!("{cluster} says where its external listener is"), || {
+            let object = self.object(&format!("kafkacluster/{cluster}"))?.context("no such cluster")?;
+            let listeners = object["status"]["listeners"].as_array().cloned().unwrap_or_default();
+            let external = listeners.iter().find(|l| l["name"] == "external");
+            Ok(external
+                .and_then(|l| l["bootstrap"].as_str())
+                .filter(|b| !b.is_empty())
+                .map(str::to_owned))
+        })
+    }
+
+    /// Waits until every partition of a cluster has all its replicas in sync, and at least so many partitions are there.
+    pub fn whole(&self, cluster: &str) {
+        eventually(&format!("{cluster} is whole"), || {
+            let object = self.object(&format!("kafkacluster/{cluster}"))?.context("no such cluster")?;
+            let partitions = &object["status"]["partitions"];
+            let count = |name: &str| partitions[name].as_i64().unwrap_or(-1);
+            let ready = condition(&object, "Ready").is_some_and(|c| c.status == "True");
+            Ok((ready && count("underReplicated") == 0 && count("offline") == 0).then_some(()))
+        });
+    }
+
+    /// The leader of a partition, as the cluster's own metadata say: a broker's id.
+    #[must_use]
+    pub fn leader(&self, bootstrap: &str, topic: &str, partition: i32) -> i32 {
+        eventually(&format!("{topic}-{partition} has a leader"), || {
+            let printed = crate::tools::kcat(bootstrap, &["-L", "-J", "-t", topic], b"")?.success()?;
+            let metadata: Value = serde_json::from_str(&printed).context("read kcat's JSON")?;
+            let partitions = metadata["topics"][0]["partitions"].as_array().cloned().unwrap_or_default();
+            let found = partitions.iter().find(|p| p["partition"] == partition).and_then(|p| p["leader"].as_i64());
+            Ok(found.and_then(|id| i32::try_from(id).ok()).filter(|id| *id >= 0))
+        })
+    }
+
+    /// The node that a pod runs on.
+    ///
+    /// # Errors
+    /// When there is no such pod or it has no node.
+    pub fn node_of(&self, pod: &str) -> Result<String> {
+        let pod = self.object(&format!("pod/{pod}"))?.with_context(|| format!("no pod {pod}"))?;
+        Ok(pod["spec"]["nodeName"].as_str().context("no node yet")?.to_owned())
+    }
+
+    /// What there is to see when a test has failed.
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for arguments in [
+            &["get", "kafkaclusters,topics,pods,pvc,statefulsets,pdb", "-o", "wide"][..],
+            &["get", "kafkaclusters", "-o", "jsonpath={range .items[*]}{.status}{\"\\n\"}{end}"],
+            &["get", "events", "--sort-by=.lastTimestamp"],
+            &["logs", "-l", "app.kubernetes.io/managed-by=weir-operator", "--tail=40", "--prefix"],
+        ] {
+            text += &self.kubectl(arguments).unwrap_or_else(|e| format!("{e:#}\n"));
+        }
+        let operator = [
+            "-n",
+            OPERATOR_NAMESPACE,
+            "logs",
+            "-l",
+            "app.kubernetes.io/name=weir-operator",
+            "--tail=100",
+            "--prefix",
+        ];
+        text + &kubectl(&operator).unwrap_or_else(|e| format!("{e:#}\n"))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.describe());
+        }
+        if let Err(e) = kubectl(&["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found"]) {
+            eprintln!("{e:#}");
+        }
+    }
+}
+
+/// A condition of an object, unless it speaks of an older generation of it.
+#[must_use]
+pub fn condition(object: &Value, kind: &str) -> Option<Condition> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|c| c["type"] == kind)?;
+    let seen = found["observedGeneration"].as_i64();
+    if seen.is_some() && seen != object["metadata"]["generation"].as_i64() {
+        return None;
+    }
+    let text = |name: &str| found[name].as_str().unwrap_or_default().to_owned();
+    Some(Condition {
+        status: text("status"),
+        reason: text("reason"),
+        message: text("message"),
+    })
+}
+
+/// A cluster with a listener inside and one outside. `more` is what else its spec says, indented by two.
+#[must_use]
+pub fn kafka_cluster(name: &str, brokers: u32, more: &str) -> String {
+    format!(
+        "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: {name}}}\nspec:\n  brokers:\n    replicas: {brokers}\n    storage: {{size: 1Gi, onDelete: Delete}}\n{LISTENERS}{more}"
+    )
+}
+
+/// A topic. `more` is what else its spec says, indented by two.
+#[must_use]
+pub fn topic(name: &str, cluster: &str, partitions: u32, replicas: u32, more: &str) -> String {
+    format!(
+        "apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {{name: {name}}}\nspec:\n  clusterRef: {{name: {cluster}}}\n  partitions: {partitions}\n  replicas: {replicas}\n{more}"
+    )
+}

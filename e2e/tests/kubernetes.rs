@@ -1,0 +1,213 @@
+//! Weir on Kubernetes as its users see it: resources in, topics and records out, and a clear word where something is wrong.
+//!
+//! Wants `e2e/up` and the `KUBECONFIG` that it prints.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use serde_json::{Value, json};
+use weir_e2e::driver::{Client, Driver, From, Produce};
+use weir_e2e::kubernetes::{Namespace, eventually, kafka_cluster, topic};
+use weir_e2e::record::Record;
+use weir_e2e::tools::kcat;
+use weir_e2e::wire::await_topic;
+
+fn records(count: usize) -> Vec<Record> {
+    (0..count).map(|n| Record::new("k", n.to_string()).to(0)).collect()
+}
+
+/// Topics as a Kafka client sees them.
+fn listed(driver: &mut Driver) -> Vec<String> {
+    let names = driver.call(&json!({"op": "list_topics"})).unwrap();
+    names.as_array().unwrap().iter().map(|n| n.as_str().unwrap().to_owned()).collect()
+}
+
+/// The Topic resource of a Kafka topic, whatever the resource is called.
+fn resource_of(namespace: &Namespace, topic: &str) -> Option<Value> {
+    let named = |t: &Value| t["spec"]["topicName"].as_str().or(t["metadata"]["name"].as_str()) == Some(topic);
+    namespace.list("topics.weir.dev", "").unwrap().into_iter().find(named)
+}
+
+#[test]
+fn the_quickstart_is_a_cluster_that_clients_outside_reach() {
+    let namespace = Namespace::create("quickstart").unwrap();
+    let yaml = std::fs::read_to_string(weir_e2e::workspace().join("examples/quickstart.yaml")).unwrap();
+    namespace.apply(&yaml).unwrap();
+    namespace.ready("kafkacluster/quickstart");
+    namespace.ready("topic/orders");
+    let bootstrap = namespace.bootstrap("quickstart");
+    let input: String = (0..100).map(|n| format!("{n}\n")).collect();
+    kcat(&bootstrap, &["-P", "-t", "orders", "-X", "acks=all"], input.as_bytes())
+        .unwrap()
+        .success()
+        .unwrap();
+    let read = kcat(&bootstrap, &["-C", "-t", "orders", "-e", "-q"], b"").unwrap().success().unwrap();
+    let mut numbers: Vec<u32> = read.lines().map(|l| l.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..100).collect::<Vec<_>>());
+    // What `kubectl get` prints is enough to see how it does.
+    let printed = namespace.kubectl(&["get", "kafkaclusters,topics"]).unwrap();
+    assert!(
+        printed.contains("quickstart") && printed.contains("orders") && printed.contains("True"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn a_topic_is_one_thing_whoever_made_it() {
+    let namespace = Namespace::create("topics").unwrap();
+    let bootstrap = namespace.kafka("one", 1, "").unwrap();
+    let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
+
+    // By kubectl: clients see it.
+    namespace
+        .apply(&topic("by-kubectl", "one", 2, 1, "  config: {retention.ms: 3600000}\n"))
+        .unwrap();
+    namespace.ready("topic/by-kubectl");
+    await_topic(&bootstrap, "by-kubectl", 2).unwrap();
+    driver.produce(Produce::records("by-kubectl", &records(10)).set("acks", "all")).unwrap();
+    assert_eq!(driver.consume("by-kubectl", &[0], From::Beginning, 10).unwrap().len(), 10);
+
+    // By a client: kubectl sees it, under a name that Kubernetes allows.
+    for name in ["by-client", "By_Client.v2"] {
+        driver.create_replicated_topic(name, 3, 1, &json!({"cleanup.policy": "compact"})).unwrap();
+        let found = eventually("the resource of a client's topic", || Ok(resource_of(&namespace, name)));
+        assert_eq!(found["spec"]["partitions"], 3, "{found}");
+        assert_eq!(found["spec"]["config"]["cleanup.policy"], "compact", "{found}");
+        let object = format!("topic/{}", found["metadata"]["name"].as_str().unwrap());
+        namespace.ready(&object);
+    }
+
+    // Changed by one, seen by the other.
+    namespace.patch("topic/by-client", r#"{"spec": {"partitions": 5}}"#).unwrap();
+    await_topic(&bootstrap, "by-client", 5).unwrap();
+    driver
+        .call(&json!({"op": "create_partitions", "topic": "by-kubectl", "partitions": 4}))
+        .unwrap();
+    eventually("partitions that a client added", || {
+        Ok(resource_of(&namespace, "by-kubectl").filter(|t| t["spec"]["partitions"] == 4))
+    });
+    let alter = json!({"op": "alter_configs", "type": "topic", "name": "by-kubectl", "ops": [["set", "retention.ms", "7200000"]]});
+    driver.call(&alter).unwrap();
+    eventually("a setting that a client changed", || {
+        let value = |t: &Value| t["spec"]["config"]["retention.ms"].to_string();
+        Ok(resource_of(&namespace, "by-kubectl").filter(|t| value(t).contains("7200000")))
+    });
+
+    // Deleted by one, gone for the other.
+    namespace.kubectl(&["delete", "topic", "by-client"]).unwrap();
+    eventually("a topic that kubectl deleted is gone", || {
+        Ok((!listed(&mut driver).contains(&"by-client".to_owned())).then_some(()))
+    });
+    driver.call(&json!({"op": "delete_topic", "topic": "By_Client.v2"})).unwrap();
+    eventually("the resource of a topic that a client deleted is gone", || {
+        Ok(resource_of(&namespace, "By_Client.v2").is_none().then_some(()))
+    });
+}
+
+#[test]
+fn what_is_wrong_is_refused_with_the_reason() {
+    let namespace = Namespace::create("refused").unwrap();
+    let cluster = |spec: &str| format!("apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: wrong}}\nspec: {spec}");
+    let of_topic = |spec: &str| format!("apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {{name: wrong}}\nspec: {spec}");
+    for (yaml, reason) in [
+        (cluster("{brokers: {replicas: 0}}"), "spec.brokers.replicas"),
+        (cluster("{brokers: {replicas: many}}"), "spec.brokers.replicas"),
+        (cluster("{brokers: {replicas: 3}, brokrs: {}}"), ".spec.brokrs: field not declared"),
+        (cluster("{config: {no.such.setting: 1}}"), "no.such.setting"),
+        (
+            cluster("{brokers: {replicas: 1}, config: {default.replication.factor: 3}}"),
+            "must not be greater than brokers.replicas",
+        ),
+        (cluster("{brokers: {replicas: 1, storage: {size: lots}}}"), "spec.brokers.storage.size"),
+        (
+            cluster("{listeners: [{name: a, port: 9092, type: Internal}, {name: a, port: 9093, type: Internal}]}"),
+            "spec.listeners",
+        ),
+        (cluster("{listeners: [{name: a, port: 99999, type: Internal}]}"), "spec.listeners[0].port"),
+        (cluster("{listeners: [{name: a, port: 9092, type: Carrier}]}"), "spec.listeners[0].type"),
+        (of_topic("{}"), "spec.clusterRef"),
+        (of_topic("{clusterRef: {name: a}, partitions: 0}"), "spec.partitions"),
+        (of_topic("{clusterRef: {name: a}, partitions: 1, replicas: 0}"), "spec.replicas"),
+        (of_topic("{clusterRef: {name: a}, topicName: \"no spaces\"}"), "spec.topicName"),
+        (of_topic("{clusterRef: {name: a}, config: {cleanup.policy: shred}}"), "cleanup.policy"),
+        (of_topic("{clusterRef: {name: a}, config: {retention.ms: soon}}"), "retention.ms"),
+        (of_topic("{clusterRef: {name: a}, partitons: 3}"), ".spec.partitons: field not declared"),
+    ] {
+        let refusal = namespace.refused(&yaml);
+        assert!(refusal.contains(reason), "{yaml}\nshould say {reason}, but says\n{refusal}");
+    }
+    // What may not change.
+    namespace.apply(&topic("fixed", "nowhere", 3, 1, "")).unwrap();
+    for (yaml, reason) in [
+        (topic("fixed", "nowhere", 2, 1, ""), "partitions"),
+        (topic("fixed", "elsewhere", 3, 1, ""), "clusterRef"),
+        (topic("fixed", "nowhere", 3, 1, "  topicName: other\n"), "topicName"),
+    ] {
+        let refusal = namespace.refused(&yaml);
+        assert!(refusal.contains(reason), "{yaml}\nshould say {reason}, but says\n{refusal}");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_said_and_harms_nobody() {
+    let namespace = Namespace::create("said").unwrap();
+    let bootstrap = namespace.kafka("sound", 1, "").unwrap();
+    namespace.apply(&topic("fine", "sound", 1, 1, "")).unwrap();
+    namespace.ready("topic/fine");
+
+    // A Topic of a cluster that is not there.
+    namespace.apply(&topic("lost", "missing", 1, 1, "")).unwrap();
+    let said = namespace.awaits("topic/lost", "Ready", "False");
+    assert!(said.message.contains("missing"), "{said:?}");
+    // Two for one topic: the older one has it.
+    namespace.apply(&topic("second", "sound", 1, 1, "  topicName: fine\n")).unwrap();
+    let said = namespace.awaits("topic/second", "Ready", "False");
+    assert!(said.message.contains("fine"), "{said:?}");
+    namespace.ready("topic/fine");
+    // More replicas than brokers.
+    namespace.apply(&topic("greedy", "sound", 1, 3, "")).unwrap();
+    let said = namespace.awaits("topic/greedy", "Ready", "False");
+    assert!(!said.message.is_empty(), "{said:?}");
+    // A class of storage that there is not.
+    let mut wrong = kafka_cluster("nowhere", 1, "");
+    wrong = wrong.replace("size: 1Gi", "size: 1Gi, storageClassName: no-such-class");
+    namespace.apply(&wrong).unwrap();
+    let said = namespace.awaits("kafkacluster/nowhere", "Ready", "False");
+    assert!(!said.message.is_empty(), "{said:?}");
+
+    // None of it harmed the one that is sound.
+    let mut driver = Driver::start(Client::Librdkafka, &bootstrap).unwrap();
+    driver.produce(Produce::records("fine", &records(10)).set("acks", "all")).unwrap();
+    assert_eq!(driver.consume("fine", &[0], From::Beginning, 10).unwrap().len(), 10);
+    // And once the cluster is there, the Topic that waited for it comes into being.
+    namespace.kafka("missing", 1, "").unwrap();
+    namespace.ready("topic/lost");
+}
+
+#[test]
+fn a_quota_that_blocks_pods_is_said_and_once_it_is_lifted_the_cluster_comes_up() {
+    let namespace = Namespace::create("quota").unwrap();
+    let quota = "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: tight}\nspec: {hard: {pods: '1'}}\n";
+    namespace.apply(quota).unwrap();
+    eventually("the quota counts", || {
+        Ok(namespace.object("resourcequota/tight")?.filter(|q| q["status"]["hard"]["pods"] == "1"))
+    });
+    namespace.apply(&kafka_cluster("blocked", 2, "")).unwrap();
+    let said = namespace.awaits("kafkacluster/blocked", "Ready", "False");
+    assert!(!said.message.is_empty(), "{said:?}");
+    namespace.kubectl(&["delete", "resourcequota", "tight"]).unwrap();
+    namespace.ready("kafkacluster/blocked");
+}
+
+#[test]
+fn a_namespace_is_deleted_in_one_go() {
+    let namespace = Namespace::create("gone").unwrap();
+    let bootstrap = namespace.kafka("doomed", 2, "").unwrap();
+    namespace.apply(&topic("orders", "doomed", 3, 2, "")).unwrap();
+    namespace.ready("topic/orders");
+    let mut driver = Driver::start(Client::Franz, &bootstrap).unwrap();
+    driver.create_replicated_topic("of-a-client", 1, 1, &json!({})).unwrap();
+    // Nothing of it needs the operator to let go, so that no order of deletion can hang.
+    namespace
+        .kubectl(&["delete", "namespace", &namespace.name, "--wait", "--timeout=120s"])
+        .unwrap();
+}

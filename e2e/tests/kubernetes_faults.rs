@@ -1,0 +1,244 @@
+//! Everything that can happen to pods and nodes while clients write: what was acknowledged is there exactly once, in order, where the client was told.
+//!
+//! Wants `e2e/up` and the `KUBECONFIG` that it prints; the faults of nodes want a kind cluster of this machine's.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use serde_json::json;
+use weir_e2e::driver::{Client, Driver};
+use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, kubectl, topic};
+use weir_e2e::node;
+use weir_e2e::wire::await_topic;
+use weir_e2e::writer::Writer;
+
+const WRITERS: [Client; 2] = [Client::Java, Client::Librdkafka];
+
+/// A cluster of three brokers, and two clients that write to a partition each.
+struct Load {
+    namespace: Namespace,
+    bootstrap: String,
+    writers: Vec<Writer>,
+}
+
+impl Load {
+    fn start(stem: &str) -> Self {
+        let namespace = Namespace::create(stem).unwrap();
+        let bootstrap = namespace.kafka("k", 3, "").unwrap();
+        namespace
+            .apply(&topic("load", "k", 2, 3, "  config: {min.insync.replicas: 2}\n"))
+            .unwrap();
+        namespace.ready("topic/load");
+        await_topic(&bootstrap, "load", 2).unwrap();
+        let writers: Vec<_> = (0..)
+            .zip(WRITERS)
+            .map(|(partition, client)| Writer::start(client, &bootstrap, "load", partition))
+            .collect();
+        let load = Self {
+            namespace,
+            bootstrap,
+            writers,
+        };
+        load.moves();
+        load
+    }
+
+    fn moves(&self) {
+        self.writers.iter().for_each(Writer::moves);
+    }
+
+    /// The pod that leads the first partition.
+    fn leader(&self) -> String {
+        format!("k-{}", self.namespace.leader(&self.bootstrap, "load", 0))
+    }
+
+    fn node_of(&self, pod: &str) -> String {
+        self.namespace.node_of(pod).unwrap()
+    }
+
+    /// A pod of which the leader's node is not the control plane's: that one has the only API server.
+    fn on_a_worker(&self) -> (String, String) {
+        let leader = self.leader();
+        let mut all = vec![leader.clone()];
+        all.extend((0..3).map(|id| format!("k-{id}")).filter(|pod| *pod != leader));
+        let found = all
+            .into_iter()
+            .map(|pod| (self.node_of(&pod), pod))
+            .find(|(node, _)| !node.ends_with("control-plane"));
+        let (node, pod) = found.unwrap();
+        (pod, node)
+    }
+
+    /// Whole again, still writing, and everything where it was said to be.
+    fn finish(self) {
+        self.namespace.whole("k");
+        self.moves();
+        let pauses: Vec<_> = self.writers.iter().map(Writer::longest).collect();
+        eprintln!("the longest call of each client: {pauses:?}");
+        let mut driver = Driver::start(Client::Franz, &self.bootstrap).unwrap();
+        for writer in self.writers {
+            writer.finish_and_check(&mut driver);
+        }
+    }
+}
+
+fn uid(namespace: &Namespace, pod: &str) -> Option<String> {
+    let object = namespace.object(&format!("pod/{pod}")).unwrap()?;
+    object["metadata"]["uid"].as_str().map(str::to_owned)
+}
+
+fn restarts(namespace: &Namespace, pod: &str) -> i64 {
+    let object = namespace.object(&format!("pod/{pod}")).unwrap();
+    object.map_or(0, |o| o["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap_or(0))
+}
+
+#[test]
+fn a_leader_whose_pod_is_deleted_by_force() {
+    let load = Load::start("force");
+    for _ in 0..3 {
+        let leader = load.leader();
+        let before = uid(&load.namespace, &leader);
+        load.namespace
+            .kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"])
+            .unwrap();
+        load.moves();
+        eventually("the pod is there again", || {
+            Ok(uid(&load.namespace, &leader).filter(|now| Some(now) != before.as_ref()))
+        });
+        load.namespace.whole("k");
+    }
+    load.finish();
+}
+
+#[test]
+fn a_leader_whose_container_is_killed() {
+    let load = Load::start("crash");
+    let leader = load.leader();
+    let before = restarts(&load.namespace, &leader);
+    node::kill_container(&load.node_of(&leader), &load.namespace.name, &leader, "broker").unwrap();
+    load.moves();
+    eventually("the container is started again", || {
+        Ok((restarts(&load.namespace, &leader) > before).then_some(()))
+    });
+    load.finish();
+}
+
+#[test]
+fn a_node_that_loses_its_power() {
+    let load = Load::start("power");
+    let (_, node) = load.on_a_worker();
+    let fault = node::kill(&node).unwrap();
+    load.moves();
+    load.moves();
+    fault.heal();
+    load.finish();
+}
+
+#[test]
+fn a_node_that_freezes_and_comes_back() {
+    let load = Load::start("freeze");
+    let (pod, node) = load.on_a_worker();
+    let fault = node::pause(&node).unwrap();
+    load.moves();
+    // Long enough that leadership went elsewhere, and the broker comes back as one that was deposed.
+    let id: i32 = pod.trim_start_matches("k-").parse().unwrap();
+    eventually("somebody else leads", || {
+        Ok((load.namespace.leader(&load.bootstrap, "load", 0) != id).then_some(()))
+    });
+    fault.heal();
+    load.finish();
+}
+
+#[test]
+fn a_node_that_is_cut_off() {
+    let load = Load::start("cut");
+    let (pod, node) = load.on_a_worker();
+    let fault = node::cut(&node).unwrap();
+    load.moves();
+    // Its pod runs on and does not know; deleted by force, its twin is made elsewhere or waits for the volume.
+    load.namespace.kubectl(&["delete", "pod", &pod, "--grace-period=0", "--force"]).unwrap();
+    load.moves();
+    fault.heal();
+    load.finish();
+}
+
+#[test]
+fn the_operator_that_leads_is_killed() {
+    let load = Load::start("operator");
+    let lease = [
+        "-n",
+        OPERATOR_NAMESPACE,
+        "get",
+        "lease",
+        "weir-operator",
+        "-o",
+        "jsonpath={.spec.holderIdentity}",
+    ];
+    let holder = kubectl(&lease).unwrap();
+    let pod = holder.split(['_', '/']).next().unwrap().to_owned();
+    kubectl(&["-n", OPERATOR_NAMESPACE, "delete", "pod", &pod, "--grace-period=0", "--force"]).unwrap();
+    // The data path does not notice, and the other operator replaces the next leader.
+    load.moves();
+    let leader = load.leader();
+    load.namespace
+        .kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"])
+        .unwrap();
+    load.moves();
+    eventually("another operator leads", || {
+        Ok(Some(kubectl(&lease)?).filter(|h| *h != holder && !h.is_empty()))
+    });
+    load.finish();
+}
+
+#[test]
+fn a_broker_that_loses_its_volume() {
+    let load = Load::start("volume");
+    load.namespace.whole("k");
+    let leader = load.leader();
+    load.namespace
+        .kubectl(&["delete", "pvc", &format!("data-{leader}"), "--wait=false"])
+        .unwrap();
+    load.namespace
+        .kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"])
+        .unwrap();
+    load.moves();
+    load.namespace.whole("k");
+    load.finish();
+}
+
+#[test]
+fn no_operator_at_all() {
+    // With nobody to ask, brokers serve on what they know, and start again.
+    let load = Load::start("alone");
+    let scale = |replicas: &str| {
+        kubectl(&[
+            "-n",
+            OPERATOR_NAMESPACE,
+            "scale",
+            "deployment/weir-operator",
+            &format!("--replicas={replicas}"),
+        ])
+        .unwrap();
+    };
+    scale("0");
+    eventually("no operator runs", || {
+        let pods = kubectl(&[
+            "-n",
+            OPERATOR_NAMESPACE,
+            "get",
+            "pods",
+            "-l",
+            "app.kubernetes.io/name=weir-operator",
+            "-o",
+            "name",
+        ])?;
+        Ok(pods.trim().is_empty().then_some(()))
+    });
+    load.moves();
+    let mut driver = Driver::start(Client::Franz, &load.bootstrap).unwrap();
+    let refused = driver.create_replicated_topic("later", 1, 3, &json!({}));
+    assert!(refused.is_err(), "nobody could have created it");
+    scale("2");
+    eventually("topics can be created again", || {
+        Ok(driver.create_replicated_topic("later", 1, 3, &json!({})).ok())
+    });
+    load.finish();
+}

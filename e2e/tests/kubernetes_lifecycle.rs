@@ -1,0 +1,174 @@
+//! What people do to a cluster that is in use: more brokers, fewer, other resources, larger volumes, a node to empty, a cluster to take down. Clients write through all of it.
+//!
+//! Wants `e2e/up` and the `KUBECONFIG` that it prints.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use weir_e2e::driver::{Client, Driver, From, Produce};
+use weir_e2e::kubernetes::{Namespace, eventually, kafka_cluster, kubectl, topic};
+use weir_e2e::record::Record;
+use weir_e2e::wire::await_topic;
+use weir_e2e::writer::Writer;
+
+fn uids(namespace: &Namespace, cluster: &str) -> Vec<String> {
+    let pods = namespace.list("pods", &format!("weir.dev/cluster={cluster}")).unwrap();
+    let mut uids: Vec<_> = pods
+        .iter()
+        .filter(|p| p["metadata"]["deletionTimestamp"].is_null())
+        .map(|p| p["metadata"]["uid"].as_str().unwrap().to_owned())
+        .collect();
+    uids.sort();
+    uids
+}
+
+/// A cluster of three, and a client that writes to it.
+struct Load {
+    namespace: Namespace,
+    bootstrap: String,
+    writer: Writer,
+}
+
+impl Load {
+    fn start(stem: &str) -> Self {
+        let namespace = Namespace::create(stem).unwrap();
+        let bootstrap = namespace.kafka("k", 3, "").unwrap();
+        namespace
+            .apply(&topic("load", "k", 1, 3, "  config: {min.insync.replicas: 2}\n"))
+            .unwrap();
+        namespace.ready("topic/load");
+        await_topic(&bootstrap, "load", 1).unwrap();
+        let writer = Writer::start(Client::Java, &bootstrap, "load", 0);
+        writer.moves();
+        Self {
+            namespace,
+            bootstrap,
+            writer,
+        }
+    }
+
+    fn finish(self) {
+        self.namespace.whole("k");
+        self.writer.moves();
+        eprintln!("the client's longest call: {:?}", self.writer.longest());
+        let mut driver = Driver::start(Client::Franz, &self.bootstrap).unwrap();
+        self.writer.finish_and_check(&mut driver);
+    }
+}
+
+#[test]
+fn new_resources_restart_brokers_one_by_one_and_nobody_notices() {
+    let load = Load::start("rolling");
+    let before = uids(&load.namespace, "k");
+    load.namespace
+        .patch(
+            "kafkacluster/k",
+            r#"{"spec": {"brokers": {"resources": {"requests": {"memory": "100Mi"}}}}}"#,
+        )
+        .unwrap();
+    eventually("every pod is a new one", || {
+        // Never two at once are away.
+        let object = load.namespace.object("statefulset/k")?.unwrap();
+        let ready = object["status"]["readyReplicas"].as_i64().unwrap_or(0);
+        assert!(ready >= 2, "{ready} of 3 brokers are ready");
+        let now = uids(&load.namespace, "k");
+        Ok((now.len() == 3 && now.iter().all(|uid| !before.contains(uid))).then_some(()))
+    });
+    load.finish();
+}
+
+#[test]
+fn a_cluster_grows_and_shrinks_without_losing_anything() {
+    let load = Load::start("scale");
+    load.namespace
+        .patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 4}}}"#)
+        .unwrap();
+    eventually("the fourth broker serves", || {
+        let object = load.namespace.object("statefulset/k")?.unwrap();
+        Ok((object["status"]["readyReplicas"] == 4).then_some(()))
+    });
+    load.namespace.ready("kafkacluster/k");
+    // A topic on all four, so that the fourth one holds something that must not be thrown away.
+    load.namespace.apply(&topic("wide", "k", 4, 1, "")).unwrap();
+    load.namespace.ready("topic/wide");
+    await_topic(&load.bootstrap, "wide", 4).unwrap();
+    let mut driver = Driver::start(Client::Franz, &load.bootstrap).unwrap();
+    let records: Vec<_> = (0..4).map(|p| Record::new("k", p.to_string()).to(p)).collect();
+    driver.produce(Produce::records("wide", &records).set("acks", "all")).unwrap();
+    load.namespace
+        .patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 3}}}"#)
+        .unwrap();
+    // Drained first, or refused: either way every record is there.
+    let read = driver.consume("wide", &[0, 1, 2, 3], From::Beginning, 4).unwrap();
+    assert_eq!(read.len(), 4);
+    load.finish();
+}
+
+#[test]
+fn volumes_grow_while_clients_write() {
+    let load = Load::start("grow");
+    load.namespace
+        .patch("kafkacluster/k", r#"{"spec": {"brokers": {"storage": {"size": "2Gi"}}}}"#)
+        .unwrap();
+    eventually("every volume has the new size", || {
+        let claims = load.namespace.list("pvc", "weir.dev/cluster=k")?;
+        let grown = claims.iter().filter(|c| c["status"]["capacity"]["storage"] == "2Gi").count();
+        Ok((grown == 3).then_some(()))
+    });
+    // They never shrink.
+    let smaller = load
+        .namespace
+        .patch("kafkacluster/k", r#"{"spec": {"brokers": {"storage": {"size": "1Gi"}}}}"#);
+    assert!(format!("{:#}", smaller.unwrap_err()).contains("size"));
+    load.finish();
+}
+
+#[test]
+fn a_node_is_drained() {
+    let load = Load::start("drain");
+    let nodes: Vec<_> = (0..3).map(|id| load.namespace.node_of(&format!("k-{id}")).unwrap()).collect();
+    let node = nodes.iter().find(|n| !n.ends_with("control-plane")).unwrap();
+    let selector = "--pod-selector=weir.dev/cluster=k";
+    let drained = kubectl(&["drain", node, selector, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=150s"]);
+    let uncordoned = kubectl(&["uncordon", node]);
+    drained.unwrap();
+    uncordoned.unwrap();
+    load.finish();
+}
+
+#[test]
+fn a_paused_cluster_serves_and_changes_nothing() {
+    let load = Load::start("pause");
+    load.namespace.patch("kafkacluster/k", r#"{"spec": {"paused": true}}"#).unwrap();
+    let _ = load.namespace.awaits("kafkacluster/k", "Paused", "True");
+    let before = uids(&load.namespace, "k");
+    load.namespace
+        .patch(
+            "kafkacluster/k",
+            r#"{"spec": {"brokers": {"resources": {"requests": {"memory": "100Mi"}}}}}"#,
+        )
+        .unwrap();
+    load.writer.moves();
+    assert_eq!(uids(&load.namespace, "k"), before);
+    load.namespace.patch("kafkacluster/k", r#"{"spec": {"paused": false}}"#).unwrap();
+    eventually("what was put off happens", || {
+        let now = uids(&load.namespace, "k");
+        Ok((now.len() == 3 && now.iter().all(|uid| !before.contains(uid))).then_some(()))
+    });
+    load.finish();
+}
+
+#[test]
+fn a_deleted_cluster_keeps_its_volumes_when_it_is_told_to() {
+    let namespace = Namespace::create("retain").unwrap();
+    let yaml = kafka_cluster("kept", 1, "").replace("onDelete: Delete", "onDelete: Retain");
+    namespace.apply(&yaml).unwrap();
+    namespace.ready("kafkacluster/kept");
+    namespace.kubectl(&["delete", "kafkacluster", "kept", "--timeout=120s"]).unwrap();
+    eventually("the pods are gone", || Ok(uids(&namespace, "kept").is_empty().then_some(())));
+    assert!(namespace.object("pvc/data-kept-0").unwrap().is_some(), "the volume is kept");
+
+    namespace.kafka("dropped", 1, "").unwrap();
+    namespace.kubectl(&["delete", "kafkacluster", "dropped", "--timeout=120s"]).unwrap();
+    eventually("the volume is gone", || {
+        Ok(namespace.object("pvc/data-dropped-0")?.is_none().then_some(()))
+    });
+}

@@ -1,0 +1,273 @@
+//! Every `KafkaCluster` in the namespaces has a keeper: a task of its own, woken by whatever happens to the cluster's objects.
+//!
+//! Watches only wake: what a keeper acts on, it reads itself. Of the objects that clusters own only the metadata is received, and nothing of it is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{BoxStream, SelectAll};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::ObjectMeta;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch_objects};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{error, warn};
+use weir_crds::KafkaCluster;
+
+use super::args::Scope;
+use super::keeper::{Keeper, Wake};
+use super::objects::{MANAGED_BY, MANAGER};
+use super::sites::Sites;
+use super::topics::{self, Notice};
+use super::{Context, topics::Key};
+use crate::store::kube::CLUSTER_LABEL;
+
+/// Notices to the task of the topics that may wait.
+const NOTICES: usize = 64;
+
+/// How long to wait before what failed by a defect begins anew.
+const AFTER_A_DEFECT: Duration = Duration::from_secs(5);
+
+/// What a watch reports, with the number of the namespace's watch for clusters.
+enum Happening {
+    Cluster(usize, Box<Event<DeserializeGuard<KafkaCluster>>>),
+    Owned(&'static str, Box<Event<ObjectMeta>>),
+}
+
+struct Kept {
+    resource: watch::Sender<Arc<KafkaCluster>>,
+    wake: Arc<Wake>,
+    /// The namespace's watch that knows of it.
+    scope: usize,
+    task: tokio::task::AbortHandle,
+}
+
+/// Looks after every cluster until it is dropped, and with it all that it started.
+pub(super) async fn look_after_all(context: Context, sites: Arc<Sites>) -> Infallible {
+    loop {
+        look_after_until_a_defect(context.clone(), Arc::clone(&sites)).await;
+        context.controllers.clear();
+        tokio::time::sleep(AFTER_A_DEFECT).await;
+    }
+}
+
+async fn look_after_until_a_defect(context: Context, sites: Arc<Sites>) {
+    let mut tasks = JoinSet::new();
+    let (notices, noticed) = mpsc::channel(NOTICES);
+    let topics = tasks.spawn(topics::run(context.clone(), noticed).map(|never| match never {}));
+    let mut happenings = watches(&context.client, &context.scope);
+    let mut all = All {
+        context,
+        sites,
+        notices,
+        kept: BTreeMap::new(),
+        listed: BTreeMap::new(),
+    };
+    loop {
+        tokio::select! {
+            happening = happenings.next() => match happening {
+                Some(Ok(happening)) => all.hear(happening, &mut tasks),
+                Some(Err(error)) => warn!(%error, "watch the Kubernetes API"),
+                None => std::future::pending().await,
+            },
+            Some(ended) = tasks.join_next() => {
+                // A keeper only ends by a defect: the others go on, and it begins anew.
+                if let Err(panicked) = ended && panicked.is_panic() {
+                    error!(error = %panicked, "a task of the operator failed");
+                    if topics.is_finished() {
+                        return;
+                    }
+                    all.restart_ended(&mut tasks);
+                }
+            }
+        }
+    }
+}
+
+struct All {
+    context: Context,
+    sites: Arc<Sites>,
+    notices: mpsc::Sender<Notice>,
+    kept: BTreeMap<Key, Kept>,
+    /// Per watch, what a list that is under way has named so far.
+    listed: BTreeMap<usize, BTreeSet<Key>>,
+}
+
+impl All {
+    fn hear(&mut self, happening: Happening, tasks: &mut JoinSet<()>) {
+        match happening {
+            Happening::Owned(kind, event) => match *event {
+                Event::Apply(metadata) | Event::InitApply(metadata) => self.wake(kind, &metadata, false),
+                Event::Delete(metadata) => self.wake(kind, &metadata, true),
+                Event::Init => {}
+                // What happened while nobody watched, a deletion for instance, is made good by applying once more.
+                Event::InitDone => self.kept.values().for_each(|kept| kept.wake.all_of(kind)),
+            },
+            Happening::Cluster(scope, event) => match *event {
+                Event::Init => drop(self.listed.insert(scope, BTreeSet::new())),
+                Event::InitApply(object) => {
+                    if let Some(key) = self.put(scope, object, tasks) {
+                        self.listed.entry(scope).or_default().insert(key);
+                    }
+                }
+                Event::InitDone => {
+                    let listed = self.listed.remove(&scope).unwrap_or_default();
+                    let gone: Vec<Key> = self
+                        .kept
+                        .iter()
+                        .filter(|(key, kept)| kept.scope == scope && !listed.contains(key))
+                        .map(|(key, _)| key.clone())
+                        .collect();
+                    gone.iter().for_each(|key| self.remove(key));
+                }
+                Event::Apply(object) => drop(self.put(scope, object, tasks)),
+                Event::Delete(object) => {
+                    let metadata = object.meta();
+                    self.remove(&Key::new(metadata.namespace.as_deref(), metadata.name.as_deref()));
+                }
+            },
+        }
+    }
+
+    fn wake(&self, kind: &'static str, metadata: &ObjectMeta, deleted: bool) {
+        let cluster = metadata.labels.as_ref().and_then(|labels| labels.get(CLUSTER_LABEL));
+        let key = Key::new(metadata.namespace.as_deref(), cluster.map(String::as_str));
+        if let Some(kept) = self.kept.get(&key) {
+            kept.wake.touched(kind, metadata, deleted);
+        }
+    }
+
+    fn put(&mut self, scope: usize, object: DeserializeGuard<KafkaCluster>, tasks: &mut JoinSet<()>) -> Option<Key> {
+        let mut cluster = match object.0 {
+            Ok(cluster) => cluster,
+            Err(invalid) => {
+                // Its brokers and its controller go on as they were.
+                warn!(
+                    name = invalid.metadata.name,
+                    namespace = invalid.metadata.namespace,
+                    error = invalid.error,
+                    "a KafkaCluster cannot be read"
+                );
+                return Some(Key::new(invalid.metadata.namespace.as_deref(), invalid.metadata.name.as_deref()));
+            }
+        };
+        cluster.metadata.managed_fields = None;
+        let key = Key::new(cluster.metadata.namespace.as_deref(), cluster.metadata.name.as_deref());
+        if let Some(kept) = self.kept.get(&key) {
+            if kept.resource.borrow().metadata.uid == cluster.metadata.uid {
+                kept.resource.send_replace(Arc::new(cluster));
+                return Some(key);
+            }
+            // Deleted and made anew: another cluster.
+            self.remove(&key);
+        }
+        self.start(scope, key.clone(), Arc::new(cluster), Duration::ZERO, tasks);
+        Some(key)
+    }
+
+    fn start(&mut self, scope: usize, key: Key, cluster: Arc<KafkaCluster>, after: Duration, tasks: &mut JoinSet<()>) {
+        let (resource, received) = watch::channel(cluster);
+        let wake = Arc::new(Wake::default());
+        let keeper = Keeper::new(
+            self.context.clone(),
+            Arc::clone(&self.sites),
+            key.clone(),
+            received,
+            Arc::clone(&wake),
+            self.notices.clone(),
+        );
+        let task = tasks.spawn(async move {
+            tokio::time::sleep(after).await;
+            match keeper.run().await {}
+        });
+        self.kept.insert(key, Kept { resource, wake, scope, task });
+        self.count();
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(kept) = self.kept.remove(key) {
+            kept.task.abort();
+            self.count();
+        }
+    }
+
+    fn count(&self) {
+        let count = u64::try_from(self.kept.len()).unwrap_or(u64::MAX);
+        self.context.figures.clusters.store(count, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn restart_ended(&mut self, tasks: &mut JoinSet<()>) {
+        let ended: Vec<(Key, usize, Arc<KafkaCluster>)> = self
+            .kept
+            .iter()
+            .filter(|(_, kept)| kept.task.is_finished())
+            .map(|(key, kept)| (key.clone(), kept.scope, Arc::clone(&kept.resource.borrow())))
+            .collect();
+        for (key, scope, cluster) in ended {
+            self.remove(&key);
+            self.start(scope, key, cluster, AFTER_A_DEFECT, tasks);
+        }
+    }
+}
+
+/// One API for all namespaces, or one for each.
+pub(super) fn apis<K>(client: &Client, scope: &Scope) -> Vec<Api<K>>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match scope {
+        Scope::All => vec![Api::all(client.clone())],
+        Scope::Some(namespaces) => namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect(),
+    }
+}
+
+type Happenings = SelectAll<BoxStream<'static, Result<Happening, watcher::Error>>>;
+
+fn watches(client: &Client, scope: &Scope) -> Happenings {
+    let mut all = SelectAll::new();
+    for (number, api) in apis::<DeserializeGuard<KafkaCluster>>(client, scope).into_iter().enumerate() {
+        let events = watch_objects(api, watcher::Config::default()).default_backoff();
+        all.push(events.map_ok(move |event| Happening::Cluster(number, Box::new(event))).boxed());
+    }
+    watch_owned::<StatefulSet>(&mut all, client, scope, "StatefulSet");
+    watch_owned::<Pod>(&mut all, client, scope, "Pod");
+    watch_owned::<Service>(&mut all, client, scope, "Service");
+    watch_owned::<ConfigMap>(&mut all, client, scope, "ConfigMap");
+    watch_owned::<ServiceAccount>(&mut all, client, scope, "ServiceAccount");
+    watch_owned::<PersistentVolumeClaim>(&mut all, client, scope, "PersistentVolumeClaim");
+    watch_owned::<PodDisruptionBudget>(&mut all, client, scope, "PodDisruptionBudget");
+    watch_owned::<NetworkPolicy>(&mut all, client, scope, "NetworkPolicy");
+    all
+}
+
+fn watch_owned<K>(all: &mut Happenings, client: &Client, scope: &Scope, kind: &'static str)
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    for api in apis::<PartialObjectMeta<K>>(client, scope) {
+        let config = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+        let events = watch_objects(api, config).default_backoff();
+        all.push(events.map_ok(move |event| Happening::Owned(kind, Box::new(metadata_of(event)))).boxed());
+    }
+}
+
+fn metadata_of<K>(event: Event<PartialObjectMeta<K>>) -> Event<ObjectMeta> {
+    match event {
+        Event::Apply(object) => Event::Apply(object.metadata),
+        Event::Delete(object) => Event::Delete(object.metadata),
+        Event::InitApply(object) => Event::InitApply(object.metadata),
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+    }
+}

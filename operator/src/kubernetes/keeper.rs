@@ -1,0 +1,469 @@
+//! Keeps one cluster: hosts its controller, makes its objects what its resource says, restarts brokers when the partitions allow it, and says how it all stands.
+//!
+//! One task for each cluster, one pass at a time, woken by whatever happens. A pass reads what it acts on; it writes nothing when nothing is different. Whatever fails is waited out and said in a
+//! condition; the controller is not touched by it.
+
+mod apply;
+mod host;
+mod pods;
+mod rollout;
+mod status;
+mod volumes;
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::api::{Api, ObjectMeta, Patch, PatchParams};
+use kube::runtime::events::Recorder;
+use serde_json::json;
+use tokio::sync::{Notify, mpsc, watch};
+use tracing::{debug, info, warn};
+use weir_crds::KafkaCluster;
+use weir_protocol::types::BrokerId;
+
+use self::apply::Applied;
+use self::host::{Host, Trouble};
+use self::pods::PodView;
+use self::rollout::Step;
+use self::volumes::Volumes;
+use super::objects::{Names, Plan, build};
+use super::sites::{Sites, Standing};
+use super::topics::{Key, Notice, recorder};
+use super::{Context, Figures};
+use crate::controller::state::State;
+use crate::controller::{Event, Reply, Resource};
+use crate::store::StoreError;
+use crate::store::kube::FIELD_MANAGER;
+
+/// How long one pass may take before it is given up.
+const PASS_MAX: Duration = Duration::from_secs(60);
+
+/// The least time between two passes: what comes in a burst is looked at once.
+const BETWEEN_PASSES: Duration = Duration::from_millis(250);
+
+/// How soon a pass that failed is tried again, at first and at last.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// How often it is looked without any reason, in case an event was lost.
+const WITHOUT_REASON: Duration = Duration::from_secs(300);
+
+/// How soon to look again while something is under way of which no event tells.
+const UNDER_WAY: Duration = Duration::from_secs(2);
+
+/// Where the cluster's id in the Kafka protocol is kept on its resource: a backup that drops the status keeps it.
+pub(super) const CLUSTER_ID_ANNOTATION: &str = "weir.dev/cluster-id";
+/// The image that the cluster was made with.
+const IMAGE_ANNOTATION: &str = "weir.dev/image";
+/// With "new", a cluster whose id is known may begin without its partition tables.
+const STATE_ANNOTATION: &str = "weir.dev/state";
+/// With "true", as `spec.paused`.
+const PAUSED_ANNOTATION: &str = "weir.dev/paused";
+
+/// Wakes a keeper.
+#[derive(Debug, Default)]
+pub(super) struct Wake {
+    notify: Notify,
+    touched: Mutex<Vec<Touched>>,
+}
+
+/// An object of the cluster that somebody changed, perhaps the operator itself.
+#[derive(Clone, Debug)]
+struct Touched {
+    kind: &'static str,
+    /// `None`: all of the kind.
+    name: Option<String>,
+    version: Option<String>,
+    generation: Option<i64>,
+    deleted: bool,
+}
+
+/// Objects that may be noted before the keeper comes to look: beyond that it only knows that something happened.
+const TOUCHED_MAX: usize = 4096;
+
+impl Wake {
+    pub(super) fn touched(&self, kind: &'static str, metadata: &ObjectMeta, deleted: bool) {
+        self.put(Touched {
+            kind,
+            name: metadata.name.clone(),
+            version: metadata.resource_version.clone(),
+            generation: metadata.generation,
+            deleted,
+        });
+    }
+
+    /// Nothing is known any more of the objects of a kind.
+    pub(super) fn all_of(&self, kind: &'static str) {
+        self.put(Touched {
+            kind,
+            name: None,
+            version: None,
+            generation: None,
+            deleted: true,
+        });
+    }
+
+    fn put(&self, object: Touched) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        if touched.len() < TOUCHED_MAX {
+            touched.push(object);
+        }
+        drop(touched);
+        self.notify.notify_one();
+    }
+
+    fn take(&self) -> Vec<Touched> {
+        std::mem::take(&mut self.touched.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The keeper of one cluster.
+pub(super) struct Keeper {
+    context: Context,
+    sites: Arc<Sites>,
+    key: Key,
+    resource: watch::Receiver<Arc<KafkaCluster>>,
+    wake: Arc<Wake>,
+    notices: mpsc::Sender<Notice>,
+    recorder: Recorder,
+    host: Option<Host>,
+    applied: Applied,
+    /// The generation of the resource that the controller took up, or why it did not.
+    taken_up: Option<(Option<i64>, Result<(), String>)>,
+    status: status::Written,
+    monitored: Option<bool>,
+}
+
+/// What a pass found out, for the status.
+#[derive(Debug, Default)]
+struct Findings {
+    image: String,
+    paused: bool,
+    refusal: Option<String>,
+    pods: Vec<PodView>,
+    replicas: i32,
+    rollout: Option<Step>,
+    storage: Vec<String>,
+    troubles: Vec<String>,
+    scale_down: Option<String>,
+    /// What clients outside are told, by listener.
+    listeners: Vec<weir_crds::ListenerStatus>,
+    /// Something is under way of which no event will tell.
+    under_way: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        context: Context,
+        sites: Arc<Sites>,
+        key: Key,
+        resource: watch::Receiver<Arc<KafkaCluster>>,
+        wake: Arc<Wake>,
+        notices: mpsc::Sender<Notice>,
+    ) -> Self {
+        Self {
+            recorder: recorder(&context),
+            applied: Applied::new(&context, &key.namespace),
+            context,
+            sites,
+            key,
+            resource,
+            wake,
+            notices,
+            host: None,
+            taken_up: None,
+            status: status::Written::default(),
+            monitored: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Infallible {
+        let mut retry = RETRY_MIN;
+        loop {
+            Figures::count(&self.context.figures.reconciles);
+            let began = Instant::now();
+            let wait = match tokio::time::timeout(PASS_MAX, self.pass()).await {
+                Ok(Ok(wait)) => {
+                    retry = RETRY_MIN;
+                    wait
+                }
+                Ok(Err(error)) => {
+                    warn!(
+                        cluster = self.key.name,
+                        namespace = self.key.namespace,
+                        error = format!("{error:#}"),
+                        "look after a KafkaCluster"
+                    );
+                    self.failed(format!("{error:#}"), &mut retry).await
+                }
+                Err(_) => {
+                    warn!(
+                        cluster = self.key.name,
+                        namespace = self.key.namespace,
+                        "looking after a KafkaCluster takes too long"
+                    );
+                    self.failed("the Kubernetes API takes too long to answer".to_owned(), &mut retry).await
+                }
+            };
+            tokio::time::sleep(BETWEEN_PASSES.saturating_sub(began.elapsed())).await;
+            self.sleep(wait).await;
+        }
+    }
+
+    /// Sleeps until something happens, or for this long.
+    async fn sleep(&mut self, wait: Duration) {
+        let host = self.host.as_mut();
+        tokio::select! {
+            () = self.wake.notify.notified() => {}
+            _ = self.resource.changed() => {}
+            () = host::news(host) => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+
+    async fn failed(&mut self, error: String, retry: &mut Duration) -> Duration {
+        Figures::count(&self.context.figures.reconcile_errors);
+        let cluster = Arc::clone(&self.resource.borrow());
+        let state = self.host.as_ref().map(Host::state);
+        let findings = Findings {
+            troubles: vec![error],
+            image: cluster
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get(IMAGE_ANNOTATION).cloned())
+                .unwrap_or_default(),
+            ..Findings::default()
+        };
+        let written = self
+            .status
+            .write(&self.context, &self.recorder, &cluster, state.as_ref(), &findings)
+            .await;
+        if let Err(error) = written {
+            debug!(cluster = self.key.name, %error, "write the status of a KafkaCluster");
+        }
+        let wait = *retry;
+        *retry = (*retry * 2).min(RETRY_MAX);
+        wait
+    }
+
+    async fn pass(&mut self) -> anyhow::Result<Duration> {
+        for touched in self.wake.take() {
+            self.applied.touched(&touched);
+        }
+        let cluster = Arc::clone(&self.resource.borrow_and_update());
+        if cluster.metadata.deletion_timestamp.is_some() {
+            return Ok(WITHOUT_REASON);
+        }
+        let annotation = |name: &str| cluster.metadata.annotations.as_ref().and_then(|all| all.get(name)).cloned();
+        let image = cluster
+            .spec
+            .image
+            .clone()
+            .or_else(|| annotation(IMAGE_ANNOTATION))
+            .unwrap_or_else(|| self.context.broker_image.clone());
+        let mut findings = Findings {
+            image,
+            paused: cluster.spec.paused || annotation(PAUSED_ANNOTATION).as_deref() == Some("true"),
+            ..Findings::default()
+        };
+        self.host(&cluster).await?;
+        self.remember(&cluster, &findings.image).await?;
+        if !findings.paused {
+            self.take_up(&cluster).await;
+            self.make_objects(&cluster, &mut findings).await?;
+        }
+        self.observe(&cluster, &mut findings).await?;
+        let state = self.host.as_ref().map(Host::state);
+        if let Some(state) = state.as_ref().filter(|_| !findings.paused) {
+            self.roll(&cluster, state, &mut findings).await?;
+        }
+        findings.refusal = self.taken_up.as_ref().and_then(|(_, result)| result.as_ref().err().cloned());
+        let written = self
+            .status
+            .write(&self.context, &self.recorder, &cluster, state.as_ref(), &findings)
+            .await?;
+        Ok(match written {
+            status::Outcome::Later(wait) => wait,
+            status::Outcome::Done if findings.under_way || findings.refusal.is_some() => UNDER_WAY,
+            status::Outcome::Done => WITHOUT_REASON,
+        })
+    }
+
+    /// Hosts the controller, unless it runs.
+    async fn host(&mut self, cluster: &KafkaCluster) -> anyhow::Result<()> {
+        if let Some(host) = &mut self.host {
+            match host.ended().await {
+                None => return Ok(()),
+                Some(reason) => {
+                    warn!(cluster = self.key.name, namespace = self.key.namespace, reason, "the controller ended");
+                    self.host = None;
+                    self.taken_up = None;
+                }
+            }
+        }
+        match Host::start(&self.context, &self.sites, &self.key, cluster, &self.resource, &self.notices).await {
+            Ok(host) => {
+                info!(
+                    cluster = self.key.name,
+                    namespace = self.key.namespace,
+                    id = host.cluster_id(),
+                    "this replica is the controller of the cluster"
+                );
+                self.host = Some(host);
+                Ok(())
+            }
+            Err(Trouble::StateLost) => anyhow::bail!(
+                "the PartitionTable {}-registry is missing, though the cluster has run: restore the PartitionTables from a backup, or begin without any topic's partitions by the annotation {STATE_ANNOTATION}=new",
+                self.key.name
+            ),
+            Err(Trouble::Store(StoreError::NotLeader)) => anyhow::bail!("another replica of the operator leads"),
+            Err(Trouble::Store(error)) => Err(anyhow::Error::from(error).context("take over the cluster's state")),
+        }
+    }
+
+    /// Writes down, on the resource, what must outlive its status.
+    async fn remember(&self, cluster: &KafkaCluster, image: &str) -> anyhow::Result<()> {
+        let Some(host) = &self.host else { return Ok(()) };
+        let has = |name: &str| cluster.metadata.annotations.as_ref().and_then(|all| all.get(name));
+        let pinned = has(IMAGE_ANNOTATION).map_or(image, String::as_str);
+        if has(CLUSTER_ID_ANNOTATION).map(String::as_str) == Some(host.cluster_id()) && has(IMAGE_ANNOTATION).is_some() {
+            return Ok(());
+        }
+        let patch = json!({
+            "apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster",
+            "metadata": {"name": self.key.name, "annotations": {CLUSTER_ID_ANNOTATION: host.cluster_id(), IMAGE_ANNOTATION: pinned}},
+        });
+        let api: Api<KafkaCluster> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
+        Figures::count(&self.context.figures.writes);
+        api.patch(&self.key.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch))
+            .await?;
+        Ok(())
+    }
+
+    /// Puts the resource to the controller, when it is another than before.
+    async fn take_up(&mut self, cluster: &KafkaCluster) {
+        let Some(host) = &self.host else { return };
+        host.saw(cluster);
+        let generation = cluster.metadata.generation;
+        if self
+            .taken_up
+            .as_ref()
+            .is_some_and(|(taken, result)| *taken == generation && result.is_ok())
+        {
+            return;
+        }
+        let answer = host
+            .controller()
+            .ask(Event::Apply(vec![Resource::Cluster(Box::new(as_offered(cluster)))]))
+            .await;
+        let result = match answer.map(|answer| answer.reply) {
+            Ok(Reply::Applied(_)) => Ok(()),
+            Ok(Reply::Invalid(refusal)) => Err(format!("{}: {}", refusal.path, refusal.reason)),
+            Ok(_) | Err(_) => return,
+        };
+        self.taken_up = Some((generation, result));
+    }
+
+    async fn make_objects(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
+        let Some(host) = &self.host else { return Ok(()) };
+        let state = host.state();
+        if self.monitored.is_none() {
+            self.monitored = Some(self.applied.knows_pod_monitors().await?);
+        }
+        let held = pods::brokers_held(&state);
+        let wanted = cluster.spec.brokers.replicas;
+        findings.replicas = wanted.max(held);
+        if held > wanted {
+            let last = held - 1;
+            let count = pods::partitions_on(&state, BrokerId(last));
+            findings.scale_down = Some(format!(
+                "broker {last} holds replicas of {count} partitions: move them to other brokers with kafka-reassign-partitions, or raise brokers.replicas to {held} again"
+            ));
+        }
+        let volumes = Volumes::look(&self.context, &self.key, cluster, findings.replicas).await?;
+        let effective = volumes.effective(cluster);
+        volumes.grow(&self.context, &self.key, findings).await?;
+        let plan = Plan {
+            cluster: &effective,
+            image: &findings.image,
+            cluster_id: host.cluster_id(),
+            controller: &self.context.controller_address,
+            replicas: findings.replicas,
+            evictable: rollout::evictable(&state, findings.replicas),
+            monitored: self.monitored == Some(true),
+        };
+        let objects = build(&plan);
+        self.applied.apply(&objects).await?;
+        self.applied.prune_services(&Names::of(cluster), &objects).await?;
+        Ok(())
+    }
+
+    async fn observe(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
+        findings.pods = pods::look(&self.context, &self.key, cluster).await?;
+        findings.troubles.extend(findings.pods.iter().filter_map(|pod| pod.trouble.clone()));
+        let missing = usize::try_from(findings.replicas).unwrap_or_default().saturating_sub(findings.pods.len());
+        if missing > 0 {
+            findings.under_way = true;
+            findings.troubles.extend(pods::why_missing(&self.context, &self.key).await);
+        }
+        findings.listeners = status::listeners(&self.context, cluster, findings.replicas).await;
+        let Some(host) = &self.host else { return Ok(()) };
+        if super::objects::listeners(cluster)
+            .iter()
+            .any(|listener| listener.kind != weir_crds::ListenerType::Internal)
+        {
+            let state = host.state();
+            for broker in state.brokers.values() {
+                let standing = Standing::of(&self.context.client, cluster, broker.id.0).await;
+                let endpoints = standing.endpoints(cluster, broker.endpoints.clone());
+                if endpoints != broker.endpoints {
+                    let event = Event::Readdress {
+                        broker: broker.id,
+                        endpoints,
+                    };
+                    // Whoever could not be told is told by the next pass.
+                    let _ = host.controller().ask(event).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Restarts the next broker whose pod is not as it should be, if the partitions allow it.
+    async fn roll(&mut self, cluster: &KafkaCluster, state: &State, findings: &mut Findings) -> anyhow::Result<()> {
+        let step = rollout::next(&findings.pods, state, findings.replicas);
+        if let Step::Restart { id, name, uid, reason } = &step {
+            info!(
+                cluster = self.key.name,
+                namespace = self.key.namespace,
+                broker = id,
+                reason,
+                "restarts a broker"
+            );
+            pods::delete(&self.context, &self.key, name, uid).await?;
+            let note = format!("restarts broker {id}: {reason}");
+            status::tell(&self.recorder, cluster, true, "RestartBroker", &note).await;
+        }
+        findings.under_way |= !matches!(step, Step::Done);
+        findings.rollout = Some(step);
+        Ok(())
+    }
+}
+
+/// The resource without what the controller does not need.
+fn as_offered(cluster: &KafkaCluster) -> KafkaCluster {
+    let metadata = &cluster.metadata;
+    let mut offered = KafkaCluster::new(metadata.name.as_deref().unwrap_or_default(), cluster.spec.clone());
+    offered.metadata = ObjectMeta {
+        name: metadata.name.clone(),
+        namespace: metadata.namespace.clone(),
+        uid: metadata.uid.clone(),
+        generation: metadata.generation,
+        creation_timestamp: metadata.creation_timestamp.clone(),
+        resource_version: metadata.resource_version.clone(),
+        ..ObjectMeta::default()
+    };
+    offered
+}

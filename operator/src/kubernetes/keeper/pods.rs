@@ -1,0 +1,194 @@
+//! The pods of a cluster as they are, and what keeps them from serving, in words that a person understands.
+
+use anyhow::Context as _;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::{Api, DeleteParams, ListParams, Preconditions};
+use weir_crds::KafkaCluster;
+use weir_protocol::types::BrokerId;
+
+use super::super::objects::{Names, broker_of_pod};
+use super::super::topics::Key;
+use super::{Context, Figures};
+use crate::controller::state::State;
+
+/// The label in which a StatefulSet notes the revision of a pod's template.
+const REVISION_LABEL: &str = "controller-revision-hash";
+
+/// A broker's pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct PodView {
+    pub(super) id: i32,
+    pub(super) name: String,
+    pub(super) uid: String,
+    /// Its container serves.
+    pub(super) ready: bool,
+    /// Its template is not the one that the spec wants; `None` while that is not known.
+    pub(super) outdated: Option<bool>,
+    pub(super) terminating: bool,
+    /// Why it does not serve, as far as its status tells.
+    pub(super) trouble: Option<String>,
+}
+
+/// The pods, by the broker's id.
+pub(super) async fn look(context: &Context, key: &Key, cluster: &KafkaCluster) -> anyhow::Result<Vec<PodView>> {
+    let names = Names::of(cluster);
+    let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &key.namespace);
+    let set = sets.get_opt(&key.name).await.context("get the StatefulSet")?;
+    let wanted = set.as_ref().and_then(wanted_revision);
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
+    let params = ListParams::default().labels(&names.selector_text());
+    let listed = pods.list(&params).await.context("list the pods")?;
+    let mut views: Vec<PodView> = listed.items.iter().filter_map(|pod| view(&key.name, pod, wanted.as_deref())).collect();
+    views.sort_by_key(|view| view.id);
+    Ok(views)
+}
+
+/// The revision that pods shall have, once the StatefulSet's controller has looked at what was applied last.
+fn wanted_revision(set: &StatefulSet) -> Option<String> {
+    let status = set.status.as_ref()?;
+    (status.observed_generation >= set.metadata.generation)
+        .then(|| status.update_revision.clone())
+        .flatten()
+}
+
+fn view(cluster: &str, pod: &Pod, wanted: Option<&str>) -> Option<PodView> {
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let revision = pod.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL));
+    let status = pod.status.as_ref();
+    let condition = |kind: &str| status.and_then(|status| status.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind));
+    Some(PodView {
+        id: broker_of_pod(cluster, &name)?,
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
+        outdated: wanted.map(|wanted| revision.map(String::as_str) != Some(wanted)),
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+        trouble: trouble(&name, pod),
+        name,
+    })
+}
+
+fn trouble(name: &str, pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    if let Some(condition) = unscheduled {
+        let why = condition.message.as_deref().unwrap_or("no reason is given");
+        return Some(format!("pod {name} cannot be placed on a node: {why}"));
+    }
+    let container = status.container_statuses.iter().flatten().next()?;
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().unwrap_or_default();
+    if matches!(reason, "" | "ContainerCreating" | "PodInitializing") {
+        return None;
+    }
+    let message = waiting.message.as_deref().unwrap_or_default();
+    let hint = match reason {
+        "CrashLoopBackOff" => format!("; `kubectl logs {name} --previous` says why"),
+        "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" => "; correct spec.image".to_owned(),
+        _ => String::new(),
+    };
+    Some(format!("pod {name}: {reason}: {message}{hint}"))
+}
+
+/// Why the StatefulSet's controller makes no pods: a quota, or a policy. It says so in events alone.
+pub(super) async fn why_missing(context: &Context, key: &Key) -> Option<String> {
+    let events: Api<Event> = Api::namespaced(context.client.clone(), &key.namespace);
+    let fields = format!("involvedObject.kind=StatefulSet,involvedObject.name={},reason=FailedCreate", key.name);
+    // Without the right to read events there is one hint less.
+    let listed = events.list(&ListParams::default().fields(&fields)).await.ok()?;
+    let last = listed.items.into_iter().max_by_key(|event| event.last_timestamp.clone())?;
+    let recent = last
+        .last_timestamp
+        .as_ref()
+        .is_some_and(|at| super::super::topics::now().0.duration_since(at.0).as_secs() < 120);
+    recent.then(|| format!("pods are refused: {}", last.message.unwrap_or_default()))
+}
+
+/// Deletes a pod, if it is still the one that was looked at: its broker stops in order.
+pub(super) async fn delete(context: &Context, key: &Key, name: &str, uid: &str) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
+    let params = DeleteParams::default().preconditions(Preconditions {
+        uid: Some(uid.to_owned()),
+        resource_version: None,
+    });
+    Figures::count(&context.figures.writes);
+    match pods.delete(name, &params).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("delete pod {name}")),
+    }
+}
+
+/// How many brokers it takes to have all that hold replicas: one more than the highest id of them.
+pub(super) fn brokers_held(state: &State) -> i32 {
+    let partitions = state.topics.values().flat_map(|topic| &topic.partitions);
+    partitions
+        .flat_map(|partition| &partition.replicas)
+        .map(|id| id.0 + 1)
+        .max()
+        .unwrap_or_default()
+}
+
+/// Partitions of which a broker holds a replica.
+pub(super) fn partitions_on(state: &State, broker: BrokerId) -> usize {
+    let partitions = state.topics.values().flat_map(|topic| &topic.partitions);
+    partitions.filter(|partition| partition.replicas.contains(&broker)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(status: Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "orders-1", "uid": "u", "labels": {REVISION_LABEL: "orders-a"}},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_pod_is_told_by_its_status() {
+        let serving = view(
+            "orders",
+            &pod(json!({"conditions": [{"type": "Ready", "status": "True"}]})),
+            Some("orders-a"),
+        )
+        .unwrap();
+        assert_eq!(
+            (serving.id, serving.ready, serving.outdated, serving.trouble),
+            (1, true, Some(false), None)
+        );
+        let old = view("orders", &pod(json!({})), Some("orders-b")).unwrap();
+        assert_eq!((old.ready, old.outdated), (false, Some(true)));
+        assert_eq!(view("orders", &pod(json!({})), None).unwrap().outdated, None);
+        assert_eq!(view("others", &pod(json!({})), None), None);
+    }
+
+    #[test]
+    fn trouble_is_said_with_what_helps() {
+        let waiting = |reason: &str| json!({"containerStatuses": [{"name": "broker", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": {"reason": reason, "message": "m"}}}]});
+        let cases = [
+            (json!({}), None),
+            (waiting("ContainerCreating"), None),
+            (waiting("ImagePullBackOff"), Some("pod orders-1: ImagePullBackOff: m; correct spec.image")),
+            (
+                waiting("CrashLoopBackOff"),
+                Some("pod orders-1: CrashLoopBackOff: m; `kubectl logs orders-1 --previous` says why"),
+            ),
+            (
+                json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}]}),
+                Some("pod orders-1 cannot be placed on a node: 0/3 nodes"),
+            ),
+        ];
+        for (status, said) in cases {
+            assert_eq!(trouble("orders-1", &pod(status.clone())).as_deref(), said, "{status}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! PURE: which broker may be restarted next, and how many pods may be evicted.
+//!
+//! One at a time, when every replica is in sync: a restart takes one of each partition's replicas away for a while, and never so many that records with `acks=all` are refused. Leaders move before
+//! the broker stops, since it asks for a controlled shutdown.
+
+use weir_protocol::types::BrokerId;
+
+use super::pods::PodView;
+use crate::controller::state::{Partition, State, Topic};
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Every pod is as it should be.
+    Done,
+    /// Something has to come first.
+    Wait(String),
+    /// This pod is to go; its successor is as it should be.
+    Restart {
+        id: i32,
+        name: String,
+        uid: String,
+        reason: &'static str,
+    },
+}
+
+/// The next step of a rollout.
+pub(super) fn next(pods: &[PodView], state: &State, replicas: i32) -> Step {
+    let outdated: Vec<&PodView> = pods
+        .iter()
+        .filter(|pod| pod.outdated == Some(true) && !pod.terminating && pod.id < replicas)
+        .collect();
+    if outdated.is_empty() {
+        return Step::Done;
+    }
+    // One that cannot serve as it is loses nothing by a restart, and may be healed by it.
+    if let Some(stuck) = outdated
+        .iter()
+        .find(|pod| !pod.ready && pod.trouble.is_some() && !state.is_usable(BrokerId(pod.id)))
+    {
+        return restart(stuck, "its pod cannot run as it is");
+    }
+    if let Some(waiting) = what_first(pods, state, replicas) {
+        return Step::Wait(waiting);
+    }
+    let mut reasons = Vec::new();
+    for pod in &outdated {
+        match blocked(state, BrokerId(pod.id)) {
+            None => return restart(pod, "its pod is not as the spec wants it"),
+            Some(reason) => reasons.push(reason),
+        }
+    }
+    Step::Wait(reasons.into_iter().next().unwrap_or_default())
+}
+
+fn restart(pod: &PodView, reason: &'static str) -> Step {
+    Step::Restart {
+        id: pod.id,
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        reason,
+    }
+}
+
+/// What must be over before any broker is restarted.
+fn what_first(pods: &[PodView], state: &State, replicas: i32) -> Option<String> {
+    for id in 0..replicas {
+        let pod = pods.iter().find(|pod| pod.id == id);
+        if pod.is_none_or(|pod| pod.terminating || !pod.ready) {
+            return Some(format!("broker {id} is not ready"));
+        }
+        if !state.is_usable(BrokerId(id)) {
+            return Some(format!("broker {id} does not serve yet"));
+        }
+    }
+    let (topic, index, partition) = partitions(state).find(|(_, _, partition)| partition.isr.len() < partition.replicas.len())?;
+    let (isr, replicas) = (partition.isr.len(), partition.replicas.len());
+    Some(format!("of {}-{index} only {isr} of {replicas} replicas are in sync", topic.name()))
+}
+
+/// Why a broker may not be restarted although all is well: there are too few replicas for what is asked of them.
+fn blocked(state: &State, id: BrokerId) -> Option<String> {
+    partitions(state).find_map(|(topic, index, partition)| {
+        if !partition.isr.contains(&id) || partition.replicas.len() == 1 {
+            return None;
+        }
+        let min_isr = min_isr(state, topic);
+        (partition.isr.len() <= min_isr).then(|| {
+            format!(
+                "without broker {id}, {}-{index} would have fewer than min.insync.replicas={min_isr} replicas in sync: give the topic more replicas, or lower min.insync.replicas",
+                topic.name()
+            )
+        })
+    })
+}
+
+/// How many pods may be evicted: one, if every partition that has several replicas can spare any of them.
+pub(super) fn evictable(state: &State, replicas: i32) -> i32 {
+    if replicas <= 1 {
+        return 1;
+    }
+    let all_there = (0..replicas).all(|id| state.is_usable(BrokerId(id)));
+    let spare = partitions(state).all(|(topic, _, partition)| partition.replicas.len() == 1 || partition.isr.len() > min_isr(state, topic));
+    i32::from(all_there && spare)
+}
+
+fn partitions(state: &State) -> impl Iterator<Item = (&Topic, usize, &Partition)> {
+    state.topics.values().flat_map(|topic| {
+        let topic = topic.as_ref();
+        topic
+            .partitions
+            .iter()
+            .enumerate()
+            .map(move |(index, partition)| (topic, index, partition))
+    })
+}
+
+fn min_isr(state: &State, topic: &Topic) -> usize {
+    state
+        .topic_setting(topic, "min.insync.replicas")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use uuid::Uuid;
+    use weir_protocol::types::{BrokerEpoch, TopicId};
+
+    use super::*;
+    use crate::controller::state::{Broker, Change, Cluster};
+
+    /// Three brokers, and a topic with a partition for each of these ISRs.
+    fn state(min_isr: u32, fenced: Option<i32>, isrs: &[&[i32]]) -> State {
+        let cluster = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c"}, "spec": {}});
+        let mut state = State::new(Cluster::new("id".into(), serde_json::from_value(cluster).unwrap()));
+        state.apply(&Change::NextBrokerEpoch(BrokerEpoch(9)));
+        for id in 0..3 {
+            state.apply(&Change::Broker(Broker {
+                id: BrokerId(id),
+                epoch: BrokerEpoch(i64::from(id)),
+                incarnation: Uuid::from_u128(1),
+                log_dir: Uuid::from_u128(2),
+                endpoints: Vec::new(),
+                rack: None,
+                fenced: fenced == Some(id),
+                shutting_down: false,
+            }));
+        }
+        let topic = json!({
+            "apiVersion": weir_crds::API_VERSION, "kind": "Topic", "metadata": {"name": "t"},
+            "spec": {"clusterRef": {"name": "c"}, "config": {"min.insync.replicas": min_isr}},
+        });
+        let id = TopicId(Uuid::from_u128(1));
+        state.apply(&Change::Topic(id, Box::new(serde_json::from_value(topic).unwrap())));
+        let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+        for (index, isr) in (0..).zip(isrs) {
+            let replicas = if *isr == [1] { vec![1] } else { vec![0, 1, 2] };
+            state.apply(&Change::Partition(id, index, Partition::new(ids(&replicas), ids(isr))));
+        }
+        state
+    }
+
+    fn pods(outdated: &[i32], not_ready: &[i32]) -> Vec<PodView> {
+        (0..3)
+            .map(|id| PodView {
+                id,
+                name: format!("c-{id}"),
+                ready: !not_ready.contains(&id),
+                outdated: Some(outdated.contains(&id)),
+                ..PodView::default()
+            })
+            .collect()
+    }
+
+    fn said(step: &Step) -> String {
+        match step {
+            Step::Done => "done".to_owned(),
+            Step::Wait(reason) => reason.clone(),
+            Step::Restart { id, .. } => format!("restart {id}"),
+        }
+    }
+
+    #[test]
+    fn brokers_are_restarted_when_the_partitions_allow_it() {
+        let all: &[&[i32]] = &[&[0, 1, 2], &[1]];
+        let cases = [
+            (pods(&[], &[]), state(2, None, all), "done"),
+            (pods(&[1, 2], &[]), state(2, None, all), "restart 1"),
+            (pods(&[1, 2], &[0]), state(2, None, all), "broker 0 is not ready"),
+            (pods(&[1, 2], &[]), state(2, Some(0), all), "broker 0 does not serve yet"),
+            (pods(&[1], &[]), state(2, None, &[&[0, 1]]), "of t-0 only 2 of 3 replicas are in sync"),
+        ];
+        for (pods, state, expected) in cases {
+            assert_eq!(said(&next(&pods, &state, 3)), expected);
+        }
+        let blocked = said(&next(&pods(&[1], &[]), &state(3, None, all), 3));
+        assert!(
+            blocked.starts_with("without broker 1, t-0 would have fewer than min.insync.replicas=3"),
+            "{blocked}"
+        );
+    }
+
+    #[test]
+    fn a_pod_that_cannot_run_is_replaced_whatever_waits() {
+        let mut broken = pods(&[0, 2], &[2]);
+        broken[2].trouble = Some("no such image".to_owned());
+        assert_eq!(said(&next(&broken, &state(2, Some(2), &[&[0, 1]]), 3)), "restart 2");
+        broken[2].terminating = true;
+        assert_eq!(said(&next(&broken, &state(2, Some(2), &[&[0, 1]]), 3)), "broker 2 is not ready");
+    }
+
+    #[test]
+    fn evictions_follow_the_isr() {
+        assert_eq!(evictable(&state(2, None, &[&[0, 1, 2], &[1]]), 3), 1);
+        assert_eq!(evictable(&state(2, None, &[&[0, 1]]), 3), 0);
+        assert_eq!(evictable(&state(1, None, &[&[0, 1]]), 3), 1);
+        assert_eq!(evictable(&state(1, Some(2), &[&[0, 1]]), 3), 0);
+        assert_eq!(evictable(&state(2, None, &[&[0, 1]]), 1), 1);
+    }
+}

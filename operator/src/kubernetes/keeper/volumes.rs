@@ -1,0 +1,207 @@
+//! The brokers' volumes: they grow, and never shrink.
+//!
+//! The claims of a StatefulSet cannot be changed in its template. So claims grow first, each by itself; then the StatefulSet is deleted without its pods, and applied again.
+
+use anyhow::Context as _;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use serde_json::json;
+use tracing::info;
+use weir_crds::{KafkaCluster, Quantity, Storage};
+
+use super::super::objects::Names;
+use super::super::topics::Key;
+use super::{Context, Figures, Findings};
+
+/// The claims as they are, beside what the spec wants.
+#[derive(Debug)]
+pub(super) struct Volumes {
+    wanted: Storage,
+    /// Of the StatefulSet's template, if there is one.
+    template: Option<(Quantity, Option<String>)>,
+    claims: Vec<PersistentVolumeClaim>,
+}
+
+impl Volumes {
+    pub(super) async fn look(context: &Context, key: &Key, cluster: &KafkaCluster, replicas: i32) -> anyhow::Result<Self> {
+        let names = Names::of(cluster);
+        let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &key.namespace);
+        let set = sets.get_opt(&key.name).await.context("get the StatefulSet")?;
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
+        let mut claims = Vec::new();
+        if set.is_some() {
+            for id in 0..replicas {
+                claims.extend(api.get_opt(&names.claim(id)).await.context("get a PersistentVolumeClaim")?);
+            }
+        }
+        Ok(Self {
+            wanted: cluster.spec.brokers.storage.clone(),
+            template: set.as_ref().and_then(template_of),
+            claims,
+        })
+    }
+
+    /// The resource with the storage that it can have: what is there stays in its class, and at least as large.
+    pub(super) fn effective(&self, cluster: &KafkaCluster) -> KafkaCluster {
+        let mut effective = cluster.clone();
+        if let Some((size, class)) = &self.template {
+            let storage = &mut effective.spec.brokers.storage;
+            storage.storage_class_name.clone_from(class);
+            if storage.size.value() <= size.value() {
+                // Not only where it is smaller: the same size may be written in another way, and the template cannot change.
+                storage.size = size.clone();
+            }
+        }
+        effective
+    }
+
+    /// Grows what is to grow, and says what cannot be as it is wanted.
+    pub(super) async fn grow(&self, context: &Context, key: &Key, findings: &mut Findings) -> anyhow::Result<()> {
+        findings.storage.extend(self.complaint());
+        findings.storage.extend(self.pending(context).await);
+        let Some((size, _)) = &self.template else { return Ok(()) };
+        if self.wanted.size.value() <= size.value() {
+            return Ok(());
+        }
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
+        for claim in self
+            .claims
+            .iter()
+            .filter(|claim| requested(claim).and_then(|size| size.value()) < self.wanted.size.value())
+        {
+            let name = claim.metadata.name.as_deref().unwrap_or_default();
+            let patch = json!({"spec": {"resources": {"requests": {"storage": self.wanted.size.0}}}});
+            Figures::count(&context.figures.writes);
+            match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                Ok(_) => info!(claim = name, namespace = key.namespace, size = self.wanted.size.0, "grows a volume"),
+                Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
+                    findings.storage.push(format!("{name} cannot grow: {}", status.message));
+                    return Ok(());
+                }
+                Err(error) => return Err(error).with_context(|| format!("patch PersistentVolumeClaim {name}")),
+            }
+        }
+        // The pods stay as they are: the StatefulSet that is applied next finds them.
+        let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &key.namespace);
+        info!(
+            cluster = key.name,
+            namespace = key.namespace,
+            size = self.wanted.size.0,
+            "makes the StatefulSet anew for larger volumes"
+        );
+        Figures::count(&context.figures.writes);
+        match sets.delete(&key.name, &DeleteParams::orphan()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error).context("delete the StatefulSet without its pods"),
+        }
+        // It is gone when its finalizer has done its work.
+        for _ in 0..100 {
+            if sets.get_metadata_opt(&key.name).await.context("get the StatefulSet")?.is_none() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        findings.under_way = true;
+        Ok(())
+    }
+
+    fn complaint(&self) -> Option<String> {
+        let (size, class) = self.template.as_ref()?;
+        if self.wanted.size.value() < size.value() {
+            return Some(format!(
+                "volumes cannot shrink: they have {}, and brokers.storage.size asks for {}",
+                size.0, self.wanted.size.0
+            ));
+        }
+        if self.wanted.storage_class_name.is_some() && self.wanted.storage_class_name != *class {
+            let class = class.as_deref().unwrap_or("the default one");
+            return Some(format!(
+                "volumes stay in the storage class in which they were made, {class}: brokers.storage.storageClassName cannot change"
+            ));
+        }
+        None
+    }
+
+    /// Why claims are not bound.
+    async fn pending(&self, context: &Context) -> Option<String> {
+        let phase = |claim: &PersistentVolumeClaim| claim.status.as_ref().and_then(|status| status.phase.clone());
+        let name = |claim: &PersistentVolumeClaim| claim.metadata.name.clone().unwrap_or_default();
+        if let Some(lost) = self.claims.iter().find(|claim| phase(claim).as_deref() == Some("Lost")) {
+            let name = name(lost);
+            return Some(format!(
+                "the volume of {name} is gone: delete the claim and its pod, and the broker begins anew and copies its records from the others"
+            ));
+        }
+        let pending = self.claims.iter().find(|claim| phase(claim).as_deref() == Some("Pending"))?;
+        let class = pending.spec.as_ref()?.storage_class_name.clone();
+        let Some(class) = class.filter(|class| !class.is_empty()) else {
+            return Some(format!(
+                "{} has no storage class, and there is no default one: set brokers.storage.storageClassName",
+                name(pending)
+            ));
+        };
+        let classes: Api<StorageClass> = Api::all(context.client.clone());
+        match classes.get_metadata_opt(&class).await {
+            Ok(None) => Some(format!(
+                "the storage class {class:?} of {} does not exist: make it, or delete the KafkaCluster and name another",
+                name(pending)
+            )),
+            // It is being bound; why it takes long, if it does, is said at the pod.
+            _ => None,
+        }
+    }
+}
+
+fn template_of(set: &StatefulSet) -> Option<(Quantity, Option<String>)> {
+    let claim = set.spec.as_ref()?.volume_claim_templates.as_ref()?.first()?;
+    Some((requested(claim)?, claim.spec.as_ref()?.storage_class_name.clone()))
+}
+
+fn requested(claim: &PersistentVolumeClaim) -> Option<Quantity> {
+    let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+    requests.get("storage").map(|size| Quantity(size.0.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volumes(wanted: &str, wanted_class: Option<&str>, there: &str, class: Option<&str>) -> Volumes {
+        Volumes {
+            wanted: Storage {
+                size: Quantity(wanted.to_owned()),
+                storage_class_name: wanted_class.map(str::to_owned),
+                ..Storage::default()
+            },
+            template: Some((Quantity(there.to_owned()), class.map(str::to_owned))),
+            claims: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn volumes_keep_their_class_and_never_shrink() {
+        let effective = |volumes: &Volumes| {
+            let mut cluster = KafkaCluster::new("c", weir_crds::KafkaClusterSpec::default());
+            cluster.spec.brokers.storage = volumes.wanted.clone();
+            let storage = volumes.effective(&cluster).spec.brokers.storage;
+            (storage.size.0, storage.storage_class_name)
+        };
+        let grown = volumes("20Gi", None, "10Gi", Some("fast"));
+        assert_eq!(effective(&grown), ("20Gi".to_owned(), Some("fast".to_owned())));
+        assert_eq!(grown.complaint(), None);
+        let shrunk = volumes("5Gi", Some("slow"), "10Gi", Some("fast"));
+        assert_eq!(effective(&shrunk), ("10Gi".to_owned(), Some("fast".to_owned())));
+        assert!(shrunk.complaint().unwrap().starts_with("volumes cannot shrink"));
+        assert!(
+            volumes("10Gi", Some("slow"), "10Gi", None)
+                .complaint()
+                .unwrap()
+                .contains("stay in the storage class")
+        );
+        // The same size, written otherwise, changes nothing.
+        assert_eq!(effective(&volumes("10240Mi", None, "10Gi", None)).0, "10Gi");
+    }
+}

@@ -1,0 +1,293 @@
+//! Which replica of the operator leads: a `Lease`, taken, renewed and given back.
+//!
+//! The lease avoids duels; it is not what makes them harmless: that is the controller epoch in every `PartitionTable`. A replica that stops renewing stops leading before another may begin, by its own
+//! clock; one that was paused finds out from the API server before it loads anything. Who gets the lease back after having lost it begins a new term.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::FutureExt;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff;
+use kube::Client;
+use kube::api::{Api, ObjectMeta, PostParams};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tracing::{debug, info, warn};
+
+use crate::store::kube::LeaseCheck;
+
+/// A lease that was not renewed for this long may be taken. With what a takeover needs, a broker's failure is answered again some five seconds after a leader died.
+const DURATION: Duration = Duration::from_secs(4);
+/// How often a leader renews.
+const RENEW: Duration = Duration::from_millis(1_200);
+/// A leader that could not renew for this long stops, before anybody else may begin.
+const DEADLINE: Duration = Duration::from_millis(3_200);
+/// How often a standby looks.
+const RETRY: Duration = Duration::from_millis(500);
+/// How long the API server may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// A time of leading, from getting the lease to losing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Term {
+    /// How often the lease had changed hands when it began.
+    transitions: i32,
+}
+
+/// The election, as the rest of the operator sees it.
+#[derive(Debug)]
+pub(super) struct Election {
+    /// The term of this replica, while it leads.
+    pub(super) leads: watch::Receiver<Option<Term>>,
+    task: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+    ballot: Ballot,
+}
+
+/// What names this replica and its lease.
+#[derive(Clone)]
+struct Ballot {
+    api: Api<Lease>,
+    name: String,
+    identity: String,
+}
+
+impl std::fmt::Debug for Ballot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ballot").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl Election {
+    /// Takes part in the election for the lease `name`. `replica` is this process's name; a restarted one is another.
+    pub(super) fn start(client: Client, namespace: &str, name: &str, replica: &str) -> Self {
+        let (publish, leads) = watch::channel(None);
+        let (stop, stopped) = oneshot::channel();
+        let ballot = Ballot {
+            api: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            identity: format!("{replica}_{}", uuid::Uuid::new_v4()),
+        };
+        let mut elector = Elector {
+            ballot: ballot.clone(),
+            leads: publish,
+            observed: None,
+        };
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                never = elector.run() => match never {},
+                _ = stopped => {}
+            }
+            elector.release().await;
+        });
+        Self { leads, task, stop, ballot }
+    }
+
+    /// Asks the API server whether a term still goes on.
+    pub(super) fn check(&self, term: Term) -> LeaseCheck {
+        let (ballot, leads) = (self.ballot.clone(), self.leads.clone());
+        Arc::new(move || {
+            let (ballot, leads) = (ballot.clone(), leads.clone());
+            async move {
+                let found = tokio::time::timeout(ANSWER_MAX, ballot.api.get(&ballot.name)).await;
+                let held = matches!(found, Ok(Ok(lease)) if ballot.holds(&lease, term.transitions));
+                held && *leads.borrow() == Some(term)
+            }
+            .boxed()
+        })
+    }
+
+    /// Gives the lease back if it is this replica's, so that nobody has to wait for it to run out.
+    pub(super) async fn stop(self) {
+        drop(self.stop);
+        if let Err(error) = self.task.await {
+            warn!(%error, "the election ended badly");
+        }
+    }
+}
+
+impl Ballot {
+    fn holds(&self, lease: &Lease, transitions: i32) -> bool {
+        let spec = lease.spec.as_ref();
+        spec.is_some_and(|spec| spec.holder_identity.as_deref() == Some(&self.identity) && spec.lease_transitions == Some(transitions))
+    }
+}
+
+struct Elector {
+    ballot: Ballot,
+    leads: watch::Sender<Option<Term>>,
+    /// The lease as last seen, and when it was first seen so.
+    observed: Option<(Option<String>, Instant)>,
+}
+
+/// What a replica that does not lead does about a lease.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    /// It is free: take it.
+    Take,
+    /// Somebody holds it.
+    Wait,
+}
+
+fn turn(spec: Option<&LeaseSpec>, unchanged_for: Duration) -> Turn {
+    let Some(spec) = spec else { return Turn::Take };
+    let duration = spec
+        .lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .map_or(DURATION, Duration::from_secs);
+    let held = spec.holder_identity.as_deref().is_some_and(|holder| !holder.is_empty());
+    if held && unchanged_for < duration { Turn::Wait } else { Turn::Take }
+}
+
+impl Elector {
+    /// Takes part until it is dropped. Errors are only waited out.
+    async fn run(&mut self) -> std::convert::Infallible {
+        loop {
+            match self.stand_by().await {
+                Ok(Some(lease)) => self.lead(lease).await,
+                Ok(None) => {}
+                Err(error) => debug!(%error, "look at the lease"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn release(&mut self) {
+        self.leads.send_replace(None);
+        let released = async {
+            let mut lease = self.ballot.api.get(&self.ballot.name).await?;
+            let spec = lease.spec.get_or_insert_default();
+            if spec.holder_identity.as_deref() == Some(&self.ballot.identity) {
+                spec.holder_identity = Some(String::new());
+                spec.lease_duration_seconds = Some(1);
+                self.ballot.api.replace(&self.ballot.name, &PostParams::default(), &lease).await?;
+                info!("gave the lease back");
+            }
+            Ok::<(), kube::Error>(())
+        };
+        match tokio::time::timeout(ANSWER_MAX, released).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "give the lease back"),
+            Err(_) => warn!("giving the lease back takes too long"),
+        }
+    }
+
+    async fn stand_by(&mut self) -> anyhow::Result<Option<Lease>> {
+        let found = tokio::time::timeout(ANSWER_MAX, self.ballot.api.get_opt(&self.ballot.name)).await??;
+        let version = found.as_ref().and_then(|lease| lease.metadata.resource_version.clone());
+        let since = match &self.observed {
+            Some((seen, since)) if *seen == version => *since,
+            _ => {
+                let now = Instant::now();
+                self.observed = Some((version, now));
+                now
+            }
+        };
+        if turn(found.as_ref().and_then(|lease| lease.spec.as_ref()), since.elapsed()) == Turn::Wait {
+            return Ok(None);
+        }
+        let transitions = found
+            .as_ref()
+            .and_then(|lease| lease.spec.as_ref()?.lease_transitions)
+            .unwrap_or_default();
+        let mut lease = found.unwrap_or_else(|| Lease {
+            metadata: ObjectMeta {
+                name: Some(self.ballot.name.clone()),
+                ..ObjectMeta::default()
+            },
+            spec: None,
+        });
+        let now = now();
+        lease.spec = Some(LeaseSpec {
+            holder_identity: Some(self.ballot.identity.clone()),
+            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            acquire_time: Some(now.clone()),
+            renew_time: Some(now),
+            lease_transitions: Some(transitions.wrapping_add(1)),
+            ..LeaseSpec::default()
+        });
+        self.write(&lease).await.map(Some)
+    }
+
+    async fn write(&self, lease: &Lease) -> anyhow::Result<Lease> {
+        let params = PostParams::default();
+        let written = async {
+            if lease.metadata.resource_version.is_some() {
+                self.ballot.api.replace(&self.ballot.name, &params, lease).await
+            } else {
+                self.ballot.api.create(&params, lease).await
+            }
+        };
+        Ok(tokio::time::timeout(ANSWER_MAX, written).await??)
+    }
+
+    /// Leads until the lease is lost.
+    async fn lead(&mut self, mut lease: Lease) {
+        let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
+        info!(transitions, "this replica leads");
+        self.leads.send_replace(Some(Term { transitions }));
+        let mut renewed = Instant::now();
+        loop {
+            tokio::time::sleep(RENEW.min((renewed + DEADLINE).saturating_duration_since(Instant::now()))).await;
+            // By the time before the request: that is what a standby counts from at the earliest.
+            let asked = Instant::now();
+            if asked.duration_since(renewed) >= DEADLINE {
+                warn!("the lease could not be renewed in time: this replica stops leading");
+                break;
+            }
+            if let Some(spec) = &mut lease.spec {
+                spec.renew_time = Some(now());
+            }
+            match self.write(&lease).await {
+                Ok(written) => {
+                    lease = written;
+                    renewed = asked;
+                }
+                Err(error) => {
+                    debug!(%error, "renew the lease");
+                    if !self.look_again(&mut lease, transitions).await {
+                        warn!("another replica took the lease: this one stops leading");
+                        break;
+                    }
+                }
+            }
+        }
+        self.leads.send_replace(None);
+        self.observed = None;
+    }
+
+    /// After a renewal that failed: whether the lease is still this replica's, as far as is known.
+    async fn look_again(&self, lease: &mut Lease, transitions: i32) -> bool {
+        let Ok(Ok(found)) = tokio::time::timeout(ANSWER_MAX, self.ballot.api.get(&self.ballot.name)).await else {
+            return true;
+        };
+        let ours = self.ballot.holds(&found, transitions);
+        *lease = found;
+        ours
+    }
+}
+
+fn now() -> MicroTime {
+    MicroTime(jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_taken_when_it_is_free_or_ran_out() {
+        let held = |holder: &str| LeaseSpec {
+            holder_identity: Some(holder.to_owned()),
+            lease_duration_seconds: Some(4),
+            ..LeaseSpec::default()
+        };
+        assert_eq!(turn(None, Duration::ZERO), Turn::Take);
+        assert_eq!(turn(Some(&held("")), Duration::ZERO), Turn::Take);
+        assert_eq!(turn(Some(&held("a")), Duration::from_secs(3)), Turn::Wait);
+        assert_eq!(turn(Some(&held("a")), Duration::from_secs(4)), Turn::Take);
+        assert!(RENEW + ANSWER_MAX < DEADLINE && DEADLINE < DURATION);
+    }
+}

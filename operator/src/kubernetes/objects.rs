@@ -1,0 +1,138 @@
+//! PURE: the Kubernetes objects of a cluster, made of its resource alone.
+//!
+//! The pod template does not know the operator's version, its address or the cluster's id: those are in the ConfigMap, so that no new operator restarts a broker.
+
+mod names;
+mod pods;
+mod services;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use weir_crds::KafkaCluster;
+
+pub(super) use names::{Names, broker_of_pod, listener_name, listeners};
+
+/// What the objects are made of.
+#[derive(Clone, Debug)]
+pub(super) struct Plan<'a> {
+    /// The resource.
+    pub(super) cluster: &'a KafkaCluster,
+    /// The image of the brokers.
+    pub(super) image: &'a str,
+    /// The cluster's id in the Kafka protocol.
+    pub(super) cluster_id: &'a str,
+    /// Where brokers find the controller.
+    pub(super) controller: &'a str,
+    /// How many pods there are to be: what the resource says, or more while brokers that are to go still hold partitions.
+    pub(super) replicas: i32,
+    /// How many of them may be evicted at the moment.
+    pub(super) evictable: i32,
+    /// The kind `PodMonitor` is known.
+    pub(super) monitored: bool,
+}
+
+/// Who made an object, for selectors.
+pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY`].
+pub(super) const MANAGER: &str = "weir-operator";
+
+/// The objects of a cluster, in the order in which they are applied.
+pub(super) fn build(plan: &Plan<'_>) -> Vec<Value> {
+    let names = Names::of(plan.cluster);
+    let mut objects = vec![service_account(plan, &names), config_map(plan, &names)];
+    objects.extend(services::build(plan, &names));
+    objects.push(pods::stateful_set(plan, &names));
+    objects.push(disruption_budget(plan, &names));
+    objects.push(network_policy(plan, &names));
+    if plan.monitored {
+        objects.push(pod_monitor(plan, &names));
+    }
+    objects
+}
+
+/// The metadata of an object of the cluster.
+fn metadata(plan: &Plan<'_>, names: &Names, name: &str, annotations: &BTreeMap<String, String>) -> Value {
+    let mut metadata = json!({
+        "name": name,
+        "namespace": names.namespace,
+        "labels": names.labels(),
+        "ownerReferences": [crate::store::kube::owner(plan.cluster)],
+    });
+    if !annotations.is_empty()
+        && let Some(fields) = metadata.as_object_mut()
+    {
+        fields.insert("annotations".to_owned(), json!(annotations));
+    }
+    metadata
+}
+
+fn plain_metadata(plan: &Plan<'_>, names: &Names, name: &str) -> Value {
+    metadata(plan, names, name, &BTreeMap::new())
+}
+
+/// Brokers need no rights: nothing is bound to it, and no token is mounted.
+fn service_account(plan: &Plan<'_>, names: &Names) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": plain_metadata(plan, names, &names.brokers()),
+        "automountServiceAccountToken": false,
+    })
+}
+
+fn config_map(plan: &Plan<'_>, names: &Names) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": plain_metadata(plan, names, &names.brokers()),
+        "data": {"WEIR_CLUSTER_ID": plan.cluster_id, "WEIR_CONTROLLER": plan.controller},
+    })
+}
+
+/// How many pods may be evicted follows the partitions: none where the loss of one more broker would stop writes.
+fn disruption_budget(plan: &Plan<'_>, names: &Names) -> Value {
+    json!({
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": plain_metadata(plan, names, &names.cluster),
+        "spec": {
+            "maxUnavailable": plan.evictable,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": names.selector()},
+        },
+    })
+}
+
+fn network_policy(plan: &Plan<'_>, names: &Names) -> Value {
+    let mut ports: Vec<Value> = listeners(plan.cluster)
+        .iter()
+        .map(|listener| json!({"protocol": "TCP", "port": listener.port}))
+        .collect();
+    ports.push(json!({"protocol": "TCP", "port": pods::HTTP_PORT}));
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": plain_metadata(plan, names, &names.cluster),
+        "spec": {
+            "podSelector": {"matchLabels": names.selector()},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"ports": ports}],
+        },
+    })
+}
+
+fn pod_monitor(plan: &Plan<'_>, names: &Names) -> Value {
+    json!({
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PodMonitor",
+        "metadata": plain_metadata(plan, names, &names.cluster),
+        "spec": {
+            "selector": {"matchLabels": names.selector()},
+            "podMetricsEndpoints": [{"port": "http", "path": "/metrics"}],
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests;

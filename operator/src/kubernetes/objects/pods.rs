@@ -1,0 +1,176 @@
+//! PURE: the brokers' pods.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use weir_crds::{ListenerType, Quantity, VolumePolicy};
+
+use super::{Names, Plan, listener_name, listeners, plain_metadata};
+
+/// Where a broker serves metrics and health.
+pub(super) const HTTP_PORT: u16 = 9100;
+
+/// The user of the brokers' image.
+const USER: i64 = 65_532;
+
+/// How long a broker may take to stop in order: leaders move first, and what is in memory goes to the disk.
+const STOP_SECONDS_MAX: u32 = 60;
+
+/// How often a start is looked at, and how many looks may fail: recovery after a crash may take long, and a broker that recovers must not be killed for it.
+const START_LOOK_SECONDS: u32 = 1;
+const START_LOOKS_MAX: u32 = 3_600;
+
+pub(super) fn stateful_set(plan: &Plan<'_>, names: &Names) -> Value {
+    let spec = &plan.cluster.spec.brokers;
+    let when_deleted = match spec.storage.on_delete {
+        VolumePolicy::Retain => "Retain",
+        VolumePolicy::Delete => "Delete",
+    };
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": plain_metadata(plan, names, &names.cluster),
+        "spec": {
+            "replicas": plan.replicas,
+            "serviceName": names.brokers(),
+            "podManagementPolicy": "Parallel",
+            // The operator restarts pods, when the partitions allow it.
+            "updateStrategy": {"type": "OnDelete"},
+            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": when_deleted, "whenScaled": "Retain"},
+            "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": names.selector()},
+            "template": template(plan, names),
+            "volumeClaimTemplates": [claim(plan, names)],
+        },
+    })
+}
+
+fn claim(plan: &Plan<'_>, names: &Names) -> Value {
+    let storage = &plan.cluster.spec.brokers.storage;
+    let mut claim = json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data", "labels": names.labels()},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": storage.size.0}},
+            "volumeMode": "Filesystem",
+        },
+    });
+    if let (Some(class), Some(spec)) = (&storage.storage_class_name, claim.pointer_mut("/spec").and_then(Value::as_object_mut)) {
+        spec.insert("storageClassName".to_owned(), json!(class));
+    }
+    claim
+}
+
+fn template(plan: &Plan<'_>, names: &Names) -> Value {
+    let settings = &plan.cluster.spec.brokers.pod;
+    let mut labels = settings.labels.clone();
+    labels.extend(names.labels());
+    let mut spec = json!({
+        "serviceAccountName": names.brokers(),
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": STOP_SECONDS_MAX,
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "topologySpreadConstraints": [
+            spread(names, "topology.kubernetes.io/zone"),
+            spread(names, "kubernetes.io/hostname"),
+        ],
+        "containers": [container(plan, names)],
+    });
+    let optional = [
+        (
+            "nodeSelector",
+            (!settings.node_selector.is_empty()).then(|| json!(settings.node_selector)),
+        ),
+        ("tolerations", (!settings.tolerations.is_empty()).then(|| json!(settings.tolerations))),
+        ("priorityClassName", settings.priority_class_name.as_ref().map(|name| json!(name))),
+    ];
+    if let Some(fields) = spec.as_object_mut() {
+        fields.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    }
+    let mut metadata = json!({"labels": labels});
+    if !settings.annotations.is_empty()
+        && let Some(fields) = metadata.as_object_mut()
+    {
+        fields.insert("annotations".to_owned(), json!(settings.annotations));
+    }
+    json!({"metadata": metadata, "spec": spec})
+}
+
+/// Softly: a pod that is pending because a zone is full serves nobody.
+fn spread(names: &Names, key: &str) -> Value {
+    json!({
+        "maxSkew": 1,
+        "topologyKey": key,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": names.selector()},
+    })
+}
+
+fn container(plan: &Plan<'_>, names: &Names) -> Value {
+    let listeners = listeners(plan.cluster);
+    let bound: Vec<String> = listeners
+        .iter()
+        .map(|listener| format!("{}://0.0.0.0:{}", listener_name(listener), listener.port))
+        .collect();
+    // Of those for clients outside, the operator knows the addresses and completes them when the broker registers.
+    let internal = listeners.iter().filter(|listener| listener.kind == ListenerType::Internal);
+    let advertised: Vec<String> = internal
+        .map(|listener| format!("{}://$(POD_NAME).{}.svc:{}", listener_name(listener), names.namespace, listener.port))
+        .collect();
+    let mut ports: Vec<Value> = listeners
+        .iter()
+        .map(|listener| json!({"name": listener.name, "containerPort": listener.port, "protocol": "TCP"}))
+        .collect();
+    ports.push(json!({"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}));
+    let from_map = |key: &str| json!({"name": key, "valueFrom": {"configMapKeyRef": {"name": names.brokers(), "key": key}}});
+    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});
+    let plain = |name: &str, value: String| json!({"name": name, "value": value});
+    let probe = |path: &str, period: u32, failures: u32, timeout: u32| {
+        json!({
+            "httpGet": {"path": path, "port": "http", "scheme": "HTTP"},
+            "periodSeconds": period, "failureThreshold": failures, "timeoutSeconds": timeout, "successThreshold": 1,
+        })
+    };
+    let resources = &plan.cluster.spec.brokers.resources;
+    json!({
+        "name": "broker",
+        "image": plan.image,
+        "imagePullPolicy": "IfNotPresent",
+        "env": [
+            field("POD_NAME", "metadata.name"),
+            field("WEIR_BROKER_ID", "metadata.labels['apps.kubernetes.io/pod-index']"),
+            from_map("WEIR_CLUSTER_ID"),
+            from_map("WEIR_CONTROLLER"),
+            plain("WEIR_DATA", "/data/log".to_owned()),
+            plain("WEIR_LISTENERS", bound.join(",")),
+            plain("WEIR_ADVERTISED_LISTENERS", advertised.join(",")),
+            plain("WEIR_HTTP", format!("0.0.0.0:{HTTP_PORT}")),
+            plain("WEIR_LOG_FORMAT", "json".to_owned()),
+        ],
+        "ports": ports,
+        "resources": {"requests": quantities(&resources.requests), "limits": quantities(&resources.limits)},
+        "startupProbe": probe("/healthz", START_LOOK_SECONDS, START_LOOKS_MAX, 1),
+        "readinessProbe": probe("/readyz", 1, 3, 1),
+        "livenessProbe": probe("/healthz", 10, 6, 5),
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+    })
+}
+
+fn quantities(of: &BTreeMap<String, Quantity>) -> BTreeMap<&str, &str> {
+    of.iter().map(|(name, quantity)| (name.as_str(), quantity.0.as_str())).collect()
+}

@@ -1,0 +1,163 @@
+//! Objects are what the resource says, and nothing of the operator's own life is in the pods.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Service;
+
+use super::*;
+
+fn cluster(spec: Value) -> KafkaCluster {
+    serde_json::from_value(json!({
+        "apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster",
+        "metadata": {"name": "orders", "namespace": "data", "uid": "5c5e8a1e-0000-4000-8000-000000000001"},
+        "spec": spec,
+    }))
+    .unwrap()
+}
+
+fn plan(cluster: &KafkaCluster) -> Plan<'_> {
+    Plan {
+        cluster,
+        image: "weir-broker:1",
+        cluster_id: "an-id",
+        controller: "weir-operator.weir-system.svc:9190",
+        replicas: cluster.spec.brokers.replicas,
+        evictable: 1,
+        monitored: false,
+    }
+}
+
+fn listed(objects: &[Value]) -> Vec<String> {
+    let text = |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    objects
+        .iter()
+        .map(|object| format!("{} {}", text(object, "/kind"), text(object, "/metadata/name")))
+        .collect()
+}
+
+fn stateful_set(objects: &[Value]) -> &Value {
+    objects.iter().find(|object| object["kind"] == "StatefulSet").unwrap()
+}
+
+#[test]
+fn a_cluster_has_these_objects() {
+    let plain = cluster(json!({"brokers": {"replicas": 2}}));
+    assert_eq!(
+        listed(&build(&plan(&plain))),
+        [
+            "ServiceAccount orders-brokers",
+            "ConfigMap orders-brokers",
+            "Service orders-brokers",
+            "Service orders-bootstrap",
+            "Service orders-0",
+            "Service orders-1",
+            "StatefulSet orders",
+            "PodDisruptionBudget orders",
+            "NetworkPolicy orders",
+        ]
+    );
+    let outside = cluster(json!({
+        "brokers": {"replicas": 2},
+        "listeners": [{"name": "plain", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort", "annotations": {"a": "b"}}],
+    }));
+    let objects = build(&Plan {
+        monitored: true,
+        ..plan(&outside)
+    });
+    let names = listed(&objects);
+    for name in [
+        "Service orders-ext-bootstrap",
+        "Service orders-ext-0",
+        "Service orders-ext-1",
+        "PodMonitor orders",
+    ] {
+        assert!(names.iter().any(|listed| listed == name), "{name} is missing of {names:?}");
+    }
+    for object in objects.iter().filter(|object| object["kind"] == "Service") {
+        let service: Service = serde_json::from_value(object.clone()).unwrap();
+        let spec = service.spec.unwrap();
+        assert!(!spec.ports.unwrap_or_default().is_empty(), "{object}");
+    }
+    // Whatever is made goes with its cluster, and is found by its labels.
+    for object in &objects {
+        assert_eq!(
+            object["metadata"]["ownerReferences"][0]["uid"], "5c5e8a1e-0000-4000-8000-000000000001",
+            "{object}"
+        );
+        assert_eq!(object["metadata"]["labels"][MANAGED_BY], MANAGER, "{object}");
+    }
+}
+
+#[test]
+fn the_pods_are_a_function_of_the_spec_alone() {
+    let one = cluster(json!({"brokers": {"replicas": 3}}));
+    let mut renamed = one.clone();
+    renamed.metadata.annotations = Some([("note".to_owned(), "changed".to_owned())].into());
+    let other = Plan {
+        cluster_id: "another",
+        controller: "elsewhere:1",
+        replicas: 5,
+        evictable: 0,
+        ..plan(&renamed)
+    };
+    let template = |objects: &[Value]| stateful_set(objects)["spec"]["template"].clone();
+    assert_eq!(template(&build(&plan(&one))), template(&build(&other)));
+}
+
+#[test]
+fn pods_are_restricted() {
+    let spec = cluster(json!({"brokers": {
+        "storage": {"size": "20Gi", "storageClassName": "fast", "onDelete": "Delete"},
+        "resources": {"requests": {"cpu": 1, "memory": "512Mi"}, "limits": {"memory": "1Gi"}},
+        "pod": {"labels": {"team": "a", "weir.dev/cluster": "not theirs to set"}, "nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "kafka", "operator": "Exists"}]},
+    }}));
+    let objects = build(&plan(&spec));
+    let set: StatefulSet = serde_json::from_value(stateful_set(&objects).clone()).unwrap();
+    let set = set.spec.unwrap();
+    let claim = set.volume_claim_templates.unwrap().remove(0).spec.unwrap();
+    assert_eq!(claim.storage_class_name.as_deref(), Some("fast"));
+    assert_eq!(claim.resources.unwrap().requests.unwrap()["storage"].0, "20Gi");
+    assert_eq!(
+        set.persistent_volume_claim_retention_policy.unwrap().when_deleted.as_deref(),
+        Some("Delete")
+    );
+    let template = set.template;
+    assert_eq!(template.metadata.unwrap().labels.unwrap()["weir.dev/cluster"], "orders");
+    let pod = template.spec.unwrap();
+    assert_eq!(pod.automount_service_account_token, Some(false));
+    let security = pod.security_context.unwrap();
+    assert_eq!(
+        (security.run_as_non_root, security.seccomp_profile.unwrap().type_.as_str()),
+        (Some(true), "RuntimeDefault")
+    );
+    let container = &pod.containers[0];
+    assert_eq!(container.resources.as_ref().unwrap().requests.as_ref().unwrap()["cpu"].0, "1");
+    let security = container.security_context.as_ref().unwrap();
+    assert_eq!(
+        (security.allow_privilege_escalation, security.read_only_root_filesystem),
+        (Some(false), Some(true))
+    );
+    assert_eq!(
+        security.capabilities.as_ref().unwrap().drop.as_deref(),
+        Some(["ALL".to_owned()].as_slice())
+    );
+}
+
+#[test]
+fn brokers_advertise_what_the_operator_cannot_know_better() {
+    let spec = cluster(json!({
+        "listeners": [{"name": "in-a", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort"}, {"name": "in-b", "port": 9095}],
+    }));
+    let objects = build(&plan(&spec));
+    let env = stateful_set(&objects)["spec"]["template"]["spec"]["containers"][0]["env"].clone();
+    let value = |name: &str| {
+        let entry = env.as_array().unwrap().iter().find(|entry| entry["name"] == name);
+        entry.unwrap()["value"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(value("WEIR_LISTENERS"), "IN_A://0.0.0.0:9092,EXT://0.0.0.0:9094,IN_B://0.0.0.0:9095");
+    assert_eq!(
+        value("WEIR_ADVERTISED_LISTENERS"),
+        "IN_A://$(POD_NAME).data.svc:9092,IN_B://$(POD_NAME).data.svc:9095"
+    );
+    assert_eq!(broker_of_pod("orders", "orders-12"), Some(12));
+    assert_eq!(broker_of_pod("orders", "orders-x-1"), None);
+}

@@ -1,0 +1,221 @@
+//! Where brokers stand: the rack of their node, and the addresses under which clients outside of Kubernetes reach them.
+//!
+//! A broker knows neither, since it has no access to the Kubernetes API. So they are written into its registration as it arrives, and corrected when they change.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tracing::debug;
+use weir_crds::{KafkaCluster, Listener, ListenerType};
+
+use super::objects::{Names, listener_name, listeners};
+use crate::controller::Registration;
+use crate::controller::state::Endpoint;
+use crate::rpc::Dresser;
+
+/// How long a registration may wait for what the Kubernetes API says of its broker. A broker without a rack is better than none.
+const ANSWER_MAX: Duration = Duration::from_millis(1_500);
+
+/// The label of a node that names its zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// The clusters that are hosted here, by their id in the Kafka protocol.
+#[derive(Debug, Default)]
+pub(super) struct Sites {
+    by_id: RwLock<BTreeMap<String, watch::Receiver<Arc<KafkaCluster>>>>,
+}
+
+impl Sites {
+    pub(super) fn put(&self, cluster_id: String, resource: watch::Receiver<Arc<KafkaCluster>>) {
+        self.by_id.write().unwrap_or_else(PoisonError::into_inner).insert(cluster_id, resource);
+    }
+
+    pub(super) fn remove(&self, cluster_id: &str) {
+        self.by_id.write().unwrap_or_else(PoisonError::into_inner).remove(cluster_id);
+    }
+
+    fn resource(&self, cluster_id: &str) -> Option<Arc<KafkaCluster>> {
+        let by_id = self.by_id.read().unwrap_or_else(PoisonError::into_inner);
+        by_id.get(cluster_id).map(|resource| Arc::clone(&resource.borrow()))
+    }
+}
+
+/// Completes registrations.
+pub(super) fn dresser(client: Client, sites: Arc<Sites>) -> Dresser {
+    Arc::new(move |registration| {
+        let (client, sites) = (client.clone(), Arc::clone(&sites));
+        async move {
+            let Some(cluster) = sites.resource(&registration.cluster_id) else {
+                return registration;
+            };
+            match tokio::time::timeout(ANSWER_MAX, Standing::of(&client, &cluster, registration.broker.0)).await {
+                Ok(standing) => standing.complete(&cluster, registration),
+                Err(_) => {
+                    debug!(broker = %registration.broker, "the Kubernetes API takes long to say where the broker stands");
+                    Standing::default().complete(&cluster, registration)
+                }
+            }
+        }
+        .boxed()
+    })
+}
+
+/// What the Kubernetes API says of a broker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// The zone of its node.
+    rack: Option<String>,
+    /// Where clients outside find it, by the name of the listener.
+    outside: BTreeMap<String, (String, u16)>,
+}
+
+impl Standing {
+    /// Asks for it. What cannot be found out is left open.
+    pub(super) async fn of(client: &Client, cluster: &KafkaCluster, broker: i32) -> Self {
+        let names = Names::of(cluster);
+        let pods: Api<Pod> = Api::namespaced(client.clone(), &names.namespace);
+        let node_name = pods
+            .get_opt(&names.broker(broker))
+            .await
+            .ok()
+            .flatten()
+            .and_then(|pod| pod.spec?.node_name);
+        let node = match node_name {
+            Some(name) => Api::<Node>::all(client.clone()).get_opt(&name).await.ok().flatten(),
+            None => None,
+        };
+        let rack = node.as_ref().and_then(|node| node.metadata.labels.as_ref()?.get(ZONE_LABEL).cloned());
+        let services: Api<Service> = Api::namespaced(client.clone(), &names.namespace);
+        let mut outside = BTreeMap::new();
+        for listener in listeners(cluster).iter().filter(|listener| listener.kind != ListenerType::Internal) {
+            let name = names.listener_broker(&listener.name, broker);
+            let service = services.get_opt(&name).await.ok().flatten();
+            if let Some(address) = service.and_then(|service| address_of(listener, &service, node.as_ref())) {
+                outside.insert(listener_name(listener), address);
+            }
+        }
+        Self { rack, outside }
+    }
+
+    /// A registration with what the broker does not know of itself.
+    fn complete(&self, cluster: &KafkaCluster, mut registration: Registration) -> Registration {
+        registration.rack = registration.rack.or_else(|| self.rack.clone());
+        registration.endpoints = self.endpoints(cluster, registration.endpoints);
+        registration
+    }
+
+    /// The endpoints of a broker: those inside as it says, those outside as they are known. One that is not known is not told to anybody.
+    pub(super) fn endpoints(&self, cluster: &KafkaCluster, said: Vec<Endpoint>) -> Vec<Endpoint> {
+        let listeners = listeners(cluster);
+        let outside = |name: &str| {
+            listeners
+                .iter()
+                .any(|listener| listener.kind != ListenerType::Internal && listener_name(listener) == name)
+        };
+        let mut endpoints: Vec<Endpoint> = said.into_iter().filter(|endpoint| !outside(&endpoint.listener)).collect();
+        endpoints.extend(self.outside.iter().map(|(listener, (host, port))| Endpoint {
+            listener: listener.clone(),
+            host: host.clone(),
+            port: *port,
+            security_protocol: "PLAINTEXT".to_owned(),
+        }));
+        endpoints
+    }
+}
+
+/// Where a service of a listener is reached from outside; `node` is that of a pod behind it.
+pub(super) fn address_of(listener: &Listener, service: &Service, node: Option<&Node>) -> Option<(String, u16)> {
+    match listener.kind {
+        ListenerType::Internal => None,
+        ListenerType::NodePort => {
+            let port = service.spec.as_ref()?.ports.as_ref()?.first()?.node_port?;
+            let host = listener.host.clone().or_else(|| node.and_then(address_of_node))?;
+            Some((host, u16::try_from(port).ok()?))
+        }
+        ListenerType::LoadBalancer => {
+            let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?;
+            let host = listener
+                .host
+                .clone()
+                .or_else(|| ingress.hostname.clone())
+                .or_else(|| ingress.ip.clone())?;
+            Some((host, listener.port))
+        }
+    }
+}
+
+/// The address of a node that is reached from farthest away.
+pub(super) fn address_of_node(node: &Node) -> Option<String> {
+    let addresses = node.status.as_ref()?.addresses.as_ref()?;
+    let of = |kind: &str| {
+        addresses
+            .iter()
+            .find(|address| address.type_ == kind)
+            .map(|address| address.address.clone())
+    };
+    of("ExternalIP").or_else(|| of("InternalIP"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn cluster() -> KafkaCluster {
+        let listeners = json!([{"name": "plain", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort"}]);
+        let object =
+            json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c"}, "spec": {"listeners": listeners}});
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn endpoint(listener: &str, host: &str, port: u16) -> Endpoint {
+        Endpoint {
+            listener: listener.to_owned(),
+            host: host.to_owned(),
+            port,
+            security_protocol: "PLAINTEXT".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_listener_outside_is_told_once_it_is_known() {
+        let said = || vec![endpoint("PLAIN", "c-0.n.svc", 9092), endpoint("EXT", "0.0.0.0", 9094)];
+        assert_eq!(Standing::default().endpoints(&cluster(), said()), [endpoint("PLAIN", "c-0.n.svc", 9092)]);
+        let known = Standing {
+            rack: None,
+            outside: [("EXT".to_owned(), ("10.0.0.7".to_owned(), 30_001))].into(),
+        };
+        assert_eq!(
+            known.endpoints(&cluster(), said()),
+            [endpoint("PLAIN", "c-0.n.svc", 9092), endpoint("EXT", "10.0.0.7", 30_001)]
+        );
+    }
+
+    #[test]
+    fn addresses_are_those_of_nodes_and_load_balancers() {
+        let node: Node = serde_json::from_value(json!({"metadata": {}, "status": {"addresses": [
+            {"type": "InternalIP", "address": "10.0.0.7"}, {"type": "Hostname", "address": "n"},
+        ]}}))
+        .unwrap();
+        let service: Service = serde_json::from_value(json!({
+            "spec": {"ports": [{"port": 9094, "nodePort": 30001}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
+        }))
+        .unwrap();
+        let listener = |kind: &str, host: Option<&str>| -> Listener {
+            serde_json::from_value(json!({"name": "ext", "port": 9094, "type": kind, "host": host})).unwrap()
+        };
+        let address = |kind, host, node| address_of(&listener(kind, host), &service, node);
+        assert_eq!(address("NodePort", None, Some(&node)), Some(("10.0.0.7".to_owned(), 30_001)));
+        assert_eq!(address("NodePort", Some("k.example"), None), Some(("k.example".to_owned(), 30_001)));
+        assert_eq!(address("NodePort", None, None), None);
+        assert_eq!(address("LoadBalancer", None, None), Some(("192.0.2.1".to_owned(), 9094)));
+        assert_eq!(address("Internal", None, Some(&node)), None);
+    }
+}

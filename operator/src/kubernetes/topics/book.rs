@@ -1,0 +1,97 @@
+//! What is known of the statuses of a cluster's topics: what they say, what the controller refused, and when they were last written.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use weir_crds::{Topic, TopicStatus};
+
+use crate::controller::Refusal;
+
+/// Shared between the task that hears of topics and the one that writes their statuses.
+#[derive(Clone, Debug, Default)]
+pub(in crate::kubernetes) struct Book {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    pages: Mutex<BTreeMap<String, Page>>,
+    changed: Notify,
+}
+
+/// What is known of one topic's resource.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Page {
+    pub(super) uid: Option<String>,
+    pub(super) generation: Option<i64>,
+    /// What the status says, as far as is known.
+    pub(super) status: TopicStatus,
+    /// Why the controller does not take the resource as it is.
+    pub(super) refusal: Option<Refusal>,
+    pub(super) written_at: Option<Instant>,
+}
+
+impl Book {
+    fn pages(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Page>> {
+        self.shared.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The resource was seen.
+    pub(super) fn see(&self, topic: &Topic) {
+        let mut pages = self.pages();
+        let page = pages.entry(topic.metadata.name.clone().unwrap_or_default()).or_default();
+        if page.uid != topic.metadata.uid {
+            *page = Page::default();
+        }
+        page.uid.clone_from(&topic.metadata.uid);
+        page.generation = topic.metadata.generation;
+        page.status = topic.status.clone().unwrap_or_default();
+    }
+
+    /// The resource is gone.
+    pub(super) fn forget(&self, name: &str) {
+        self.pages().remove(name);
+        self.changed();
+    }
+
+    /// The controller took the resource up.
+    pub(super) fn accepted(&self, name: &str) {
+        if let Some(page) = self.pages().get_mut(name) {
+            page.refusal = None;
+        }
+        self.changed();
+    }
+
+    /// The controller refuses this generation of the resource.
+    pub(super) fn refused(&self, name: &str, generation: Option<i64>, refusal: &Refusal) {
+        if let Some(page) = self.pages().get_mut(name).filter(|page| page.generation == generation) {
+            page.refusal = Some(refusal.clone());
+        }
+        self.changed();
+    }
+
+    /// A status was written.
+    pub(super) fn written(&self, name: &str, status: &TopicStatus) {
+        if let Some(page) = self.pages().get_mut(name) {
+            page.status = status.clone();
+            page.written_at = Some(Instant::now());
+        }
+    }
+
+    /// Something changed that may change a status.
+    pub(super) fn changed(&self) {
+        self.shared.changed.notify_one();
+    }
+
+    /// Waits for [`Self::changed`].
+    pub(super) async fn wait(&self) {
+        self.shared.changed.notified().await;
+    }
+
+    /// All pages, by the resource's name.
+    pub(super) fn all(&self) -> BTreeMap<String, Page> {
+        self.pages().clone()
+    }
+}

@@ -1,0 +1,182 @@
+//! PURE: conditions, and what a topic's say.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use weir_crds::PartitionSummary;
+
+use crate::controller::Refusal;
+use crate::controller::state::{Partition, Topic};
+
+/// What a condition says, before it has a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::kubernetes) struct Judgement {
+    /// `True`, or `False`.
+    pub(in crate::kubernetes) holds: bool,
+    /// One word.
+    pub(in crate::kubernetes) reason: &'static str,
+    /// A sentence that a person understands.
+    pub(in crate::kubernetes) message: String,
+}
+
+impl Judgement {
+    pub(in crate::kubernetes) fn holds(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            holds: true,
+            reason,
+            message: message.into(),
+        }
+    }
+
+    pub(in crate::kubernetes) fn fails(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            holds: false,
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// A condition: as old as the last change of its status.
+pub(in crate::kubernetes) fn condition(kind: &str, judgement: Judgement, generation: Option<i64>, before: &[Condition], now: &Time) -> Condition {
+    let status = if judgement.holds { "True" } else { "False" };
+    let unchanged = before.iter().find(|before| before.type_ == kind && before.status == status);
+    Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: judgement.reason.to_owned(),
+        message: judgement.message,
+        observed_generation: generation,
+        last_transition_time: unchanged.map_or_else(|| now.clone(), |before| before.last_transition_time.clone()),
+    }
+}
+
+/// What there is of partitions, and how they are.
+pub(in crate::kubernetes) fn summary<'a>(partitions: impl Iterator<Item = &'a Partition>) -> PartitionSummary {
+    partitions.fold(PartitionSummary::default(), |mut summary, partition| {
+        summary.total += 1;
+        summary.online += i64::from(partition.leader.is_some());
+        summary.offline += i64::from(partition.leader.is_none());
+        summary.under_replicated += i64::from(partition.isr.len() < partition.replicas.len());
+        summary
+    })
+}
+
+/// Whether a topic can be used.
+pub(super) fn ready(topic: &Topic, min_isr: usize, refusal: Option<&Refusal>) -> Judgement {
+    let total = topic.partitions.len();
+    let missing = topic.partitions_wanted().saturating_sub(total);
+    let offline = topic.partitions.iter().position(|partition| partition.leader.is_none());
+    let read_only = topic.partitions.iter().position(|partition| partition.isr.len() < min_isr);
+    if let Some(refusal) = refusal {
+        return refused(refusal);
+    }
+    if let Some(first) = offline {
+        let count = topic.partitions.iter().filter(|partition| partition.leader.is_none()).count();
+        let replicas = topic.partitions.get(first).map(|partition| ids(&partition.replicas)).unwrap_or_default();
+        let message = format!(
+            "{count} of {total} partitions have no leader, for instance {first}, whose replicas are on the brokers {replicas}: one that has all records must come back"
+        );
+        return Judgement::fails("PartitionsOffline", message);
+    }
+    if missing > 0 {
+        let message = format!("{missing} partitions wait for a broker that can take them");
+        return Judgement::fails("WaitingForBrokers", message);
+    }
+    if let Some(first) = read_only {
+        let message = format!(
+            "partition {first} has fewer than min.insync.replicas={min_isr} replicas in sync: records with acks=all are not taken until brokers are back"
+        );
+        return Judgement::fails("UnderMinIsr", message);
+    }
+    Judgement::holds("Ready", "every partition has a leader")
+}
+
+/// Whether a topic has all its replicas.
+pub(super) fn healthy(topic: &Topic) -> Judgement {
+    let behind = |partition: &&Partition| partition.isr.len() < partition.replicas.len();
+    let count = topic.partitions.iter().filter(behind).count();
+    match topic.partitions.iter().position(|partition| behind(&partition)) {
+        None => Judgement::holds("InSync", "all replicas are in sync"),
+        Some(first) => {
+            let partition = topic.partitions.get(first);
+            let isr = partition.map(|partition| ids(&partition.isr)).unwrap_or_default();
+            let replicas = partition.map(|partition| ids(&partition.replicas)).unwrap_or_default();
+            let message = format!(
+                "{count} of {} partitions lack replicas, for instance {first}: in sync are [{isr}] of [{replicas}]",
+                topic.partitions.len()
+            );
+            Judgement::fails("UnderReplicated", message)
+        }
+    }
+}
+
+/// What a refused resource is told.
+pub(super) fn refused(refusal: &Refusal) -> Judgement {
+    let reason = if refusal.reason.contains("already") || refusal.reason.contains("collides") {
+        "Conflict"
+    } else {
+        "Invalid"
+    };
+    Judgement::fails(reason, format!("{}: {}", refusal.path, refusal.reason))
+}
+
+fn ids(brokers: &[weir_protocol::types::BrokerId]) -> String {
+    brokers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use uuid::Uuid;
+    use weir_protocol::types::{BrokerId, TopicId};
+
+    use super::*;
+
+    fn topic(partitions: Vec<Partition>) -> Topic {
+        let object = serde_json::json!({
+            "apiVersion": weir_crds::API_VERSION, "kind": "Topic", "metadata": {"name": "t"},
+            "spec": {"clusterRef": {"name": "c"}, "partitions": 2, "replicas": 2},
+        });
+        Topic {
+            id: TopicId(Uuid::from_u128(1)),
+            resource: serde_json::from_value(object).unwrap(),
+            partitions,
+        }
+    }
+
+    fn partition(isr: &[i32]) -> Partition {
+        let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+        Partition::new(ids(&[0, 1]), ids(isr))
+    }
+
+    #[test]
+    fn the_worst_is_said_with_an_example() {
+        let cases = [
+            (vec![partition(&[0, 1]), partition(&[0, 1])], "Ready", "InSync"),
+            (vec![partition(&[0, 1]), partition(&[1])], "UnderMinIsr", "UnderReplicated"),
+            (vec![partition(&[0, 1]), partition(&[])], "PartitionsOffline", "UnderReplicated"),
+            (vec![partition(&[0, 1])], "WaitingForBrokers", "InSync"),
+        ];
+        for (partitions, ready_reason, healthy_reason) in cases {
+            let topic = topic(partitions);
+            assert_eq!((ready(&topic, 2, None).reason, healthy(&topic).reason), (ready_reason, healthy_reason));
+        }
+        let topic = topic(vec![partition(&[0, 1]), partition(&[1])]);
+        assert_eq!(
+            healthy(&topic).message,
+            "1 of 2 partitions lack replicas, for instance 1: in sync are [1] of [0,1]"
+        );
+    }
+
+    #[test]
+    fn a_condition_is_as_old_as_its_status() {
+        let at = |second| Time(Timestamp::from_second(second).unwrap());
+        let first = condition("Ready", Judgement::fails("A", "a"), Some(1), &[], &at(1));
+        let second = condition("Ready", Judgement::fails("B", "b"), Some(2), std::slice::from_ref(&first), &at(2));
+        assert_eq!(
+            (second.last_transition_time.clone(), second.reason.as_str(), second.observed_generation),
+            (at(1), "B", Some(2))
+        );
+        let third = condition("Ready", Judgement::holds("C", "c"), Some(2), &[second], &at(3));
+        assert_eq!((third.last_transition_time, third.status.as_str()), (at(3), "True"));
+    }
+}

@@ -1,0 +1,255 @@
+//! The statuses of topics: a summary for people, written when it changes and not too often, and never read back.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use serde_json::json;
+use tracing::{debug, warn};
+use weir_crds::{KafkaCluster, Topic, TopicStatus};
+
+use super::super::{Context, Figures};
+use super::book::Page;
+use super::conditions::{self, Judgement, condition, summary};
+use super::{Hosted, Key};
+use crate::controller::TOPIC_ID_ANNOTATION;
+use crate::controller::state::State;
+
+/// Statuses that are written at a time: the partition tables' writes go before.
+const AT_ONCE: usize = 8;
+
+/// The least time between two rounds, and between two writes of one topic's status.
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(100);
+const BETWEEN_WRITES: Duration = Duration::from_secs(2);
+
+/// A status that is to be written.
+struct Due {
+    name: String,
+    uid: Option<String>,
+    before: TopicStatus,
+    status: TopicStatus,
+}
+
+/// Keeps the statuses of a cluster's topics.
+pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hosted) -> Infallible {
+    let api: Api<Topic> = Api::namespaced(context.client.clone(), &hosted.cluster.namespace);
+    let recorder = recorder(&context);
+    let mut committed = hosted.controller.committed();
+    loop {
+        let state = committed.borrow_and_update().clone();
+        let (due, wake_in) = due(&state, &hosted, &now());
+        let mut writes = Vec::with_capacity(due.len());
+        for due in &due {
+            writes.push(write(&api, &recorder, &hosted, due, &context.figures));
+        }
+        stream::iter(writes).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+        for topic in lost(&state, &hosted) {
+            bring_back(&api, &topic).await;
+        }
+        tokio::time::sleep(BETWEEN_ROUNDS).await;
+        tokio::select! {
+            changed = committed.changed() => if changed.is_err() {
+                // The controller is gone, and with it soon this task.
+                std::future::pending::<()>().await;
+            },
+            () = hosted.book.wait() => {}
+            () = sleep(wake_in) => {}
+        }
+    }
+}
+
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The statuses that are not as they should be, and when there will be others.
+fn due(state: &State, hosted: &Hosted, now: &Time) -> (Vec<Due>, Option<Duration>) {
+    let mut due = Vec::new();
+    let mut wake_in: Option<Duration> = None;
+    for (name, page) in hosted.book.all() {
+        let status = status_of(state, &name, &page, now);
+        let Some(status) = status.filter(|status| *status != page.status) else {
+            continue;
+        };
+        let early = page
+            .written_at
+            .map(|at| BETWEEN_WRITES.saturating_sub(at.elapsed()))
+            .filter(|left| !left.is_zero());
+        match early {
+            Some(left) => wake_in = Some(wake_in.map_or(left, |other| other.min(left))),
+            None => due.push(Due {
+                name,
+                uid: page.uid,
+                before: page.status,
+                status,
+            }),
+        }
+    }
+    (due, wake_in)
+}
+
+fn status_of(state: &State, name: &str, page: &Page, now: &Time) -> Option<TopicStatus> {
+    let before = &page.status.conditions;
+    let of = |kind: &str, judgement: Judgement| condition(kind, judgement, page.generation, before, now);
+    let Some(topic) = state.topic_by_resource(name) else {
+        // Not taken up, or not yet.
+        return page.refusal.as_ref().map(|refusal| TopicStatus {
+            observed_generation: page.generation,
+            conditions: vec![of("Ready", conditions::refused(refusal))],
+            ..TopicStatus::default()
+        });
+    };
+    let min_isr = state
+        .topic_setting(topic, "min.insync.replicas")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1_usize);
+    // With fewer replicas than that, all of them count.
+    let min_isr = min_isr.min(topic.partitions.iter().map(|partition| partition.replicas.len()).min().unwrap_or(1));
+    Some(TopicStatus {
+        observed_generation: page.generation,
+        topic_id: Some(topic.id.to_string()),
+        partitions: Some(summary(topic.partitions.iter())),
+        conditions: vec![
+            of("Ready", conditions::ready(topic, min_isr, page.refusal.as_ref())),
+            of("Healthy", conditions::healthy(topic)),
+        ],
+    })
+}
+
+async fn write(api: &Api<Topic>, recorder: &Recorder, hosted: &Hosted, due: &Due, figures: &Figures) {
+    // Absent fields are set to null, so that what is not known any more goes.
+    let patch = json!({"metadata": {"uid": due.uid}, "status": {
+        "observedGeneration": due.status.observed_generation,
+        "topicId": due.status.topic_id,
+        "partitions": due.status.partitions,
+        "conditions": due.status.conditions,
+    }});
+    Figures::count(&figures.writes);
+    match api.patch_status(&due.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(_) => hosted.book.written(&due.name, &due.status),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => debug!(topic = due.name, "the Topic is gone: its status is not written"),
+        Err(error) => {
+            warn!(topic = due.name, %error, "write the status of a Topic");
+            // It is tried again, like any other write that comes too soon.
+            hosted.book.written(&due.name, &due.before);
+            hosted.book.changed();
+        }
+    }
+    tell(recorder, &hosted.cluster.namespace, due).await;
+}
+
+/// An event for each change of readiness, but for the first time that all is well.
+async fn tell(recorder: &Recorder, namespace: &str, due: &Due) {
+    let ready = |status: &TopicStatus| status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned();
+    let (before, Some(after)) = (ready(&due.before), ready(&due.status)) else {
+        return;
+    };
+    let same = before
+        .as_ref()
+        .is_some_and(|before| before.status == after.status && before.reason == after.reason);
+    if same || (before.is_none() && after.status == "True") || (before.is_none() && after.reason == "WaitingForBrokers") {
+        return;
+    }
+    let regarding = ObjectReference {
+        api_version: Some(weir_crds::API_VERSION.to_owned()),
+        kind: Some("Topic".to_owned()),
+        name: Some(due.name.clone()),
+        namespace: Some(namespace.to_owned()),
+        uid: due.uid.clone(),
+        ..ObjectReference::default()
+    };
+    publish(recorder, &regarding, after.status == "True", &after.reason, &after.message, "Judge").await;
+}
+
+/// Publishes an event. One that is lost is no harm: the condition says the same.
+pub(in crate::kubernetes) async fn publish(recorder: &Recorder, regarding: &ObjectReference, good: bool, reason: &str, note: &str, action: &str) {
+    let event = Event {
+        type_: if good { EventType::Normal } else { EventType::Warning },
+        reason: reason.to_owned(),
+        note: Some(note.chars().take(1000).collect()),
+        action: action.to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = recorder.publish(&event, regarding).await {
+        debug!(%error, reason, "publish an event");
+    }
+}
+
+pub(in crate::kubernetes) fn recorder(context: &Context) -> Recorder {
+    let reporter = Reporter {
+        controller: "weir.dev/operator".to_owned(),
+        instance: Some(context.reporter.clone()),
+    };
+    Recorder::new(context.client.clone(), reporter)
+}
+
+pub(in crate::kubernetes) fn now() -> Time {
+    let now = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default();
+    // Kubernetes knows whole seconds.
+    Time(jiff::Timestamp::from_second(now.as_second()).unwrap_or_default())
+}
+
+/// Topics that go on although their resource was deleted, because they are to be retained.
+fn lost(state: &State, hosted: &Hosted) -> Vec<Topic> {
+    let retained = state
+        .topics
+        .values()
+        .filter(|topic| topic.resource.spec.deletion_policy == weir_crds::DeletionPolicy::Retain);
+    let gone = retained.filter(|topic| hosted.seen.topic(topic.resource_name()).is_none());
+    gone.map(|topic| {
+        let mut resource = Topic::new(topic.resource_name(), topic.resource.spec.clone());
+        resource.metadata.annotations = Some([(TOPIC_ID_ANNOTATION.to_owned(), topic.id.0.to_string())].into());
+        resource
+    })
+    .collect()
+}
+
+async fn bring_back(api: &Api<Topic>, topic: &Topic) {
+    let name = topic.metadata.name.as_deref().unwrap_or_default();
+    match api.create(&PostParams::default(), topic).await {
+        Ok(_) => warn!(topic = name, "a Topic was deleted that is to be retained: it is made again"),
+        // Its namespace is being deleted, or somebody was faster.
+        Err(error) => debug!(topic = name, %error, "bring a Topic back that is to be retained"),
+    }
+}
+
+/// Tells topics that their cluster does not exist, if that is so.
+pub(super) async fn tell_orphans(context: &Context, cluster: &Key, topics: &[Arc<Topic>]) {
+    let clusters: Api<KafkaCluster> = Api::namespaced(context.client.clone(), &cluster.namespace);
+    match clusters.get_metadata_opt(&cluster.name).await {
+        Ok(None) => {}
+        Ok(Some(_)) => return,
+        Err(error) => {
+            debug!(cluster = cluster.name, %error, "look for the cluster of a Topic");
+            return;
+        }
+    }
+    let api: Api<Topic> = Api::namespaced(context.client.clone(), &cluster.namespace);
+    for topic in topics {
+        let before = topic.status.clone().unwrap_or_default();
+        let message = format!(
+            "there is no KafkaCluster {:?} in the namespace {:?}: make it, or delete this Topic and name another",
+            cluster.name, cluster.namespace
+        );
+        let judgement = Judgement::fails("ClusterNotFound", message);
+        let ready = condition("Ready", judgement, topic.metadata.generation, &before.conditions, &now());
+        if before.conditions.contains(&ready) {
+            continue;
+        }
+        let name = topic.metadata.name.as_deref().unwrap_or_default();
+        let patch = json!({"status": {"observedGeneration": topic.metadata.generation, "conditions": [ready]}});
+        Figures::count(&context.figures.writes);
+        if let Err(error) = api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            debug!(topic = name, %error, "write the status of a Topic without a cluster");
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! The state in the Kubernetes API: what people see are `KafkaCluster` and `Topic`, what the operator keeps for itself are `PartitionTable`s.
+//!
+//! A cluster has sixteen shards of partitions and one registry of brokers and counters, each one object with one packed string, and each write of one a
+//! compare-and-swap by its `resourceVersion`. A controller that takes over writes every part, under its new epoch: from then on every write of its predecessor fails, which
+//! is then told [`StoreError::Conflict`], reads everything anew and finds out that it does not lead. `Topic`s and the `KafkaCluster` are written by users, too: of them, only what a
+//! decision changed is patched. Nothing is read from a cache: loading lists what etcd holds.
+
+mod merge;
+mod read;
+mod seen;
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Client, Resource as _};
+use serde_json::json;
+use weir_crds::{KafkaCluster, PartitionTable, PartitionTableSpec, Topic};
+use weir_protocol::types::TopicId;
+
+use super::packed::{Registry, write_registry, write_shard};
+use super::{SHARDS, Store, StoreError, Touched, shard_of};
+use crate::controller::TOPIC_ID_ANNOTATION;
+use crate::controller::state::{Change, Cluster, State};
+
+pub use seen::{Seen, SeenTopic};
+
+/// Who writes, as `kubectl get --show-managed-fields` shows it.
+pub const FIELD_MANAGER: &str = "weir-operator";
+
+/// On every object of a cluster: the cluster's `metadata.name`.
+pub const CLUSTER_LABEL: &str = "weir.dev/cluster";
+
+/// How long the API server may take to answer before the outcome counts as unknown.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// Topics that are written at a time.
+const TOPICS_AT_ONCE: usize = 32;
+
+/// The longest content of a part: etcd takes objects up to 1.5 MiB.
+const CONTENT_BYTES_MAX: usize = 1_400_000;
+
+/// Whether this process still holds the lease, asked of the API server itself.
+pub type LeaseCheck = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+/// A part of the state: the suffix of its object's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Shard(u8),
+    Registry,
+}
+
+impl Part {
+    fn of_suffix(suffix: &str) -> Option<Self> {
+        if suffix == "registry" {
+            return Some(Self::Registry);
+        }
+        let shard = suffix.parse().ok().filter(|shard| *shard < SHARDS)?;
+        (suffix.len() == 2).then_some(Self::Shard(shard))
+    }
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Shard(shard) => write!(f, "{shard:02}"),
+            Self::Registry => f.write_str("registry"),
+        }
+    }
+}
+
+/// The store of one cluster.
+pub struct KubeStore {
+    cluster: String,
+    owner: OwnerReference,
+    clusters: Api<KafkaCluster>,
+    tables: Api<PartitionTable>,
+    topics: Api<Topic>,
+    raw_topics: Api<kube::api::DynamicObject>,
+    leads: LeaseCheck,
+    /// The `resourceVersion` of each part that this controller has read or written.
+    versions: BTreeMap<Part, String>,
+    seen: Seen,
+}
+
+impl std::fmt::Debug for KubeStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KubeStore").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
+impl KubeStore {
+    /// The store of `cluster`. `seen` holds what is known of the resources that users write, too.
+    pub fn new(client: Client, cluster: &KafkaCluster, leads: LeaseCheck, seen: Seen) -> Self {
+        let namespace = cluster.metadata.namespace.clone().unwrap_or_default();
+        let topic = kube::api::ApiResource::erase::<Topic>(&());
+        Self {
+            cluster: cluster.metadata.name.clone().unwrap_or_default(),
+            owner: owner(cluster),
+            clusters: Api::namespaced(client.clone(), &namespace),
+            tables: Api::namespaced(client.clone(), &namespace),
+            topics: Api::namespaced(client.clone(), &namespace),
+            raw_topics: Api::namespaced_with(client, &namespace, &topic),
+            leads,
+            versions: BTreeMap::new(),
+            seen,
+        }
+    }
+
+    /// The cluster's id in the Kafka protocol, as the registry holds it; `None` while there is no registry.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub async fn cluster_id(&self) -> Result<Option<String>, StoreError> {
+        let name = self.object(Part::Registry);
+        let found = answered("get", &name, self.tables.get_opt(&name)).await?;
+        let Some(table) = found else { return Ok(None) };
+        read::registry(&name, &table.spec.content).map(|registry| Some(registry.cluster_id))
+    }
+
+    /// Makes the registry of a cluster that has none.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when another made it meanwhile.
+    pub async fn create(&mut self, cluster_id: String, resource: KafkaCluster) -> Result<(), StoreError> {
+        let state = State::new(Cluster::new(cluster_id, resource));
+        self.put(Part::Registry, registry_of(&state), &state).await
+    }
+
+    fn object(&self, part: Part) -> String {
+        format!("{}-{part}", self.cluster)
+    }
+
+    fn table(&self, part: Part, content: String, state: &State) -> PartitionTable {
+        let spec = PartitionTableSpec {
+            cluster: self.cluster.clone(),
+            controller_epoch: state.cluster.controller_epoch.0,
+            content,
+        };
+        let mut table = PartitionTable::new(&self.object(part), spec);
+        table.metadata.labels = Some([(CLUSTER_LABEL.to_owned(), self.cluster.clone())].into());
+        table.metadata.owner_references = Some(vec![self.owner.clone()]);
+        table.metadata.resource_version = self.versions.get(&part).cloned();
+        table
+    }
+
+    /// Writes a part, if it is as it was last seen here.
+    async fn put(&mut self, part: Part, content: String, state: &State) -> Result<(), StoreError> {
+        let version = self.swap(part, content, state).await?;
+        self.versions.insert(part, version);
+        Ok(())
+    }
+
+    async fn swap(&self, part: Part, content: String, state: &State) -> Result<String, StoreError> {
+        let name = self.object(part);
+        if content.len() > CONTENT_BYTES_MAX {
+            return Err(StoreError::TooLarge(name));
+        }
+        let table = self.table(part, content, state);
+        let params = PostParams::default();
+        let written = if table.metadata.resource_version.is_some() {
+            answered("replace", &name, self.tables.replace(&name, &params, &table)).await?
+        } else {
+            answered("create", &name, self.tables.create(&params, &table)).await?
+        };
+        written.metadata.resource_version.ok_or(StoreError::Conflict)
+    }
+
+    async fn swap_shard(&self, shard: u8, state: &State) -> Result<(Part, String), StoreError> {
+        let part = Part::Shard(shard);
+        Ok((part, self.swap(part, shard_of_state(state, shard), state).await?))
+    }
+
+    /// Writes the resources that changes touch: topics that a client made or changed, and defaults that were filled in.
+    async fn write_resources(&self, state: &State, touched: &Touched, changes: &[Change]) -> Result<(), StoreError> {
+        if touched.cluster_resource {
+            self.patch_cluster(&state.cluster.resource).await?;
+        }
+        let mut writes: Vec<BoxFuture<'_, Result<(), StoreError>>> = Vec::new();
+        for change in changes {
+            if let Change::RemoveTopic(_, name) = change
+                && state.topic_by_resource(name).is_none()
+            {
+                writes.push(self.remove_topic(name).boxed());
+            }
+        }
+        for id in &touched.topics {
+            if let Some(topic) = state.topics.get(id) {
+                writes.push(self.write_topic(topic.id, &topic.resource).boxed());
+            }
+        }
+        stream::iter(writes).buffer_unordered(TOPICS_AT_ONCE).try_collect::<Vec<()>>().await?;
+        Ok(())
+    }
+
+    async fn patch_cluster(&self, wanted: &KafkaCluster) -> Result<(), StoreError> {
+        let Some(before) = self.seen.cluster() else { return Ok(()) };
+        let (before, after) = (json!({"spec": before.spec}), json!({"spec": wanted.spec}));
+        if let Some(patch) = merge::difference(&before, &after) {
+            let params = PatchParams::default();
+            answered("patch", &self.cluster, self.clusters.patch(&self.cluster, &params, &Patch::Merge(patch))).await?;
+        }
+        self.seen.put_cluster(wanted.clone());
+        Ok(())
+    }
+
+    async fn write_topic(&self, id: TopicId, wanted: &Topic) -> Result<(), StoreError> {
+        let name = wanted.metadata.name.as_deref().unwrap_or_default();
+        let Some(before) = self.seen.topic(name) else {
+            return self.create_topic(id, wanted).await;
+        };
+        let of = |spec: &weir_crds::TopicSpec, id: Option<TopicId>| json!({"metadata": {"annotations": {TOPIC_ID_ANNOTATION: id.map(|id| id.0.to_string())}}, "spec": spec});
+        let Some(patch) = merge::difference(&of(&before.spec, before.id), &of(&wanted.spec, Some(id))) else {
+            return Ok(());
+        };
+        let params = PatchParams::default();
+        match answered("patch", name, self.topics.patch(name, &params, &Patch::Merge(patch))).await {
+            Ok(written) => self.seen.put_topic(&written),
+            // A user deleted it: that is heard of next.
+            Err(StoreError::Gone(_)) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn create_topic(&self, id: TopicId, wanted: &Topic) -> Result<(), StoreError> {
+        let name = wanted.metadata.name.as_deref().unwrap_or_default();
+        let mut topic = Topic::new(name, wanted.spec.clone());
+        topic.metadata = ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some([(CLUSTER_LABEL.to_owned(), self.cluster.clone())].into()),
+            annotations: Some([(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into()),
+            owner_references: Some(vec![self.owner.clone()]),
+            ..ObjectMeta::default()
+        };
+        let created = answered("create", name, self.topics.create(&PostParams::default(), &topic)).await?;
+        self.seen.put_topic(&created);
+        Ok(())
+    }
+
+    async fn remove_topic(&self, name: &str) -> Result<(), StoreError> {
+        let Some(seen) = self.seen.topic(name) else { return Ok(()) };
+        let params = DeleteParams::default().preconditions(Preconditions {
+            uid: seen.uid,
+            resource_version: None,
+        });
+        match answered("delete", name, self.topics.delete(name, &params)).await {
+            // Gone, or another one of that name by now, which is heard of next.
+            Ok(_) | Err(StoreError::Gone(_) | StoreError::Conflict) => {}
+            Err(error) => return Err(error),
+        }
+        self.seen.forget_topic(name);
+        Ok(())
+    }
+
+    async fn load_all(&mut self) -> Result<State, StoreError> {
+        // Tables before topics: what a predecessor writes in between makes the first write fail, and nothing of it is taken for an orphan.
+        let params = ListParams::default().labels(&format!("{CLUSTER_LABEL}={}", self.cluster));
+        let tables = answered("list", "PartitionTables", self.tables.list(&params)).await?;
+        let resource = answered("get", &self.cluster, self.clusters.get(&self.cluster)).await?;
+        let topics = answered("list", "Topics", self.raw_topics.list(&ListParams::default())).await?;
+        let prefix = format!("{}-", self.cluster);
+        self.versions.clear();
+        let mut contents = BTreeMap::new();
+        for table in tables.items {
+            let name = table.metadata.name.unwrap_or_default();
+            if let Some(part) = name.strip_prefix(&prefix).and_then(Part::of_suffix) {
+                self.versions.insert(part, table.metadata.resource_version.unwrap_or_default());
+                contents.insert(part, (name, table.spec.content));
+            }
+        }
+        let registry = contents
+            .remove(&Part::Registry)
+            .ok_or_else(|| StoreError::Gone(self.object(Part::Registry)))?;
+        let registry = read::registry(&registry.0, &registry.1)?;
+        let mut partitions = BTreeMap::new();
+        for (name, content) in contents.values() {
+            partitions.extend(read::shard(name, content)?);
+        }
+        self.seen.put_cluster(resource.clone());
+        let topics = read::topics(&self.cluster, topics.items, &partitions);
+        for topic in &topics {
+            self.seen.put_topic(&topic.seen);
+        }
+        Ok(read::assemble(registry, resource, topics, partitions))
+    }
+}
+
+impl Store for KubeStore {
+    /// Whoever slept over its lease finds out here, before what it reads becomes what it believes.
+    async fn load(&mut self) -> Result<State, StoreError> {
+        if !(self.leads)().await {
+            return Err(StoreError::NotLeader);
+        }
+        self.load_all().await
+    }
+
+    async fn commit(&mut self, state: &State, changes: &[Change]) -> Result<(), StoreError> {
+        let touched = Touched::by(changes);
+        self.write_resources(state, &touched, changes).await?;
+        // A new epoch goes into every part, so that whoever has an older one can write none of them.
+        let fences = changes.iter().any(|change| matches!(change, Change::ControllerEpoch(_)));
+        let mut writes = Vec::new();
+        for shard in (0..SHARDS).filter(|shard| fences || touched.shards.contains(shard)) {
+            writes.push(self.swap_shard(shard, state));
+        }
+        let written = futures::future::try_join_all(writes).await?;
+        self.versions.extend(written);
+        if touched.registry {
+            self.put(Part::Registry, registry_of(state), state).await?;
+        }
+        Ok(())
+    }
+}
+
+fn shard_of_state(state: &State, shard: u8) -> String {
+    let topics = state.topics.iter().filter(|(id, _)| shard_of(**id) == shard);
+    write_shard(topics.flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition))))
+}
+
+fn registry_of(state: &State) -> String {
+    write_registry(&Registry {
+        cluster_id: state.cluster.id.clone(),
+        controller_epoch: state.cluster.controller_epoch,
+        next_broker_epoch: state.cluster.next_broker_epoch,
+        next_producer_id: state.cluster.next_producer_id,
+        features: state.cluster.features.clone(),
+        brokers: state.brokers.values().cloned().collect(),
+    })
+}
+
+/// Makes an object go with its cluster. Nobody's deletion waits for another's.
+pub fn owner(cluster: &KafkaCluster) -> OwnerReference {
+    OwnerReference {
+        api_version: weir_crds::API_VERSION.to_owned(),
+        kind: KafkaCluster::kind(&()).into_owned(),
+        name: cluster.metadata.name.clone().unwrap_or_default(),
+        uid: cluster.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(false),
+    }
+}
+
+/// Waits for the API server, but not for ever, and says what its answer means to a store.
+async fn answered<T>(action: &'static str, object: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, StoreError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Api {
+        action,
+        object: object.to_owned(),
+        source,
+    };
+    match tokio::time::timeout(ANSWER_MAX, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(StoreError::Conflict),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(StoreError::Gone(object.to_owned())),
+        Ok(Err(error)) => Err(failed(error.into())),
+        Err(elapsed) => Err(failed(elapsed.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! What the API server holds becomes a state, whatever users did to it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::DynamicObject;
+use serde_json::{Value, json};
+use uuid::Uuid;
+use weir_protocol::types::BrokerId;
+
+use super::*;
+use crate::controller::state::Partition;
+
+fn object(name: &str, age: i64, id: Option<u128>, spec: &Value) -> DynamicObject {
+    let mut object: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": weir_crds::API_VERSION, "kind": "Topic",
+        "metadata": {"name": name, "namespace": "n", "uid": Uuid::from_u128(99).to_string(), "resourceVersion": "7"},
+        "spec": spec,
+    }))
+    .unwrap();
+    object.metadata.creation_timestamp = Some(Time(Timestamp::from_second(1000 - age).unwrap()));
+    object.metadata.annotations = id.map(|id| [(TOPIC_ID_ANNOTATION.to_owned(), Uuid::from_u128(id).to_string())].into());
+    object
+}
+
+fn of(cluster: &str) -> Value {
+    json!({"clusterRef": {"name": cluster}, "partitions": 5, "replicas": 3})
+}
+
+#[test]
+fn topics_are_those_of_the_cluster_that_bear_an_id() {
+    let one = Partition::new(vec![BrokerId(0), BrokerId(1)], vec![BrokerId(0)]);
+    let partitions = BTreeMap::from([(TopicId(Uuid::from_u128(1)), vec![one.clone(), one])]);
+    let mut renamed = of("c");
+    renamed["topicName"] = json!("orders");
+    let mut broken = of("c");
+    broken["config"] = json!({"no.such.setting": 1});
+    let objects = vec![
+        object("orders", 9, Some(1), &of("c")),
+        object("copied-with-its-id", 5, Some(1), &of("c")),
+        object("the-same-name", 3, Some(2), &renamed),
+        object("elsewhere", 3, Some(3), &of("d")),
+        object("not-taken-up", 3, None, &of("c")),
+        object("broken", 3, Some(4), &broken),
+    ];
+    let loaded = read::topics("c", objects, &partitions);
+    let names: Vec<&str> = loaded.iter().filter_map(|topic| topic.resource.metadata.name.as_deref()).collect();
+    assert_eq!(names, ["orders", "broken"]);
+    // What there is counts: the topic grows when the watch tells of the wish.
+    let spec = &loaded[0].resource.spec;
+    assert_eq!((spec.partitions, spec.replicas), (Some(2), Some(2)));
+    assert_eq!(loaded[0].seen.spec.partitions, Some(5));
+    assert!(loaded[1].resource.spec.config.is_empty());
+    assert_eq!(loaded[1].resource.spec.deletion_policy, weir_crds::DeletionPolicy::Retain);
+}
+
+#[test]
+fn parts_are_told_by_their_suffix() {
+    for part in (0..SHARDS).map(Part::Shard).chain([Part::Registry]) {
+        assert_eq!(Part::of_suffix(&part.to_string()), Some(part));
+    }
+    for none in ["", "1", "16", "007", "registry-2", "x-registry"] {
+        assert_eq!(Part::of_suffix(none), None, "{none}");
+    }
+}
