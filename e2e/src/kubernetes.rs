@@ -207,10 +207,10 @@ impl Namespace {
         Ok(self.bootstrap(name))
     }
 
-    /// Where clients outside find a cluster.
+    /// Where clients outside find a cluster: the port that its status names, on every node. A client that starts while one node is gone needs another.
     #[must_use]
     pub fn bootstrap(&self, cluster: &str) -> String {
-        eventually(&format!("{cluster} says where its external listener is"), || {
+        let said = eventually(&format!("{cluster} says where its external listener is"), || {
             let object = self.object(&format!("kafkacluster/{cluster}"))?.context("no such cluster")?;
             let listeners = object["status"]["listeners"].as_array().cloned().unwrap_or_default();
             let external = listeners.iter().find(|l| l["name"] == "external");
@@ -218,7 +218,13 @@ impl Namespace {
                 .and_then(|l| l["bootstrap"].as_str())
                 .filter(|b| !b.is_empty())
                 .map(str::to_owned))
-        })
+        });
+        let path = "jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}";
+        let nodes = kubectl(&["get", "nodes", "-o", path]).unwrap_or_default();
+        // The one that it names comes first: that it works is tested too.
+        let (host, port) = said.split(',').next().and_then(|first| first.rsplit_once(':')).unwrap_or((&said, ""));
+        let others = nodes.split_whitespace().filter(|node| *node != host).map(|node| format!("{node}:{port}"));
+        std::iter::once(format!("{host}:{port}")).chain(others).collect::<Vec<_>>().join(",")
     }
 
     /// Waits until every partition of a cluster has all its replicas in sync, and at least so many partitions are there.

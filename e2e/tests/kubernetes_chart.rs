@@ -7,7 +7,6 @@ use std::path::PathBuf;
 
 use weir_e2e::driver::{Client, Driver};
 use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, kubectl, run, topic};
-use weir_e2e::wire::await_topic;
 use weir_e2e::writer::Writer;
 
 /// Where `e2e/up` put its tools and the values for the images that it built.
@@ -116,7 +115,7 @@ fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
         .apply(&topic("load", "k", 1, 3, "  config: {min.insync.replicas: 2}\n"))
         .unwrap();
     namespace.ready("topic/load");
-    await_topic(&bootstrap, "load", 1).unwrap();
+    let _ = namespace.leader(&bootstrap, "load", 0);
     let writer = Writer::start(Client::Java, &bootstrap, "load", 0);
     writer.moves();
     let before = pods(&namespace);
@@ -182,7 +181,7 @@ fn rights_that_are_taken_away_stop_no_client_and_come_back() {
     let bootstrap = namespace.kafka("k", 1, "").unwrap();
     namespace.apply(&topic("load", "k", 1, 1, "")).unwrap();
     namespace.ready("topic/load");
-    await_topic(&bootstrap, "load", 1).unwrap();
+    let _ = namespace.leader(&bootstrap, "load", 0);
     let writer = Writer::start(Client::Librdkafka, &bootstrap, "load", 0);
     writer.moves();
     let before = pods(&namespace);

@@ -7,7 +7,6 @@ use serde_json::json;
 use weir_e2e::driver::{Client, Driver};
 use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, kubectl, topic};
 use weir_e2e::node;
-use weir_e2e::wire::await_topic;
 use weir_e2e::writer::Writer;
 
 const WRITERS: [Client; 2] = [Client::Java, Client::Librdkafka];
@@ -27,7 +26,7 @@ impl Load {
             .apply(&topic("load", "k", 2, 3, "  config: {min.insync.replicas: 2}\n"))
             .unwrap();
         namespace.ready("topic/load");
-        await_topic(&bootstrap, "load", 2).unwrap();
+        let _ = namespace.leader(&bootstrap, "load", 1);
         let writers: Vec<_> = (0..)
             .zip(WRITERS)
             .map(|(partition, client)| Writer::start(client, &bootstrap, "load", partition))

@@ -6,7 +6,6 @@
 use weir_e2e::driver::{Client, Driver, From, Produce};
 use weir_e2e::kubernetes::{Namespace, eventually, kafka_cluster, kubectl, topic};
 use weir_e2e::record::Record;
-use weir_e2e::wire::await_topic;
 use weir_e2e::writer::Writer;
 
 fn uids(namespace: &Namespace, cluster: &str) -> Vec<String> {
@@ -35,7 +34,7 @@ impl Load {
             .apply(&topic("load", "k", 1, 3, "  config: {min.insync.replicas: 2}\n"))
             .unwrap();
         namespace.ready("topic/load");
-        await_topic(&bootstrap, "load", 1).unwrap();
+        let _ = namespace.leader(&bootstrap, "load", 0);
         let writer = Writer::start(Client::Java, &bootstrap, "load", 0);
         writer.moves();
         Self {
@@ -89,7 +88,7 @@ fn a_cluster_grows_and_shrinks_without_losing_anything() {
     // A topic on all four, so that the fourth one holds something that must not be thrown away.
     load.namespace.apply(&topic("wide", "k", 4, 1, "")).unwrap();
     load.namespace.ready("topic/wide");
-    await_topic(&load.bootstrap, "wide", 4).unwrap();
+    let _ = load.namespace.leader(&load.bootstrap, "wide", 3);
     let mut driver = Driver::start(Client::Franz, &load.bootstrap).unwrap();
     let records: Vec<_> = (0..4).map(|p| Record::new("k", p.to_string()).to(p)).collect();
     driver.produce(Produce::records("wide", &records).set("acks", "all")).unwrap();
