@@ -63,7 +63,7 @@ const MODULES: &[(&str, &[&str])] = &[
 const OPERATOR: &[(&str, &[&str])] = &[
     ("controller", &[]),
     ("store", &["controller"]),
-    ("shell", &["controller", "store"]),
+    ("shell", &["controller", "probe", "store"]),
     ("schema", &[]),
 ];
 
