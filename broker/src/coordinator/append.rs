@@ -5,7 +5,7 @@ use weir_protocol::record::BatchBuilder;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::machine::Record;
-use crate::log::Prepared;
+use crate::log::{Origin, Prepared};
 
 /// A batch is closed at this size. The records of one decision stay together, whatever their size: `max.message.bytes` is a promise to producers, and here is none.
 const BATCH_BYTES_MAX: usize = 512 << 10;
@@ -68,14 +68,18 @@ impl Batches {
             headers.push(BatchHeader::parse(&batch).ok()?);
             bytes.unsplit(batch);
         }
-        Some(Prepared { bytes, headers })
+        Some(Prepared {
+            bytes,
+            headers,
+            origin: Origin::Coordinator,
+        })
     }
 }
 
 fn builder(transaction: Option<(ProducerId, ProducerEpoch)>) -> BatchBuilder {
     match transaction {
         None => BatchBuilder::new(0),
-        Some((id, epoch)) => BatchBuilder::new(0).producer(id, epoch, -1),
+        Some((id, epoch)) => BatchBuilder::new(0).producer(id, epoch, -1).transactional(),
     }
 }
 

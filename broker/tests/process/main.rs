@@ -15,3 +15,4 @@ mod produce;
 mod refusals;
 mod replication;
 mod support;
+mod transactions;

@@ -13,9 +13,11 @@ use crate::coordinator::{Machine, coordinator_of};
 use crate::group::Groups;
 use crate::metadata::MetadataImage;
 use crate::replica;
+use crate::transaction::Transactions;
 
-/// The type of a key that is a group (`CoordinatorType`).
+/// The types of keys (`CoordinatorType`): a group, a transactional id.
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
 
 /// The first version that asks for several keys at once (KIP-699).
 const BATCH_VERSION: i16 = 4;
@@ -61,18 +63,29 @@ struct Found {
 }
 
 async fn find(broker: &Broker, cx: &RequestContext, key_type: i8, key: &str) -> Result<Found, ErrorCode> {
-    if key_type != GROUP {
-        return Err(ErrorCode::InvalidRequest);
+    let (topic, resource, refusal) = match key_type {
+        GROUP => (Groups::TOPIC, Resource::Group(key), ErrorCode::GroupAuthorizationFailed),
+        TRANSACTION => (
+            Transactions::TOPIC,
+            Resource::TransactionalId(key),
+            ErrorCode::TransactionalIdAuthorizationFailed,
+        ),
+        _ => return Err(ErrorCode::InvalidRequest),
+    };
+    if !broker.authorizer.allows(&cx.principal, Operation::Describe, resource) {
+        return Err(refusal);
     }
-    if !broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Group(key)) {
-        return Err(ErrorCode::GroupAuthorizationFailed);
-    }
-    let is_there = broker.metadata.load().topic_by_name(Groups::TOPIC).is_some();
+    let is_there = broker.metadata.load().topic_by_name(topic).is_some();
     if !is_there {
-        create(broker, cx, groups_topic(broker)).await;
+        let wanted = if key_type == GROUP {
+            groups_topic(broker)
+        } else {
+            transactions_topic(broker)
+        };
+        create(broker, cx, wanted).await;
     }
     let image = broker.metadata.load();
-    reachable(&image, cx, Groups::TOPIC, key).ok_or(ErrorCode::CoordinatorNotAvailable)
+    reachable(&image, cx, topic, key).ok_or(ErrorCode::CoordinatorNotAvailable)
 }
 
 /// The coordinator of `key`, if it can be reached on the caller's listener.
@@ -104,6 +117,30 @@ fn groups_topic(broker: &Broker) -> CreatableTopic {
             config("cleanup.policy", "compact".to_owned()),
             config("compression.type", "producer".to_owned()),
             config("segment.bytes", number("offsets.topic.segment.bytes", 100 << 20).to_string()),
+        ],
+        ..Default::default()
+    }
+}
+
+/// The topic of transaction coordinators, as the settings have it.
+fn transactions_topic(broker: &Broker) -> CreatableTopic {
+    let image = broker.metadata.load();
+    let layers = replica::layers(&image, broker.config.id);
+    let number = |key, default: i32| layers.broker_value(key).and_then(|value| value.parse().ok()).unwrap_or(default);
+    let config = |name: &str, value: String| CreatableTopicConfig {
+        name: name.to_owned(),
+        value: Some(value),
+    };
+    CreatableTopic {
+        name: Transactions::TOPIC.to_owned(),
+        num_partitions: number("transaction.state.log.num.partitions", 50),
+        replication_factor: -1,
+        configs: vec![
+            config("cleanup.policy", "compact".to_owned()),
+            config("compression.type", "uncompressed".to_owned()),
+            config("unclean.leader.election.enable", "false".to_owned()),
+            config("min.insync.replicas", number("transaction.state.log.min.isr", 2).to_string()),
+            config("segment.bytes", number("transaction.state.log.segment.bytes", 100 << 20).to_string()),
         ],
         ..Default::default()
     }
