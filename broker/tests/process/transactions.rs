@@ -44,7 +44,7 @@ impl Sensible for AddPartitionsToTxnRequest {
 }
 
 impl Sensible for AddOffsetsToTxnRequest {
-    const EXPECTED: ErrorCode = ErrorCode::CoordinatorNotAvailable;
+    const EXPECTED: ErrorCode = ErrorCode::NotCoordinator;
 
     fn sensible(_: i16) -> Self {
         Self {
