@@ -13,6 +13,8 @@ use crate::metadata::{Metadata, MetadataImage};
 use crate::metrics::Metrics;
 use crate::net::RequestMemory;
 use crate::replica::{self, Replicas};
+use crate::transaction::Transactions;
+use crate::transaction_io::{Markers, Peers};
 use arc_swap::ArcSwap;
 
 /// Everything that a request may need. One per process, shared by all connections.
@@ -28,6 +30,12 @@ pub struct Broker {
     pub controller: Controller,
     /// The coordinators of groups.
     pub(crate) groups: Arc<Coordinator<Groups>>,
+    /// The coordinators of transactions.
+    pub(crate) transactions: Arc<Coordinator<Transactions>>,
+    /// Which transactions' ends are being written.
+    pub(crate) markers: Markers,
+    /// Connections to other brokers, for what transactions ask of them.
+    pub(crate) peers: Peers,
     /// Who may do what.
     pub authorizer: Authorizer,
     /// Incremental fetch sessions (KIP-227).

@@ -108,5 +108,11 @@ const SETTINGS: &[Setting] = &[
     row("replica.fetch.wait.max.ms", Integer(0, INT), "500", "How long a leader that has nothing new waits before it answers a follower."),
     row("replica.lag.time.max.ms", Integer(0, LONG), "30000", "A follower that has not caught up with its leader for this long leaves the ISR."),
     row("socket.request.max.bytes", Integer(1, INT), "104857600", "The largest request that the broker reads; a larger one closes the connection."),
+    row("transaction.max.timeout.ms", Integer(1, INT), "900000", "The longest time after which a producer may ask to have its open transaction aborted."),
+    row("transaction.state.log.min.isr", Integer(1, INT), "2", "What min.insync.replicas is for the topic of transactions."),
+    row("transaction.state.log.num.partitions", Integer(1, INT), "50", "How many partitions the topic of transactions gets."),
+    row("transaction.state.log.replication.factor", Integer(1, 32_767), "", "How many replicas the topic of transactions gets. Unset, as many as the cluster is to have brokers, three at most."),
+    row("transaction.state.log.segment.bytes", Integer(1_048_576, INT), "104857600", "The size of the segments of the topic of transactions."),
+    row("transactional.id.expiration.ms", Integer(1, INT), "604800000", "How long a transactional id is remembered that nobody uses."),
     row("unclean.leader.election.enable", Boolean, "false", "What unclean.leader.election.enable is for topics that do not set it."),
 ];

@@ -40,6 +40,11 @@ const MODULES: &[(&str, &[&str])] = &[
     // Of net only the reply that it hands over.
     ("coordinator", &["broker", "log", "metadata", "replica"]),
     ("group", &["coordinator", "metadata"]),
+    ("transaction", &["coordinator", "metadata"]),
+    (
+        "transaction_io",
+        &["broker", "coordinator", "group", "log", "metadata", "replica", "transaction"],
+    ),
     (
         "api",
         &[
@@ -53,6 +58,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "metrics",
             "net",
             "replica",
+            "transaction",
+            "transaction_io",
         ],
     ),
     ("net", &["api", "auth", "broker", "config", "log", "metrics"]),

@@ -36,6 +36,11 @@ macro_rules! for_each_api {
             DeleteRecords, DeleteRecordsRequest, 0, 2;
             InitProducerId, InitProducerIdRequest, 0, 5;
             OffsetForLeaderEpoch, OffsetForLeaderEpochRequest, 2, 4;
+            AddPartitionsToTxn, AddPartitionsToTxnRequest, 0, 5;
+            AddOffsetsToTxn, AddOffsetsToTxnRequest, 0, 4;
+            EndTxn, EndTxnRequest, 0, 5;
+            WriteTxnMarkers, WriteTxnMarkersRequest, 1, 2;
+            TxnOffsetCommit, TxnOffsetCommitRequest, 0, 6;
             DescribeConfigs, DescribeConfigsRequest, 1, 4;
             AlterConfigs, AlterConfigsRequest, 0, 2;
             AlterReplicaLogDirs, AlterReplicaLogDirsRequest, 1, 2;
@@ -50,7 +55,10 @@ macro_rules! for_each_api {
             DescribeQuorum, DescribeQuorumRequest, 0, 2;
             UpdateFeatures, UpdateFeaturesRequest, 0, 2;
             DescribeCluster, DescribeClusterRequest, 0, 2;
+            DescribeProducers, DescribeProducersRequest, 0, 0;
             UnregisterBroker, UnregisterBrokerRequest, 0, 0;
+            DescribeTransactions, DescribeTransactionsRequest, 0, 0;
+            ListTransactions, ListTransactionsRequest, 0, 2;
             ConsumerGroupHeartbeat, ConsumerGroupHeartbeatRequest, 0, 1;
             ConsumerGroupDescribe, ConsumerGroupDescribeRequest, 0, 1;
             DescribeTopicPartitions, DescribeTopicPartitionsRequest, 0, 0;

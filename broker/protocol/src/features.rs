@@ -23,7 +23,7 @@ pub static FEATURES: &[Feature] = &[
     feature("group.version", 0, 1, 1),
     // `IBP_4_3_IV0` of `MetadataVersion`. Kafka's level tells the format of its metadata log, which is not here; tools ask for it.
     feature("metadata.version", 30, 30, 30),
-    feature("transaction.version", 0, 0, 0),
+    feature("transaction.version", 0, 2, 2),
 ];
 
 const fn feature(name: &'static str, min: i16, max: i16, initial: i16) -> Feature {

@@ -14,7 +14,7 @@ use weir_protocol::messages::{ApiMessage, Failing, Message};
 
 use super::{
     Caller, RequestContext, api_versions, cluster, configs, delete_records, describe_cluster, describe_quorum, describe_topic_partitions, fetch,
-    groups, leader_epoch, list_offsets, log_dirs, metadata, produce, producer_ids, topics,
+    groups, leader_epoch, list_offsets, log_dirs, metadata, produce, producer_ids, topics, transactions,
 };
 use crate::broker::Broker;
 use crate::net::Reply;
@@ -104,6 +104,14 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
         ApiKey::DescribeQuorum => request.now(frame, describe_quorum::handle),
         ApiKey::AlterReplicaLogDirs => request.now(frame, log_dirs::handle_alter),
         ApiKey::DescribeLogDirs => request.now(frame, log_dirs::handle),
+        ApiKey::AddPartitionsToTxn => request.later(frame, async |broker, cx, body| transactions::add_partitions(&broker, &cx, body).await),
+        ApiKey::AddOffsetsToTxn => request.later(frame, async |broker, cx, body| transactions::add_offsets(&broker, &cx, body).await),
+        ApiKey::EndTxn => request.later(frame, async |broker, cx, body| transactions::end(&broker, &cx, body).await),
+        ApiKey::WriteTxnMarkers => request.later(frame, async |broker, cx, body| transactions::write_markers(&broker, &cx, body).await),
+        ApiKey::TxnOffsetCommit => request.later(frame, async |broker, cx, body| transactions::commit_offsets(&broker, &cx, body).await),
+        ApiKey::DescribeProducers => request.later(frame, async |broker, cx, body| transactions::producers(&broker, &cx, body).await),
+        ApiKey::DescribeTransactions => request.later(frame, async |broker, cx, body| transactions::describe(&broker, &cx, body).await),
+        ApiKey::ListTransactions => request.later(frame, async |broker, cx, body| transactions::list(&broker, &cx, body).await),
         ApiKey::InitProducerId => request.later(frame, async |broker, cx, body| producer_ids::handle(&broker, &cx, body).await),
     }
 }

@@ -27,6 +27,7 @@ mod replica_fetch;
 mod replica_session;
 mod topic_name;
 mod topics;
+mod transactions;
 
 pub use context::{Caller, Listener, RequestContext};
 pub(crate) use dispatch::{Handled, dispatch};

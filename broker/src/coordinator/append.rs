@@ -79,7 +79,7 @@ impl Batches {
 fn builder(transaction: Option<(ProducerId, ProducerEpoch)>) -> BatchBuilder {
     match transaction {
         None => BatchBuilder::new(0),
-        Some((id, epoch)) => BatchBuilder::new(0).producer(id, epoch, -1),
+        Some((id, epoch)) => BatchBuilder::new(0).producer(id, epoch, -1).transactional(),
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) use self::classic::{Join, refused_join, refused_sync};
 use self::consumer::ConsumerGroup;
 pub(crate) use self::consumer::Heartbeat as ConsumerHeartbeat;
 use self::deadlines::{Deadlines, Due};
+use self::offset_requests::NEWEST_VERSION;
 pub(crate) use self::offset_requests::refuse_commit;
 use self::offsets::Offsets;
 pub(crate) use self::request::{Client, Request};
@@ -361,8 +362,17 @@ impl Machine for Groups {
     fn decide(&mut self, request: Request, now: Now, outcome: &mut Outcome) {
         match request {
             Request::Commit { request, version, to } => {
-                let answer = self.commit(request, version, now, outcome);
+                let answer = self.commit_in(request, version, None, now, outcome);
                 outcome.reply(to, answer);
+            }
+            Request::CommitInTransaction { request, producer, to } => {
+                outcome.transaction = Some(producer);
+                let answer = self.commit_in(request, NEWEST_VERSION, Some(producer.0), now, outcome);
+                outcome.reply(to, answer);
+            }
+            Request::EndTransaction { producer, committed, to } => {
+                self.replay_end(producer, ProducerEpoch(-1), committed);
+                outcome.reply(to, ());
             }
             Request::Fetch { request, require_stable, to } => {
                 let answer = self.fetch(request, require_stable);

@@ -9,6 +9,10 @@ use weir_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use weir_protocol::messages::offset_fetch_response::{OffsetFetchResponseGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics};
 use weir_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse, OffsetCommitValue, OffsetDeleteRequest, OffsetDeleteResponse};
 
+use std::sync::Arc;
+
+use weir_protocol::types::ProducerId;
+
 use super::offsets::Committed;
 use super::{Groups, Kind, Phase, record};
 use crate::coordinator::{Now, Outcome};
@@ -16,9 +20,20 @@ use crate::coordinator::{Now, Outcome};
 /// The first version that knows GROUP_ID_NOT_FOUND and STALE_MEMBER_EPOCH (KIP-848).
 const NEW_ERRORS_VERSION: i16 = 9;
 
+/// Stands for the version of a request that has none of its own.
+pub(super) const NEWEST_VERSION: i16 = NEW_ERRORS_VERSION;
+
 impl Groups {
-    pub(super) fn commit(&mut self, request: OffsetCommitRequest, version: i16, now: Now, outcome: &mut Outcome) -> OffsetCommitResponse {
-        if let Err(error) = self.check_commit(&request, version) {
+    /// Commits offsets, at once or with the producer's transaction.
+    pub(super) fn commit_in(
+        &mut self,
+        request: OffsetCommitRequest,
+        version: i16,
+        transaction: Option<ProducerId>,
+        now: Now,
+        outcome: &mut Outcome,
+    ) -> OffsetCommitResponse {
+        if let Err(error) = self.check_commit(&request, version, transaction.is_some()) {
             return refuse_commit(&request.topics, error);
         }
         if !request.member_id.is_empty() && request.generation_id_or_member_epoch >= 0 {
@@ -38,7 +53,7 @@ impl Groups {
                     outcome
                         .records
                         .push(record::offset(&request.group_id, &topic.name, partition.partition_index, Some(&value)));
-                    self.keep(&request.group_id, &topic.name, partition.partition_index, value)
+                    self.keep(&request.group_id, &topic.name, partition.partition_index, value, transaction)
                 };
                 partitions.push(OffsetCommitResponsePartition {
                     partition_index: partition.partition_index,
@@ -54,31 +69,36 @@ impl Groups {
         response
     }
 
-    fn keep(&mut self, group: &str, topic: &str, partition: i32, value: OffsetCommitValue) -> ErrorCode {
+    fn keep(&mut self, group: &str, topic: &str, partition: i32, value: OffsetCommitValue, transaction: Option<ProducerId>) -> ErrorCode {
         let topic = self.topic(topic);
-        match self.groups.get_mut(group) {
-            Some(group) => {
-                group.offsets.insert(&topic, partition, value.into());
-                ErrorCode::None
+        let Some(group) = self.groups.get_mut(group) else {
+            return ErrorCode::UnknownServerError;
+        };
+        match transaction {
+            None => group.offsets.insert(&topic, partition, value.into()),
+            Some(producer) => {
+                group.offsets.insert_pending(producer, &topic, partition, value.into());
+                let id = Arc::clone(&group.id);
+                self.transactions.entry(producer).or_default().insert(id);
             }
-            None => ErrorCode::UnknownServerError,
         }
+        ErrorCode::None
     }
 
     /// Whether the group takes the commit. One that is not there is made for those who commit without being members.
-    fn check_commit(&mut self, request: &OffsetCommitRequest, version: i16) -> Result<(), ErrorCode> {
+    fn check_commit(&mut self, request: &OffsetCommitRequest, version: i16, transactional: bool) -> Result<(), ErrorCode> {
         let (member, instance) = (request.member_id.as_str(), request.group_instance_id.as_deref());
         let generation = request.generation_id_or_member_epoch;
         let Some(group) = self.groups.get(&*request.group_id) else {
             return match generation {
                 ..0 => self.get_or_make(&request.group_id).map(drop),
-                _ if version >= NEW_ERRORS_VERSION => Err(ErrorCode::GroupIdNotFound),
+                _ if version >= NEW_ERRORS_VERSION && !transactional => Err(ErrorCode::GroupIdNotFound),
                 _ => Err(ErrorCode::IllegalGeneration),
             };
         };
         match &group.kind {
-            Kind::Classic(group) => group.check_commit(member, instance, generation, false),
-            Kind::Consumer(group) => group.check_commit(member, generation, version),
+            Kind::Classic(group) => group.check_commit(member, instance, generation, transactional),
+            Kind::Consumer(group) => group.check_commit(member, instance, generation, version, transactional),
         }
     }
 

@@ -12,6 +12,8 @@ use weir_protocol::messages::{
     SyncGroupResponse,
 };
 
+use weir_protocol::types::{ProducerEpoch, ProducerId};
+
 use super::classic::Join;
 use super::consumer::Heartbeat;
 use crate::coordinator::ReplyTo;
@@ -34,6 +36,18 @@ pub(crate) enum Request {
         request: OffsetCommitRequest,
         version: i16,
         to: ReplyTo<OffsetCommitResponse>,
+    },
+    /// TxnOffsetCommit: what is committed counts once the producer's transaction is.
+    CommitInTransaction {
+        request: OffsetCommitRequest,
+        producer: (ProducerId, ProducerEpoch),
+        to: ReplyTo<OffsetCommitResponse>,
+    },
+    /// The transaction of a producer has ended, and the marker is in the log.
+    EndTransaction {
+        producer: ProducerId,
+        committed: bool,
+        to: ReplyTo<()>,
     },
     Fetch {
         request: OffsetFetchRequestGroup,
@@ -86,13 +100,19 @@ impl Request {
     pub(super) fn writes(&self) -> bool {
         match self {
             Self::Commit { .. }
+            | Self::CommitInTransaction { .. }
             | Self::DeleteOffsets { .. }
             | Self::Join(_)
             | Self::ConsumerHeartbeat(_)
             | Self::Sync { .. }
             | Self::Leave { .. }
             | Self::Delete { .. } => true,
-            Self::Fetch { .. } | Self::Heartbeat { .. } | Self::List { .. } | Self::Describe { .. } | Self::DescribeConsumers { .. } => false,
+            Self::EndTransaction { .. }
+            | Self::Fetch { .. }
+            | Self::Heartbeat { .. }
+            | Self::List { .. }
+            | Self::Describe { .. }
+            | Self::DescribeConsumers { .. } => false,
         }
     }
 }

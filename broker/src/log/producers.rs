@@ -130,6 +130,8 @@ pub enum Change {
     Began {
         /// Whose.
         producer: ProducerId,
+        /// Under which epoch.
+        epoch: ProducerEpoch,
         /// Its first offset here.
         first_offset: i64,
     },
@@ -257,9 +259,9 @@ impl Producers {
     }
 
     /// The first offsets of all open transactions, and whose they are.
-    pub fn open_transactions(&self) -> impl Iterator<Item = (i64, ProducerId)> {
+    pub fn open_transactions(&self) -> impl Iterator<Item = (i64, (ProducerId, ProducerEpoch))> {
         let open = self.entries.iter().filter(|(_, entry)| entry.transaction_first_offset >= 0);
-        open.map(|(id, entry)| (entry.transaction_first_offset, ProducerId(*id)))
+        open.map(|(id, entry)| (entry.transaction_first_offset, (ProducerId(*id), entry.epoch)))
     }
 
     /// All of them, for DescribeProducers. Those are no longer active whose last batch has expired.
@@ -290,6 +292,7 @@ impl Producers {
         self.bound();
         begins.then_some(Change::Began {
             producer: header.producer_id,
+            epoch: header.producer_epoch,
             first_offset: header.base_offset,
         })
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 use weir_protocol::batch::{BatchError, BatchHeader, HEADER_BYTES};
-use weir_protocol::types::{LeaderEpoch, ProducerId, TopicPartition};
+use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId, TopicPartition};
 
 use super::catalogue::Remembered;
 use super::dir::Shared;
@@ -184,9 +184,9 @@ impl LogReader {
         transactions.is_known.then(stable)
     }
 
-    /// Whether a producer is known to have a transaction open here.
-    pub fn has_open_transaction(&self, producer: ProducerId) -> bool {
-        self.transactions.read().is_open(producer)
+    /// Whether a producer is known to have a transaction open here, in this epoch.
+    pub fn has_open_transaction(&self, producer: ProducerId, epoch: ProducerEpoch) -> bool {
+        self.transactions.read().is_open(producer, epoch)
     }
 
     /// The aborted transactions with records in `from..bound`, in the order of their markers (`UnifiedLog.collectAbortedTransactions`).

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 use bytes::{Buf, BufMut};
-use weir_protocol::types::ProducerId;
+use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::producers::{Change, Producers};
 use super::storage::{Storage, read_file, replace_file};
@@ -40,7 +40,7 @@ pub(crate) struct Transactions {
     /// Whether this is all that there is to know: it is loaded when somebody needs it.
     pub(super) is_known: bool,
     /// Open ones, by their first offset.
-    open: BTreeMap<i64, ProducerId>,
+    open: BTreeMap<i64, (ProducerId, ProducerEpoch)>,
     /// First offset and marker of those that have ended, while the marker may not be committed.
     ended: VecDeque<(i64, i64)>,
     /// In the order of their markers.
@@ -74,8 +74,12 @@ impl Transactions {
     pub(super) fn changed(&mut self, change: Change, high_watermark: i64) {
         self.ended.retain(|(_, marker)| *marker >= high_watermark);
         match change {
-            Change::Began { producer, first_offset } => {
-                self.open.insert(first_offset, producer);
+            Change::Began {
+                producer,
+                epoch,
+                first_offset,
+            } => {
+                self.open.insert(first_offset, (producer, epoch));
             }
             Change::Ended {
                 producer,
@@ -120,9 +124,9 @@ impl Transactions {
         self.in_memory_from = self.in_memory_from.max(offset);
     }
 
-    /// Whether a producer has one open.
-    pub(super) fn is_open(&self, producer: ProducerId) -> bool {
-        self.open.values().any(|open| *open == producer)
+    /// Whether a producer has one open, in this epoch: one that is about to be ended is another one's with transactions v2.
+    pub(super) fn is_open(&self, producer: ProducerId, epoch: ProducerEpoch) -> bool {
+        self.open.values().any(|open| *open == (producer, epoch))
     }
 }
 
@@ -171,6 +175,7 @@ mod tests {
     fn began(producer: i64, first_offset: i64) -> Change {
         Change::Began {
             producer: ProducerId(producer),
+            epoch: ProducerEpoch(0),
             first_offset,
         }
     }
@@ -190,7 +195,8 @@ mod tests {
         assert_eq!(transactions.last_stable_offset(7), 7);
         transactions.changed(began(1, 10), 10);
         transactions.changed(began(2, 20), 10);
-        assert!(transactions.is_open(ProducerId(1)) && !transactions.is_open(ProducerId(3)));
+        let is_open = |id, epoch| transactions.is_open(ProducerId(id), ProducerEpoch(epoch));
+        assert!(is_open(1, 0) && !is_open(1, 1) && !is_open(3, 0));
         assert_eq!(transactions.last_stable_offset(5), 5, "never beyond the high watermark");
         assert_eq!(transactions.last_stable_offset(30), 10);
         transactions.changed(ended(1, 10, 30, false), 25);
@@ -198,7 +204,7 @@ mod tests {
         assert_eq!(transactions.last_stable_offset(31), 20);
         transactions.changed(ended(2, 20, 31, true), 31);
         assert_eq!((transactions.last_stable_offset(31), transactions.last_stable_offset(32)), (20, 32));
-        assert!(!transactions.is_open(ProducerId(1)));
+        assert!(!transactions.is_open(ProducerId(1), ProducerEpoch(0)));
     }
 
     #[test]

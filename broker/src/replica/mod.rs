@@ -25,6 +25,7 @@ use weir_protocol::config::{Layers, topic_key};
 use weir_protocol::types::{BrokerId, TopicId, TopicPartition};
 
 use self::core::PartitionState;
+pub(crate) use self::fetcher::Connection;
 pub use self::fetcher::Fetchers;
 pub(crate) use self::lost::Lost;
 pub use self::maintenance::Maintenance;

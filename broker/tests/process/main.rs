@@ -16,3 +16,4 @@ mod produce;
 mod refusals;
 mod replication;
 mod support;
+mod transactions;

@@ -5,6 +5,7 @@
 mod groups;
 mod logs;
 mod replication;
+mod transactions;
 
 use std::sync::LazyLock;
 
@@ -16,7 +17,7 @@ use super::row as broker;
 
 /// Every configuration of a broker, in the order of their names.
 pub static BROKER: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
-    let mut rows = [OWN, groups::ROWS, logs::ROWS, replication::ROWS].concat();
+    let mut rows = [OWN, groups::ROWS, logs::ROWS, replication::ROWS, transactions::ROWS].concat();
     rows.sort_by_key(|row| row.name);
     rows
 });

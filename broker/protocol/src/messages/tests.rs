@@ -146,6 +146,7 @@ macro_rules! coordinator_records {
 
 coordinator_records! {
     OffsetCommitKey, OffsetCommitValue;
+    TransactionLogKey, TransactionLogValue;
     GroupMetadataKey, GroupMetadataValue;
     ConsumerGroupMetadataKey, ConsumerGroupMetadataValue;
     ConsumerGroupPartitionMetadataKey, ConsumerGroupPartitionMetadataValue;

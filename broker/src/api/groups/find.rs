@@ -13,9 +13,11 @@ use crate::coordinator::{Machine, coordinator_of};
 use crate::group::Groups;
 use crate::metadata::MetadataImage;
 use crate::replica;
+use crate::transaction::Transactions;
 
-/// The type of a key that is a group (`CoordinatorType`).
+/// The types of keys (`CoordinatorType`): a group, a transactional id.
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
 
 /// The first version that asks for several keys at once (KIP-699).
 const BATCH_VERSION: i16 = 4;
@@ -33,12 +35,15 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: FindCo
         request.coordinator_keys
     };
     // Once for all keys: what cannot be made is not tried again for each.
-    if keys.iter().any(|key| check(broker, cx, request.key_type, key).is_ok()) && broker.metadata.load().topic_by_name(Groups::TOPIC).is_none() {
-        create(broker, cx, groups_topic(broker)).await;
+    let kind = keys.iter().find_map(|key| check(broker, cx, request.key_type, key).ok());
+    if let Some(kind) = kind
+        && broker.metadata.load().topic_by_name(kind.topic()).is_none()
+    {
+        create(broker, cx, kind.creatable(broker)).await;
     }
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
-        let result = check(broker, cx, request.key_type, &key).and_then(|()| find(broker, cx, &key));
+        let result = check(broker, cx, request.key_type, &key).and_then(|kind| find(broker, cx, kind, &key));
         found.push(coordinator(key, result));
     }
     if cx.version >= BATCH_VERSION {
@@ -58,25 +63,56 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: FindCo
     }
 }
 
+/// A kind of coordinators.
+#[derive(Clone, Copy)]
+enum Kind {
+    Group,
+    Transaction,
+}
+
+impl Kind {
+    /// Where they keep their state.
+    fn topic(self) -> &'static str {
+        match self {
+            Self::Group => Groups::TOPIC,
+            Self::Transaction => Transactions::TOPIC,
+        }
+    }
+
+    fn creatable(self, broker: &Broker) -> CreatableTopic {
+        match self {
+            Self::Group => groups_topic(broker),
+            Self::Transaction => transactions_topic(broker),
+        }
+    }
+}
+
 struct Found {
     node_id: i32,
     host: String,
     port: u16,
 }
 
-fn check(broker: &Broker, cx: &RequestContext, key_type: i8, key: &str) -> Result<(), ErrorCode> {
-    if key_type != GROUP {
-        return Err(ErrorCode::InvalidRequest);
+/// What kind of coordinator is asked for, if there is one and the caller may know.
+fn check(broker: &Broker, cx: &RequestContext, key_type: i8, key: &str) -> Result<Kind, ErrorCode> {
+    let (kind, resource, refusal) = match key_type {
+        GROUP => (Kind::Group, Resource::Group(key), ErrorCode::GroupAuthorizationFailed),
+        TRANSACTION => (
+            Kind::Transaction,
+            Resource::TransactionalId(key),
+            ErrorCode::TransactionalIdAuthorizationFailed,
+        ),
+        _ => return Err(ErrorCode::InvalidRequest),
+    };
+    if !broker.authorizer.allows(&cx.principal, Operation::Describe, resource) {
+        return Err(refusal);
     }
-    if !broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Group(key)) {
-        return Err(ErrorCode::GroupAuthorizationFailed);
-    }
-    Ok(())
+    Ok(kind)
 }
 
-fn find(broker: &Broker, cx: &RequestContext, key: &str) -> Result<Found, ErrorCode> {
+fn find(broker: &Broker, cx: &RequestContext, kind: Kind, key: &str) -> Result<Found, ErrorCode> {
     let image = broker.metadata.load();
-    reachable(&image, cx, Groups::TOPIC, key).ok_or(ErrorCode::CoordinatorNotAvailable)
+    reachable(&image, cx, kind.topic(), key).ok_or(ErrorCode::CoordinatorNotAvailable)
 }
 
 /// The coordinator of `key`, if it can be reached on the caller's listener.
@@ -108,6 +144,30 @@ fn groups_topic(broker: &Broker) -> CreatableTopic {
             config("cleanup.policy", "compact".to_owned()),
             config("compression.type", "producer".to_owned()),
             config("segment.bytes", number("offsets.topic.segment.bytes", 100 << 20).to_string()),
+        ],
+        ..Default::default()
+    }
+}
+
+/// The topic of transaction coordinators, as the settings have it.
+fn transactions_topic(broker: &Broker) -> CreatableTopic {
+    let image = broker.metadata.load();
+    let layers = replica::layers(&image, broker.config.id);
+    let number = |key, default: i32| layers.broker_value(key).and_then(|value| value.parse().ok()).unwrap_or(default);
+    let config = |name: &str, value: String| CreatableTopicConfig {
+        name: name.to_owned(),
+        value: Some(value),
+    };
+    CreatableTopic {
+        name: Transactions::TOPIC.to_owned(),
+        num_partitions: number("transaction.state.log.num.partitions", 50),
+        replication_factor: -1,
+        configs: vec![
+            config("cleanup.policy", "compact".to_owned()),
+            config("compression.type", "uncompressed".to_owned()),
+            config("unclean.leader.election.enable", "false".to_owned()),
+            config("min.insync.replicas", number("transaction.state.log.min.isr", 2).to_string()),
+            config("segment.bytes", number("transaction.state.log.segment.bytes", 100 << 20).to_string()),
         ],
         ..Default::default()
     }

@@ -151,19 +151,30 @@ impl ConsumerGroup {
     }
 
     /// Whether offsets may be committed (`ConsumerGroup.validateOffsetCommit`).
-    pub(in crate::group) fn check_commit(&self, member: &str, epoch: i32, version: i16) -> Result<(), ErrorCode> {
+    pub(in crate::group) fn check_commit(
+        &self,
+        member: &str,
+        instance: Option<&str>,
+        epoch: i32,
+        version: i16,
+        transactional: bool,
+    ) -> Result<(), ErrorCode> {
         if epoch < 0 && self.members.is_empty() {
+            return Ok(());
+        }
+        // A transaction need not say for whom it commits (TxnOffsetCommit before KIP-447).
+        if transactional && epoch < 0 && member.is_empty() && instance.is_none() {
             return Ok(());
         }
         let known = self.members.get(member).ok_or(ErrorCode::UnknownMemberId)?;
         // Older versions do not know the error that follows.
-        if version < 9 {
+        if version < 9 && !transactional {
             return Err(ErrorCode::UnsupportedVersion);
         }
-        if known.current.epoch == epoch {
-            Ok(())
-        } else {
-            Err(ErrorCode::StaleMemberEpoch)
+        match known.current.epoch == epoch {
+            true => Ok(()),
+            false if transactional => Err(ErrorCode::IllegalGeneration),
+            false => Err(ErrorCode::StaleMemberEpoch),
         }
     }
 
