@@ -7,10 +7,14 @@ use crate::api::{FetchSessions, FollowerSessions};
 use crate::auth::Authorizer;
 use crate::config::Config;
 use crate::controller_client::Controller;
+use crate::coordinator::Coordinator;
+use crate::group::Groups;
 use crate::metadata::{Metadata, MetadataImage};
 use crate::metrics::Metrics;
 use crate::net::RequestMemory;
 use crate::replica::{self, Replicas};
+use crate::transaction::Transactions;
+use crate::transaction_io::{Markers, Peers};
 use arc_swap::ArcSwap;
 
 /// Everything that a request may need. One per process, shared by all connections.
@@ -24,6 +28,14 @@ pub struct Broker {
     pub replicas: Replicas,
     /// The controller, for what only it can decide.
     pub controller: Controller,
+    /// The coordinators of groups.
+    pub(crate) groups: Arc<Coordinator<Groups>>,
+    /// The coordinators of transactions.
+    pub(crate) transactions: Arc<Coordinator<Transactions>>,
+    /// Which transactions' ends are being written.
+    pub(crate) markers: Markers,
+    /// Connections to other brokers, for what transactions ask of them.
+    pub(crate) peers: Peers,
     /// Who may do what.
     pub authorizer: Authorizer,
     /// Incremental fetch sessions (KIP-227).

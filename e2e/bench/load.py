@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 class Load:
     """One record after the other, each sent when the one before it is acknowledged: idempotent, acks=all, librdkafka's own defaults but for back-offs of 10 ms."""
 
-    def __init__(self, bootstrap, topic):
+    def __init__(self, bootstrap, topic, timeout_ms=60_000):
         self.topic = topic
         self.producer = Producer(
             {
@@ -23,6 +23,7 @@ class Load:
                 "reconnect.backoff.ms": 10,
                 "reconnect.backoff.max.ms": 100,
                 "topic.metadata.refresh.fast.interval.ms": 20,
+                "socket.timeout.ms": timeout_ms,
             }
         )
         self.acknowledged = []

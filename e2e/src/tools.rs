@@ -15,6 +15,10 @@ pub mod class {
     pub const CONSOLE_PRODUCER: &str = "org.apache.kafka.tools.ConsoleProducer";
     /// `kafka-console-consumer.sh`
     pub const CONSOLE_CONSUMER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+    /// `kafka-consumer-groups.sh`
+    pub const CONSUMER_GROUPS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+    /// `kafka-groups.sh`
+    pub const GROUPS: &str = "org.apache.kafka.tools.GroupsCommand";
     /// `kafka-get-offsets.sh`
     pub const GET_OFFSETS: &str = "org.apache.kafka.tools.GetOffsetShell";
     /// `kafka-delete-records.sh`

@@ -42,6 +42,8 @@ pub(crate) struct Field {
     pub(crate) name: String,
     #[serde(rename = "type")]
     pub(crate) kind: Type,
+    /// Of a tagged field it may be left out: then it is tagged in all versions that it has.
+    #[serde(default)]
     pub(crate) versions: Versions,
     #[serde(default)]
     pub(crate) nullable_versions: Versions,
@@ -67,12 +69,20 @@ impl Message {
         if message.latest_version_unstable {
             message.valid_versions.last -= 1;
         }
+        message.fields.iter_mut().for_each(Field::complete);
         message.fields.iter().try_for_each(|field| field.check(message.flexible_versions))?;
         Ok(message)
     }
 }
 
 impl Field {
+    fn complete(&mut self) {
+        if self.versions.is_empty() {
+            self.versions = self.tagged_versions;
+        }
+        self.fields.iter_mut().for_each(Self::complete);
+    }
+
     /// Refuses what Kafka's generator knows and this one does not.
     fn check(&self, flexible: Versions) -> Result<()> {
         if self.tag.is_some() {

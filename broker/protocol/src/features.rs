@@ -20,10 +20,10 @@ pub struct Feature {
 pub static FEATURES: &[Feature] = &[
     // KIP-966 cannot be off: what is committed rests on it.
     feature("eligible.leader.replicas.version", 1, 1, 1),
-    feature("group.version", 0, 0, 0),
+    feature("group.version", 0, 1, 1),
     // `IBP_4_3_IV0` of `MetadataVersion`. Kafka's level tells the format of its metadata log, which is not here; tools ask for it.
     feature("metadata.version", 30, 30, 30),
-    feature("transaction.version", 0, 0, 0),
+    feature("transaction.version", 0, 2, 2),
 ];
 
 const fn feature(name: &'static str, min: i16, max: i16, initial: i16) -> Feature {

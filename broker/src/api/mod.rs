@@ -16,6 +16,7 @@ mod fetch;
 mod fetch_session;
 #[cfg(test)]
 mod fixtures;
+mod groups;
 mod leader_epoch;
 mod list_offsets;
 mod log_dirs;
@@ -26,6 +27,7 @@ mod replica_fetch;
 mod replica_session;
 mod topic_name;
 mod topics;
+mod transactions;
 
 pub use context::{Caller, Listener, RequestContext};
 pub(crate) use dispatch::{Handled, dispatch};

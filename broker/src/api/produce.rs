@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::FutureExt;
+use weir_protocol::batch::BatchHeader;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::ProduceResponse;
 use weir_protocol::messages::produce_response::{
@@ -16,6 +17,9 @@ use weir_protocol::messages::produce_response::{
 use weir_protocol::produce::{ProducePartition, ProduceRequest, ProduceTopic, TopicRef};
 use weir_protocol::types::{TopicId, TopicPartition};
 
+mod transactional;
+
+use self::transactional::Asking;
 use super::dispatch::Request;
 use super::{Handled, RequestContext};
 use crate::auth::{Operation, Resource};
@@ -30,7 +34,12 @@ const LEADER_IN_RESPONSE: i16 = 10;
 
 /// What has become of one partition's records so far.
 enum Outcome {
-    Brought { appending: Appending, log_append_time: bool },
+    Brought {
+        appending: Appending,
+        log_append_time: bool,
+    },
+    /// The transaction's coordinator is asked first.
+    Asking(Box<Asking>),
     Refused(Refusal),
 }
 
@@ -105,13 +114,27 @@ pub(super) fn handle(request: Request, body: BytesMut) -> Handled {
     let timeout = Duration::from_millis(u64::try_from(produce.timeout_ms).unwrap_or(0));
     let refusal = refuse_all(broker, cx, &produce);
     let image = broker.metadata.load();
-    let topics: Vec<_> = produce
+    let transactional_id = produce.transactional_id;
+    let asker = Asker {
+        cx,
+        acks,
+        is_transactional: transactional_id.is_some(),
+    };
+    let mut topics: Vec<_> = produce
         .topics
         .into_iter()
-        .map(|topic| bring_topic(broker, cx, &image, topic, acks, refusal))
+        .map(|topic| bring_topic(broker, &asker, &image, topic, refusal))
         .collect();
     drop(image);
+    let must_ask = topics
+        .iter()
+        .flat_map(|topic| &topic.partitions)
+        .any(|(_, outcome)| matches!(outcome, Outcome::Asking(_)));
     let answer = async move {
+        if must_ask {
+            let id = transactional_id.unwrap_or_default();
+            transactional::ask(&request.broker, request.cx.version, &id, &mut topics).await;
+        }
         let response = settle(&request, topics, acks, timeout).await;
         if acks == Acks::None {
             let failed = response
@@ -124,7 +147,19 @@ pub(super) fn handle(request: Request, body: BytesMut) -> Handled {
         }
         request.answer(&response)
     };
-    Handled::Later(answer.boxed())
+    // What comes after the first batch of a transaction has to be appended after it.
+    if must_ask {
+        Handled::Alone(answer.boxed())
+    } else {
+        Handled::Later(answer.boxed())
+    }
+}
+
+/// What of a request its partitions are judged by.
+struct Asker<'a> {
+    cx: &'a RequestContext,
+    acks: Acks,
+    is_transactional: bool,
 }
 
 /// What is wrong with the request as a whole.
@@ -137,7 +172,7 @@ fn refuse_all(broker: &Broker, cx: &RequestContext, request: &ProduceRequest) ->
     (!allowed).then_some(ErrorCode::TransactionalIdAuthorizationFailed)
 }
 
-fn bring_topic(broker: &Broker, cx: &RequestContext, image: &MetadataImage, topic: ProduceTopic, acks: Acks, refusal: Option<ErrorCode>) -> Topic {
+fn bring_topic(broker: &Broker, asker: &Asker<'_>, image: &MetadataImage, topic: ProduceTopic, refusal: Option<ErrorCode>) -> Topic {
     let (found, name, id) = match topic.topic {
         TopicRef::Name(name) => (image.topic_by_name(&name), name, TopicId::ZERO),
         TopicRef::Id(id) => (image.topic(id), String::new(), id),
@@ -146,7 +181,7 @@ fn bring_topic(broker: &Broker, cx: &RequestContext, image: &MetadataImage, topi
         // Whether a topic exists is not told to those who may not see it.
         let shown = found.map_or(name.as_str(), |topic| &topic.name);
         let by_id = name.is_empty() && id != TopicId::ZERO;
-        if (found.is_some() || !by_id) && !broker.authorizer.allows(&cx.principal, Operation::Write, Resource::Topic(shown)) {
+        if (found.is_some() || !by_id) && !broker.authorizer.allows(&asker.cx.principal, Operation::Write, Resource::Topic(shown)) {
             return Some(ErrorCode::TopicAuthorizationFailed);
         }
         let unknown = if by_id {
@@ -162,7 +197,7 @@ fn bring_topic(broker: &Broker, cx: &RequestContext, image: &MetadataImage, topi
             index: partition.index,
         };
         let outcome = match (refusal, found) {
-            (None, Some(found)) => bring(broker, cx, found, key, acks, partition),
+            (None, Some(found)) => bring(broker, asker, found, key, partition),
             (refusal, _) => Err(refusal.unwrap_or(ErrorCode::UnknownTopicOrPartition).into()),
         };
         (key, outcome.unwrap_or_else(Outcome::Refused))
@@ -174,22 +209,25 @@ fn bring_topic(broker: &Broker, cx: &RequestContext, image: &MetadataImage, topi
     }
 }
 
-fn bring(
-    broker: &Broker,
-    cx: &RequestContext,
-    topic: &TopicImage,
-    key: TopicPartition,
-    acks: Acks,
-    data: ProducePartition,
-) -> Result<Outcome, Refusal> {
+fn bring(broker: &Broker, asker: &Asker<'_>, topic: &TopicImage, key: TopicPartition, data: ProducePartition) -> Result<Outcome, Refusal> {
     topic.partition(key.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let partition = broker.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
-    partition.accepts(acks)?;
+    partition.accepts(asker.acks)?;
     let config = partition.config();
     let records = data.records.unwrap_or_default();
     broker.metrics.received_records(records.len());
-    let prepared = validate::validate(records, &config, cx.version, crate::replica::now_ms())?;
+    let prepared = validate::validate(records, &config, asker.cx.version, crate::replica::now_ms())?;
     let log_append_time = config.timestamp_type == TimestampType::LogAppendTime;
+    if !asker.is_transactional && prepared.headers.iter().any(BatchHeader::is_transactional) {
+        return Err(ErrorCode::TransactionalIdAuthorizationFailed.into());
+    }
+    if transactional::must_ask(&partition, &prepared) {
+        return Ok(Outcome::Asking(Box::new(Asking {
+            partition,
+            prepared,
+            log_append_time,
+        })));
+    }
     Ok(Outcome::Brought {
         appending: partition.append(prepared),
         log_append_time,
@@ -211,6 +249,8 @@ async fn settle(request: &Request, topics: Vec<Topic>, acks: Acks, timeout: Dura
             // One after the other is as good as all at once: each wait ends when its own partition is there, and the deadline is shared.
             let mut partition = match outcome {
                 Outcome::Refused(refusal) => refused(key.index, refusal),
+                // All were asked about before.
+                Outcome::Asking(_) => refused(key.index, ErrorCode::InvalidTxnState.into()),
                 Outcome::Brought { appending, log_append_time } => match tokio::time::timeout_at(deadline, appending.acknowledged(acks)).await {
                     Ok(Ok(info)) => appended(key.index, &info, log_append_time),
                     Ok(Err(error)) => refused(key.index, error.into()),

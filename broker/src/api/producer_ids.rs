@@ -1,9 +1,9 @@
-//! InitProducerId: an id for an idempotent producer (KIP-98, KIP-360). Producers with a transactional id need a coordinator, which is not here yet.
+//! InitProducerId: an id for an idempotent producer (KIP-98, KIP-360), or an epoch of its own for one with a transactional id, from its coordinator.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
-use super::RequestContext;
+use super::{RequestContext, transactions};
 use crate::auth::{Authorizer, Operation, Resource};
 use crate::broker::Broker;
 
@@ -12,15 +12,18 @@ const NONE: i64 = -1;
 
 /// Answers a request.
 pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse {
-    let outcome = match check(&broker.authorizer, cx, &request) {
-        Ok(()) => broker.controller.producer_id().await,
-        Err(error) => Err(error),
+    let outcome = match (check(&broker.authorizer, cx, &request), request.transactional_id.as_deref()) {
+        (Ok(()), Some(id)) => transactions::init(broker, cx, id, &request)
+            .await
+            .map(|producer| (producer.id, producer.epoch.0)),
+        // An idempotent producer that lost its way asks with the id that it has, and gets another one (KIP-360): only transactions go on with an old id.
+        (Ok(()), None) => broker.controller.producer_id().await.map(|id| (id, 0)),
+        (Err(error), _) => Err(error),
     };
     match outcome {
-        // An idempotent producer that lost its way asks with the id that it has, and gets another one (KIP-360): only transactions go on with an old id.
-        Ok(id) => InitProducerIdResponse {
+        Ok((id, producer_epoch)) => InitProducerIdResponse {
             producer_id: id.0,
-            producer_epoch: 0,
+            producer_epoch,
             ..Default::default()
         },
         Err(error) => InitProducerIdResponse {
@@ -39,8 +42,7 @@ fn check(authorizer: &Authorizer, cx: &RequestContext, request: &InitProducerIdR
             return Err(ErrorCode::TransactionalIdAuthorizationFailed);
         }
         Some("") => return Err(ErrorCode::InvalidRequest),
-        // Clients end the producer over this one; those about coordinators they would retry until the application gives up.
-        Some(_) => return Err(ErrorCode::UnsupportedVersion),
+        Some(_) => {}
         None if !authorizer.allows(&cx.principal, Operation::IdempotentWrite, Resource::Cluster) => {
             return Err(ErrorCode::ClusterAuthorizationFailed);
         }
@@ -71,13 +73,13 @@ mod tests {
             (everyone(), ask(None, 7, -1), Err(ErrorCode::InvalidRequest)),
             (everyone(), ask(None, -1, 3), Err(ErrorCode::InvalidRequest)),
             (everyone(), ask(Some(""), -1, -1), Err(ErrorCode::InvalidRequest)),
-            (everyone(), ask(Some("t"), -1, -1), Err(ErrorCode::UnsupportedVersion)),
+            (everyone(), ask(Some("t"), -1, -1), Ok(())),
+            (everyone(), ask(Some("t"), 7, -1), Err(ErrorCode::InvalidRequest)),
             (nobody(), ask(Some("t"), -1, -1), Err(ErrorCode::TransactionalIdAuthorizationFailed)),
             (nobody(), ask(None, -1, -1), Err(ErrorCode::ClusterAuthorizationFailed)),
         ];
         for (authorizer, body, expected) in rows {
             assert_eq!(check(&authorizer, &request(5), &body), expected, "{body:?}");
         }
-        assert!(!ErrorCode::UnsupportedVersion.is_retriable());
     }
 }

@@ -124,6 +124,8 @@ fn client(endpoint: Endpoint, cluster: &NameCluster) -> Client {
         .connect_timeout(session::CONNECT_MAX)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(session::KEEP_ALIVE)
+        // A node that is cut off ends no connection: nothing but this does.
+        .keep_alive_timeout(session::CONNECT_MAX)
         .keep_alive_while_idle(true)
         .connect_lazy();
     ControllerClient::new(InterceptedService::new(channel, cluster.clone()))

@@ -1,5 +1,6 @@
 //! The session with the controller: registration, heartbeats, and the metadata as it changes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use weir_protocol::controller as rpc;
 use weir_protocol::controller::broker_message::Message as FromBroker;
 use weir_protocol::controller::controller_message::Message as FromController;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::ControllerEpoch;
+use weir_protocol::types::{ControllerEpoch, LeaderEpoch, TopicId, TopicPartition};
 
 use super::{Controller, Standing};
 use crate::broker::Broker;
@@ -68,6 +69,8 @@ pub struct Session {
 /// Why a stream ended.
 enum Ended {
     Broken(String),
+    /// Nothing was heard of the controller for too long: its node may be gone, and would not say so.
+    Silent,
     Fatal(Fatal),
 }
 
@@ -102,13 +105,14 @@ impl Session {
             self.controller()
                 .standing
                 .send_modify(|standing| lost = std::mem::take(&mut standing.connected));
-            if !lost {
+            if !lost || matches!(ended, Ended::Silent) {
                 // Not the leader, or not there: perhaps another address behind the name is. Where a stream was lost, the same one is asked once more, since it may
                 // only have been a hiccup.
                 self.controller().candidates.turn_to_next();
             }
             match ended {
                 Ended::Fatal(fatal) => return Err(fatal),
+                Ended::Silent => warn!("the controller is silent; serving on with the metadata at hand"),
                 Ended::Broken(reason) if lost => warn!(%reason, "lost the controller; serving on with the metadata at hand"),
                 Ended::Broken(reason) => debug!(%reason, "no controller yet"),
             }
@@ -142,7 +146,9 @@ impl Session {
             .send(registration)
             .await
             .map_err(|_| Ended::Broken("the stream is closed".into()))?;
-        let mut incoming = self.controller().client().session(ReceiverStream::new(outgoing)).await?.into_inner();
+        let mut client = self.controller().client();
+        let opened = tokio::time::timeout(CONNECT_MAX * 2, client.session(ReceiverStream::new(outgoing))).await;
+        let mut incoming = opened.map_err(|_| Ended::Silent)??.into_inner();
         let registered = self.await_registration(&mut incoming).await?;
         let mut beat = interval(Duration::from_millis(u64::from(registered.heartbeat_interval_ms.max(10))));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -161,7 +167,7 @@ impl Session {
                 }
                 _ = beat.tick() => {
                     if heard.elapsed() > silence_max {
-                        return Err(Ended::Broken("the controller is silent".into()));
+                        return Err(Ended::Silent);
                     }
                     let heartbeat = rpc::BrokerMessage { message: Some(FromBroker::Heartbeat(self.heartbeat(registered.broker_epoch))) };
                     sender.send(heartbeat).await.map_err(|_| Ended::Broken("the stream is closed".into()))?;
@@ -275,6 +281,7 @@ impl Session {
             previous_broker_epoch: identity.previous_broker_epoch,
             clean: identity.clean,
             controller_epoch: self.controller_epoch.0,
+            logs: log_epochs(self.broker.replicas.log_dir().latest_epochs()),
         }
     }
 
@@ -288,6 +295,19 @@ impl Session {
             log_dir_failure: self.controller().log_dir_failure.lock().clone().unwrap_or_default(),
         }
     }
+}
+
+fn log_epochs(latest: Vec<(TopicPartition, LeaderEpoch)>) -> Vec<rpc::LogEpochs> {
+    let mut topics: BTreeMap<TopicId, rpc::LogEpochs> = BTreeMap::new();
+    for (id, epoch) in latest {
+        let topic = topics.entry(id.topic).or_insert_with(|| rpc::LogEpochs {
+            topic_id: id.topic.0.as_bytes().to_vec(),
+            ..Default::default()
+        });
+        topic.partitions.push(id.index);
+        topic.leader_epochs.push(epoch.0);
+    }
+    topics.into_values().collect()
 }
 
 fn refusal(refused: rpc::Refused) -> Ended {

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::{error, warn};
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
+pub(crate) use self::connection::Connection;
 use self::session::Session;
 use super::Partition;
 use super::partition::Role;

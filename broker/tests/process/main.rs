@@ -7,6 +7,8 @@
 mod apis;
 mod consume;
 mod disk;
+mod groups;
+mod leaders;
 mod lifecycle;
 mod order;
 mod pages;
@@ -14,3 +16,4 @@ mod produce;
 mod refusals;
 mod replication;
 mod support;
+mod transactions;

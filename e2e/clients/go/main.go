@@ -39,6 +39,23 @@ type request struct {
 	Type        string            `json:"type"`
 	Name        string            `json:"name"`
 	Ops         [][]*string       `json:"ops"`
+	Member      string            `json:"member"`
+	Group       string            `json:"group"`
+	Topics      []string          `json:"topics"`
+	Instance    string            `json:"instance"`
+	Protocol    string            `json:"protocol"`
+	Assignor    string            `json:"assignor"`
+	SessionMs   int               `json:"session_ms"`
+
+	Producer             string   `json:"producer"`
+	ID                   string   `json:"id"`
+	TransactionTimeoutMs int      `json:"transaction_timeout_ms"`
+	Values               []string `json:"values"`
+	End                  string   `json:"end"`
+	Open                 bool     `json:"open"`
+	FromTopic            string   `json:"from_topic"`
+	To                   string   `json:"to"`
+	ReadCommitted        bool     `json:"read_committed"`
 }
 
 // record has bytes as base64 in JSON, which encoding/json does by itself; a null is nil.
@@ -60,10 +77,12 @@ type generate struct {
 type driver struct {
 	bootstrap []string
 	admin     *kadm.Client
+	members   map[string]*member
+	producers map[string]*kgo.Client
 }
 
 func main() {
-	d := driver{bootstrap: strings.Split(os.Args[1], ",")}
+	d := driver{bootstrap: strings.Split(os.Args[1], ","), members: map[string]*member{}, producers: map[string]*kgo.Client{}}
 	client, err := kgo.NewClient(kgo.SeedBrokers(d.bootstrap...), kgo.RetryTimeout(20*time.Second))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -114,6 +133,10 @@ func (d *driver) handle(r *request) (any, error) {
 		return d.produce(ctx, r)
 	case "consume":
 		return d.consume(ctx, r)
+	case "transactional", "transact", "transform":
+		return d.transactions(ctx, r)
+	case "join", "poll", "commit", "leave":
+		return d.member(ctx, r)
 	default:
 		return d.administer(ctx, r)
 	}
@@ -231,8 +254,13 @@ func (d *driver) consume(ctx context.Context, r *request) (any, error) {
 	for _, p := range partitions {
 		assigned[p] = offset
 	}
+	isolation := kgo.ReadUncommitted()
+	if r.ReadCommitted {
+		isolation = kgo.ReadCommitted()
+	}
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(d.bootstrap...),
+		kgo.FetchIsolationLevel(isolation),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{r.Topic: assigned}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchMaxWait(200*time.Millisecond),

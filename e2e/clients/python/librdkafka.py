@@ -78,9 +78,10 @@ def produce(request):
     return {"offsets": delivered}
 
 
-def consumer():
+def consumer(read_committed=False):
     return Consumer(
         {
+            "isolation.level": "read_committed" if read_committed else "read_uncommitted",
             "bootstrap.servers": BOOTSTRAP,
             "group.id": "none",
             "enable.auto.commit": False,
@@ -91,9 +92,20 @@ def consumer():
     )
 
 
+def consumed(m):
+    return {
+        "partition": m.partition(),
+        "offset": m.offset(),
+        "timestamp": m.timestamp()[1],
+        "key": encode(m.key()),
+        "value": encode(m.value()),
+        "headers": [[name, encode(value)] for name, value in m.headers() or []],
+    }
+
+
 def consume(request):
     start = {"beginning": confluent_kafka.OFFSET_BEGINNING, "end": confluent_kafka.OFFSET_END}.get(request["from"], request["from"])
-    c = consumer()
+    c = consumer(request.get("read_committed", False))
     try:
         c.assign([TopicPartition(request["topic"], p, start) for p in request["partitions"]])
         records = []
@@ -102,19 +114,141 @@ def consume(request):
             for m in c.consume(1000, 0.2):
                 if m.error():
                     raise KafkaException(m.error())
-                records.append(
-                    {
-                        "partition": m.partition(),
-                        "offset": m.offset(),
-                        "timestamp": m.timestamp()[1],
-                        "key": encode(m.key()),
-                        "value": encode(m.value()),
-                        "headers": [[name, encode(value)] for name, value in m.headers() or []],
-                    }
-                )
+                records.append(consumed(m))
         return records
     finally:
         c.close()
+
+
+members = {}
+
+
+def join(request):
+    config = {
+        "bootstrap.servers": BOOTSTRAP,
+        "group.id": request["group"],
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+    }
+    if request.get("protocol") == "consumer":
+        config["group.protocol"] = "consumer"
+        if request.get("assignor"):
+            config["group.remote.assignor"] = request["assignor"]
+    else:
+        config.update({"session.timeout.ms": request.get("session_ms") or 6_000, "heartbeat.interval.ms": 500})
+        if request.get("assignor"):
+            config["partition.assignment.strategy"] = request["assignor"]
+    if request.get("instance"):
+        config["group.instance.id"] = request["instance"]
+    members[request["member"]] = c = Consumer(config)
+    c.subscribe([request["pattern"]] if request.get("pattern") else request["topics"])
+    return {}
+
+
+def poll(request):
+    c = members[request["member"]]
+    records = []
+    deadline = time.monotonic() + request.get("timeout_ms", 200) / 1000
+    while True:
+        for m in c.consume(1000, 0.1):
+            # A topic that is not known yet becomes known.
+            if m.error() is None:
+                records.append(consumed(m))
+            elif m.error().code() != confluent_kafka.KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise KafkaException(m.error())
+        if len(records) >= request.get("count", 0) or time.monotonic() > deadline:
+            break
+    return {"records": records, "assigned": [[p.topic, p.partition] for p in c.assignment()]}
+
+
+def commit(request):
+    members[request["member"]].commit(asynchronous=False)
+    return {}
+
+
+def leave(request):
+    members.pop(request["member"]).close()
+    return {}
+
+
+producers = {}
+
+
+def transactional_producer(request):
+    producer = Producer(
+        {
+            "bootstrap.servers": BOOTSTRAP,
+            "transactional.id": request["id"],
+            "transaction.timeout.ms": request.get("transaction_timeout_ms", 60_000),
+        }
+    )
+    producer.init_transactions(TIMEOUT_S)
+    return producer
+
+
+def transactional(request):
+    producers[request["producer"]] = transactional_producer(request)
+    return {}
+
+
+def transact(request):
+    producer = producers[request["producer"]]
+    # One that was left open goes on.
+    if not request.get("open"):
+        producer.begin_transaction()
+    failed = []
+    for value in request["values"]:
+        producer.produce(
+            request["topic"], value, partition=request.get("partition", 0), on_delivery=lambda error, _: failed.append(error) if error else None
+        )
+    producer.flush(TIMEOUT_S)
+    if failed:
+        raise KafkaException(failed[0])
+    if request["end"] == "commit":
+        producer.commit_transaction(TIMEOUT_S)
+    elif request["end"] == "abort":
+        producer.abort_transaction(TIMEOUT_S)
+    return {}
+
+
+def transform(request):
+    """Copies records of one topic into another, a transaction for each poll, until so many are copied."""
+    c = Consumer(
+        {
+            "bootstrap.servers": BOOTSTRAP,
+            "group.id": request["group"],
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "session.timeout.ms": 6_000,
+        }
+    )
+    c.subscribe([request["from_topic"]])
+    producer = transactional_producer(request)
+    copied, deadline = 0, time.monotonic() + request.get("timeout_ms", 60_000) / 1000
+    try:
+        while copied < request["count"] and time.monotonic() < deadline:
+            records = [m for m in c.consume(7, 0.5) if m.error() is None]
+            if not records:
+                continue
+            try:
+                producer.begin_transaction()
+                for m in records:
+                    producer.produce(request["to"], m.value(), m.key(), partition=m.partition())
+                offsets = [TopicPartition(m.topic(), m.partition(), m.offset() + 1) for m in records]
+                producer.send_offsets_to_transaction(c.position(c.assignment()) or offsets, c.consumer_group_metadata(), TIMEOUT_S)
+                producer.commit_transaction(TIMEOUT_S)
+                copied += len(records)
+            except KafkaException as e:
+                if e.args[0].txn_requires_abort():
+                    producer.abort_transaction(TIMEOUT_S)
+                else:
+                    producer = transactional_producer(request)
+                for p in c.committed(c.assignment(), TIMEOUT_S):
+                    c.seek(TopicPartition(p.topic, p.partition, p.offset if p.offset >= 0 else confluent_kafka.OFFSET_BEGINNING))
+    finally:
+        c.close()
+    return {"copied": copied}
 
 
 def offset_for_time(request):
@@ -191,6 +325,13 @@ serve(
     {
         "produce": produce,
         "consume": consume,
+        "join": join,
+        "poll": poll,
+        "commit": commit,
+        "leave": leave,
+        "transactional": transactional,
+        "transact": transact,
+        "transform": transform,
         "offset_for_time": offset_for_time,
         "create_topic": create_topic,
         "delete_topic": delete_topic,

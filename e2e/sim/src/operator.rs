@@ -7,14 +7,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff;
 use weir_operator::controller::sessions::{Sessions, StreamId, Timestamp};
 use weir_operator::controller::state::{Broker, Change, State};
-use weir_operator::controller::{AlterPartitions, Event, Heartbeat, Moment, Registration, Reply, decide, take_over};
+use weir_operator::controller::{AdminRequest, AlterPartitions, Event, Heartbeat, Moment, Registration, Reply, decide, take_over};
 use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::AlterPartitionReassignmentsRequest;
+use weir_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use weir_protocol::types::BrokerId;
 
 use crate::message::{Body, Node, Stream, Told};
 use crate::mutation::Mutation;
 use crate::store::{Object, Store, Versions};
-use crate::world::{Alarm, Ctx};
+use crate::world::{Alarm, Ctx, topic_name};
 
 /// What an operator wakes for.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +76,7 @@ enum Call {
     Open(Registration, Stream),
     Beat(Heartbeat, Stream),
     Ended(BrokerId, Stream),
+    Reassign(AlterPartitionReassignmentsRequest),
 }
 
 #[derive(Debug)]
@@ -145,6 +148,23 @@ impl Operator {
             (_, Body::Alter(call, request)) => Call::Alter(from, call, request),
             _ => return,
         });
+        running.batch(self.id, self.run, store, ctx);
+    }
+
+    /// An administrator asks for other replicas of a partition; `None` cancels what was asked for before.
+    pub fn reassign(&mut self, partition: usize, replicas: Option<Vec<i32>>, store: &Store, ctx: &mut Ctx<'_>) {
+        let Some(running) = &mut self.running else { return };
+        let topic = ReassignableTopic {
+            name: topic_name(partition),
+            partitions: vec![ReassignablePartition {
+                partition_index: 0,
+                replicas,
+            }],
+        };
+        running.mailbox.push(Call::Reassign(AlterPartitionReassignmentsRequest {
+            topics: vec![topic],
+            ..AlterPartitionReassignmentsRequest::default()
+        }));
         running.batch(self.id, self.run, store, ctx);
     }
 
@@ -319,6 +339,18 @@ impl Running {
                 if self.streams.get(&broker) == Some(&stream) {
                     self.streams.remove(&broker);
                 }
+                // Its host says that the process is gone. It may say so wrongly: a firewall answers in its place.
+                if ctx.rng.chance(500) {
+                    self.sessions.gone(broker, StreamId(stream));
+                }
+                None
+            }
+            Call::Reassign(request) => {
+                // Some broker forwards it.
+                let (broker, epoch) = self.state.brokers.values().next().map(|broker| (broker.id, broker.epoch))?;
+                let request = AdminRequest::AlterPartitionReassignments(request);
+                let reply = self.decide(Event::Admin { broker, epoch, request }, changes, ctx);
+                ctx.trace(|| format!("operator {id}: {reply:?}"));
                 None
             }
             Call::Open(registration, stream) => {

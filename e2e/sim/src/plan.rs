@@ -37,6 +37,8 @@ pub struct Plan {
     pub lost_answers: u64,
     /// Wiped disks and lost power, per thousand faults.
     pub destruction: u64,
+    /// Reassignments that somebody asks for, or cancels, in the midst of it: per thousand faults.
+    pub reassignment: u64,
 }
 
 /// One topic.
@@ -68,6 +70,7 @@ impl Plan {
             slow: [5, 30, 100][rng.index(3)],
             lost_answers: [0, 20, 100][rng.index(3)],
             destruction: [0, 100, 400][rng.index(3)],
+            reassignment: [0, 0, 100, 300][rng.index(4)],
         }
     }
 

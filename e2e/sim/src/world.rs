@@ -152,6 +152,11 @@ pub fn topic_id(partition: usize) -> TopicId {
     TopicId(Uuid::from_u128(partition as u128 + 1))
 }
 
+/// The name of a topic.
+pub fn topic_name(partition: usize) -> String {
+    format!("t{partition}")
+}
+
 /// The world.
 #[derive(Debug)]
 pub struct World {
@@ -442,7 +447,7 @@ impl World {
                 // Whoever had everything lost it, and nobody else may lead without leave.
                 continue;
             }
-            if state.leader.is_none() || state.isr.len() < state.replicas.len() {
+            if state.leader.is_none() || state.isr.len() < state.replicas.len() || state.is_reassigning() {
                 return Some(format!("partition {partition}: {state:?}"));
             }
             let logs: Vec<&Log> = state.replicas.iter().map(|id| self.machines[id.0 as usize].log(partition)).collect();
@@ -467,7 +472,7 @@ fn resources(plan: &Plan) -> (Cluster, Vec<(TopicId, weir_crds::Topic)>) {
     let topics = plan.topics.iter().enumerate().map(|(partition, topic)| {
         let unclean = topic.unclean || plan.has(Mutation::ElectsAnyone);
         let object = json!({
-            "apiVersion": weir_crds::API_VERSION, "kind": "Topic", "metadata": {"name": format!("t{partition}")},
+            "apiVersion": weir_crds::API_VERSION, "kind": "Topic", "metadata": {"name": topic_name(partition)},
             "spec": {"clusterRef": {"name": "simulated"}, "partitions": 1, "replicas": topic.replicas,
                 "config": {"min.insync.replicas": topic.min_isr, "unclean.leader.election.enable": unclean}},
         });

@@ -21,7 +21,7 @@ const READ_BYTES_MIN: usize = 16 * 1024;
 
 /// The connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     input: BytesMut,
     sent: i32,
@@ -34,7 +34,7 @@ impl Connection {
     ///
     /// # Errors
     /// When nobody answers there in time.
-    pub(super) async fn open(host: &str, port: u16) -> io::Result<Self> {
+    pub(crate) async fn open(host: &str, port: u16) -> io::Result<Self> {
         let stream = tokio::time::timeout(CONNECT_MAX, TcpStream::connect((host, port)))
             .await
             .map_err(|_| io::ErrorKind::TimedOut)??;
@@ -126,7 +126,7 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::send`] and [`Connection::receive`], and when the response cannot be decoded.
-    pub(super) async fn call<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
+    pub(crate) async fn call<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
         self.send(version, request).await?;
         let mut body = self.receive().await?;
         R::Response::decode(&mut body, version).map_err(io::Error::other)

@@ -150,7 +150,11 @@ impl Replica {
             let same_leader = state.leader_epoch == self.known.0;
             self.known = epochs;
             match &mut self.role {
-                _ if !state.replicas.contains(&around.own()) => self.step_down(around),
+                _ if !state.replicas.contains(&around.own()) => {
+                    self.step_down(around);
+                    self.high_watermark = 0;
+                    *around.log = Log::default();
+                }
                 Role::Leader(leadership) if same_leader => {
                     let outcome = leadership.updated(state_of(state), around.ends(), &|id| around.peer(id), around.ctx.now);
                     self.led(outcome, around);

@@ -32,6 +32,9 @@ impl World {
         if self.rng.chance(self.plan.destruction) {
             return self.destroy(broker);
         }
+        if self.plan.reassignment > 0 && self.rng.chance(self.plan.reassignment) {
+            return self.reassign();
+        }
         match self.rng.index(100) {
             0..25 => self.kill(broker),
             25..50 => self.cut_off(Node::Broker(broker)),
@@ -78,6 +81,22 @@ impl World {
             self.checks.dirty.extend(0..self.plan.topics.len());
             self.repair_after(2_000, Fault::Down(broker));
         }
+    }
+
+    /// Somebody asks for other replicas of a partition, as many as it has, or wants the old ones back.
+    fn reassign(&mut self) {
+        let partition = self.rng.index(self.plan.topics.len());
+        let mut brokers: Vec<i32> = (0..self.machines.len() as i32).collect();
+        let mut target = Vec::new();
+        for _ in 0..self.plan.topics[partition].replicas {
+            target.push(brokers.swap_remove(self.rng.index(brokers.len())));
+        }
+        let target = (!self.rng.chance(250)).then_some(target);
+        self.note(|| format!("REASSIGN partition {partition} to {target:?}"));
+        self.operator(self.lease, |operator, store, ctx| {
+            operator.reassign(partition, target, store, ctx);
+            None
+        });
     }
 
     fn stop_in_order(&mut self, broker: usize) {

@@ -36,10 +36,14 @@ public final class Driver {
 
     private final String bootstrap;
     private final Administration administration;
+    private final Members members;
+    private final Transactions transactions;
 
     private Driver(String bootstrap) {
         this.bootstrap = bootstrap;
         this.administration = new Administration(bootstrap);
+        this.members = new Members(bootstrap);
+        this.transactions = new Transactions(bootstrap);
     }
 
     public static void main(String[] args) throws Exception {
@@ -71,7 +75,11 @@ public final class Driver {
             case "produce" -> produce(request);
             case "consume" -> consume(request);
             case "offset_for_time" -> offsetForTime(request);
-            default -> administration.handle(request);
+            default -> {
+                JsonNode reply = members.handle(request);
+                if (reply == null) reply = transactions.handle(request);
+                yield reply != null ? reply : administration.handle(request);
+            }
         };
     }
 
@@ -123,7 +131,7 @@ public final class Driver {
     private JsonNode consume(JsonNode request) {
         List<TopicPartition> partitions = new ArrayList<>();
         for (JsonNode p : request.get("partitions")) partitions.add(new TopicPartition(request.get("topic").asText(), p.asInt()));
-        try (var consumer = consumer()) {
+        try (var consumer = consumer(request.path("read_committed").asBoolean(false))) {
             consumer.assign(partitions);
             JsonNode from = request.get("from");
             if (from.isNumber()) {
@@ -143,7 +151,7 @@ public final class Driver {
         }
     }
 
-    private static ObjectNode json(ConsumerRecord<byte[], byte[]> r) {
+    static ObjectNode json(ConsumerRecord<byte[], byte[]> r) {
         ObjectNode node = JSON.createObjectNode();
         node.put("partition", r.partition()).put("offset", r.offset()).put("timestamp", r.timestamp());
         node.put("key", base64(r.key())).put("value", base64(r.value()));
@@ -162,7 +170,12 @@ public final class Driver {
     }
 
     private KafkaConsumer<byte[], byte[]> consumer() {
+        return consumer(false);
+    }
+
+    private KafkaConsumer<byte[], byte[]> consumer(boolean readCommitted) {
         Properties config = new Properties();
+        config.put("isolation.level", readCommitted ? "read_committed" : "read_uncommitted");
         config.put("bootstrap.servers", bootstrap);
         config.put("enable.auto.commit", false);
         config.put("auto.offset.reset", "none");

@@ -1,0 +1,173 @@
+//! The first batch of a transaction in a partition: its coordinator is asked before it is appended (KIP-890).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weir_protocol::batch::BatchHeader;
+use weir_protocol::error::ErrorCode;
+
+use super::{Outcome, Refusal, Topic};
+use crate::broker::Broker;
+use crate::log::producers::Guard;
+use crate::log::{LogWriter, Origin, Prepared};
+use crate::replica::{Partition, now_ms};
+use crate::transaction::{self, Producer};
+use crate::transaction_io::verify_once;
+
+/// The first version whose clients know TRANSACTION_ABORTABLE.
+const ABORTABLE_SINCE: i16 = 11;
+
+/// The first version of transactions v2: the coordinator adds the partition to the transaction.
+const V2_SINCE: i16 = 12;
+
+/// While the transaction before is being ended, it is asked again (`add.partitions.to.txn.retry.backoff.ms` and `.max.ms` in Apache Kafka: 20 and 100).
+const RETRY: Duration = Duration::from_millis(2);
+const RETRY_MAX: Duration = Duration::from_millis(100);
+
+/// Records whose coordinator is still to be asked.
+pub(super) struct Asking {
+    pub(super) partition: Arc<Partition>,
+    pub(super) prepared: Prepared,
+    pub(super) log_append_time: bool,
+}
+
+/// Whether the coordinator has to be asked before these records are appended.
+pub(super) fn must_ask(partition: &Partition, prepared: &Prepared) -> bool {
+    let is_open = |header: &BatchHeader| partition.log().has_open_transaction(header.producer_id, header.producer_epoch);
+    let is_first = |header: &BatchHeader| header.is_transactional() && !is_open(header);
+    prepared.headers.first().is_some_and(is_first)
+}
+
+/// Asks for all records that wait for it, and brings those to their partitions that are part of the transaction.
+pub(super) async fn ask(broker: &Broker, version: i16, id: &str, topics: &mut [Topic]) {
+    let v2 = version >= V2_SINCE;
+    let deadline = Instant::now() + RETRY_MAX;
+    let mut asked = collect(topics);
+    let Some(from) = asked.first().map(|asked| asked.producer) else { return };
+    let said = loop {
+        let guards = begin(&mut asked, from, v2).await;
+        let partitions: Vec<_> = asked.iter().map(|asked| asked.partition.clone()).collect();
+        let said = verify_once(broker, id, from, &partitions, v2).await;
+        // The transaction before is being ended: that is waited for here, so that the client need not ask again.
+        let is_busy = v2 && said.iter().any(|(_, code)| *code == ErrorCode::ConcurrentTransactions);
+        // Its marker came while the coordinator was asked, and made the question worthless.
+        let is_stale = !is_busy && begin(&mut asked, from, v2).await != guards;
+        if Instant::now() >= deadline || !(is_busy || is_stale) {
+            break said;
+        }
+        if is_busy {
+            tokio::time::sleep(RETRY).await;
+        }
+    };
+    for Asked { partition, outcome, .. } in asked {
+        let code = said.iter().find(|(about, _)| *about == partition).map(|(_, code)| *code);
+        let next = match (
+            told(code, version, v2),
+            std::mem::replace(outcome, Outcome::Refused(ErrorCode::None.into())),
+        ) {
+            (ErrorCode::None, Outcome::Asking(asking)) => Outcome::Brought {
+                appending: asking.partition.append(asking.prepared),
+                log_append_time: asking.log_append_time,
+            },
+            // What could not even be asked about.
+            (_, Outcome::Refused(refusal)) => Outcome::Refused(refusal),
+            (code, _) => Outcome::Refused(code.into()),
+        };
+        *outcome = next;
+    }
+}
+
+/// Records that wait, with what is asked about them.
+struct Asked<'t> {
+    partition: transaction::Partition,
+    producer: Producer,
+    sequence: i32,
+    outcome: &'t mut Outcome,
+}
+
+fn collect(topics: &mut [Topic]) -> Vec<Asked<'_>> {
+    let mut asked = Vec::new();
+    for (_, outcome) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        let Outcome::Asking(asking) = &*outcome else { continue };
+        let Some(header) = asking.prepared.headers.first() else { continue };
+        asked.push(Asked {
+            partition: (asking.partition.topic().to_string(), asking.partition.id().index),
+            producer: Producer {
+                id: header.producer_id,
+                epoch: header.producer_epoch,
+            },
+            sequence: header.base_sequence,
+            outcome,
+        });
+    }
+    asked
+}
+
+/// Puts each question down where its records will be appended: what ends a transaction there meanwhile makes the answer worthless. A question that is put down already stays as it is.
+async fn begin(asked: &mut [Asked<'_>], from: Producer, v2: bool) -> Vec<Option<Guard>> {
+    let mut guards = Vec::with_capacity(asked.len());
+    for Asked {
+        producer, sequence, outcome, ..
+    } in asked
+    {
+        let Outcome::Asking(asking) = &mut **outcome else {
+            guards.push(None);
+            continue;
+        };
+        let refusal: Refusal = if *producer == from {
+            let (Producer { id, epoch }, sequence) = (*producer, *sequence);
+            let ask = move |writer: &mut LogWriter| writer.ask_to_verify(id, epoch, sequence, v2, now_ms());
+            match asking.partition.with_writer(ask).await {
+                Ok(Ok(guard)) => {
+                    asking.prepared.origin = Origin::Client(guard);
+                    guards.push(guard);
+                    continue;
+                }
+                Ok(Err(error)) => error.into(),
+                Err(code) => code.into(),
+            }
+        } else {
+            // A request is from one producer.
+            ErrorCode::InvalidProducerIdMapping.into()
+        };
+        **outcome = Outcome::Refused(refusal);
+        guards.push(None);
+    }
+    guards
+}
+
+/// What the client is told (`AddPartitionsToTxnManager`, `ReplicaManager.handleProduceAppend`).
+fn told(code: Option<ErrorCode>, version: i16, v2: bool) -> ErrorCode {
+    match code.unwrap_or(ErrorCode::NetworkException) {
+        // An error over which clients send the records again, and look for nobody else.
+        ErrorCode::NetworkException | ErrorCode::CoordinatorLoadInProgress | ErrorCode::CoordinatorNotAvailable | ErrorCode::NotCoordinator => {
+            ErrorCode::NotEnoughReplicas
+        }
+        ErrorCode::ConcurrentTransactions if !v2 => ErrorCode::NotEnoughReplicas,
+        ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        ErrorCode::TransactionAbortable if version < ABORTABLE_SINCE => ErrorCode::InvalidTxnState,
+        code => code,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_coordinator_says_in_the_clients_words() {
+        for (said, version, expected) in [
+            (Some(ErrorCode::None), 9, ErrorCode::None),
+            (None, 12, ErrorCode::NotEnoughReplicas),
+            (Some(ErrorCode::NotCoordinator), 12, ErrorCode::NotEnoughReplicas),
+            (Some(ErrorCode::ConcurrentTransactions), 11, ErrorCode::NotEnoughReplicas),
+            (Some(ErrorCode::ConcurrentTransactions), 12, ErrorCode::ConcurrentTransactions),
+            (Some(ErrorCode::ProducerFenced), 12, ErrorCode::InvalidProducerEpoch),
+            (Some(ErrorCode::TransactionAbortable), 10, ErrorCode::InvalidTxnState),
+            (Some(ErrorCode::TransactionAbortable), 11, ErrorCode::TransactionAbortable),
+        ] {
+            assert_eq!(told(said, version, version >= V2_SINCE), expected);
+        }
+    }
+}

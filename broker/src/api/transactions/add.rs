@@ -1,0 +1,208 @@
+//! AddPartitionsToTxn, from clients and from brokers that verify, and AddOffsetsToTxn.
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
+use weir_protocol::messages::add_partitions_to_txn_response::{
+    AddPartitionsToTxnPartitionResult, AddPartitionsToTxnResult, AddPartitionsToTxnTopicResult,
+};
+use weir_protocol::messages::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
+
+use super::{authorize, fenced_as, producer};
+use crate::api::RequestContext;
+use crate::auth::{Operation, Resource};
+use crate::broker::Broker;
+use crate::coordinator::{Machine, partition_of};
+use crate::group::Groups;
+use crate::metadata::MetadataImage;
+use crate::transaction::{Partition, Producer, Request};
+
+/// The first version that other brokers send, with several transactions.
+const BROKERS_SINCE: i16 = 4;
+
+/// The first version that knows PRODUCER_FENCED.
+const FENCED_SINCE: i16 = 2;
+
+/// The first version that knows TRANSACTION_ABORTABLE.
+const ABORTABLE_SINCE: i16 = 5;
+
+/// Answers AddPartitionsToTxn.
+pub(crate) async fn add_partitions(broker: &Broker, cx: &RequestContext, request: AddPartitionsToTxnRequest) -> AddPartitionsToTxnResponse {
+    if cx.version < BROKERS_SINCE {
+        let from = producer(request.v3_and_below_producer_id, request.v3_and_below_producer_epoch);
+        let results = add(
+            broker,
+            cx,
+            &request.v3_and_below_transactional_id,
+            from,
+            request.v3_and_below_topics,
+            false,
+        )
+        .await;
+        return AddPartitionsToTxnResponse {
+            results_by_topic_v3_and_below: results,
+            ..Default::default()
+        };
+    }
+    if !broker.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster) {
+        return AddPartitionsToTxnResponse {
+            error_code: ErrorCode::ClusterAuthorizationFailed.code(),
+            ..Default::default()
+        };
+    }
+    let mut response = AddPartitionsToTxnResponse::default();
+    for transaction in request.transactions {
+        let from = producer(transaction.producer_id, transaction.producer_epoch);
+        let id = transaction.transactional_id;
+        let topic_results = add(broker, cx, &id, from, transaction.topics, transaction.verify_only).await;
+        response.results_by_transaction.push(AddPartitionsToTxnResult {
+            transactional_id: id,
+            topic_results,
+        });
+    }
+    response
+}
+
+async fn add(
+    broker: &Broker,
+    cx: &RequestContext,
+    id: &str,
+    from: Producer,
+    topics: Vec<AddPartitionsToTxnTopic>,
+    verify_only: bool,
+) -> Vec<AddPartitionsToTxnTopicResult> {
+    let partitions: Vec<Partition> = topics
+        .iter()
+        .flat_map(|topic| topic.partitions.iter().map(|index| (topic.name.clone(), *index)))
+        .collect();
+    let refused: Vec<Option<ErrorCode>> = {
+        let image = broker.metadata.load();
+        let by_client = cx.version < BROKERS_SINCE;
+        let may = match by_client {
+            true => authorize(broker, cx, Operation::Write, id),
+            false => Ok(()),
+        };
+        let refuse = |partition| may.and_then(|()| check(broker, cx, &image, partition, by_client)).err();
+        partitions.iter().map(refuse).collect()
+    };
+    if refused.iter().any(Option::is_some) {
+        let codes = refused.into_iter().map(|code| code.unwrap_or(ErrorCode::OperationNotAttempted));
+        return results(partitions.into_iter().zip(codes));
+    }
+    let said = ask(broker, cx, id, from, &partitions, verify_only).await;
+    let said = said.unwrap_or_else(|code| partitions.into_iter().map(|partition| (partition, code)).collect());
+    results(said.into_iter().map(|(partition, code)| (partition, told(code, cx.version))))
+}
+
+fn told(code: ErrorCode, version: i16) -> ErrorCode {
+    match code {
+        // Brokers before it ask in version 4.
+        ErrorCode::TransactionAbortable if version < ABORTABLE_SINCE => ErrorCode::InvalidTxnState,
+        code => fenced_as(code, version, FENCED_SINCE),
+    }
+}
+
+fn check(broker: &Broker, cx: &RequestContext, image: &MetadataImage, (topic, index): &Partition, by_client: bool) -> Result<(), ErrorCode> {
+    let found = image.topic_by_name(topic);
+    let is_internal = found.is_some_and(|topic| topic.internal);
+    if by_client && (is_internal || !broker.authorizer.allows(&cx.principal, Operation::Write, Resource::Topic(topic))) {
+        return Err(ErrorCode::TopicAuthorizationFailed);
+    }
+    found
+        .and_then(|topic| topic.partition(*index))
+        .map(|_| ())
+        .ok_or(ErrorCode::UnknownTopicOrPartition)
+}
+
+async fn ask(
+    broker: &Broker,
+    cx: &RequestContext,
+    id: &str,
+    from: Producer,
+    partitions: &[Partition],
+    verify_only: bool,
+) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
+    if id.is_empty() {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    let (own, wanted) = (id.to_owned(), partitions.to_vec());
+    if verify_only {
+        let make = |to| Request::Verify {
+            id: own,
+            from,
+            partitions: wanted,
+            to,
+        };
+        return broker.transactions.ask(broker, id, make).await?;
+    }
+    let version = if cx.version >= BROKERS_SINCE { 2 } else { 0 };
+    let make = |to| Request::Add {
+        id: own,
+        from,
+        partitions: wanted,
+        version,
+        to,
+    };
+    let code = broker.transactions.ask(broker, id, make).await?;
+    Ok(partitions.iter().map(|partition| (partition.clone(), code)).collect())
+}
+
+fn results(said: impl Iterator<Item = (Partition, ErrorCode)>) -> Vec<AddPartitionsToTxnTopicResult> {
+    let mut topics: Vec<AddPartitionsToTxnTopicResult> = Vec::new();
+    for ((name, partition_index), code) in said {
+        let partition = AddPartitionsToTxnPartitionResult {
+            partition_index,
+            partition_error_code: code.code(),
+        };
+        match topics.iter_mut().find(|topic| topic.name == name) {
+            Some(topic) => topic.results_by_partition.push(partition),
+            None => topics.push(AddPartitionsToTxnTopicResult {
+                name,
+                results_by_partition: vec![partition],
+            }),
+        }
+    }
+    topics
+}
+
+/// Answers AddOffsetsToTxn: the partition in which the group's offsets are kept becomes part of the transaction.
+pub(crate) async fn add_offsets(broker: &Broker, cx: &RequestContext, request: AddOffsetsToTxnRequest) -> AddOffsetsToTxnResponse {
+    let result = add_group(broker, cx, &request).await;
+    AddOffsetsToTxnResponse {
+        error_code: fenced_as(result.err().unwrap_or(ErrorCode::None), cx.version, FENCED_SINCE).code(),
+        ..Default::default()
+    }
+}
+
+async fn add_group(broker: &Broker, cx: &RequestContext, request: &AddOffsetsToTxnRequest) -> Result<(), ErrorCode> {
+    let id = &request.transactional_id;
+    authorize(broker, cx, Operation::Write, id)?;
+    if !broker
+        .authorizer
+        .allows(&cx.principal, Operation::Read, Resource::Group(&request.group_id))
+    {
+        return Err(ErrorCode::GroupAuthorizationFailed);
+    }
+    let count = broker
+        .metadata
+        .load()
+        .topic_by_name(Groups::TOPIC)
+        .map_or(0, |topic| topic.partitions.len());
+    if count == 0 {
+        return Err(ErrorCode::CoordinatorNotAvailable);
+    }
+    if id.is_empty() {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    let partition = (Groups::TOPIC.to_owned(), partition_of(&request.group_id, count));
+    let make = |to| Request::Add {
+        id: id.clone(),
+        from: producer(request.producer_id, request.producer_epoch),
+        partitions: vec![partition],
+        version: 0,
+        to,
+    };
+    match broker.transactions.ask(broker, id, make).await? {
+        ErrorCode::None => Ok(()),
+        code => Err(code),
+    }
+}

@@ -1,0 +1,48 @@
+//! InitProducerId of a producer with a transactional id.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::InitProducerIdRequest;
+
+use super::{ask_with_fresh_id, fenced_as, producer};
+use crate::api::RequestContext;
+use crate::broker::Broker;
+use crate::transaction::{Producer, Request};
+
+/// How long the end of the transaction before is waited for. Apache Kafka answers at once, and clients try again after a pause of theirs; some give up.
+const ENDING_MAX: Duration = Duration::from_millis(500);
+const RETRY: Duration = Duration::from_millis(10);
+
+/// The first version that knows PRODUCER_FENCED.
+const FENCED_SINCE: i16 = 4;
+
+/// Asks the coordinator; who may has been judged.
+///
+/// # Errors
+/// What the client is told.
+pub(crate) async fn init(broker: &Broker, cx: &RequestContext, id: &str, request: &InitProducerIdRequest) -> Result<Producer, ErrorCode> {
+    let expected = (request.producer_id >= 0).then(|| producer(request.producer_id, request.producer_epoch));
+    let make = |fresh, to| Request::Init {
+        id: id.to_owned(),
+        timeout_ms: request.transaction_timeout_ms,
+        expected,
+        fresh,
+        to,
+    };
+    let deadline = Instant::now() + ENDING_MAX;
+    let result = loop {
+        let result = ask_with_fresh_id(broker, id, make).await;
+        if result != Err(ErrorCode::ConcurrentTransactions) {
+            break result;
+        }
+        // The transaction of the producer before may have been aborted by this.
+        broker.markers.ended(broker, id);
+        if Instant::now() >= deadline {
+            break result;
+        }
+        tokio::time::sleep(RETRY).await;
+    };
+    result.map_err(|code| fenced_as(code, cx.version, FENCED_SINCE))
+}

@@ -1,0 +1,211 @@
+//! PURE: ConsumerGroupHeartbeat (`GroupMetadataManager.consumerGroupHeartbeat` in Apache Kafka).
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::sync::Arc;
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::consumer_group_heartbeat_response::{Assignment, TopicPartitions};
+use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
+
+use super::assignor::{NAMES, Partitions};
+use super::target::compile;
+use super::{ConsumerGroup, LEFT_FOR_A_WHILE, Member};
+use crate::coordinator::ReplyTo;
+use crate::group::Turn;
+use crate::group::request::Client;
+
+/// The first version in which members make up their ids themselves.
+const OWN_MEMBER_ID: i16 = 1;
+
+/// The longest regular expression.
+const REGEX_LENGTH_MAX: usize = 4096;
+
+/// A ConsumerGroupHeartbeat.
+#[derive(Debug)]
+pub(crate) struct Heartbeat {
+    pub(crate) client: Client,
+    pub(crate) request: ConsumerGroupHeartbeatRequest,
+    pub(crate) to: ReplyTo<ConsumerGroupHeartbeatResponse>,
+}
+
+/// Why a heartbeat is refused, for the client and for whoever reads its log.
+#[derive(Debug)]
+pub(in crate::group) struct Refusal {
+    pub(in crate::group) error: ErrorCode,
+    pub(in crate::group) message: String,
+}
+
+pub(in crate::group) fn refuse<T>(error: ErrorCode, message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal {
+        error,
+        message: message.into(),
+    })
+}
+
+impl Refusal {
+    pub(in crate::group) fn answer(self) -> ConsumerGroupHeartbeatResponse {
+        ConsumerGroupHeartbeatResponse {
+            error_code: self.error.code(),
+            error_message: Some(self.message),
+            ..Default::default()
+        }
+    }
+}
+
+impl Heartbeat {
+    /// Whether the request makes sense (`throwIfConsumerGroupHeartbeatRequestIsInvalid`).
+    pub(in crate::group) fn check(&self) -> Result<(), Refusal> {
+        let request = &self.request;
+        let invalid = |message: &str| refuse(ErrorCode::InvalidRequest, message);
+        let is_empty = |text: &Option<String>| text.as_deref().is_some_and(|text| text.trim().is_empty());
+        if is_empty(&request.instance_id) {
+            return invalid("InstanceId can't be empty.");
+        }
+        if is_empty(&request.rack_id) {
+            return invalid("RackId can't be empty.");
+        }
+        let needs_id = self.client.version >= OWN_MEMBER_ID || request.member_epoch > 0 || request.member_epoch == -1;
+        if needs_id && request.member_id.is_empty() {
+            return invalid("MemberId can't be empty.");
+        }
+        match request.member_epoch {
+            0 if request.rebalance_timeout_ms == -1 => return invalid("RebalanceTimeoutMs must be provided in first request."),
+            0 if request.topic_partitions.as_ref().is_none_or(|owned| !owned.is_empty()) => {
+                return invalid("TopicPartitions must be empty when (re-)joining.");
+            }
+            0 if request.subscribed_topic_names.is_none() && request.subscribed_topic_regex.is_none() => {
+                return invalid("Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.");
+            }
+            LEFT_FOR_A_WHILE if request.instance_id.is_none() => return invalid("InstanceId can't be null."),
+            ..LEFT_FOR_A_WHILE => return invalid("MemberEpoch is invalid."),
+            _ => {}
+        }
+        if let Some(assignor) = &request.server_assignor
+            && !NAMES.contains(&assignor.as_str())
+        {
+            let message = format!("ServerAssignor {assignor} is not supported. Supported assignors: {}.", NAMES.join(", "));
+            return refuse(ErrorCode::UnsupportedAssignor, message);
+        }
+        Ok(())
+    }
+
+    fn owned(&self) -> Option<Partitions> {
+        let owned = self.request.topic_partitions.as_ref()?;
+        Some(
+            owned
+                .iter()
+                .map(|topic| (topic.topic_id, topic.partitions.iter().copied().collect()))
+                .collect(),
+        )
+    }
+}
+
+impl ConsumerGroup {
+    pub(in crate::group) fn heartbeat(&mut self, heartbeat: &Heartbeat, turn: &mut Turn<'_>) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
+        let request = &heartbeat.request;
+        if request.member_epoch < 0 {
+            return self.leave(request, turn);
+        }
+        if !self.members.contains_key(request.member_id.as_str()) && self.members.len() >= turn.settings.consumer_group_size_max {
+            return refuse(
+                ErrorCode::GroupMaxSizeReached,
+                "The consumer group has reached its maximum capacity of members.",
+            );
+        }
+        if let Some(pattern) = request.subscribed_topic_regex.as_deref()
+            && (pattern.len() > REGEX_LENGTH_MAX || compile(pattern).is_none())
+        {
+            let message = format!("SubscribedTopicRegex `{pattern}` is not a valid regular expression.");
+            return refuse(ErrorCode::InvalidRegularExpression, message);
+        }
+        let owned = heartbeat.owned();
+        let id = match request.member_id.as_str() {
+            "" => turn.ids.uuid().to_string().into(),
+            id => Arc::<str>::from(id),
+        };
+        let is_new = self.admit(&id, request, owned.as_ref(), turn)?;
+        let before = self.members.get(&id).cloned().unwrap_or_else(|| Member::new(Arc::clone(&id)));
+        let member = updated(&before, heartbeat);
+        let wants_other = is_new || member.topics != before.topics || member.regex != before.regex || member.assignor != before.assignor;
+        if is_new || !member.says_the_same(&before) {
+            self.set_member(member, turn.outcome);
+        }
+        // The group changes with what members want, and with the topics that they want.
+        let topics_changed = self.look_at_topics(wants_other, turn);
+        if wants_other || topics_changed {
+            self.bump(turn);
+        }
+        self.assign_anew(turn);
+        self.reconcile(&id, owned.as_ref(), turn);
+        self.heard_of(&id, turn);
+        self.expect_revocation(&id, turn);
+        Ok(self.told(&id, request, &before, turn))
+    }
+
+    fn told(&self, id: &Arc<str>, request: &ConsumerGroupHeartbeatRequest, before: &Member, turn: &Turn<'_>) -> ConsumerGroupHeartbeatResponse {
+        let current = self.members.get(id).map(|member| member.current.clone()).unwrap_or_default();
+        let subscribes = request.subscribed_topic_names.is_some() || request.subscribed_topic_regex.is_some();
+        let is_full = request.rebalance_timeout_ms != -1 && subscribes && request.topic_partitions.is_some();
+        let is_told = request.member_epoch == 0 || is_full || current.assigned != before.current.assigned;
+        ConsumerGroupHeartbeatResponse {
+            member_id: Some(id.to_string()),
+            member_epoch: current.epoch,
+            heartbeat_interval_ms: turn.settings.consumer_heartbeat_interval_ms,
+            assignment: is_told.then(|| Assignment {
+                topic_partitions: current
+                    .assigned
+                    .iter()
+                    .map(|(topic_id, partitions)| TopicPartitions {
+                        topic_id: *topic_id,
+                        partitions: partitions.iter().copied().collect(),
+                    })
+                    .collect(),
+            }),
+            ..Default::default()
+        }
+    }
+
+    /// The group's epoch goes up.
+    pub(super) fn bump(&mut self, turn: &mut Turn<'_>) {
+        let hash = self.hash_of_topics(turn.image);
+        self.set_epoch(self.epoch + 1, hash, turn.outcome);
+    }
+
+    fn reconcile(&mut self, id: &Arc<str>, owned: Option<&Partitions>, turn: &mut Turn<'_>) {
+        let Some(member) = self.members.get(id) else { return };
+        let (owners, target) = (&self.owners, self.target_of(id));
+        let is_taken = |topic, partition| owners.get(&(topic, partition)).is_some_and(|owner| owner != id);
+        let next = member.current.next(self.target_epoch, &target, owned, &is_taken);
+        if next != member.current {
+            self.set_current(id, next, turn.outcome);
+        }
+    }
+}
+
+/// The member as the request has it: what it does not say stays.
+fn updated(before: &Member, heartbeat: &Heartbeat) -> Member {
+    let Heartbeat { client, request, .. } = heartbeat;
+    let mut member = before.clone();
+    let text = |text: &String| -> Arc<str> { text.as_str().into() };
+    member.client_id = client.id.as_str().into();
+    member.client_host = client.host.as_str().into();
+    if let Some(instance) = &request.instance_id {
+        member.instance = Some(text(instance));
+    }
+    if let Some(rack) = &request.rack_id {
+        member.rack = Some(text(rack));
+    }
+    if request.rebalance_timeout_ms != -1 {
+        member.rebalance_timeout_ms = request.rebalance_timeout_ms;
+    }
+    if let Some(topics) = &request.subscribed_topic_names {
+        member.topics = topics.iter().map(text).collect();
+    }
+    if let Some(regex) = &request.subscribed_topic_regex {
+        member.regex = Some(text(regex)).filter(|regex| !regex.is_empty());
+    }
+    if let Some(assignor) = &request.server_assignor {
+        member.assignor = Some(text(assignor));
+    }
+    member
+}

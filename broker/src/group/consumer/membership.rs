@@ -1,0 +1,168 @@
+//! PURE: who is a member: who joins, who comes back, who is another one of the same name, who leaves, and who is not heard of any more.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::sync::Arc;
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
+
+use super::assignor::Partitions;
+use super::heartbeat::{Refusal, refuse};
+use super::reconcile::{Current, State, common};
+use super::{ConsumerGroup, LEFT_FOR_A_WHILE, Member};
+use crate::group::Turn;
+use crate::group::deadlines::{Due, SessionIs};
+
+impl ConsumerGroup {
+    /// Whether the member may go on; returns whether it is a new one.
+    pub(super) fn admit(
+        &mut self,
+        id: &Arc<str>,
+        request: &ConsumerGroupHeartbeatRequest,
+        owned: Option<&Partitions>,
+        turn: &mut Turn<'_>,
+    ) -> Result<bool, Refusal> {
+        let joins = request.member_epoch == 0;
+        if let Some(instance) = request.instance_id.as_deref() {
+            match (self.statics.get(instance).cloned(), joins) {
+                (None, true) => {}
+                (None, false) => return refuse(ErrorCode::UnknownMemberId, format!("Instance id {instance} is unknown.")),
+                (Some(known), true) if known != *id => return self.replace(&known, id, turn).map(|()| false),
+                (Some(known), false) if known != *id => {
+                    return refuse(
+                        ErrorCode::FencedInstanceId,
+                        format!("Static member {id} with instance id {instance} was fenced by member {known}."),
+                    );
+                }
+                (Some(_), _) => {}
+            }
+        }
+        let Some(member) = self.members.get(id) else {
+            return match joins {
+                true => Ok(true),
+                false => refuse(ErrorCode::UnknownMemberId, format!("Member {id} is not a member of group {}.", self.id)),
+            };
+        };
+        let (asked, known) = (request.member_epoch, &member.current);
+        if joins || asked == known.epoch {
+            return Ok(false);
+        }
+        if asked > known.epoch {
+            let message = format!(
+                "The consumer group member has a greater member epoch ({asked}) than the one known by the group coordinator ({}). The member must abandon all its partitions and rejoin.",
+                known.epoch
+            );
+            return refuse(ErrorCode::FencedMemberEpoch, message);
+        }
+        // The answer with the newer epoch may be lost: then it has no more than what it is assigned.
+        let has_no_more = owned.is_some_and(|owned| common(owned, &known.assigned) == *owned);
+        if asked == known.previous_epoch && has_no_more {
+            return Ok(false);
+        }
+        let message = format!(
+            "The consumer group member has a smaller member epoch ({asked}) than the one known by the group coordinator ({}). The member must abandon all its partitions and rejoin.",
+            known.epoch
+        );
+        refuse(ErrorCode::FencedMemberEpoch, message)
+    }
+
+    /// A static member is there again under another id, and takes over what the older one had.
+    fn replace(&mut self, old: &Arc<str>, new: &Arc<str>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+        let Some(known) = self.members.get(old).cloned() else { return Ok(()) };
+        if known.current.epoch != LEFT_FOR_A_WHILE {
+            let message = format!(
+                "Static member {new} with instance id {} cannot join while the older one has not left.",
+                known.instance.as_deref().unwrap_or_default()
+            );
+            return refuse(ErrorCode::UnreleasedInstanceId, message);
+        }
+        let target = self.target_of(old);
+        self.remove(old, turn.outcome);
+        let current = Current {
+            epoch: 0,
+            previous_epoch: 0,
+            ..known.current.clone()
+        };
+        self.set_member(
+            Member {
+                id: Arc::clone(new),
+                current: Current::default(),
+                session: Default::default(),
+                rebalance_ends: None,
+                ..known
+            },
+            turn.outcome,
+        );
+        self.set_target(new, target, turn.outcome);
+        self.set_current(new, current, turn.outcome);
+        Ok(())
+    }
+
+    pub(super) fn leave(&mut self, request: &ConsumerGroupHeartbeatRequest, turn: &mut Turn<'_>) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
+        let id = match request.instance_id.as_deref() {
+            None => Arc::<str>::from(request.member_id.as_str()),
+            Some(instance) => match self.statics.get(instance).cloned() {
+                None => return refuse(ErrorCode::UnknownMemberId, format!("Instance id {instance} is unknown.")),
+                Some(known) if *known != *request.member_id => {
+                    return refuse(ErrorCode::FencedInstanceId, format!("Instance id {instance} belongs to member {known}."));
+                }
+                Some(known) => known,
+            },
+        };
+        let Some(member) = self.members.get(&id) else {
+            return refuse(ErrorCode::UnknownMemberId, format!("Member {id} is not a member of group {}.", self.id));
+        };
+        if request.member_epoch == LEFT_FOR_A_WHILE {
+            // It keeps what it has until its session is over.
+            let current = Current {
+                epoch: LEFT_FOR_A_WHILE,
+                revoking: Partitions::new(),
+                ..member.current.clone()
+            };
+            self.set_current(&id, current, turn.outcome);
+        } else {
+            self.fence(&id, turn);
+        }
+        Ok(ConsumerGroupHeartbeatResponse {
+            member_id: Some(id.to_string()),
+            member_epoch: request.member_epoch,
+            ..Default::default()
+        })
+    }
+
+    /// Takes a member out. Who is left gets its partitions with the next heartbeats.
+    fn fence(&mut self, id: &Arc<str>, turn: &mut Turn<'_>) {
+        self.remove(id, turn.outcome);
+        self.look_at_topics(true, turn);
+        self.bump(turn);
+    }
+
+    /// Sets the time by which a member that is to give something up must have done so.
+    pub(super) fn expect_revocation(&mut self, id: &Arc<str>, turn: &mut Turn<'_>) {
+        let Some(member) = self.members.get_mut(id) else { return };
+        if member.current.state != State::Unrevoked {
+            member.rebalance_ends = None;
+            return;
+        }
+        if member.rebalance_ends.is_some_and(|(_, epoch)| epoch == member.current.epoch) {
+            return;
+        }
+        let at = turn.in_ms(member.rebalance_timeout_ms);
+        member.rebalance_ends = Some((at, member.current.epoch));
+        turn.deadlines.add(at, Due::Revocation(Arc::clone(&self.id), Arc::clone(id)));
+    }
+
+    pub(in crate::group) fn revocation_due(&mut self, id: &Arc<str>, at: u64, turn: &mut Turn<'_>) {
+        let ends = self.members.get(id).and_then(|member| member.rebalance_ends);
+        if ends.is_some_and(|(ends, _)| ends == at) {
+            self.fence(id, turn);
+        }
+    }
+
+    pub(in crate::group) fn session_due(&mut self, id: &Arc<str>, at: u64, turn: &mut Turn<'_>) {
+        let Some(member) = self.members.get_mut(id) else { return };
+        if member.session.due(at, &self.id, id, turn.deadlines) == SessionIs::Over {
+            self.fence(id, turn);
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! PURE: a group of the consumer protocol (KIP-848): its members, what each is to have, and what each has (`ConsumerGroup` in Apache Kafka).
+//!
+//! Everything but sessions stands in records: a change is made and written by the same function, and replayed by the one below it. The group's epoch counts changes of what its
+//! members want, the target's epoch says for which of them it was computed, a member's epoch how far it has come.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub(super) mod assignor;
+mod describe;
+mod heartbeat;
+mod membership;
+mod reconcile;
+mod record;
+mod target;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use uuid::Uuid;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::{
+    ConsumerGroupCurrentMemberAssignmentValue, ConsumerGroupMemberMetadataValue, ConsumerGroupRegularExpressionValue,
+    ConsumerGroupTargetAssignmentMemberValue,
+};
+
+pub(in crate::group) use self::assignor::Partitions;
+pub(crate) use self::heartbeat::Heartbeat;
+pub(in crate::group) use self::heartbeat::{Refusal, refuse};
+use self::reconcile::Current;
+use super::Turn;
+use super::deadlines::Session;
+use crate::coordinator::Outcome;
+
+/// The epoch of a static member that has left for a while.
+const LEFT_FOR_A_WHILE: i32 = -2;
+
+/// A member.
+#[derive(Clone, Debug)]
+pub(in crate::group) struct Member {
+    id: Arc<str>,
+    instance: Option<Arc<str>>,
+    rack: Option<Arc<str>>,
+    client_id: Arc<str>,
+    client_host: Arc<str>,
+    topics: BTreeSet<Arc<str>>,
+    regex: Option<Arc<str>>,
+    rebalance_timeout_ms: i32,
+    assignor: Option<Arc<str>>,
+    current: Current,
+    session: Session,
+    /// When it must have given up what it is to, and in which epoch it was told so.
+    rebalance_ends: Option<(u64, i32)>,
+}
+
+impl Member {
+    fn new(id: Arc<str>) -> Self {
+        Self {
+            id,
+            instance: None,
+            rack: None,
+            client_id: "".into(),
+            client_host: "".into(),
+            topics: BTreeSet::new(),
+            regex: None,
+            rebalance_timeout_ms: -1,
+            assignor: None,
+            current: Current::default(),
+            session: Session::default(),
+            rebalance_ends: None,
+        }
+    }
+
+    /// Whether both would be written down alike.
+    fn says_the_same(&self, other: &Self) -> bool {
+        (&self.instance, &self.rack, &self.client_id, &self.client_host) == (&other.instance, &other.rack, &other.client_id, &other.client_host)
+            && (&self.topics, &self.regex, &self.assignor) == (&other.topics, &other.regex, &other.assignor)
+            && self.rebalance_timeout_ms == other.rebalance_timeout_ms
+    }
+}
+
+/// A regular expression that members subscribe by, and the topics that it means.
+type Regexes = BTreeMap<Arc<str>, BTreeSet<Arc<str>>>;
+
+/// A group of the consumer protocol.
+#[derive(Debug)]
+pub(in crate::group) struct ConsumerGroup {
+    pub(in crate::group) id: Arc<str>,
+    epoch: i32,
+    /// Of the topics that members are subscribed to, as they were when the epoch began.
+    metadata_hash: i64,
+    target_epoch: i32,
+    members: BTreeMap<Arc<str>, Member>,
+    statics: BTreeMap<Arc<str>, Arc<str>>,
+    targets: BTreeMap<Arc<str>, Partitions>,
+    /// Who has each partition, or is about to give it up.
+    owners: BTreeMap<(Uuid, i32), Arc<str>>,
+    regexes: Regexes,
+    /// The version of the metadata that was looked at last.
+    looked_at: Option<u64>,
+}
+
+impl ConsumerGroup {
+    pub(in crate::group) fn new(id: Arc<str>) -> Self {
+        Self {
+            id,
+            epoch: 0,
+            metadata_hash: 0,
+            target_epoch: 0,
+            members: BTreeMap::new(),
+            statics: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            regexes: BTreeMap::new(),
+            looked_at: None,
+        }
+    }
+
+    /// Kafka's name for the state that the group is in.
+    pub(in crate::group) fn state(&self) -> &'static str {
+        if self.members.is_empty() {
+            "Empty"
+        } else if self.epoch > self.target_epoch {
+            "Assigning"
+        } else if self.members.values().all(|member| member.current.has_reached(self.target_epoch)) {
+            "Stable"
+        } else {
+            "Reconciling"
+        }
+    }
+
+    pub(in crate::group) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(in crate::group) fn is_subscribed(&self, topic: &str) -> bool {
+        let by_regex = |member: &Member| {
+            member
+                .regex
+                .as_ref()
+                .is_some_and(|regex| self.regexes.get(regex).is_some_and(|topics| topics.contains(topic)))
+        };
+        self.members.values().any(|member| member.topics.contains(topic) || by_regex(member))
+    }
+
+    /// Begins the sessions of the members that the log told of.
+    pub(in crate::group) fn loaded(&mut self, turn: &mut Turn<'_>) {
+        let ids: Vec<_> = self.members.keys().cloned().collect();
+        for id in ids {
+            self.heard_of(&id, turn);
+            self.expect_revocation(&id, turn);
+        }
+    }
+
+    /// Whether offsets may be committed (`ConsumerGroup.validateOffsetCommit`).
+    pub(in crate::group) fn check_commit(
+        &self,
+        member: &str,
+        instance: Option<&str>,
+        epoch: i32,
+        version: i16,
+        transactional: bool,
+    ) -> Result<(), ErrorCode> {
+        if epoch < 0 && self.members.is_empty() {
+            return Ok(());
+        }
+        // A transaction need not say for whom it commits (TxnOffsetCommit before KIP-447).
+        if transactional && epoch < 0 && member.is_empty() && instance.is_none() {
+            return Ok(());
+        }
+        let known = self.members.get(member).ok_or(ErrorCode::UnknownMemberId)?;
+        // Older versions do not know the error that follows.
+        if version < 9 && !transactional {
+            return Err(ErrorCode::UnsupportedVersion);
+        }
+        match known.current.epoch == epoch {
+            true => Ok(()),
+            false if transactional => Err(ErrorCode::IllegalGeneration),
+            false => Err(ErrorCode::StaleMemberEpoch),
+        }
+    }
+
+    /// Whether offsets may be fetched; administrators say neither member nor epoch.
+    pub(in crate::group) fn check_fetch(&self, member: Option<&str>, epoch: i32) -> Result<(), ErrorCode> {
+        match member {
+            None if epoch < 0 => Ok(()),
+            member => {
+                let known = self.members.get(member.unwrap_or_default()).ok_or(ErrorCode::UnknownMemberId)?;
+                if known.current.epoch == epoch {
+                    Ok(())
+                } else {
+                    Err(ErrorCode::StaleMemberEpoch)
+                }
+            }
+        }
+    }
+
+    /// The records that say that the group, which has no members, is not there any more.
+    pub(in crate::group) fn tombstones(&self, outcome: &mut Outcome) {
+        for pattern in self.regexes.keys() {
+            outcome.records.push(record::regex(&self.id, pattern, None));
+        }
+        outcome.records.push(record::target_epoch(&self.id, None));
+        outcome.records.push(record::epoch(&self.id, None));
+    }
+
+    pub(in crate::group) fn replay_epoch(&mut self, epoch: i32, metadata_hash: i64) {
+        (self.epoch, self.metadata_hash) = (epoch, metadata_hash);
+    }
+
+    fn set_epoch(&mut self, epoch: i32, hash: i64, outcome: &mut Outcome) {
+        outcome.records.push(record::epoch(&self.id, Some((epoch, hash))));
+        self.replay_epoch(epoch, hash);
+    }
+
+    pub(in crate::group) fn replay_target_epoch(&mut self, epoch: i32) {
+        self.target_epoch = epoch;
+    }
+
+    fn set_target_epoch(&mut self, epoch: i32, now_ms: i64, outcome: &mut Outcome) {
+        outcome.records.push(record::target_epoch(&self.id, Some((epoch, now_ms))));
+        self.replay_target_epoch(epoch);
+    }
+
+    pub(in crate::group) fn replay_member(&mut self, id: &str, value: Option<ConsumerGroupMemberMetadataValue>) {
+        let Some(value) = value else {
+            self.forget(id);
+            return;
+        };
+        let text = |text: String| -> Arc<str> { text.into() };
+        let id: Arc<str> = id.into();
+        let member = self.members.entry(Arc::clone(&id)).or_insert_with(|| Member::new(Arc::clone(&id)));
+        member.instance = value.instance_id.map(text);
+        member.rack = value.rack_id.map(text);
+        member.client_id = text(value.client_id);
+        member.client_host = text(value.client_host);
+        member.topics = value.subscribed_topic_names.into_iter().map(text).collect();
+        member.regex = value.subscribed_topic_regex.map(text).filter(|regex| !regex.is_empty());
+        member.rebalance_timeout_ms = value.rebalance_timeout_ms;
+        member.assignor = value.server_assignor.map(text);
+        if let Some(instance) = &member.instance {
+            self.statics.insert(Arc::clone(instance), id);
+        }
+    }
+
+    fn set_member(&mut self, member: Member, outcome: &mut Outcome) {
+        outcome.records.push(record::member(&self.id, &member.id, Some(&member)));
+        if let Some(instance) = &member.instance {
+            self.statics.insert(Arc::clone(instance), Arc::clone(&member.id));
+        }
+        self.members.insert(Arc::clone(&member.id), member);
+    }
+
+    pub(in crate::group) fn replay_target(&mut self, id: &str, value: Option<ConsumerGroupTargetAssignmentMemberValue>) {
+        match value {
+            Some(value) => {
+                self.targets.insert(id.into(), record::target_of(value));
+            }
+            None => {
+                self.targets.remove(id);
+            }
+        }
+    }
+
+    fn set_target(&mut self, id: &Arc<str>, target: Partitions, outcome: &mut Outcome) {
+        outcome.records.push(record::target(&self.id, id, Some(&target)));
+        self.targets.insert(Arc::clone(id), target);
+    }
+
+    pub(in crate::group) fn replay_current(&mut self, id: &str, value: Option<ConsumerGroupCurrentMemberAssignmentValue>) {
+        // Compaction may have left it before the record of its member.
+        if value.is_some() && !self.members.contains_key(id) {
+            let id: Arc<str> = id.into();
+            self.members.insert(Arc::clone(&id), Member::new(id));
+        }
+        self.apply_current(id, value.map(record::current_of).unwrap_or_default());
+    }
+
+    fn set_current(&mut self, id: &Arc<str>, current: Current, outcome: &mut Outcome) {
+        outcome.records.push(record::current(&self.id, id, Some(&current)));
+        self.apply_current(id, current);
+    }
+
+    fn apply_current(&mut self, id: &str, current: Current) {
+        let Some(member) = self.members.get_mut(id) else { return };
+        let before = std::mem::replace(&mut member.current, current);
+        let (id, now) = (Arc::clone(&member.id), &member.current);
+        for partition in pairs(&before.assigned).chain(pairs(&before.revoking)) {
+            if self.owners.get(&partition).is_some_and(|owner| *owner == id) {
+                self.owners.remove(&partition);
+            }
+        }
+        for partition in pairs(&now.assigned).chain(pairs(&now.revoking)) {
+            self.owners.insert(partition, Arc::clone(&id));
+        }
+    }
+
+    pub(in crate::group) fn replay_regex(&mut self, pattern: &str, value: Option<ConsumerGroupRegularExpressionValue>) {
+        match value {
+            Some(value) => {
+                let topics = value.topics.into_iter().map(Arc::from).collect();
+                self.regexes.insert(pattern.into(), topics);
+            }
+            None => {
+                self.regexes.remove(pattern);
+            }
+        }
+    }
+
+    /// Removes a member and says so.
+    fn remove(&mut self, id: &Arc<str>, outcome: &mut Outcome) {
+        outcome.records.push(record::current(&self.id, id, None));
+        outcome.records.push(record::target(&self.id, id, None));
+        outcome.records.push(record::member(&self.id, id, None));
+        self.forget(id);
+    }
+
+    fn forget(&mut self, id: &str) {
+        self.apply_current(id, Current::default());
+        self.targets.remove(id);
+        if let Some(member) = self.members.remove(id)
+            && let Some(instance) = &member.instance
+            && self.statics.get(instance).is_some_and(|known| *known == member.id)
+        {
+            self.statics.remove(instance);
+        }
+    }
+
+    /// A member was heard of: its session begins anew.
+    fn heard_of(&mut self, id: &str, turn: &mut Turn<'_>) {
+        let until = turn.in_ms(turn.settings.consumer_session_timeout_ms);
+        if let Some(member) = self.members.get_mut(id) {
+            member.session.extend(until, &self.id, &member.id, turn.deadlines);
+        }
+    }
+}
+
+fn pairs(partitions: &Partitions) -> impl Iterator<Item = (Uuid, i32)> {
+    partitions
+        .iter()
+        .flat_map(|(topic, partitions)| partitions.iter().map(|index| (*topic, *index)))
+}

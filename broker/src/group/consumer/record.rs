@@ -1,0 +1,122 @@
+//! PURE: the records of groups of the consumer protocol, in Kafka's formats.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+use weir_protocol::messages::{
+    ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue, ConsumerGroupMemberMetadataKey,
+    ConsumerGroupMemberMetadataValue, ConsumerGroupMetadataKey, ConsumerGroupMetadataValue, ConsumerGroupRegularExpressionKey,
+    ConsumerGroupRegularExpressionValue, ConsumerGroupTargetAssignmentMemberKey, ConsumerGroupTargetAssignmentMemberValue,
+    ConsumerGroupTargetAssignmentMetadataKey, ConsumerGroupTargetAssignmentMetadataValue, consumer_group_current_member_assignment_value as current,
+    consumer_group_target_assignment_member_value as target,
+};
+
+use super::Member;
+use super::assignor::Partitions;
+use super::reconcile::{Current, State};
+use crate::coordinator::Record;
+use crate::group::record::record;
+
+/// The version of all of them.
+const VERSION: i16 = 0;
+
+pub(super) fn epoch(group: &str, value: Option<(i32, i64)>) -> Record {
+    let key = ConsumerGroupMetadataKey { group_id: group.to_owned() };
+    let value = value.map(|(epoch, metadata_hash)| ConsumerGroupMetadataValue { epoch, metadata_hash });
+    record(&key, value.as_ref().map(|value| (value, VERSION)))
+}
+
+pub(super) fn target_epoch(group: &str, value: Option<(i32, i64)>) -> Record {
+    let key = ConsumerGroupTargetAssignmentMetadataKey { group_id: group.to_owned() };
+    let value = value.map(|(assignment_epoch, assignment_timestamp)| ConsumerGroupTargetAssignmentMetadataValue {
+        assignment_epoch,
+        assignment_timestamp,
+    });
+    record(&key, value.as_ref().map(|value| (value, VERSION)))
+}
+
+pub(super) fn member(group: &str, id: &str, member: Option<&Member>) -> Record {
+    let key = ConsumerGroupMemberMetadataKey {
+        group_id: group.to_owned(),
+        member_id: id.to_owned(),
+    };
+    let text = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
+    let value = member.map(|member| ConsumerGroupMemberMetadataValue {
+        instance_id: text(&member.instance),
+        rack_id: text(&member.rack),
+        client_id: member.client_id.to_string(),
+        client_host: member.client_host.to_string(),
+        subscribed_topic_names: member.topics.iter().map(|topic| topic.to_string()).collect(),
+        subscribed_topic_regex: text(&member.regex),
+        rebalance_timeout_ms: member.rebalance_timeout_ms,
+        server_assignor: text(&member.assignor),
+        classic_member_metadata: None,
+    });
+    record(&key, value.as_ref().map(|value| (value, VERSION)))
+}
+
+pub(super) fn target(group: &str, member: &str, value: Option<&Partitions>) -> Record {
+    let key = ConsumerGroupTargetAssignmentMemberKey {
+        group_id: group.to_owned(),
+        member_id: member.to_owned(),
+    };
+    let topic = |(topic_id, partitions): (&Uuid, &std::collections::BTreeSet<i32>)| target::TopicPartition {
+        topic_id: *topic_id,
+        partitions: partitions.iter().copied().collect(),
+    };
+    let value = value.map(|partitions| ConsumerGroupTargetAssignmentMemberValue {
+        topic_partitions: partitions.iter().map(topic).collect(),
+    });
+    record(&key, value.as_ref().map(|value| (value, VERSION)))
+}
+
+pub(super) fn target_of(value: ConsumerGroupTargetAssignmentMemberValue) -> Partitions {
+    let topics = value.topic_partitions.into_iter();
+    topics.map(|topic| (topic.topic_id, topic.partitions.into_iter().collect())).collect()
+}
+
+pub(super) fn current(group: &str, member: &str, value: Option<&Current>) -> Record {
+    let key = ConsumerGroupCurrentMemberAssignmentKey {
+        group_id: group.to_owned(),
+        member_id: member.to_owned(),
+    };
+    let topics = |partitions: &Partitions| {
+        let topic = |(topic_id, partitions): (&Uuid, &std::collections::BTreeSet<i32>)| current::TopicPartitions {
+            topic_id: *topic_id,
+            partitions: partitions.iter().copied().collect(),
+            assignment_epochs: None,
+        };
+        partitions.iter().map(topic).collect()
+    };
+    let value = value.map(|current| ConsumerGroupCurrentMemberAssignmentValue {
+        member_epoch: current.epoch,
+        previous_member_epoch: current.previous_epoch,
+        state: current.state as i8,
+        assigned_partitions: topics(&current.assigned),
+        partitions_pending_revocation: topics(&current.revoking),
+    });
+    record(&key, value.as_ref().map(|value| (value, VERSION)))
+}
+
+pub(super) fn current_of(value: ConsumerGroupCurrentMemberAssignmentValue) -> Current {
+    let partitions = |topics: Vec<current::TopicPartitions>| -> Partitions {
+        let topics = topics.into_iter();
+        topics.map(|topic| (topic.topic_id, topic.partitions.into_iter().collect())).collect()
+    };
+    Current {
+        epoch: value.member_epoch,
+        previous_epoch: value.previous_member_epoch,
+        state: State::from_code(value.state),
+        assigned: partitions(value.assigned_partitions),
+        revoking: partitions(value.partitions_pending_revocation),
+    }
+}
+
+pub(super) fn regex(group: &str, pattern: &str, value: Option<ConsumerGroupRegularExpressionValue>) -> Record {
+    let key = ConsumerGroupRegularExpressionKey {
+        group_id: group.to_owned(),
+        regular_expression: pattern.to_owned(),
+    };
+    record(&key, value.as_ref().map(|value| (value, VERSION)))
+}

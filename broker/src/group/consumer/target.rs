@@ -1,0 +1,157 @@
+//! PURE: what the members of a group are subscribed to, and what each is to have of it (`TargetAssignmentBuilder` in Apache Kafka).
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use regex::{Regex, RegexBuilder};
+use uuid::Uuid;
+use weir_protocol::messages::ConsumerGroupRegularExpressionValue;
+
+use super::assignor::{Candidate, NAMES, Partitions, Topic, assign};
+use super::{ConsumerGroup, Member, record};
+use crate::group::Turn;
+use crate::metadata::{MetadataImage, TopicImage};
+
+/// The memory that a regular expression may take once it is compiled.
+const REGEX_BYTES_MAX: usize = 1 << 20;
+
+/// A regular expression that topics' names must match as a whole. Its time is linear in what it looks at, as RE2's.
+pub(super) fn compile(pattern: &str) -> Option<Regex> {
+    RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(REGEX_BYTES_MAX).build().ok()
+}
+
+/// A number that is another one when it should be (FNV-1a).
+struct Hash(u64);
+
+impl Hash {
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        // Where one part ends and the next begins matters.
+        self.0 = (self.0 ^ 0xff).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+}
+
+fn topic(image: &MetadataImage, topic: &TopicImage) -> Topic {
+    let racks_of = |replicas: &[weir_protocol::types::BrokerId]| {
+        let racks = replicas.iter().filter_map(|id| image.brokers.get(id)?.rack.clone());
+        racks.collect::<BTreeSet<String>>()
+    };
+    Topic {
+        racks: topic.partitions.iter().map(|partition| racks_of(&partition.replicas)).collect(),
+    }
+}
+
+impl ConsumerGroup {
+    /// What a member is subscribed to, by name.
+    fn subscription(&self, member: &Member) -> BTreeSet<Arc<str>> {
+        let by_regex = member.regex.as_ref().and_then(|regex| self.regexes.get(regex)).into_iter().flatten();
+        member.topics.iter().chain(by_regex).cloned().collect()
+    }
+
+    /// Looks at the topics again, if they may have changed since, and says whether what members are subscribed to has.
+    pub(super) fn look_at_topics(&mut self, must: bool, turn: &mut Turn<'_>) -> bool {
+        let image = Arc::clone(turn.image);
+        if !must && self.looked_at == Some(image.version) {
+            return false;
+        }
+        self.looked_at = Some(image.version);
+        self.resolve(&image, turn);
+        let hash = self.hash_of_topics(&image);
+        hash != self.metadata_hash
+    }
+
+    /// Finds the topics that each regular expression means. Topics of the brokers' own are meant by none.
+    fn resolve(&mut self, image: &MetadataImage, turn: &mut Turn<'_>) {
+        let used: BTreeSet<Arc<str>> = self.members.values().filter_map(|member| member.regex.clone()).collect();
+        let unused: Vec<_> = self.regexes.keys().filter(|pattern| !used.contains(*pattern)).cloned().collect();
+        for pattern in unused {
+            turn.outcome.records.push(record::regex(&self.id, &pattern, None));
+            self.regexes.remove(&pattern);
+        }
+        for pattern in used {
+            let Some(regex) = compile(&pattern) else { continue };
+            let matching = image.topics().filter(|topic| !topic.internal && regex.is_match(&topic.name));
+            let topics: BTreeSet<Arc<str>> = matching.map(|topic| Arc::clone(&topic.name)).collect();
+            if self.regexes.get(&pattern) != Some(&topics) {
+                let value = ConsumerGroupRegularExpressionValue {
+                    topics: topics.iter().map(|topic| topic.to_string()).collect(),
+                    version: i64::try_from(image.version).unwrap_or(i64::MAX),
+                    timestamp: turn.now.wall_ms,
+                };
+                turn.outcome.records.push(record::regex(&self.id, &pattern, Some(value)));
+                self.regexes.insert(pattern, topics);
+            }
+        }
+    }
+
+    /// What an assignment rests on besides the subscriptions: ids, partitions and racks of the topics.
+    pub(super) fn hash_of_topics(&self, image: &MetadataImage) -> i64 {
+        let names: BTreeSet<_> = self.members.values().flat_map(|member| self.subscription(member)).collect();
+        let mut hash = Hash(0xcbf2_9ce4_8422_2325);
+        for found in names.iter().filter_map(|name| image.topic_by_name(name)) {
+            hash.add(found.id.0.as_bytes());
+            for racks in topic(image, found).racks {
+                for rack in racks {
+                    hash.add(rack.as_bytes());
+                }
+                hash.add(b"");
+            }
+        }
+        hash.0 as i64
+    }
+
+    /// The assignor that most members ask for.
+    pub(super) fn assignor(&self) -> &'static str {
+        let votes = |name: &str| {
+            let asks = |member: &&Member| member.assignor.as_deref() == Some(name);
+            self.members.values().filter(asks).count()
+        };
+        // Of several the first one, which is also the one that nobody has to ask for.
+        let best = NAMES.iter().rev().max_by_key(|name| votes(name));
+        best.copied().unwrap_or("uniform")
+    }
+
+    /// Computes what each member is to have, if the group has changed since.
+    pub(super) fn assign_anew(&mut self, turn: &mut Turn<'_>) {
+        if self.target_epoch >= self.epoch {
+            return;
+        }
+        let image = Arc::clone(turn.image);
+        let mut topics: BTreeMap<Uuid, Topic> = BTreeMap::new();
+        let candidates: Vec<_> = self
+            .members
+            .values()
+            .map(|member| {
+                let names = self.subscription(member);
+                let found = names.iter().filter_map(|name| image.topic_by_name(name));
+                let ids = found.map(|found| {
+                    topics.entry(found.id.0).or_insert_with(|| topic(&image, found));
+                    found.id.0
+                });
+                Candidate {
+                    topics: ids.collect(),
+                    id: &member.id,
+                    instance: member.instance.as_ref(),
+                    rack: member.rack.as_deref(),
+                    before: self.targets.get(&member.id),
+                }
+            })
+            .collect();
+        let assigned = assign(self.assignor(), &candidates, &topics);
+        drop(candidates);
+        for (id, target) in assigned {
+            if self.targets.get(&id) != Some(&target) {
+                self.set_target(&id, target, turn.outcome);
+            }
+        }
+        self.set_target_epoch(self.epoch, turn.now.wall_ms, turn.outcome);
+    }
+
+    /// What a member is to have.
+    pub(super) fn target_of(&self, id: &str) -> Partitions {
+        self.targets.get(id).cloned().unwrap_or_default()
+    }
+}

@@ -1,0 +1,444 @@
+//! PURE: group coordinators: the groups and committed offsets of one partition of `__consumer_offsets`.
+//!
+//! A [`Machine`] for the coordinators' runtime: it is asked, changes, and says which records say so. Reads no clock, draws no random number, waits for nothing.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod classic;
+mod consumer;
+mod deadlines;
+mod delete;
+mod describe;
+mod expiry;
+mod offset_requests;
+mod offsets;
+mod record;
+mod replay;
+mod request;
+mod settings;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use uuid::Uuid;
+use weir_protocol::config::Layers;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::LeaveGroupResponse;
+use weir_protocol::types::{ProducerEpoch, ProducerId};
+
+use self::classic::{ClassicGroup, Phase};
+pub(crate) use self::classic::{Join, refused_join, refused_sync};
+use self::consumer::ConsumerGroup;
+pub(crate) use self::consumer::Heartbeat as ConsumerHeartbeat;
+use self::deadlines::{Deadlines, Due};
+use self::offset_requests::NEWEST_VERSION;
+pub(crate) use self::offset_requests::refuse_commit;
+use self::offsets::Offsets;
+pub(crate) use self::request::{Client, Request};
+use self::settings::Settings;
+use crate::coordinator::{Logged, Machine, Now, Origin, Outcome};
+use crate::metadata::MetadataImage;
+
+/// The most groups that one partition holds: beyond that no new one is made. It is there to be never reached by use, and to end a client's loop.
+const GROUPS_MAX: usize = 200_000;
+
+/// The groups of one partition.
+pub(crate) struct Groups {
+    groups: BTreeMap<Arc<str>, Group>,
+    /// The names of topics, so that each is in memory once.
+    topics: BTreeSet<Arc<str>>,
+    /// The groups for which open transactions commit offsets.
+    transactions: BTreeMap<ProducerId, BTreeSet<Arc<str>>>,
+    around: Around,
+    begun: bool,
+}
+
+/// A group: its members, and what it has committed.
+#[derive(Debug)]
+struct Group {
+    id: Arc<str>,
+    kind: Kind,
+    offsets: Offsets,
+}
+
+/// The protocol that a group's members speak.
+#[derive(Debug)]
+enum Kind {
+    Classic(Box<ClassicGroup>),
+    Consumer(Box<ConsumerGroup>),
+}
+
+/// What all groups of a partition share.
+struct Around {
+    settings: Settings,
+    deadlines: Deadlines,
+    ids: Ids,
+    image: Arc<MetadataImage>,
+}
+
+/// One decision: what a group needs besides itself.
+struct Turn<'a> {
+    now: Now,
+    settings: &'a Settings,
+    deadlines: &'a mut Deadlines,
+    ids: &'a mut Ids,
+    image: &'a Arc<MetadataImage>,
+    outcome: &'a mut Outcome,
+}
+
+/// Makes up member ids. They are unique by the seed, which no other process has.
+struct Ids {
+    seed: u128,
+    count: u128,
+}
+
+impl Ids {
+    /// An id that begins with what the client calls itself.
+    fn member(&mut self, prefix: &str) -> String {
+        format!("{prefix}-{}", self.uuid())
+    }
+
+    fn uuid(&mut self) -> Uuid {
+        self.count += 1;
+        // Two rounds of a mixer: the ids of one process look as little alike as those of two.
+        let mut bits = self.seed ^ self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        bits = (bits ^ (bits >> 67)).wrapping_mul(0xbf58_476d_1ce4_e5b9_94d0_49bb_1331_11eb);
+        bits ^= bits >> 59;
+        uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
+    }
+}
+
+impl Around {
+    fn turn<'a>(&'a mut self, now: Now, outcome: &'a mut Outcome) -> Turn<'a> {
+        Turn {
+            now,
+            settings: &self.settings,
+            deadlines: &mut self.deadlines,
+            ids: &mut self.ids,
+            image: &self.image,
+            outcome,
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// The time in so many milliseconds; now, for what is negative.
+    fn in_ms(&self, ms: i32) -> u64 {
+        self.now.ms + u64::try_from(ms).unwrap_or(0)
+    }
+}
+
+impl Group {
+    fn new(id: Arc<str>) -> Self {
+        Self {
+            kind: Kind::Classic(Box::new(ClassicGroup::new(Arc::clone(&id)))),
+            offsets: Offsets::default(),
+            id,
+        }
+    }
+
+    /// Whether nothing would be lost with it: it was never written down, and holds nothing.
+    fn is_void(&self) -> bool {
+        let Kind::Classic(group) = &self.kind else { return false };
+        self.offsets.is_empty() && group.phase_since_ms.is_none() && group.protocol_type.is_none() && !group.is_awaited()
+    }
+
+    /// Whether it has no members.
+    fn is_empty(&self) -> bool {
+        match &self.kind {
+            Kind::Classic(group) => group.is(Phase::Empty),
+            Kind::Consumer(group) => group.is_empty(),
+        }
+    }
+
+    #[cfg(test)]
+    fn kind_of_classic(&self) -> &ClassicGroup {
+        match &self.kind {
+            Kind::Classic(group) => group,
+            Kind::Consumer(_) => panic!("another protocol"),
+        }
+    }
+
+    fn is_subscribed(&self, topic: &str) -> bool {
+        match &self.kind {
+            Kind::Classic(group) => group.is_subscribed(topic),
+            Kind::Consumer(group) => group.is_subscribed(topic),
+        }
+    }
+}
+
+impl Groups {
+    /// The group, made if it is not there.
+    ///
+    /// # Errors
+    /// COORDINATOR_NOT_AVAILABLE when there are too many.
+    fn get_or_make(&mut self, id: &str) -> Result<&mut Group, ErrorCode> {
+        if !self.groups.contains_key(id) {
+            if self.groups.len() >= GROUPS_MAX {
+                return Err(ErrorCode::CoordinatorNotAvailable);
+            }
+            let id: Arc<str> = id.into();
+            self.groups.insert(Arc::clone(&id), Group::new(id));
+        }
+        self.groups.get_mut(id).ok_or(ErrorCode::UnknownServerError)
+    }
+
+    fn topic(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.topics.get(name) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = name.into();
+        self.topics.insert(Arc::clone(&name));
+        name
+    }
+
+    /// Runs `act` with a classic group.
+    fn with_classic<R>(
+        &mut self,
+        id: &str,
+        now: Now,
+        outcome: &mut Outcome,
+        act: impl FnOnce(&mut ClassicGroup, &mut Turn<'_>) -> R,
+    ) -> Result<R, ErrorCode> {
+        let group = self.groups.get_mut(id).ok_or(ErrorCode::GroupIdNotFound)?;
+        let Kind::Classic(classic) = &mut group.kind else {
+            return Err(ErrorCode::GroupIdNotFound);
+        };
+        let result = act(classic, &mut self.around.turn(now, outcome));
+        if group.is_void() {
+            self.groups.remove(id);
+        }
+        Ok(result)
+    }
+
+    /// The group, which speaks the classic protocol from now on if it has no members.
+    fn make_classic(&mut self, id: &str, outcome: &mut Outcome) -> Result<(), ErrorCode> {
+        let group = self.get_or_make(id)?;
+        if let Kind::Consumer(consumers) = &group.kind {
+            if !consumers.is_empty() {
+                return Err(ErrorCode::InconsistentGroupProtocol);
+            }
+            consumers.tombstones(outcome);
+            group.kind = Kind::Classic(Box::new(ClassicGroup::new(Arc::clone(&group.id))));
+        }
+        Ok(())
+    }
+
+    /// The group, which speaks the consumer protocol from now on if it has no members.
+    fn make_consumer(&mut self, id: &str, outcome: &mut Outcome) -> Result<(), ErrorCode> {
+        let group = self.get_or_make(id)?;
+        if let Kind::Classic(classic) = &group.kind {
+            if classic.is_awaited() {
+                return Err(ErrorCode::GroupIdNotFound);
+            }
+            if classic.phase_since_ms.is_some() {
+                outcome.records.push(record::group(id, None));
+            }
+            group.kind = Kind::Consumer(Box::new(ConsumerGroup::new(Arc::clone(&group.id))));
+        }
+        Ok(())
+    }
+
+    fn consumer_heartbeat(&mut self, heartbeat: ConsumerHeartbeat, now: Now, outcome: &mut Outcome) {
+        use self::consumer::refuse;
+        let id = heartbeat.request.group_id.clone();
+        let checked = heartbeat.check().and_then(|()| {
+            let is_there = matches!(self.groups.get(&*id).map(|group| &group.kind), Some(Kind::Consumer(_)));
+            if is_there {
+                return Ok(());
+            }
+            if heartbeat.request.member_epoch != 0 {
+                return refuse(ErrorCode::GroupIdNotFound, format!("Group {id} not found."));
+            }
+            match self.make_consumer(&id, outcome) {
+                Ok(()) => Ok(()),
+                Err(error) => refuse(error, format!("Group {id} is not a consumer group.")),
+            }
+        });
+        let result = checked.and_then(|()| match self.groups.get_mut(&*id).map(|group| &mut group.kind) {
+            Some(Kind::Consumer(group)) => group.heartbeat(&heartbeat, &mut self.around.turn(now, outcome)),
+            _ => refuse(ErrorCode::GroupIdNotFound, format!("Group {id} not found.")),
+        });
+        outcome.reply(heartbeat.to, result.unwrap_or_else(consumer::Refusal::answer));
+    }
+
+    fn with_consumers(&mut self, id: &str, now: Now, outcome: &mut Outcome, act: impl FnOnce(&mut ConsumerGroup, &mut Turn<'_>)) {
+        if let Some(Kind::Consumer(group)) = self.groups.get_mut(id).map(|group| &mut group.kind) {
+            act(group, &mut self.around.turn(now, outcome));
+        }
+    }
+
+    fn join(&mut self, join: Join, now: Now, outcome: &mut Outcome) {
+        let id = join.request.group_id.clone();
+        let mut turn = self.around.turn(now, outcome);
+        let timeout = join.request.session_timeout_ms;
+        if timeout < turn.settings.session_timeout_ms_min || timeout > turn.settings.session_timeout_ms_max {
+            return join.refuse(&mut turn, ErrorCode::InvalidSessionTimeout);
+        }
+        if !join.request.member_id.is_empty() && !self.groups.contains_key(&*id) {
+            return join.refuse(&mut turn, ErrorCode::UnknownMemberId);
+        }
+        if let Err(error) = self.make_classic(&id, outcome) {
+            return join.refuse(&mut self.around.turn(now, outcome), error);
+        }
+        // The group is there: it was just made.
+        let _ = self.with_classic(&id, now, outcome, |group, turn| group.join(join, turn));
+    }
+
+    fn due(&mut self, at: u64, due: Due, now: Now, outcome: &mut Outcome) {
+        // What is due for a group that is not there any more is done.
+        let _ = match due {
+            Due::Expiry => {
+                self.expire(now, outcome);
+                Ok(())
+            }
+            Due::Join(group) => self.with_classic(&group, now, outcome, |group, turn| group.join_due(at, turn)),
+            Due::Sync(group) => self.with_classic(&group, now, outcome, |group, turn| group.sync_due(at, turn)),
+            Due::Revocation(group, member) => {
+                self.with_consumers(&group, now, outcome, |group, turn| group.revocation_due(&member, at, turn));
+                Ok(())
+            }
+            Due::Session(group, member) => {
+                self.with_consumers(&group, now, outcome, |group, turn| group.session_due(&member, at, turn));
+                self.with_classic(&group, now, outcome, |group, turn| group.session_due(&member, at, turn))
+            }
+        };
+    }
+}
+
+impl Machine for Groups {
+    const TOPIC: &'static str = "__consumer_offsets";
+
+    type Request = Request;
+
+    fn new(origin: Origin) -> Self {
+        Self {
+            groups: BTreeMap::new(),
+            topics: BTreeSet::new(),
+            transactions: BTreeMap::new(),
+            around: Around {
+                settings: Settings::default(),
+                deadlines: Deadlines::default(),
+                ids: Ids { seed: origin.seed, count: 0 },
+                image: Arc::default(),
+            },
+            begun: false,
+        }
+    }
+
+    fn replay(&mut self, record: &Logged<'_>) -> Result<(), String> {
+        self.take_up(record)
+    }
+
+    fn replay_end(&mut self, producer: ProducerId, _epoch: ProducerEpoch, committed: bool) {
+        for group in self.transactions.remove(&producer).unwrap_or_default() {
+            if let Some(group) = self.groups.get_mut(&group) {
+                group.offsets.end(producer, committed);
+            }
+        }
+    }
+
+    fn metadata(&mut self, image: &Arc<MetadataImage>, layers: &Layers<'_>, now: Now, outcome: &mut Outcome) {
+        self.around.settings = Settings::of(layers);
+        self.around.image = Arc::clone(image);
+        if !self.begun {
+            self.begun = true;
+            let check_ms = self.around.settings.retention_check_ms;
+            self.around.deadlines.add(now.ms + check_ms, Due::Expiry);
+            for group in self.groups.values_mut() {
+                let turn = &mut self.around.turn(now, outcome);
+                match &mut group.kind {
+                    Kind::Classic(group) => group.loaded(turn),
+                    Kind::Consumer(group) => group.loaded(turn),
+                }
+            }
+        }
+        self.forget_deleted_topics(outcome);
+    }
+
+    fn writes(request: &Request) -> bool {
+        request.writes()
+    }
+
+    fn decide(&mut self, request: Request, now: Now, outcome: &mut Outcome) {
+        match request {
+            Request::Commit { request, version, to } => {
+                let answer = self.commit_in(request, version, None, now, outcome);
+                outcome.reply(to, answer);
+            }
+            Request::CommitInTransaction { request, producer, to } => {
+                outcome.transaction = Some(producer);
+                let answer = self.commit_in(request, NEWEST_VERSION, Some(producer.0), now, outcome);
+                outcome.reply(to, answer);
+            }
+            Request::EndTransaction { producer, committed, to } => {
+                self.replay_end(producer, ProducerEpoch(-1), committed);
+                outcome.reply(to, ());
+            }
+            Request::Fetch { request, require_stable, to } => {
+                let answer = self.fetch(request, require_stable);
+                outcome.reply(to, answer);
+            }
+            Request::DeleteOffsets { request, to } => {
+                let answer = self.delete_offsets(request, outcome);
+                outcome.reply(to, answer);
+            }
+            Request::Join(join) => self.join(join, now, outcome),
+            Request::ConsumerHeartbeat(heartbeat) => self.consumer_heartbeat(heartbeat, now, outcome),
+            Request::DescribeConsumers { group, to } => {
+                let answer = self.describe_consumers(group);
+                outcome.reply(to, answer);
+            }
+            Request::Sync { request, to } => {
+                let id = request.group_id.clone();
+                if matches!(self.groups.get(&*id).map(|group| &group.kind), Some(Kind::Classic(_))) {
+                    let _ = self.with_classic(&id, now, outcome, |group, turn| group.sync(request, to, turn));
+                } else {
+                    outcome.reply(to, refused_sync(ErrorCode::UnknownMemberId));
+                }
+            }
+            Request::Heartbeat { request, to } => {
+                let answer = self.with_classic(&request.group_id, now, outcome, |group, turn| group.heartbeat(&request, turn));
+                outcome.reply(to, answer.unwrap_or(ErrorCode::UnknownMemberId));
+            }
+            Request::Leave { group, members, to } => {
+                let answer = self.with_classic(&group, now, outcome, |group, turn| group.leave(members, turn));
+                let answer = match answer {
+                    Ok(members) => LeaveGroupResponse {
+                        members,
+                        ..Default::default()
+                    },
+                    Err(_) => LeaveGroupResponse {
+                        error_code: ErrorCode::UnknownMemberId.code(),
+                        ..Default::default()
+                    },
+                };
+                outcome.reply(to, answer);
+            }
+            Request::List { states, types, to } => {
+                let answer = self.list(&states, &types);
+                outcome.reply(to, answer);
+            }
+            Request::Describe { group, version, to } => {
+                let answer = self.describe(group, version);
+                outcome.reply(to, answer);
+            }
+            Request::Delete { group, to } => {
+                let answer = self.delete(&group, outcome);
+                outcome.reply(to, answer);
+            }
+        }
+    }
+
+    fn wake(&mut self, now: Now, outcome: &mut Outcome) {
+        while let Some((at, due)) = self.around.deadlines.pop(now.ms) {
+            self.due(at, due, now, outcome);
+        }
+    }
+
+    fn next_wake(&self) -> Option<u64> {
+        self.around.deadlines.next()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,432 @@
+//! PURE: transaction coordinators: the transactional ids of one partition of `__transaction_state`.
+//!
+//! A [`Machine`] for the coordinators' runtime. A transaction is decided when the record that prepares its end is committed; its markers are asked for from outside
+//! ([`Request::Prepared`]), where they are written to all partitions of the transaction and told of ([`Request::Written`]), for as long as that takes.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod record;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use weir_protocol::config::Layers;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
+
+use self::state::{End, Init, Transaction};
+pub(crate) use self::state::{Partition, Producer, Refusal, State};
+use crate::coordinator::{Logged, Machine, Now, Origin, Outcome, ReplyTo};
+use crate::metadata::MetadataImage;
+
+/// The most transactional ids that one partition holds: beyond that no new one is made. It is there to be never reached by use, and to end a client's loop.
+const IDS_MAX: usize = 200_000;
+
+/// What is asked of a coordinator.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// InitProducerId. `fresh` is a producer id that nobody has, if one was needed before.
+    Init {
+        id: String,
+        timeout_ms: i32,
+        expected: Option<Producer>,
+        fresh: Option<ProducerId>,
+        to: ReplyTo<Result<Producer, Refusal>>,
+    },
+    /// AddPartitionsToTxn and AddOffsetsToTxn.
+    Add {
+        id: String,
+        from: Producer,
+        partitions: Vec<Partition>,
+        /// The client's version of transactions.
+        version: i16,
+        to: ReplyTo<ErrorCode>,
+    },
+    /// AddPartitionsToTxn that only asks.
+    Verify {
+        id: String,
+        from: Producer,
+        partitions: Vec<Partition>,
+        to: ReplyTo<Result<Vec<(Partition, ErrorCode)>, ErrorCode>>,
+    },
+    /// EndTxn.
+    End {
+        id: String,
+        from: Producer,
+        commit: bool,
+        version: i16,
+        fresh: Option<ProducerId>,
+        to: ReplyTo<Result<Producer, Refusal>>,
+    },
+    /// Which transactions wait for markers.
+    Prepared { to: ReplyTo<Vec<Prepared>> },
+    /// Markers are written.
+    Written {
+        id: String,
+        producer: Producer,
+        partitions: Vec<Partition>,
+        to: ReplyTo<()>,
+    },
+    /// DescribeTransactions.
+    Describe { id: String, to: ReplyTo<Option<Described>> },
+    /// ListTransactions.
+    List { to: ReplyTo<Vec<(String, Described)>> },
+}
+
+/// A transaction whose markers are to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Prepared {
+    pub(crate) id: String,
+    /// Under whom.
+    pub(crate) producer: Producer,
+    pub(crate) commit: bool,
+    /// 2 where the epoch was raised.
+    pub(crate) version: i16,
+    pub(crate) coordinator_epoch: LeaderEpoch,
+    /// Those that lack theirs.
+    pub(crate) partitions: Vec<Partition>,
+}
+
+/// What is told of a transactional id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Described {
+    pub(crate) state: State,
+    pub(crate) producer: Producer,
+    pub(crate) timeout_ms: i32,
+    pub(crate) start_ms: i64,
+    pub(crate) partitions: Vec<Partition>,
+}
+
+/// The settings of transaction coordinators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Settings {
+    /// `transaction.max.timeout.ms`
+    timeout_ms_max: i32,
+    /// `transactional.id.expiration.ms`
+    expiration_ms: i64,
+    /// The cluster's level of `transaction.version`.
+    version: i16,
+}
+
+/// The transactional ids of one partition.
+pub(crate) struct Transactions {
+    ids: BTreeMap<String, Transaction>,
+    /// Those whose markers are missing.
+    prepared: BTreeSet<String>,
+    /// When something is due, on the clock of [`Now::ms`], and since when it stands in the queue for each id.
+    due: BTreeSet<(u64, String)>,
+    due_at: BTreeMap<String, u64>,
+    epoch: LeaderEpoch,
+    settings: Settings,
+    begun: bool,
+}
+
+impl Settings {
+    fn of(layers: &Layers<'_>, version: i16) -> Self {
+        let number = |key| layers.broker_value(key).and_then(|value| value.parse::<i64>().ok());
+        Self {
+            timeout_ms_max: number("transaction.max.timeout.ms")
+                .and_then(|value| i32::try_from(value).ok())
+                .unwrap_or(900_000),
+            expiration_ms: number("transactional.id.expiration.ms").unwrap_or(604_800_000),
+            version,
+        }
+    }
+}
+
+impl Machine for Transactions {
+    const TOPIC: &'static str = "__transaction_state";
+
+    type Request = Request;
+
+    fn new(origin: Origin) -> Self {
+        Self {
+            ids: BTreeMap::new(),
+            prepared: BTreeSet::new(),
+            due: BTreeSet::new(),
+            due_at: BTreeMap::new(),
+            epoch: origin.epoch,
+            settings: Settings::of(&Layers::default(), 0),
+            begun: false,
+        }
+    }
+
+    fn replay(&mut self, record: &Logged<'_>) -> Result<(), String> {
+        match record::read(record)? {
+            Some((id, Some(transaction))) => self.keep(id, transaction),
+            Some((id, None)) => {
+                self.prepared.remove(&id);
+                self.ids.remove(&id);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn replay_end(&mut self, _producer: ProducerId, _epoch: ProducerEpoch, _committed: bool) {
+        // Nobody writes here in transactions.
+    }
+
+    fn metadata(&mut self, image: &Arc<MetadataImage>, layers: &Layers<'_>, now: Now, _outcome: &mut Outcome) {
+        let level = image.features.get("transaction.version").copied().unwrap_or_default();
+        let version = i16::try_from(level).unwrap_or_default();
+        let settings = Settings::of(layers, version);
+        if std::mem::replace(&mut self.settings, settings) != settings || !std::mem::replace(&mut self.begun, true) {
+            for id in self.ids.keys().cloned().collect::<Vec<_>>() {
+                self.plan(&id, now);
+            }
+        }
+    }
+
+    fn writes(request: &Request) -> bool {
+        match request {
+            Request::Init { .. } | Request::Add { .. } | Request::End { .. } | Request::Written { .. } => true,
+            Request::Verify { .. } | Request::Prepared { .. } | Request::Describe { .. } | Request::List { .. } => false,
+        }
+    }
+
+    fn decide(&mut self, request: Request, now: Now, outcome: &mut Outcome) {
+        match request {
+            Request::Init {
+                id,
+                timeout_ms,
+                expected,
+                fresh,
+                to,
+            } => {
+                let result = self.init(id, timeout_ms, expected, fresh, now, outcome);
+                outcome.reply(to, result);
+            }
+            Request::Add {
+                id,
+                from,
+                partitions,
+                version,
+                to,
+            } => {
+                let result = self.add(&id, from, &partitions, version, now, outcome);
+                outcome.reply(to, result.err().unwrap_or(ErrorCode::None));
+            }
+            Request::Verify { id, from, partitions, to } => {
+                let result = self.known(&id).and_then(|transaction| {
+                    let verified = transaction.verify(from, &partitions)?;
+                    Ok(verified.into_iter().map(|(partition, code)| (partition.clone(), code)).collect())
+                });
+                outcome.reply(to, result);
+            }
+            Request::End {
+                id,
+                from,
+                commit,
+                version,
+                fresh,
+                to,
+            } => {
+                let result = self.end(&id, from, commit, version, fresh, now, outcome);
+                outcome.reply(to, result);
+            }
+            Request::Prepared { to } => {
+                let prepared = self.prepared();
+                outcome.reply(to, prepared);
+            }
+            Request::Written {
+                id,
+                producer,
+                partitions,
+                to,
+            } => {
+                self.written(&id, producer, &partitions, now, outcome);
+                outcome.reply(to, ());
+            }
+            Request::Describe { id, to } => {
+                let described = self.ids.get(&id).map(describe);
+                outcome.reply(to, described);
+            }
+            Request::List { to } => {
+                let all = self.ids.iter().map(|(id, transaction)| (id.clone(), describe(transaction))).collect();
+                outcome.reply(to, all);
+            }
+        }
+    }
+
+    fn wake(&mut self, now: Now, outcome: &mut Outcome) {
+        while let Some((at, _)) = self.due.first()
+            && *at <= now.ms
+        {
+            let Some((_, id)) = self.due.pop_first() else { return };
+            self.due_at.remove(&id);
+            let Some(transaction) = self.ids.get(&id) else { continue };
+            let is_due = transaction.due_ms(self.settings.expiration_ms).is_some_and(|due| due <= now.wall_ms);
+            match (is_due, transaction.state) {
+                // It was put off, or the two clocks do not agree.
+                (false, _) => self.plan(&id, now),
+                (true, State::Ongoing) => {
+                    let aborted = transaction.fenced(self.settings.version, now.wall_ms);
+                    self.put(&id, aborted, now, outcome);
+                }
+                (true, _) => {
+                    self.ids.remove(&id);
+                    outcome.records.push(record::record(&id, None));
+                }
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Option<u64> {
+        self.due.first().map(|(at, _)| *at)
+    }
+}
+
+impl Transactions {
+    fn known(&self, id: &str) -> Result<&Transaction, ErrorCode> {
+        self.ids.get(id).ok_or(ErrorCode::InvalidProducerIdMapping)
+    }
+
+    fn init(
+        &mut self,
+        id: String,
+        timeout_ms: i32,
+        expected: Option<Producer>,
+        fresh: Option<ProducerId>,
+        now: Now,
+        outcome: &mut Outcome,
+    ) -> Result<Producer, Refusal> {
+        if !(1..=self.settings.timeout_ms_max).contains(&timeout_ms) {
+            return Err(ErrorCode::InvalidTransactionTimeout.into());
+        }
+        let new;
+        let transaction = match self.ids.get(&id) {
+            Some(transaction) => transaction,
+            None if self.ids.len() >= IDS_MAX => return Err(ErrorCode::PolicyViolation.into()),
+            None => {
+                new = Transaction::new(fresh.ok_or(Refusal::NeedsProducerId)?, timeout_ms, now.wall_ms);
+                &new
+            }
+        };
+        match transaction.init(expected, fresh, timeout_ms, self.settings.version, now.wall_ms)? {
+            Init::Ready(next) => {
+                let producer = next.producer;
+                self.put(&id, next, now, outcome);
+                Ok(producer)
+            }
+            Init::Fenced(next) => {
+                self.put(&id, next, now, outcome);
+                Err(ErrorCode::ConcurrentTransactions.into())
+            }
+        }
+    }
+
+    fn add(&mut self, id: &str, from: Producer, partitions: &[Partition], version: i16, now: Now, outcome: &mut Outcome) -> Result<(), ErrorCode> {
+        if let Some(next) = self.known(id)?.add(from, partitions, version, now.wall_ms)? {
+            self.put(id, next, now, outcome);
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one request")]
+    fn end(
+        &mut self,
+        id: &str,
+        from: Producer,
+        commit: bool,
+        version: i16,
+        fresh: Option<ProducerId>,
+        now: Now,
+        outcome: &mut Outcome,
+    ) -> Result<Producer, Refusal> {
+        let transaction = self.known(id)?;
+        let end = match version {
+            2.. => transaction.end_v2(from, commit, fresh, now.wall_ms)?,
+            _ => transaction.end_v1(from, commit, now.wall_ms)?,
+        };
+        match end {
+            End::Done => Ok(transaction.producer),
+            End::Next(next) => {
+                // Who ends a transaction goes on under the epoch, or the id, that it has when it is over.
+                let producer = next.completed(now.wall_ms).producer;
+                self.put(id, next, now, outcome);
+                Ok(producer)
+            }
+        }
+    }
+
+    /// Those whose markers are missing. It is answered when all that it says is committed.
+    fn prepared(&self) -> Vec<Prepared> {
+        let prepared = self.prepared.iter().filter_map(|id| self.ids.get_key_value(id));
+        let prepared = prepared.map(|(id, transaction)| Prepared {
+            id: id.clone(),
+            producer: transaction.producer,
+            commit: transaction.state == State::PrepareCommit,
+            version: transaction.client_version,
+            coordinator_epoch: self.epoch,
+            partitions: transaction.partitions.iter().cloned().collect(),
+        });
+        prepared.collect()
+    }
+
+    fn written(&mut self, id: &str, producer: Producer, partitions: &[Partition], now: Now, outcome: &mut Outcome) {
+        let Some(transaction) = self.ids.get_mut(id) else { return };
+        // Of another transaction, which came late.
+        if transaction.producer != producer || !transaction.state.is_prepared() {
+            return;
+        }
+        for partition in partitions {
+            transaction.partitions.remove(partition);
+        }
+        if transaction.partitions.is_empty() {
+            let completed = transaction.completed(now.wall_ms);
+            self.put(id, completed, now, outcome);
+        }
+    }
+
+    /// Takes up another state, and writes it down. An end without partitions needs no markers.
+    fn put(&mut self, id: &str, next: Transaction, now: Now, outcome: &mut Outcome) {
+        outcome.records.push(record::record(id, Some(&next)));
+        let next = if next.state.is_prepared() && next.partitions.is_empty() {
+            let completed = next.completed(now.wall_ms);
+            outcome.records.push(record::record(id, Some(&completed)));
+            completed
+        } else {
+            next
+        };
+        self.keep(id.to_owned(), next);
+        self.plan(id, now);
+    }
+
+    fn keep(&mut self, id: String, transaction: Transaction) {
+        if transaction.state.is_prepared() {
+            self.prepared.insert(id.clone());
+        } else {
+            self.prepared.remove(&id);
+        }
+        self.ids.insert(id, transaction);
+    }
+
+    /// Puts down when something will be due for a transactional id.
+    fn plan(&mut self, id: &str, now: Now) {
+        if let Some(at) = self.due_at.remove(id) {
+            self.due.remove(&(at, id.to_owned()));
+        }
+        let due = self.ids.get(id).and_then(|transaction| transaction.due_ms(self.settings.expiration_ms));
+        if let Some(due) = due {
+            let at = now
+                .ms
+                .saturating_add(u64::try_from(due.saturating_sub(now.wall_ms)).unwrap_or(0))
+                .max(now.ms + 1);
+            self.due.insert((at, id.to_owned()));
+            self.due_at.insert(id.to_owned(), at);
+        }
+    }
+}
+
+fn describe(transaction: &Transaction) -> Described {
+    Described {
+        state: transaction.state,
+        producer: transaction.producer,
+        timeout_ms: transaction.timeout_ms,
+        start_ms: transaction.start_ms,
+        partitions: transaction.partitions.iter().cloned().collect(),
+    }
+}

@@ -1,0 +1,107 @@
+//! Whether partitions are part of an open transaction (KIP-890): asked of its coordinator, which with transactions v2 adds them.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::AddPartitionsToTxnRequest;
+use weir_protocol::messages::add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
+
+use super::failed;
+use crate::broker::Broker;
+use crate::coordinator::{Machine, coordinator_of};
+use crate::transaction::{Partition, Producer, Request, Transactions};
+
+/// The version that is spoken among brokers of this build.
+const VERSION: i16 = 5;
+
+/// While the transaction before is being ended, it is asked again, so that the client need not (`add.partitions.to.txn.retry.backoff.ms`, `.max.ms` in Apache Kafka: 20 and 100).
+const RETRY: Duration = Duration::from_millis(5);
+const RETRY_MAX: Duration = Duration::from_millis(100);
+
+/// Asks the coordinator of `id`; with `add` the partitions become part of the transaction, which may begin with that. Returns what it says of each.
+pub(crate) async fn verify(broker: &Broker, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Vec<(Partition, ErrorCode)> {
+    let deadline = Instant::now() + RETRY_MAX;
+    loop {
+        let said = verify_once(broker, id, from, partitions, add).await;
+        let is_busy = said.iter().any(|(_, code)| *code == ErrorCode::ConcurrentTransactions);
+        if !add || !is_busy || Instant::now() >= deadline {
+            return said;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn ask(broker: &Broker, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
+    let coordinator = coordinator_of(&broker.metadata.load(), Transactions::TOPIC, id).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+    if coordinator == broker.config.id {
+        return ask_here(broker, id, from, partitions, add).await;
+    }
+    let mut topics: Vec<AddPartitionsToTxnTopic> = Vec::new();
+    for (topic, index) in partitions {
+        match topics.iter_mut().find(|known| known.name == *topic) {
+            Some(known) => known.partitions.push(*index),
+            None => topics.push(AddPartitionsToTxnTopic {
+                name: topic.clone(),
+                partitions: vec![*index],
+            }),
+        }
+    }
+    let request = AddPartitionsToTxnRequest {
+        transactions: vec![AddPartitionsToTxnTransaction {
+            transactional_id: id.to_owned(),
+            producer_id: from.id.0,
+            producer_epoch: from.epoch.0,
+            verify_only: !add,
+            topics,
+        }],
+        ..Default::default()
+    };
+    let response = broker
+        .peers
+        .call(broker, coordinator, VERSION, &request)
+        .await
+        .map_err(|error| failed(&error))?;
+    if response.error_code != 0 {
+        return Err(ErrorCode::from_code(response.error_code));
+    }
+    let results = response.results_by_transaction.into_iter().flat_map(|result| result.topic_results);
+    let results = results.flat_map(|topic| {
+        let name = topic.name;
+        topic.results_by_partition.into_iter().map(move |partition| {
+            let code = ErrorCode::from_code(partition.partition_error_code);
+            ((name.clone(), partition.partition_index), code)
+        })
+    });
+    Ok(results.collect())
+}
+
+/// As [`verify`], without asking again.
+pub(crate) async fn verify_once(broker: &Broker, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Vec<(Partition, ErrorCode)> {
+    match ask(broker, id, from, partitions, add).await {
+        Ok(said) => said,
+        Err(code) => partitions.iter().map(|partition| (partition.clone(), code)).collect(),
+    }
+}
+
+async fn ask_here(broker: &Broker, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
+    let (own, wanted) = (id.to_owned(), partitions.to_vec());
+    if !add {
+        let make = |to| Request::Verify {
+            id: own,
+            from,
+            partitions: wanted,
+            to,
+        };
+        return broker.transactions.ask(broker, id, make).await?;
+    }
+    let make = |to| Request::Add {
+        id: own,
+        from,
+        partitions: wanted,
+        version: 2,
+        to,
+    };
+    let code = broker.transactions.ask(broker, id, make).await?;
+    Ok(partitions.iter().map(|partition| (partition.clone(), code)).collect())
+}

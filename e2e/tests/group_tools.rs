@@ -1,0 +1,173 @@
+//! `kafka-consumer-groups.sh` and `kafka-groups.sh` of Apache Kafka, in all their forms.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use serde_json::json;
+use weir_e2e::cluster::Local;
+use weir_e2e::driver::{Client, Driver, Produce};
+use weir_e2e::record::Record;
+use weir_e2e::tools::{class, kafka};
+use weir_e2e::wire::await_topic;
+
+/// 2020-09-13, in milliseconds, and as the tool takes it.
+const LONG_AGO_MS: i64 = 1_600_000_000_000;
+
+const CLUSTER: &str = "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata:\n  name: groups\nspec:\n  brokers:\n    replicas: 1\n  \
+                       config:\n    group.initial.rebalance.delay.ms: 0\n    offsets.topic.num.partitions: 3\n";
+
+struct Tools {
+    local: Local,
+    driver: Driver,
+}
+
+impl Tools {
+    fn start() -> Self {
+        let local = Local::start(Some(CLUSTER)).unwrap();
+        let driver = Driver::start(Client::Java, &local.bootstrap()).unwrap();
+        Self { local, driver }
+    }
+
+    /// A topic with ten records in each of two partitions, a second between two of them.
+    fn topic(&mut self, topic: &str) {
+        self.driver.create_topic(topic, 2, &json!({"retention.ms": "-1"})).unwrap();
+        await_topic(&self.local.bootstrap(), topic, 2).unwrap();
+        let records: Vec<Record> = (0..20)
+            .map(|i| Record::new("k", i.to_string()).to(i % 2).at(LONG_AGO_MS + i64::from(i / 2) * 1000))
+            .collect();
+        self.driver.produce(Produce::records(topic, &records)).unwrap();
+    }
+
+    /// Runs `kafka-consumer-groups.sh`; what it prints, whether it was content or not.
+    fn groups(&self, arguments: &[&str]) -> String {
+        let bootstrap = self.local.bootstrap();
+        let all = [&["--bootstrap-server", &bootstrap], arguments].concat();
+        let printed = kafka(class::CONSUMER_GROUPS, &all, "").unwrap();
+        printed.out + &printed.err
+    }
+
+    /// The offsets that a reset prints, by topic and partition.
+    fn reset(&self, arguments: &[&str]) -> Vec<(String, i32, i64)> {
+        let all = [&["--reset-offsets", "--group", "g"], arguments].concat();
+        rows(&self.groups(&all), 4)
+            .into_iter()
+            .map(|row| (row[1].clone(), row[2].parse().unwrap(), row[3].parse().unwrap()))
+            .collect()
+    }
+
+    /// Joins as a consumer and polls until it has its partitions.
+    fn member(&mut self, topic: &str) {
+        self.driver
+            .call(
+                &json!({"op": "join", "group": "g", "member": "m", "topics": [topic], "assignor": "org.apache.kafka.clients.consumer.RangeAssignor"}),
+            )
+            .unwrap();
+        let polled = self
+            .driver
+            .call(&json!({"op": "poll", "member": "m", "count": 20, "timeout_ms": 60_000}))
+            .unwrap();
+        assert_eq!(polled["records"].as_array().unwrap().len(), 20);
+        self.driver.call(&json!({"op": "commit", "member": "m"})).unwrap();
+    }
+}
+
+/// The lines that begin with the group's name and have at least so many words.
+fn rows(printed: &str, words: usize) -> Vec<Vec<String>> {
+    let rows = printed.lines().map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    rows.filter(|row| row.len() >= words && row[0] == "g").collect()
+}
+
+fn at(first: i64, second: i64) -> Vec<(String, i32, i64)> {
+    vec![("t".to_owned(), 0, first), ("t".to_owned(), 1, second)]
+}
+
+#[test]
+fn offsets_are_reset_by_every_method() {
+    let mut tools = Tools::start();
+    tools.topic("t");
+    let sorted = |mut rows: Vec<(String, i32, i64)>| {
+        rows.sort();
+        rows
+    };
+    let table: &[(&[&str], Vec<(String, i32, i64)>)] = &[
+        (&["--to-earliest", "--topic", "t", "--execute"], at(0, 0)),
+        (&["--to-latest", "--topic", "t", "--execute"], at(10, 10)),
+        (&["--to-offset", "4", "--topic", "t:0", "--execute"], vec![("t".to_owned(), 0, 4)]),
+        (&["--shift-by", "-2", "--topic", "t", "--execute"], at(2, 8)),
+        (&["--to-current", "--all-topics", "--execute"], at(2, 8)),
+        (&["--to-offset", "99", "--topic", "t", "--execute"], at(10, 10)),
+        (&["--to-datetime", "2020-09-13T12:26:43.000", "--topic", "t", "--execute"], at(3, 3)),
+        (&["--by-duration", "P1D", "--topic", "t", "--execute"], at(10, 10)),
+        (&["--to-earliest", "--topic", "t", "--dry-run"], at(0, 0)),
+        (&["--to-current", "--topic", "t", "--dry-run"], at(10, 10)),
+    ];
+    for (arguments, expected) in table {
+        assert_eq!(sorted(tools.reset(arguments)), *expected, "{arguments:?}");
+    }
+    let file = tools.local.data().join("offsets.csv");
+    let file = file.to_string_lossy().into_owned();
+    let exported = tools.groups(&[
+        "--reset-offsets",
+        "--group",
+        "g",
+        "--to-earliest",
+        "--topic",
+        "t",
+        "--export",
+        "--dry-run",
+    ]);
+    let plan: String = exported
+        .lines()
+        .filter(|line| line.starts_with("t,"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert!(!plan.is_empty(), "{exported}");
+    std::fs::write(&file, plan.replace(",0\n", ",7\n")).unwrap();
+    assert_eq!(sorted(tools.reset(&["--from-file", &file, "--execute"])), at(7, 7));
+    // Not while somebody consumes.
+    tools.reset(&["--to-earliest", "--topic", "t", "--execute"]);
+    tools.member("t");
+    let refused = tools.groups(&["--reset-offsets", "--group", "g", "--to-earliest", "--topic", "t", "--execute"]);
+    assert!(refused.contains("inactive"), "{refused}");
+}
+
+#[test]
+fn groups_are_listed_described_and_deleted() {
+    let mut tools = Tools::start();
+    tools.topic("t");
+    tools.topic("other");
+    tools.member("t");
+    assert_eq!(tools.groups(&["--list"]).trim(), "g");
+    assert_eq!(rows(&tools.groups(&["--list", "--state"]), 2)[0][1], "Stable");
+    assert_eq!(rows(&tools.groups(&["--list", "--type"]), 2)[0][1], "Classic");
+    assert!(!tools.groups(&["--list", "--state", "Empty"]).contains("Stable"));
+    let described = rows(&tools.groups(&["--describe", "--group", "g"]), 9);
+    let offsets: Vec<_> = described.iter().map(|row| row[1..6].join(" ")).collect();
+    assert_eq!(offsets, ["t 0 10 10 0", "t 1 10 10 0"], "{described:?}");
+    assert!(described[0][7].starts_with("/127.0.0.1"), "{described:?}");
+    let members = tools.groups(&["--describe", "--group", "g", "--members", "--verbose"]);
+    assert!(members.contains("t(0,1)") || members.contains("t:0,1"), "{members}");
+    let state = tools.groups(&["--describe", "--group", "g", "--state"]);
+    assert!(state.contains("Stable") && state.contains("range"), "{state}");
+    assert!(tools.groups(&["--describe", "--all-groups"]).contains("/127.0.0.1"));
+    let missing = tools.groups(&["--describe", "--group", "nobody"]);
+    assert!(missing.contains("does not exist") || missing.contains("not found"), "{missing}");
+
+    let refused = tools.groups(&["--delete", "--group", "g"]);
+    assert!(refused.contains("GroupNotEmptyException") || refused.contains("not empty"), "{refused}");
+    let refused = tools.groups(&["--delete-offsets", "--group", "g", "--topic", "t"]);
+    assert!(refused.contains("subscribed"), "{refused}");
+    let groups = kafka(class::GROUPS, &["--bootstrap-server", &tools.local.bootstrap(), "--list"], "")
+        .unwrap()
+        .success()
+        .unwrap();
+    let row = rows(&groups, 3)[0].join(" ");
+    assert_eq!(row, "g Classic consumer", "{groups}");
+
+    tools.driver.call(&json!({"op": "leave", "member": "m"})).unwrap();
+    assert_eq!(rows(&tools.groups(&["--list", "--state"]), 2)[0][1], "Empty");
+    let deleted = tools.groups(&["--delete-offsets", "--group", "g", "--topic", "t:0"]);
+    assert!(deleted.contains("Successful"), "{deleted}");
+    assert_eq!(rows(&tools.groups(&["--describe", "--group", "g"]), 6).len(), 1);
+    let deleted = tools.groups(&["--delete", "--group", "g"]);
+    assert!(deleted.contains("successful"), "{deleted}");
+    assert_eq!(tools.groups(&["--list"]).trim(), "");
+}
