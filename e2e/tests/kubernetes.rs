@@ -204,7 +204,7 @@ fn a_namespace_is_deleted_in_one_go() {
     let bootstrap = namespace.kafka("doomed", 2, "").unwrap();
     namespace.apply(&topic("orders", "doomed", 3, 2, "")).unwrap();
     namespace.ready("topic/orders");
-    let mut driver = Driver::start(Client::Franz, &bootstrap).unwrap();
+    let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
     driver.create_replicated_topic("of-a-client", 1, 1, &json!({})).unwrap();
     // Nothing of it needs the operator to let go, so that no order of deletion can hang.
     namespace

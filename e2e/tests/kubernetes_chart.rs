@@ -142,7 +142,7 @@ fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
     });
     writer.moves();
     assert_eq!(pods(&namespace), before);
-    let mut driver = Driver::start(Client::Franz, &bootstrap).unwrap();
+    let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
     writer.finish_and_check(&mut driver);
 }
 
@@ -193,7 +193,7 @@ fn rights_that_are_taken_away_stop_no_client_and_come_back() {
     upgrade(&[]);
     namespace.ready("kafkacluster/k");
     eventually("the second broker is there", || Ok((pods(&namespace).len() == 2).then_some(())));
-    let mut driver = Driver::start(Client::Franz, &bootstrap).unwrap();
+    let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
     writer.finish_and_check(&mut driver);
 }
 

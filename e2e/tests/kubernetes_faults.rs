@@ -72,7 +72,7 @@ impl Load {
         self.moves();
         let pauses: Vec<_> = self.writers.iter().map(Writer::longest).collect();
         eprintln!("the longest call of each client: {pauses:?}");
-        let mut driver = Driver::start(Client::Franz, &self.bootstrap).unwrap();
+        let mut driver = Driver::start(Client::Java, &self.bootstrap).unwrap();
         for writer in self.writers {
             writer.finish_and_check(&mut driver);
         }
@@ -232,7 +232,7 @@ fn no_operator_at_all() {
         Ok(pods.trim().is_empty().then_some(()))
     });
     load.moves();
-    let mut driver = Driver::start(Client::Franz, &load.bootstrap).unwrap();
+    let mut driver = Driver::start(Client::Java, &load.bootstrap).unwrap();
     let refused = driver.create_replicated_topic("later", 1, 3, &json!({}));
     assert!(refused.is_err(), "nobody could have created it");
     scale("2");
