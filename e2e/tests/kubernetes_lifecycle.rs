@@ -35,7 +35,7 @@ impl Load {
             .unwrap();
         namespace.ready("topic/load");
         let _ = namespace.leader(&bootstrap, "load", 0);
-        let writer = Writer::start(Client::Java, &bootstrap, "load", 0);
+        let writer = Writer::start(Client::Librdkafka, &bootstrap, "load", 0);
         writer.moves();
         Self {
             namespace,
