@@ -63,6 +63,9 @@ impl Operation {
         Self::AlterConfigs,
     ];
 
+    /// Those that a group knows.
+    pub const OF_GROUP: [Self; 5] = [Self::Read, Self::Describe, Self::Delete, Self::DescribeConfigs, Self::AlterConfigs];
+
     /// Those that the cluster knows.
     pub const OF_CLUSTER: [Self; 7] = [
         Self::Create,
@@ -82,6 +85,8 @@ pub enum Resource<'a> {
     Cluster,
     /// A topic, by name.
     Topic(&'a str),
+    /// A group, by its id.
+    Group(&'a str),
     /// A transactional id.
     TransactionalId(&'a str),
 }

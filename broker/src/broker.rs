@@ -7,6 +7,8 @@ use crate::api::{FetchSessions, FollowerSessions};
 use crate::auth::Authorizer;
 use crate::config::Config;
 use crate::controller_client::Controller;
+use crate::coordinator::Coordinator;
+use crate::group::Groups;
 use crate::metadata::{Metadata, MetadataImage};
 use crate::metrics::Metrics;
 use crate::net::RequestMemory;
@@ -24,6 +26,8 @@ pub struct Broker {
     pub replicas: Replicas,
     /// The controller, for what only it can decide.
     pub controller: Controller,
+    /// The coordinators of groups.
+    pub(crate) groups: Arc<Coordinator<Groups>>,
     /// Who may do what.
     pub authorizer: Authorizer,
     /// Incremental fetch sessions (KIP-227).

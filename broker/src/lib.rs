@@ -1,6 +1,6 @@
 //! The Weir broker: the log, behind the Kafka wire protocol.
 //!
-//! `net → api → replica → log → protocol`: each knows only what stands to its right. Nothing here knows Kubernetes.
+//! `net → api → group → coordinator → replica → log → protocol`: each knows only what stands to its right. Nothing here knows Kubernetes.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod api;
@@ -8,6 +8,8 @@ pub mod auth;
 pub mod broker;
 pub mod config;
 pub mod controller_client;
+mod coordinator;
+mod group;
 pub mod http;
 pub mod log;
 pub mod metadata;

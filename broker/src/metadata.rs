@@ -3,6 +3,8 @@
 //! The controller client builds the next image from the controller's updates and publishes it; `api` and `replica` read it. Nothing else
 //! changes it, and nothing here talks to anyone.
 
+mod departed;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,6 +14,8 @@ use tokio::sync::watch;
 use uuid::Uuid;
 use weir_protocol::controller as rpc;
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
+
+use self::departed::Departed;
 
 /// Configuration as it is set: Kafka's names and text forms.
 pub type Configs = BTreeMap<String, String>;
@@ -296,6 +300,7 @@ fn partition_image(partition: &rpc::Partition) -> PartitionImage {
 pub struct Metadata {
     image: ArcSwap<MetadataImage>,
     version: watch::Sender<u64>,
+    departed: Departed,
 }
 
 impl Metadata {
@@ -304,6 +309,7 @@ impl Metadata {
         Self {
             image: ArcSwap::default(),
             version: watch::Sender::new(0),
+            departed: Departed::default(),
         }
     }
 
@@ -315,8 +321,20 @@ impl Metadata {
     /// Swaps the image. Called by the controller client alone, after `replica` has taken up its part.
     pub fn publish(&self, image: MetadataImage) {
         let version = image.version;
+        self.departed.note(&self.image.load(), &image);
         self.image.store(Arc::new(image));
         self.version.send_replace(version);
+    }
+
+    /// Returns once the image has another version than this.
+    pub async fn changed(&self, version: u64) {
+        // As below: the wait cannot fail.
+        let _ = self.version.subscribe().wait_for(|&applied| applied != version).await;
+    }
+
+    /// The brokers that clients are told of: those that are alive in `image`, and for a moment longer those that were until just now.
+    pub fn known_brokers<'a>(&self, image: &'a MetadataImage) -> Vec<&'a Arc<BrokerImage>> {
+        self.departed.with_the_living(image)
     }
 
     /// Returns once the image has at least this version.

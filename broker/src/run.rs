@@ -16,6 +16,7 @@ use crate::auth::{Authorizer, Policy};
 use crate::broker::{Broker, CachedSettings};
 use crate::config::{Args, Config};
 use crate::controller_client::{self, Controller, Identity, Session};
+use crate::coordinator::Coordinator;
 use crate::http::{self, Probes};
 use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
 use crate::metadata::Metadata;
@@ -78,6 +79,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         metadata: Metadata::new(),
         controller: Controller::new(&config.controller, &config.cluster_id, config.id.0)?,
         replicas: Replicas::new(config.id, log_dir),
+        groups: Arc::new(Coordinator::new()),
         authorizer: Authorizer::new(Policy::AllowEveryone),
         fetch_sessions: FetchSessions::default(),
         follower_sessions: FollowerSessions::default(),
@@ -108,9 +110,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         maintenance: Maintenance::start(Arc::clone(&broker)).context("start the maintenance thread")?,
     };
     let mut isrs = tokio::spawn(keep_isrs(Arc::clone(&broker)));
+    let mut coordinators = tokio::spawn(Arc::clone(&broker.groups).run(Arc::clone(&broker)));
     tokio::select! {
         ended = &mut session => Err(why(ended)),
         ended = &mut isrs => Err(ended.err().map_or_else(|| anyhow::anyhow!("the ISRs are not looked after any more"), Into::into)),
+        ended = &mut coordinators => Err(ended.err().map_or_else(|| anyhow::anyhow!("the coordinators are not looked after any more"), Into::into)),
         () = &mut told_to_stop => stop(&broker, Some(serving)).await,
     }
 }
@@ -147,6 +151,8 @@ async fn stop(broker: &Arc<Broker>, serving: Option<Serving>) -> anyhow::Result<
             warn!("the controller did not grant a controlled shutdown in time; stopping without one");
         }
     }
+    // Who waits in a group is told to look for another coordinator, so that no request is under way for minutes.
+    broker.groups.end(broker);
     if let Some(serving) = serving {
         serving.server.stop().await;
         serving.fetchers.stop().await;

@@ -412,3 +412,14 @@ fn leads_somewhere(brokers: &mut [Connection], topic: &str, partition: i32) -> R
     }
     Ok(false)
 }
+
+/// The broker that coordinates a group.
+///
+/// # Errors
+/// When nobody does, or the broker does not answer.
+pub fn coordinator(bootstrap: &str, group: &str) -> Result<i32> {
+    let mut reply = Connection::open(bootstrap)?.call(10, 0, &Body::default().str(group))?;
+    let error = reply.i16()?;
+    ensure!(error == error::NONE, "FindCoordinator answers {error}");
+    reply.i32()
+}

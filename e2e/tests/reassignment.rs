@@ -88,3 +88,57 @@ fn replicas_and_leaders_move() {
     assert_eq!(read, records);
     assert!(tool(&local, class::REASSIGN, &["--list"]).contains("No partition reassignments found."));
 }
+
+#[test]
+fn a_reassignment_is_as_slow_as_its_throttle() {
+    let Some(local) = own_cluster(2) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let plan = folder.path().join("plan.json");
+    std::fs::write(
+        &plan,
+        r#"{"version": 1, "partitions": [{"topic": "slow", "partition": 0, "replicas": [1]}]}"#,
+    )
+    .unwrap();
+    let plan = plan.to_str().unwrap();
+    tool(&local, class::TOPICS, &["--create", "--topic", "slow", "--replica-assignment", "0"]);
+    await_topic(&local.bootstrap(), "slow", 1).unwrap();
+    // Several fetches' worth, which the first one alone uses the quota up for: at a kilobyte a second the rest would take an hour.
+    let records: String = (0..70).map(|i| format!("{i:060000}\n")).collect();
+    let produce = ["-P", "-t", "slow", "-p", "0", "-X", "acks=all", "-X", "batch.size=100000"];
+    kcat(&local.bootstrap(), &produce, records.as_bytes()).unwrap().success().unwrap();
+
+    let reassign = |arguments: &[&str]| tool(&local, class::REASSIGN, &[arguments, &["--reassignment-json-file", plan]].concat());
+    reassign(&["--execute", "--throttle", "1000"]);
+    let throttles = || {
+        let brokers = tool(&local, class::CONFIGS, &["--describe", "--entity-type", "brokers"]);
+        let topic = tool(
+            &local,
+            class::CONFIGS,
+            &["--describe", "--entity-type", "topics", "--entity-name", "slow"],
+        );
+        format!("{brokers}{topic}")
+    };
+    let set = throttles();
+    for setting in [
+        "leader.replication.throttled.rate=1000",
+        "follower.replication.throttled.rate=1000",
+        "leader.replication.throttled.replicas=0:0",
+        "follower.replication.throttled.replicas=0:1",
+    ] {
+        assert!(set.contains(setting), "{setting} in {set}");
+    }
+    assert!(reassign(&["--verify"]).contains("Reassignment of partition slow-0 is still in progress."));
+
+    reassign(&["--execute", "--additional", "--throttle", "100000000"]);
+    eventually(
+        || reassign(&["--verify"]),
+        |out| out.contains("Reassignment of partition slow-0 is completed."),
+    );
+    let left = throttles();
+    assert!(!left.contains("throttled"), "the tool takes them away again: {left}");
+    let read = kcat(&local.bootstrap(), &["-C", "-t", "slow", "-p", "0", "-e", "-q"], b"")
+        .unwrap()
+        .success()
+        .unwrap();
+    assert_eq!(read, records);
+}

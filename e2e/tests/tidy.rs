@@ -38,7 +38,23 @@ const MODULES: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
     ("replica", &["log", "metadata", "broker"]),
     // Of net only the reply that it hands over.
-    ("api", &["auth", "broker", "config", "log", "metadata", "metrics", "net", "replica"]),
+    ("coordinator", &["broker", "log", "metadata", "replica"]),
+    ("group", &["coordinator", "metadata"]),
+    (
+        "api",
+        &[
+            "auth",
+            "broker",
+            "config",
+            "coordinator",
+            "group",
+            "log",
+            "metadata",
+            "metrics",
+            "net",
+            "replica",
+        ],
+    ),
     ("net", &["api", "auth", "broker", "config", "log", "metrics"]),
     ("controller_client", &["api", "broker", "config", "metadata", "metrics", "replica"]),
 ];
@@ -47,7 +63,7 @@ const MODULES: &[(&str, &[&str])] = &[
 const OPERATOR: &[(&str, &[&str])] = &[
     ("controller", &[]),
     ("store", &["controller"]),
-    ("shell", &["controller", "store"]),
+    ("shell", &["controller", "probe", "store"]),
     ("schema", &[]),
 ];
 

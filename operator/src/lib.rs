@@ -9,6 +9,7 @@ pub mod controller;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod local;
+mod probe;
 pub mod rpc;
 pub mod schema;
 pub mod shell;

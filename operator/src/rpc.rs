@@ -199,6 +199,24 @@ async fn receive(controllers: Controllers, stream: StreamId, mut inbound: Stream
     Ok(())
 }
 
+fn leader_epochs_of(logs: Vec<rpc::LogEpochs>) -> Result<Vec<(TopicId, i32, LeaderEpoch)>, String> {
+    let mut epochs = Vec::new();
+    for topic in logs {
+        let id = Uuid::from_slice(&topic.topic_id).map_err(|_| "topic_id is not 16 bytes".to_owned())?;
+        if topic.partitions.len() != topic.leader_epochs.len() {
+            return Err("a topic's partitions and leader epochs are not equally many".to_owned());
+        }
+        epochs.extend(
+            topic
+                .partitions
+                .into_iter()
+                .zip(topic.leader_epochs)
+                .map(|(index, epoch)| (TopicId(id), index, LeaderEpoch(epoch))),
+        );
+    }
+    Ok(epochs)
+}
+
 fn registration_of(message: rpc::Registration) -> Result<Registration, String> {
     let uuid = |bytes: &[u8], what: &str| Uuid::from_slice(bytes).map_err(|_| format!("{what} is not 16 bytes"));
     let endpoints = message.endpoints.into_iter().map(|endpoint| {
@@ -220,6 +238,7 @@ fn registration_of(message: rpc::Registration) -> Result<Registration, String> {
         previous_epoch: message.previous_broker_epoch.map(BrokerEpoch),
         clean: message.clean,
         controller_epoch: ControllerEpoch(message.controller_epoch),
+        leader_epochs: leader_epochs_of(message.logs)?,
     })
 }
 

@@ -4,6 +4,8 @@
 //! When a commit fails the state is thrown away and loaded again, every stream is closed, and whoever waited is told to look again. Never
 //! decides anything itself.
 
+mod journal;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,6 +22,7 @@ use crate::controller::image;
 use crate::controller::sessions::{HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS, Sessions, StreamId, Timestamp};
 use crate::controller::state::{Change, State};
 use crate::controller::{Event, Heartbeat, Moment, Registration, Reply, balance_interval_ms, decide, take_over};
+use crate::probe;
 use crate::store::{Store, StoreError};
 
 /// Calls that wait. More brokers and clients than this at once wait at the door.
@@ -45,6 +48,7 @@ enum Call {
     Open(Registration, StreamId, Outbound),
     Heartbeat(Heartbeat, StreamId),
     Broke(BrokerId, StreamId),
+    Gone(BrokerId, StreamId),
     Look(Look),
 }
 
@@ -94,6 +98,7 @@ impl Controller {
             balanced_at: clock.now(),
             excused_at: None,
             clock,
+            calls: calls.downgrade(),
         };
         Ok((Self { calls, committed }, tokio::spawn(shell.run(mailbox))))
     }
@@ -211,6 +216,8 @@ struct Shell<S> {
     balanced_at: Timestamp,
     /// When brokers last got time because the controller stood still.
     excused_at: Option<Timestamp>,
+    /// The way back here for what is found out elsewhere.
+    calls: mpsc::WeakSender<Call>,
 }
 
 /// What is told once the batch is committed.
@@ -271,7 +278,7 @@ impl<S: Store> Shell<S> {
         if !changes.is_empty() {
             self.publish.send_replace(self.state.clone());
         }
-        log_changes(&before, &changes);
+        journal::write(&before, &changes);
         self.tell_metadata(&before, &changes);
         self.tell_granted_shutdowns(&changes);
         for telling in tellings {
@@ -299,7 +306,12 @@ impl<S: Store> Shell<S> {
                 self.sessions.broke(broker, stream, self.clock.now());
                 if self.streams.get(&broker).is_some_and(|open| open.id == stream) {
                     self.streams.remove(&broker);
+                    self.look_for(broker, stream);
                 }
+                None
+            }
+            Call::Gone(broker, stream) => {
+                self.sessions.gone(broker, stream);
                 None
             }
             Call::Open(registration, id, out) => {
@@ -321,6 +333,24 @@ impl<S: Store> Shell<S> {
                 Some(Telling::Heartbeat(broker, self.decide(Event::Heartbeat(heartbeat), changes)))
             }
         }
+    }
+
+    /// Finds out beside everything else whether a broker's process is still there.
+    fn look_for(&self, broker: BrokerId, stream: StreamId) {
+        let endpoint = self.state.brokers.get(&broker).and_then(|broker| broker.endpoints.first());
+        let Some((host, port)) = endpoint.map(|endpoint| (endpoint.host.clone(), endpoint.port)) else {
+            return;
+        };
+        let calls = self.calls.clone();
+        tokio::spawn(async move {
+            if probe::nobody_listens(&host, port).await
+                && let Some(calls) = calls.upgrade()
+            {
+                info!(%broker, host, port, "the broker's process is gone");
+                // A mailbox that is full loses it; then the broker has the grace of any broken stream.
+                let _ = calls.try_send(Call::Gone(broker, stream));
+            }
+        });
     }
 
     fn decide(&mut self, event: Event, changes: &mut Vec<Change>) -> Reply {
@@ -453,41 +483,4 @@ fn refused(reply: Reply) -> rpc::controller_message::Message {
         error_code: error_code.into(),
         reason,
     })
-}
-
-/// One line for each change of state that an operator looks for.
-fn log_changes(before: &State, changes: &[Change]) {
-    for change in changes {
-        match change {
-            Change::Topic(id, resource) if !before.topics.contains_key(id) => {
-                info!(topic = resource.topic_name(), %id, partitions = resource.spec.partitions, "created the topic");
-            }
-            Change::Topic(id, resource) => info!(topic = resource.topic_name(), %id, "changed the topic"),
-            Change::RemoveTopic(id, name) => info!(resource = name, %id, "deleted the topic"),
-            Change::Broker(broker) => {
-                let (fenced, shutting_down) = (broker.fenced, broker.shutting_down);
-                info!(broker = %broker.id, broker_epoch = %broker.epoch, fenced, shutting_down, "changed the broker");
-            }
-            Change::Partition(id, index, partition) => {
-                let known = before
-                    .topics
-                    .get(id)
-                    .and_then(|topic| topic.partitions.get(usize::try_from(*index).ok()?));
-                let Some(known) = known else { continue };
-                if known.leader != partition.leader {
-                    let (old, new) = (known.leader.map(|id| id.0), partition.leader.map(|id| id.0));
-                    let (epoch, recovering) = (partition.leader_epoch, partition.recovering);
-                    info!(topic = %id, partition = index, leader = new, before = old, leader_epoch = %epoch, unclean = recovering, "changed the leader");
-                } else if known.isr != partition.isr {
-                    let isr: Vec<i32> = partition.isr.iter().map(|id| id.0).collect();
-                    info!(topic = %id, partition = index, ?isr, "changed the ISR");
-                }
-            }
-            Change::Cluster(_) => info!("changed the cluster's configuration"),
-            Change::ControllerEpoch(epoch) => warn!(controller_epoch = %epoch, "brokers knew a later controller: the state is an old one"),
-            Change::RemoveBroker(broker) => info!(%broker, "unregistered the broker"),
-            Change::Features(features) => info!(epoch = features.epoch, levels = ?features.levels, "changed the finalised features"),
-            Change::NextBrokerEpoch(_) | Change::NextProducerId(_) => {}
-        }
-    }
 }

@@ -72,6 +72,13 @@ pub(crate) fn message(out: &mut String, message: &Message) -> Result<()> {
     writeln!(out, "        const FIRST_FLEXIBLE_VERSION: i16 = {flexible};")?;
     writeln!(out, "    }}")?;
     let Some(key) = message.api_key else { return Ok(()) };
+    if message.kind.starts_with("coordinator-") {
+        writeln!(
+            out,
+            "\n    impl CoordinatorRecord for {name} {{\n        const RECORD_TYPE: i16 = {key};\n    }}"
+        )?;
+        return Ok(());
+    }
     writeln!(out, "\n    impl ApiMessage for {name} {{\n        const API_KEY: i16 = {key};\n    }}")?;
     if let Some(api) = name.strip_suffix("Request") {
         let module = snake_case(&format!("{api}Response"));
@@ -206,7 +213,11 @@ fn write_tags(out: &mut String, each: &Struct<'_>) -> Result<()> {
             }
             None => writeln!(out, "            if {set} {{")?,
         }
-        writeln!(out, "                tags.add({tag}, &self.{name}, v)?;")?;
+        if field.nullable() && matches!(field.kind, Type::Struct(_)) {
+            writeln!(out, "                tags.add_nullable_struct({tag}, self.{name}.as_ref(), v)?;")?;
+        } else {
+            writeln!(out, "                tags.add({tag}, &self.{name}, v)?;")?;
+        }
         writeln!(out, "            }}")?;
     }
     writeln!(out, "            tags.finish(buf, v);")?;

@@ -21,6 +21,15 @@ macro_rules! for_each_api {
             Fetch, FetchRequest, 4, 18;
             ListOffsets, ListOffsetsRequest, 1, 11;
             Metadata, MetadataRequest, 0, 13;
+            OffsetCommit, OffsetCommitRequest, 2, 10;
+            OffsetFetch, OffsetFetchRequest, 1, 10;
+            FindCoordinator, FindCoordinatorRequest, 0, 6;
+            JoinGroup, JoinGroupRequest, 0, 9;
+            Heartbeat, HeartbeatRequest, 0, 4;
+            LeaveGroup, LeaveGroupRequest, 0, 5;
+            SyncGroup, SyncGroupRequest, 0, 5;
+            DescribeGroups, DescribeGroupsRequest, 0, 6;
+            ListGroups, ListGroupsRequest, 0, 5;
             ApiVersions, ApiVersionsRequest, 0, 5;
             CreateTopics, CreateTopicsRequest, 2, 7;
             DeleteTopics, DeleteTopicsRequest, 1, 6;
@@ -32,10 +41,12 @@ macro_rules! for_each_api {
             AlterReplicaLogDirs, AlterReplicaLogDirsRequest, 1, 2;
             DescribeLogDirs, DescribeLogDirsRequest, 1, 5;
             CreatePartitions, CreatePartitionsRequest, 0, 3;
+            DeleteGroups, DeleteGroupsRequest, 0, 3;
             ElectLeaders, ElectLeadersRequest, 0, 2;
             IncrementalAlterConfigs, IncrementalAlterConfigsRequest, 0, 1;
             AlterPartitionReassignments, AlterPartitionReassignmentsRequest, 0, 1;
             ListPartitionReassignments, ListPartitionReassignmentsRequest, 0, 0;
+            OffsetDelete, OffsetDeleteRequest, 0, 0;
             DescribeQuorum, DescribeQuorumRequest, 0, 2;
             UpdateFeatures, UpdateFeaturesRequest, 0, 2;
             DescribeCluster, DescribeClusterRequest, 0, 2;

@@ -200,7 +200,7 @@ pub fn topic_key(name: &str) -> Option<&'static ConfigKey> {
 
 /// The configuration of brokers and the cluster with this name.
 pub fn broker_key(name: &str) -> Option<&'static ConfigKey> {
-    find(BROKER, name)
+    find(&BROKER, name)
 }
 
 fn find(table: &'static [ConfigKey], name: &str) -> Option<&'static ConfigKey> {

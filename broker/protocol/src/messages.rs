@@ -1,4 +1,4 @@
-//! Every message of the protocol that the API table serves, generated at build time from Kafka's own definitions (`schema/`).
+//! Every message of the protocol that the API table serves, and every record that coordinators keep, generated at build time from Kafka's own definitions (`schema/`).
 //!
 //! A module per message holds its structs; the outermost is also here: `messages::MetadataRequest` is
 //! `messages::metadata_request::MetadataRequest`. Fields are named as in the schema, in snake case. `Default` gives the schema's defaults, which are what a
@@ -73,6 +73,12 @@ pub trait Request: ApiMessage {
     type Response: ApiMessage + Failing;
 }
 
+/// The key or the value of a record that a coordinator keeps in its topic. The key begins with the type, the value with its version, both as `int16`.
+pub trait CoordinatorRecord: Message {
+    /// The record's type.
+    const RECORD_TYPE: i16;
+}
+
 /// What can tell of an error: a response, and the structs in it.
 pub trait Failing {
     /// Whether an error code of it, at any depth, is set.
@@ -100,16 +106,22 @@ mod prelude {
 
     #[cfg(test)]
     pub(super) use super::sample::{Random, Sample};
-    pub(super) use super::{ApiMessage, Failing, Message, Request};
+    pub(super) use super::{ApiMessage, CoordinatorRecord, Failing, Message, Request};
     pub(super) use crate::primitive::{DecodeError, EncodeError, Version, Wire};
     pub(super) use crate::tagged::{
         TagWriter, Tags, at_end, non_null, read_nullable_struct, refuse_null, refuse_unsupported, skip_tags, write_no_tags, write_nullable_struct,
     };
 }
 
-#[allow(unused_imports, clippy::field_reassign_with_default, clippy::doc_lazy_continuation, clippy::doc_markdown)]
+#[allow(
+    unused_imports,
+    clippy::field_reassign_with_default,
+    clippy::doc_lazy_continuation,
+    clippy::doc_markdown,
+    clippy::single_match
+)]
 mod generated {
-    use super::{ApiMessage, Failing, Message, Request, prelude};
+    use super::{ApiMessage, CoordinatorRecord, Failing, Message, Request, prelude};
 
     include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 }

@@ -80,8 +80,17 @@ pub(crate) struct TagWriter {
 
 impl TagWriter {
     pub(crate) fn add(&mut self, tag: u32, value: &impl Wire, v: Version) -> Result<(), EncodeError> {
+        self.add_bytes(tag, |bytes| value.write(bytes, v))
+    }
+
+    /// A struct that may be null.
+    pub(crate) fn add_nullable_struct<T: Wire>(&mut self, tag: u32, value: Option<&T>, v: Version) -> Result<(), EncodeError> {
+        self.add_bytes(tag, |bytes| write_nullable_struct(value, bytes, v))
+    }
+
+    fn add_bytes(&mut self, tag: u32, write: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) -> Result<(), EncodeError> {
         let mut bytes = BytesMut::new();
-        value.write(&mut bytes, v)?;
+        write(&mut bytes)?;
         self.count += 1;
         write_uvarint(&mut self.fields, tag);
         write_uvarint(

@@ -14,7 +14,7 @@ use weir_protocol::messages::{ApiMessage, Failing, Message};
 
 use super::{
     Caller, RequestContext, api_versions, cluster, configs, delete_records, describe_cluster, describe_quorum, describe_topic_partitions, fetch,
-    leader_epoch, list_offsets, log_dirs, metadata, produce, producer_ids, topics,
+    groups, leader_epoch, list_offsets, log_dirs, metadata, produce, producer_ids, topics,
 };
 use crate::broker::Broker;
 use crate::net::Reply;
@@ -25,6 +25,8 @@ pub(crate) enum Handled {
     Now(Reply),
     /// It will be.
     Later(BoxFuture<'static, Reply>),
+    /// It will be, and what comes after it has to wait for that: also the next produce.
+    Alone(BoxFuture<'static, Reply>),
     /// It cannot be answered: the connection ends, for this reason.
     Close(String),
 }
@@ -77,6 +79,17 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
         ApiKey::IncrementalAlterConfigs => request.later(frame, async |broker, cx, body| {
             configs::handle_incremental_alter(&broker, &cx, body).await
         }),
+        ApiKey::FindCoordinator => request.later(frame, async |broker, cx, body| groups::find_coordinator(&broker, &cx, body).await),
+        ApiKey::OffsetCommit => request.later(frame, async |broker, cx, body| groups::offset_commit(&broker, &cx, body).await),
+        ApiKey::OffsetFetch => request.later(frame, async |broker, cx, body| groups::offset_fetch(&broker, &cx, body).await),
+        ApiKey::OffsetDelete => request.later(frame, async |broker, cx, body| groups::offset_delete(&broker, &cx, body).await),
+        ApiKey::JoinGroup => request.later(frame, async |broker, cx, body| groups::join(&broker, &cx, body).await),
+        ApiKey::SyncGroup => request.later(frame, async |broker, cx, body| groups::sync(&broker, &cx, body).await),
+        ApiKey::Heartbeat => request.later(frame, async |broker, cx, body| groups::heartbeat(&broker, &cx, body).await),
+        ApiKey::LeaveGroup => request.later(frame, async |broker, cx, body| groups::leave(&broker, &cx, body).await),
+        ApiKey::ListGroups => request.later(frame, async |broker, cx, body| groups::list_groups(&broker, &cx, body).await),
+        ApiKey::DescribeGroups => request.later(frame, async |broker, cx, body| groups::describe_groups(&broker, &cx, body).await),
+        ApiKey::DeleteGroups => request.later(frame, async |broker, cx, body| groups::delete_groups(&broker, &cx, body).await),
         ApiKey::ElectLeaders => request.later(frame, async |broker, cx, body| cluster::handle_elect_leaders(&broker, &cx, body).await),
         ApiKey::AlterPartitionReassignments => request.later(frame, async |broker, cx, body| {
             cluster::handle_alter_reassignments(&broker, &cx, body).await

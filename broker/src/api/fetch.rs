@@ -10,7 +10,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::fetch::{self, FetchPartition, FetchResponse, FetchTopic, RecordsLength};
-use weir_protocol::messages::fetch_response::{EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint};
+use weir_protocol::messages::fetch_response::{AbortedTransaction, EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint};
 use weir_protocol::messages::{Failing, FetchRequest};
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
@@ -19,7 +19,7 @@ use super::fetch_session::{Answer, Asked, Key, Said, SessionRequest, TopicRef, W
 use super::{Handled, RequestContext, replica_fetch};
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
-use crate::log::{EpochEnd, ReadSlice};
+use crate::log::{EpochEnd, LogReader, ReadSlice};
 use crate::metadata::MetadataImage;
 use crate::net::{Chunk, FileRegion, Reply};
 use crate::replica::{Partition, Waiter, now_ms, read_error};
@@ -47,6 +47,8 @@ struct Read {
     log_start_offset: i64,
     diverging: Option<EpochEnd>,
     records: Option<FileRegion>,
+    /// Of the transactions in the records, those that were aborted; for `read_committed` alone.
+    aborted: Option<Vec<AbortedTransaction>>,
     /// Whom to read from instead.
     preferred: Option<BrokerId>,
     partition: Option<Arc<Partition>>,
@@ -61,6 +63,7 @@ impl Read {
             log_start_offset: -1,
             diverging: None,
             records: None,
+            aborted: None,
             preferred: None,
             partition: None,
         }
@@ -212,6 +215,9 @@ async fn read_until_enough(broker: &Broker, cx: &RequestContext, asked: &Asked, 
     let mut waiter = Waiter::new(Partition::waiters);
     let mut registered = false;
     loop {
+        if limits.read_committed {
+            know_transactions(broker, cx, asked).await;
+        }
         let reads = read_all(broker, cx, asked, limits);
         let bytes: usize = reads.iter().filter_map(|read| read.records.as_ref()).map(|region| region.length).sum();
         let must_say = reads
@@ -230,6 +236,18 @@ async fn read_until_enough(broker: &Broker, cx: &RequestContext, asked: &Asked, 
             waiter.register(reads.into_iter().filter_map(|read| read.partition));
             registered = true;
         }
+    }
+}
+
+/// Has the transactions known of all partitions that are read up to the last stable offset.
+async fn know_transactions(broker: &Broker, cx: &RequestContext, asked: &Asked) {
+    let unknown: Vec<_> = {
+        let image = broker.metadata.load();
+        let partitions = asked.partitions.iter().filter_map(|(key, _)| find(broker, cx, &image, key).ok());
+        partitions.filter(|partition| partition.last_stable_offset().is_none()).collect()
+    };
+    for partition in unknown {
+        partition.know_transactions().await;
     }
 }
 
@@ -285,7 +303,13 @@ fn read(image: &MetadataImage, partition: Arc<Partition>, wish: &Wish, limits: &
         false => partition.check_leader(epoch).map(|_| ())?,
     }
     let log = partition.log();
-    let (high_watermark, last_stable_offset) = (partition.high_watermark(), partition.last_stable_offset());
+    let high_watermark = partition.high_watermark();
+    // Who reads uncommitted has no use for it, so that nothing is loaded for it.
+    let last_stable_offset = match partition.last_stable_offset() {
+        Some(offset) => offset,
+        None if limits.read_committed => return Err(ErrorCode::OffsetNotAvailable),
+        None => high_watermark,
+    };
     let mut read = Read {
         high_watermark,
         last_stable_offset,
@@ -316,9 +340,31 @@ fn read(image: &MetadataImage, partition: Arc<Partition>, wish: &Wish, limits: &
     let bound = if limits.read_committed { last_stable_offset } else { high_watermark };
     let bytes_max = usize::try_from(wish.max_bytes).unwrap_or(0).min(left);
     let slice = log.read(wish.fetch_offset, bound, bytes_max, first).map_err(|error| read_error(&error))?;
+    if limits.read_committed {
+        read.aborted = Some(match &slice {
+            Some(slice) => aborted(log, wish.fetch_offset, bound, slice).map_err(|_| ErrorCode::KafkaStorageError)?,
+            None => Vec::new(),
+        });
+    }
     read.records = slice.map(region);
     read.partition = Some(partition);
     Ok(read)
+}
+
+/// The aborted transactions with records in a run that was read, in the order of their first offsets.
+fn aborted(log: &LogReader, from: i64, bound: i64, slice: &ReadSlice) -> std::io::Result<Vec<AbortedTransaction>> {
+    // Nearly always there is none, and then nobody need know where the run ends.
+    let mut found = log.aborted_transactions(from, bound)?;
+    if !found.is_empty() {
+        let end = log.end_of(slice)?;
+        found.retain(|aborted| aborted.first_offset < end);
+        found.sort_by_key(|aborted| aborted.first_offset);
+    }
+    let said = found.iter().map(|aborted| AbortedTransaction {
+        producer_id: aborted.producer.0,
+        first_offset: aborted.first_offset,
+    });
+    Ok(said.collect())
 }
 
 /// A run of batches as a piece of a response.
@@ -343,6 +389,7 @@ fn say(broker: &Broker, cx: &RequestContext, response: &mut FetchResponse<FileRe
         last_stable_offset: read.last_stable_offset,
         log_start_offset: read.log_start_offset,
         records: read.records,
+        aborted_transactions: read.aborted,
         preferred_read_replica: read.preferred.map_or(-1, |id| id.0),
         ..FetchPartition::default()
     };

@@ -37,6 +37,7 @@ pub(super) fn request_on(listener: &str, version: i16) -> RequestContext {
         principal: Principal::anonymous(),
         peer: ([127, 0, 0, 1], 1).into(),
         next_is_here: Default::default(),
+        has_asked_for_topics: Default::default(),
     };
     RequestContext {
         caller: Arc::new(caller),

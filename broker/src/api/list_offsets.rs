@@ -34,6 +34,9 @@ mod special {
 /// The first version whose response carries the epoch of the record.
 const LEADER_EPOCH_IN_RESPONSE: i16 = 4;
 
+/// The isolation level of those who see no open transaction.
+const READ_COMMITTED: i8 = 1;
+
 /// Who asks, which decides where the log ends for him.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asker {
@@ -53,6 +56,9 @@ pub(crate) async fn handle(broker: &Arc<Broker>, cx: &RequestContext, request: L
         .iter()
         .flat_map(|topic| &topic.partitions)
         .any(|partition| partition.timestamp >= 0 || partition.timestamp == special::MAX_TIMESTAMP);
+    if request.replica_id < 0 && request.isolation_level == READ_COMMITTED {
+        know_transactions(broker, &request).await;
+    }
     if !needs_disk {
         return list(broker, cx, request);
     }
@@ -60,11 +66,23 @@ pub(crate) async fn handle(broker: &Arc<Broker>, cx: &RequestContext, request: L
     tokio::task::spawn_blocking(move || list(&broker, &cx, request)).await.unwrap_or_default()
 }
 
+/// Has the transactions known of all partitions that are asked for. What they are is told to nobody by that.
+async fn know_transactions(broker: &Broker, request: &ListOffsetsRequest) {
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            let found = find(broker, broker.metadata.load().topic_by_name(&topic.name), partition);
+            if let Ok(replica) = found {
+                replica.know_transactions().await;
+            }
+        }
+    }
+}
+
 fn list(broker: &Broker, cx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let image = broker.metadata.load();
     let asker = match (request.replica_id, request.isolation_level) {
         (0.., _) => Asker::Replica,
-        (_, 1) => Asker::ReadCommitted,
+        (_, READ_COMMITTED) => Asker::ReadCommitted,
         _ => Asker::Client,
     };
     let topics = request.topics.into_iter().map(|topic| {
@@ -123,7 +141,7 @@ fn look_up(partition: &Partition, timestamp: i64, version: i16, asker: Asker) ->
         }),
     };
     let end = match (known, asker) {
-        (Ok(end), Asker::ReadCommitted) => end.min(partition.last_stable_offset()),
+        (Ok(end), Asker::ReadCommitted) => end.min(partition.last_stable_offset().ok_or(ErrorCode::OffsetNotAvailable)?),
         (Ok(end), _) => end,
         (Err(_), _) => partition.high_watermark(),
     };

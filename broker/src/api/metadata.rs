@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use uuid::Uuid;
 use weir_protocol::api::ApiKey;
@@ -18,7 +20,7 @@ use weir_protocol::types::{BrokerId, TopicId};
 use super::{RequestContext, configs, topic_name};
 use crate::auth::{Authorizer, Operation, Resource};
 use crate::broker::Broker;
-use crate::metadata::{MetadataImage, PartitionImage, TopicImage};
+use crate::metadata::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
 
 /// The version of CreateTopics in which a topic is created on first use.
 const CREATE_TOPICS_VERSION: i16 = 7;
@@ -27,8 +29,13 @@ const CREATE_TIMEOUT_MS: i32 = 30_000;
 /// From here on a missing endpoint is told from a missing leader.
 const LISTENER_NOT_FOUND_VERSION: i16 = 6;
 
+/// How long a client that asks for topics again on one connection waits for news of its leaders. A follower hears of a leader's end in the same moment as the leader's
+/// clients, and a client may ask sooner than the follower's thread has its turn.
+const ASKS_AGAIN_WAIT: Duration = Duration::from_millis(5);
+
 /// Answers a request.
 pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
+    await_successors(broker, cx, &request).await;
     let mut image = Arc::clone(&broker.metadata.load());
     let mut asked = match select(&image, &broker.authorizer, cx, &request) {
         Ok(asked) => asked,
@@ -48,8 +55,43 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: Metada
     }
     let response = respond(&image, &broker.authorizer, cx, &request, asked, broker.config.id);
     MetadataResponse {
+        // Beside the living those that were alive until just now.
+        brokers: brokers(broker.metadata.known_brokers(&image), cx),
         cluster_id: Some(broker.config.cluster_id.clone()),
         ..response
+    }
+}
+
+/// Waits while a topic that is asked for is led by a broker that has just died as far as this one can see, for the controller to say who leads now.
+async fn await_successors(broker: &Broker, cx: &RequestContext, request: &MetadataRequest) {
+    let lost = broker.replicas.lost_leaders();
+    let names_topics = request.topics.as_ref().is_some_and(|topics| !topics.is_empty());
+    if names_topics && cx.has_asked_for_topics.swap(true, Ordering::Relaxed) {
+        // Who asks again has often lost its leader, in this moment: it is not told what is about to change.
+        let _ = tokio::time::timeout(ASKS_AGAIN_WAIT, lost.changed()).await;
+    }
+    loop {
+        let changed = lost.changed();
+        let image = Arc::clone(&broker.metadata.load());
+        let leads = |id| {
+            let is_led = |topic: &Arc<TopicImage>| topic.partitions.iter().any(|partition| partition.leader == Some(id));
+            match &request.topics {
+                None => image.topics().any(is_led),
+                Some(topics) => topics
+                    .iter()
+                    .filter_map(|topic| match &topic.name {
+                        Some(name) => image.topic_by_name(name),
+                        None => image.topic(TopicId(topic.topic_id)),
+                    })
+                    .any(is_led),
+            }
+        };
+        let Some(until) = lost.wait_until(leads) else { return };
+        tokio::select! {
+            () = broker.metadata.wait_for(image.version + 1) => {}
+            () = changed => {}
+            () = tokio::time::sleep_until(until) => return,
+        }
     }
 }
 
@@ -62,7 +104,7 @@ fn respond(
     this: BrokerId,
 ) -> MetadataResponse {
     MetadataResponse {
-        brokers: brokers(image, cx),
+        brokers: brokers(image.live_brokers().collect(), cx),
         controller_id: controller_id(image, cx, this),
         topics: asked.into_iter().map(|asked| answer(image, authorizer, cx, request, asked)).collect(),
         cluster_authorized_operations: cluster_operations(authorizer, cx, request.include_cluster_authorized_operations),
@@ -272,8 +314,8 @@ pub(super) fn offline_replicas(image: &MetadataImage, cx: &RequestContext, parti
     partition.replicas.iter().filter(|id| !online(id)).map(|id| id.0).collect()
 }
 
-fn brokers(image: &MetadataImage, cx: &RequestContext) -> Vec<MetadataResponseBroker> {
-    let reachable = image.live_brokers().filter_map(|broker| {
+fn brokers(known: Vec<&Arc<BrokerImage>>, cx: &RequestContext) -> Vec<MetadataResponseBroker> {
+    let reachable = known.into_iter().filter_map(|broker| {
         let endpoint = broker.endpoint(&cx.listener.name)?;
         Some(MetadataResponseBroker {
             node_id: broker.id.0,

@@ -16,6 +16,7 @@ mod fetch;
 mod fetch_session;
 #[cfg(test)]
 mod fixtures;
+mod groups;
 mod leader_epoch;
 mod list_offsets;
 mod log_dirs;

@@ -114,6 +114,7 @@ async fn gather(cx: &RequestContext, session: &mut Session, follower: Follower, 
     let changes = session.changes();
     let mut news = BTreeMap::new();
     let mut deadline = limits.deadline;
+    session.end_throttling();
     loop {
         let found = look(session, follower, limits, &mut news);
         let bytes: usize = news
@@ -127,8 +128,11 @@ async fn gather(cx: &RequestContext, session: &mut Session, follower: Follower, 
         if found.high_watermark {
             deadline = deadline.min(Instant::now() + HIGH_WATERMARK_WAIT);
         }
+        // What is throttled is looked at again as soon as the quota allows it, or with the next request.
+        let throttled_until = found.throttled_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
         tokio::select! {
             () = changes.changed() => {}
+            () = tokio::time::sleep_until(throttled_until.unwrap_or(deadline)), if throttled_until.is_some_and(|until| until < deadline) => session.end_throttling(),
             () = cx.next_is_here.notified() => return news,
             () = tokio::time::sleep_until(deadline) => return news,
         }
@@ -142,6 +146,8 @@ struct Found {
     must_say: bool,
     /// A high watermark that has moved, and nothing else.
     high_watermark: bool,
+    /// The quota is used up for this long, in milliseconds.
+    throttled_ms: Option<u64>,
 }
 
 fn look(session: &mut Session, follower: Follower, limits: &Limits, news: &mut BTreeMap<u32, News>) -> Found {
@@ -153,7 +159,7 @@ fn look(session: &mut Session, follower: Follower, limits: &Limits, news: &mut B
         .sum();
     let mut left = limits.bytes_max.saturating_sub(taken);
     let mut is_first = taken == 0;
-    let mut left_over = VecDeque::new();
+    let (mut left_over, mut throttled) = (VecDeque::new(), Vec::new());
     for number in session.take_due() {
         let Some(slot) = session.slot_mut(number).filter(|slot| !slot.is_answered) else {
             continue;
@@ -172,6 +178,10 @@ fn look(session: &mut Session, follower: Follower, limits: &Limits, news: &mut B
             if served.has_more {
                 left_over.push_back(number);
             }
+            if let Some(ms) = served.throttled_ms {
+                found.throttled_ms = Some(found.throttled_ms.map_or(ms, |other| other.min(ms)));
+                throttled.push(number);
+            }
             left = left.saturating_sub(served.records.as_ref().map_or(0, |slice| slice.length));
             is_first &= served.records.is_none();
             let has_moved = served.high_watermark > slot.said_high_watermark;
@@ -188,6 +198,7 @@ fn look(session: &mut Session, follower: Follower, limits: &Limits, news: &mut B
         news.insert(number, served);
     }
     session.leave(left_over);
+    session.throttle(throttled);
     found
 }
 

@@ -60,6 +60,8 @@ pub(super) struct Session {
     changes: Arc<Changes>,
     /// Slots that are to be looked at, in order.
     due: VecDeque<u32>,
+    /// Slots that are to be looked at once the quota of throttled replicas allows it.
+    throttled: Vec<u32>,
 }
 
 impl Session {
@@ -73,6 +75,7 @@ impl Session {
             numbers: HashMap::new(),
             changes: Arc::default(),
             due: VecDeque::new(),
+            throttled: Vec::new(),
         }
     }
 
@@ -149,6 +152,18 @@ impl Session {
     /// Leaves slots for the next request.
     pub(super) fn leave(&mut self, slots: impl IntoIterator<Item = u32>) {
         self.due.extend(slots);
+    }
+
+    /// Sets slots aside that the quota does not allow to be read for.
+    pub(super) fn throttle(&mut self, slots: Vec<u32>) {
+        self.throttled.extend(slots);
+    }
+
+    /// Has the slots looked at again that were set aside.
+    pub(super) fn end_throttling(&mut self) {
+        for slot in std::mem::take(&mut self.throttled) {
+            self.changes.mark(slot);
+        }
     }
 
     /// Whether slots were left for the next request.

@@ -1,5 +1,6 @@
 //! The session with the controller: registration, heartbeats, and the metadata as it changes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use weir_protocol::controller as rpc;
 use weir_protocol::controller::broker_message::Message as FromBroker;
 use weir_protocol::controller::controller_message::Message as FromController;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::ControllerEpoch;
+use weir_protocol::types::{ControllerEpoch, LeaderEpoch, TopicId, TopicPartition};
 
 use super::{Controller, Standing};
 use crate::broker::Broker;
@@ -275,6 +276,7 @@ impl Session {
             previous_broker_epoch: identity.previous_broker_epoch,
             clean: identity.clean,
             controller_epoch: self.controller_epoch.0,
+            logs: log_epochs(self.broker.replicas.log_dir().latest_epochs()),
         }
     }
 
@@ -288,6 +290,19 @@ impl Session {
             log_dir_failure: self.controller().log_dir_failure.lock().clone().unwrap_or_default(),
         }
     }
+}
+
+fn log_epochs(latest: Vec<(TopicPartition, LeaderEpoch)>) -> Vec<rpc::LogEpochs> {
+    let mut topics: BTreeMap<TopicId, rpc::LogEpochs> = BTreeMap::new();
+    for (id, epoch) in latest {
+        let topic = topics.entry(id.topic).or_insert_with(|| rpc::LogEpochs {
+            topic_id: id.topic.0.as_bytes().to_vec(),
+            ..Default::default()
+        });
+        topic.partitions.push(id.index);
+        topic.leader_epochs.push(epoch.0);
+    }
+    topics.into_values().collect()
 }
 
 fn refusal(refused: rpc::Refused) -> Ended {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use weir_protocol::types::TopicPartition;
+use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
 use super::catalogue::{self, Remembered};
 use super::dir::Shared;
@@ -48,6 +48,16 @@ impl Logs {
     pub(super) fn take_due_trash(&self, now: Instant) -> Vec<PathBuf> {
         let mut trash = self.trash.lock();
         trash.extract_if(.., |(at, _)| *at <= now).map(|(_, directory)| directory).collect()
+    }
+
+    /// The newest leader epoch in each of them that has one.
+    pub(super) fn latest_epochs(&self) -> Vec<(TopicPartition, LeaderEpoch)> {
+        let newest = |log: &Remembered| log.epochs.last().map(|(epoch, _)| LeaderEpoch(*epoch));
+        let found = self.found.lock();
+        let found = found.iter().filter_map(|(id, log)| Some((*id, newest(log)?)));
+        let open = self.open.lock();
+        let open = open.iter().filter_map(|(id, log)| Some((*id, log.upgrade()?.latest_epoch()?)));
+        found.chain(open).collect()
     }
 
     /// Those that are open.

@@ -4,8 +4,8 @@
 //! happens beside the log, in files that nobody reads; only [`Cleaned::swap_in`] needs the writer, and that for a few renames.
 //!
 //! What stays is fixed: offsets, the order of records, everything from the first offset that was not cleaned on, the newest record of every key, and the header of a
-//! producer's last batch. Tombstones go once `delete.retention.ms` has passed since they were first met here (KIP-534). Kept as they are: batches
-//! of transactions and control batches, since what became of a transaction is not known here, and batches whose records cannot be read.
+//! producer's last batch. Tombstones go once `delete.retention.ms` has passed since they were first met here (KIP-534), and so do markers of transactions of which nothing is
+//! left. Records of aborted transactions go at once, and nothing at or behind an open one is touched. Kept as they are: batches whose records cannot be read.
 
 use super::retention::newest_ms;
 use super::{LogConfig, SegmentSummary};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 use uuid::Uuid;
-use weir_protocol::types::TopicPartition;
+use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
 use super::catalogue;
 use super::checkpoint::Logs;
@@ -243,6 +243,11 @@ impl LogDir {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// The newest leader epoch in each log that is here, claimed or not. Logs in which nothing was ever led have none.
+    pub fn latest_epochs(&self) -> Vec<(TopicPartition, LeaderEpoch)> {
+        self.shared.logs.latest_epochs()
     }
 
     /// Sets aside the logs that were found and that nobody has claimed, now that the metadata is known.

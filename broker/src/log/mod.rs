@@ -25,6 +25,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 mod timestamps;
+mod transactions;
 pub mod validate;
 mod writer;
 
@@ -37,7 +38,8 @@ pub use reader::{LogReader, ReadError, ReadSlice, TimestampedOffset};
 pub use recovery::recover_bytes;
 pub use segment::SegmentSummary;
 pub use storage::{Disk, Entry, File, Mode, Storage};
-pub use validate::Prepared;
+pub use transactions::Aborted;
+pub use validate::{Origin, Prepared};
 pub use writer::{AppendInfo, FollowError, LogWriter};
 
 /// Why records were not appended.

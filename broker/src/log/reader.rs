@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::RwLock;
-use weir_protocol::batch::BatchError;
-use weir_protocol::types::{LeaderEpoch, TopicPartition};
+use weir_protocol::batch::{BatchError, BatchHeader, HEADER_BYTES};
+use weir_protocol::types::{LeaderEpoch, ProducerId, TopicPartition};
 
 use super::catalogue::Remembered;
 use super::dir::Shared;
@@ -17,6 +17,7 @@ use super::epochs::{EpochEnd, Epochs};
 use super::segment::{Located, Segment, SegmentError};
 use super::storage::File;
 use super::timestamps;
+use super::transactions::{Aborted, Transactions};
 
 /// The published part of one partition's log.
 pub struct LogReader {
@@ -34,6 +35,7 @@ pub struct LogReader {
     pub(super) checkpointed: AtomicI64,
     pub(super) high_watermark: AtomicI64,
     pub(super) epochs: RwLock<Epochs>,
+    pub(super) transactions: RwLock<Transactions>,
     /// What a flush must sync besides records.
     pub(super) unsynced: Unsynced,
     pub(super) flush_requested: AtomicBool,
@@ -171,6 +173,70 @@ impl LogReader {
     /// Raises the high watermark; returns whether that changed it.
     pub fn advance_high_watermark(&self, to: i64) -> bool {
         self.high_watermark.fetch_max(to, Ordering::AcqRel) < to
+    }
+
+    /// The offset before which every transaction has ended, at most the high watermark; `None` while it is not known here
+    /// ([`LogWriter::load_transactions`](super::LogWriter::load_transactions)).
+    pub fn last_stable_offset(&self) -> Option<i64> {
+        let transactions = self.transactions.read();
+        // What was deleted of an open transaction holds nothing back.
+        let stable = || transactions.last_stable_offset(self.high_watermark()).max(self.log_start_offset());
+        transactions.is_known.then(stable)
+    }
+
+    /// Whether a producer is known to have a transaction open here.
+    pub fn has_open_transaction(&self, producer: ProducerId) -> bool {
+        self.transactions.read().is_open(producer)
+    }
+
+    /// The aborted transactions with records in `from..bound`, in the order of their markers (`UnifiedLog.collectAbortedTransactions`).
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn aborted_transactions(&self, from: i64, bound: i64) -> io::Result<Vec<Aborted>> {
+        let mut found = Vec::new();
+        let segments = self.segments.load();
+        let first = segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
+        let in_memory_from = self.transactions.read().in_memory_from();
+        // Adds what is of interest; says whether behind this nothing can be.
+        let mut take = |aborted: &Aborted| {
+            if aborted.last_offset >= from && aborted.first_offset < bound {
+                found.push(*aborted);
+            }
+            aborted.last_stable_offset >= bound
+        };
+        for segment in segments.iter().skip(first).filter(|segment| segment.base_offset() < in_memory_from) {
+            let complete = segment.aborted(&self.shared.files)?.iter().any(&mut take);
+            if complete {
+                return Ok(found);
+            }
+        }
+        // Sealed meanwhile: it is in the file of a segment that was not looked at.
+        let transactions = self.transactions.read();
+        if transactions.in_memory_from() != in_memory_from {
+            drop(transactions);
+            return self.aborted_transactions(from, bound);
+        }
+        let _ = transactions.aborted().iter().any(take);
+        Ok(found)
+    }
+
+    /// The offset after the last batch in a run that was read, as far as it is whole.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn end_of(&self, slice: &ReadSlice) -> io::Result<i64> {
+        let mut end = slice.base_offset;
+        let mut position = slice.position;
+        let limit = slice.position + slice.length as u64;
+        let mut bytes = [0; HEADER_BYTES];
+        while position + HEADER_BYTES as u64 <= limit {
+            slice.file.read_exact_at(&mut bytes, position)?;
+            let Ok(header) = BatchHeader::parse(&bytes) else { break };
+            end = header.next_offset();
+            position += header.size_bytes() as u64;
+        }
+        Ok(end)
     }
 
     /// The newest epoch in the log.

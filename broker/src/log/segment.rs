@@ -5,7 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use weir_protocol::batch::{BatchError, BatchHeader, HEADER_BYTES};
@@ -13,6 +13,7 @@ use weir_protocol::batch::{BatchError, BatchHeader, HEADER_BYTES};
 use super::damage;
 use super::index::{self, Indexes, OffsetEntry};
 use super::storage::{File, Lazy, Mode, OpenFiles};
+use super::transactions::{self, Aborted};
 
 /// Bytes that are read at a time when headers are looked for.
 const SCAN_BYTES: usize = 8 * 1024;
@@ -54,6 +55,8 @@ pub(crate) struct Segment {
     max_timestamp: AtomicI64,
     max_timestamp_offset: AtomicI64,
     modified_ms: AtomicI64,
+    /// It is sealed, and no transaction was aborted in it: nobody need look for its file.
+    none_aborted: AtomicBool,
     /// `None`: they are in their files.
     indexes: RwLock<Option<Box<Indexes>>>,
 }
@@ -91,6 +94,7 @@ impl Segment {
             max_timestamp: AtomicI64::new(summary.max_timestamp),
             max_timestamp_offset: AtomicI64::new(summary.max_timestamp_offset),
             modified_ms: AtomicI64::new(summary.modified_ms),
+            none_aborted: AtomicBool::new(false),
             indexes: RwLock::new(indexes.map(Box::new)),
         })
     }
@@ -115,6 +119,16 @@ impl Segment {
             max_timestamp_offset: self.max_timestamp_offset.load(Ordering::Acquire),
             modified_ms: self.modified_ms.load(Ordering::Relaxed),
         }
+    }
+
+    /// The transactions that were aborted in it, once it is sealed: what its file says.
+    pub(crate) fn aborted(&self, files: &OpenFiles) -> io::Result<Vec<Aborted>> {
+        if self.none_aborted.load(Ordering::Relaxed) {
+            return Ok(Vec::new());
+        }
+        let found = transactions::read_index(files.storage().as_ref(), &self.path("txnindex"))?;
+        self.none_aborted.store(found.is_empty(), Ordering::Relaxed);
+        Ok(found)
     }
 
     /// The file of the records.

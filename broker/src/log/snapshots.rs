@@ -13,12 +13,13 @@ use super::producers::{Producers, SNAPSHOT_BYTES_MAX};
 use super::reader::LogReader;
 use super::segment::{Segment, SegmentError, file_name};
 use super::storage::{Mode, Storage, read_file};
+use super::transactions::{Aborted, Transactions, read_index};
 
 /// How many are kept: the newest, and one more should that be damaged.
 const KEPT: usize = 2;
 
-/// The producers' state at the end of the log: the newest snapshot that can be read, and what the log holds behind it.
-pub(super) fn load(shared: &Shared, reader: &LogReader, now_ms: i64) -> io::Result<Producers> {
+/// The producers' state at the end of the log, and the transactions that it knows of: the newest snapshot that can be read, and what the log holds behind it.
+pub(super) fn load(shared: &Shared, reader: &LogReader, now_ms: i64) -> io::Result<(Producers, Transactions)> {
     let (dir, end) = (reader.path(), reader.log_end_offset());
     let (mut producers, mut from) = (Producers::default(), reader.log_start_offset());
     for offset in offsets(shared.storage(), &dir)?
@@ -40,20 +41,36 @@ pub(super) fn load(shared: &Shared, reader: &LogReader, now_ms: i64) -> io::Resu
         }
     }
     let segments = reader.segments.load();
+    // The snapshot vouches for what the index of its segment says of transactions before it; those behind it are found again.
+    let holds = segments.iter().rev().find(|segment| segment.base_offset() <= from).or(segments.first());
+    let aborted = match holds {
+        Some(segment) => read_index(shared.storage(), &segment.path("txnindex"))?,
+        None => Vec::new(),
+    };
+    let vouched = |aborted: &Aborted| aborted.last_offset < from;
+    let in_memory_from = holds.map_or(from, |segment| segment.base_offset());
+    let mut transactions = Transactions::begin(&producers, in_memory_from, aborted.into_iter().filter(vouched).collect());
     for (index, segment) in segments.iter().enumerate() {
         if segments.get(index + 1).is_some_and(|next| next.base_offset() <= from) {
             continue;
         }
-        match replay(shared, segment, from, &mut producers, now_ms) {
+        match replay(shared, segment, from, (&mut producers, &mut transactions), now_ms) {
             Err(SegmentError::Io(error)) => return Err(error),
             Err(error) => warn!(segment = %segment.path("log").display(), %error, "the producers behind a damaged batch are not known"),
             Ok(()) => {}
         }
     }
-    Ok(producers)
+    // Nobody knows whether what has ended is committed: until it is known to be, it is not stable.
+    Ok((producers, transactions))
 }
 
-fn replay(shared: &Shared, segment: &Segment, from: i64, producers: &mut Producers, now_ms: i64) -> Result<(), SegmentError> {
+fn replay(
+    shared: &Shared,
+    segment: &Segment,
+    from: i64,
+    (producers, transactions): (&mut Producers, &mut Transactions),
+    now_ms: i64,
+) -> Result<(), SegmentError> {
     let (files, size) = (&shared.files, segment.size_bytes());
     let begin = if from <= segment.base_offset() {
         0
@@ -68,7 +85,13 @@ fn replay(shared: &Shared, segment: &Segment, from: i64, producers: &mut Produce
         } else {
             Vec::new()
         };
-        producers.replay(&located.header, &batch, now_ms);
+        // The batch that a snapshot was made in the middle of is none: snapshots are made between batches. One that lies before it was read to find the place.
+        if located.header.base_offset < from {
+            continue;
+        }
+        if let Some(change) = producers.replay(&located.header, &batch, now_ms) {
+            transactions.changed(change, 0);
+        }
     }
     Ok(())
 }
@@ -124,7 +147,7 @@ mod tests {
 
     use super::super::dir::{LogDir, LogDirOptions};
     use super::super::storage::Disk;
-    use super::super::validate::Prepared;
+    use super::super::validate::{Origin, Prepared};
     use super::super::{AppendError, AppendInfo, Identity, LogConfig, LogWriter};
 
     const ID: TopicPartition = TopicPartition {
@@ -151,7 +174,17 @@ mod tests {
         builder.append(0, 1, None, None, []);
         let bytes = builder.build(0).unwrap();
         let headers = vec![BatchHeader::parse(&bytes).unwrap()];
-        writer.append_as_leader(&mut [Prepared { bytes, headers }], LeaderEpoch(0), 1).remove(0)
+        writer
+            .append_as_leader(
+                &mut [Prepared {
+                    bytes,
+                    headers,
+                    origin: Origin::Client(None),
+                }],
+                LeaderEpoch(0),
+                1,
+            )
+            .remove(0)
     }
 
     #[test]

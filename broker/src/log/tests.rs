@@ -7,6 +7,7 @@ mod faults;
 mod follow;
 mod reads;
 mod settings;
+mod transactions;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -123,7 +124,11 @@ impl Drop for Opened {
 
 fn prepared(bytes: BytesMut) -> Prepared {
     let headers = batch::Batches::new(&bytes).map(|batch| batch.unwrap().0).collect();
-    Prepared { bytes, headers }
+    Prepared {
+        bytes,
+        headers,
+        origin: Origin::Client(None),
+    }
 }
 
 /// A batch of records that all have the same timestamp, and values of `value_bytes` that differ by `salt`.

@@ -22,6 +22,7 @@ use weir_protocol::compression::{CompressionError, default_level};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::record;
 
+use super::producers::{Guard, Marker};
 use super::{Compression, LogConfig, TimestampType};
 
 mod records;
@@ -45,6 +46,19 @@ pub struct Prepared {
     pub bytes: BytesMut,
     /// Their headers.
     pub headers: Vec<BatchHeader>,
+    /// Who writes them.
+    pub origin: Origin,
+}
+
+/// Who writes a batch (`AppendOrigin` in Apache Kafka): what is asked of its producer depends on that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A client, and what its transaction's coordinator was asked before.
+    Client(Option<Guard>),
+    /// A coordinator on this broker: for a producer, but not with its sequences.
+    Coordinator,
+    /// The end of a transaction.
+    Marker(Marker),
 }
 
 /// A record that is the reason for which its batch is refused (KIP-467).
@@ -99,9 +113,6 @@ pub enum Refusal {
     /// A header that contradicts itself, or what no client may write.
     #[error("{0}")]
     Invalid(String),
-    /// A transactional batch outside a transaction.
-    #[error("The transactional record batch does not belong to an ongoing transaction")]
-    NoTransaction,
     /// Records that may not be in this topic.
     #[error("One or more records have been rejected due to {count} record errors in total, and only showing the first of them: {}", .first.message)]
     BadRecords {
@@ -130,7 +141,6 @@ impl Refusal {
             Self::TooLarge { .. } | Self::DecompressesTooLarge { .. } => ErrorCode::MessageTooLarge,
             Self::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
             Self::UnknownCodec | Self::ZstdTooEarly(_) => ErrorCode::UnsupportedCompressionType,
-            Self::NoTransaction => ErrorCode::InvalidTxnState,
             Self::BadTimestamps { .. } => ErrorCode::InvalidTimestamp,
         }
     }
@@ -198,6 +208,7 @@ pub fn validate(mut bytes: BytesMut, config: &LogConfig, version: i16, now_ms: i
     Ok(Prepared {
         bytes,
         headers: vec![header],
+        origin: Origin::Client(None),
     })
 }
 
@@ -267,8 +278,8 @@ fn check_batch(bytes: &[u8], config: &LogConfig, version: i16) -> Result<BatchHe
             header.base_sequence, header.producer_epoch, header.producer_id
         ));
     }
-    if header.is_transactional() {
-        return Err(Refusal::NoTransaction);
+    if header.is_transactional() && !header.has_producer() {
+        return invalid("Transactional records need a producer id".to_owned());
     }
     Ok(header)
 }

@@ -4,11 +4,11 @@
 
 mod delete;
 mod follow;
+mod producing;
 mod roll;
 mod trim;
 mod truncate;
 
-use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -18,16 +18,17 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 use weir_protocol::batch::{self, BatchHeader};
-use weir_protocol::types::{LeaderEpoch, ProducerId, TopicPartition};
+use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
 use super::catalogue::Remembered;
 use super::dir::Shared;
-use super::producers::{LastRecord, Producers};
+use super::producers::{Producers, Verifications};
 use super::reader::{LogReader, Tail, Unsynced};
 use super::segment::{Segment, SegmentError};
 use super::storage::File;
+use super::transactions::Transactions;
 use super::validate::Prepared;
-use super::{AppendError, LogConfig, recovery, snapshots};
+use super::{AppendError, LogConfig, recovery};
 
 pub use follow::FollowError;
 
@@ -73,6 +74,7 @@ pub struct LogWriter {
     active: Option<Active>,
     /// Loaded when a producer first needs it: most logs have none.
     producers: Option<Box<Producers>>,
+    verifications: Verifications,
     unflushed_bytes: u64,
     unflushed_records: i64,
 }
@@ -86,10 +88,12 @@ impl LogWriter {
             partition: id.index,
             ..Remembered::default()
         };
-        Self {
+        let writer = Self {
             producers: Some(Box::default()),
             ..Self::with_segments(shared, id, topic, config, &known, Vec::new())
-        }
+        };
+        *writer.reader.transactions.write() = Transactions::none(0);
+        writer
     }
 
     /// A log that was found. Opens nothing.
@@ -126,6 +130,7 @@ impl LogWriter {
             checkpointed: AtomicI64::new(known.recovery_point),
             high_watermark: AtomicI64::new(known.high_watermark.clamp(known.log_start_offset, known.log_end_offset)),
             epochs: RwLock::new(recovery::epochs_of(known)),
+            transactions: RwLock::default(),
             unsynced: Unsynced::default(),
             flush_requested: AtomicBool::new(false),
             flush_scheduled: AtomicBool::new(false),
@@ -139,6 +144,7 @@ impl LogWriter {
             config,
             active: None,
             producers: None,
+            verifications: Verifications::default(),
             unflushed_bytes: 0,
             unflushed_records: 0,
         }
@@ -196,8 +202,8 @@ impl LogWriter {
         }
         let log_start_offset = self.reader.log_start_offset();
         if append.headers.iter().any(BatchHeader::has_producer) {
-            let producers = self.producers(now_ms)?;
-            if let Some(duplicate) = producers.admit(&append.headers)? {
+            self.producers(now_ms)?;
+            if let Some(duplicate) = self.admit_producer(append)? {
                 return Ok(AppendInfo {
                     first_offset: duplicate.first_offset,
                     last_offset: duplicate.last_offset,
@@ -218,11 +224,9 @@ impl LogWriter {
             position = end;
             run.next_offset = header.next_offset();
             max_timestamp = header.max_timestamp.max(max_timestamp);
-            if header.has_producer()
-                && let Some(producers) = &mut self.producers
-            {
-                producers.appended(header, now_ms);
-            }
+        }
+        for (header, batch) in append.batches() {
+            self.note_producer(&header, batch, now_ms);
         }
         run.bytes += position as u64;
         run.accepted.push(index);
@@ -237,12 +241,11 @@ impl LogWriter {
     /// The producers' state, loaded when it is first needed.
     fn producers(&mut self, now_ms: i64) -> Result<&mut Producers, AppendError> {
         if self.producers.is_none() {
-            let loaded = snapshots::load(&self.shared, &self.reader, now_ms).map_err(|error| {
+            self.load_producers(now_ms).map_err(|error| {
                 self.shared
                     .fail(format!("cannot read the producers' state of {}: {error}", self.reader.path().display()));
                 AppendError::Storage
             })?;
-            self.producers = Some(Box::new(loaded));
         }
         self.producers.as_deref_mut().ok_or(AppendError::Storage)
     }
@@ -345,32 +348,9 @@ impl LogWriter {
         }
     }
 
-    fn snapshot_producers(&self) -> io::Result<()> {
-        match &self.producers {
-            Some(producers) => snapshots::write(&self.shared, &self.reader, producers),
-            None => Ok(()),
-        }
-    }
-
-    /// Forgets producers that have been silent for `producer.id.expiration.ms`.
-    pub fn expire_producers(&mut self, now_ms: i64) {
-        let expiration_ms = self.config.producer_expiration_ms;
-        if let Some(producers) = &mut self.producers {
-            producers.expire(now_ms, expiration_ms);
-        }
-    }
-
-    /// The last batches of the log's producers, which compaction must keep.
-    ///
-    /// # Errors
-    /// When their state cannot be read.
-    pub fn last_records(&mut self, now_ms: i64) -> Result<BTreeMap<ProducerId, LastRecord>, AppendError> {
-        Ok(self.producers(now_ms)?.last_records())
-    }
-
     /// Writes what lies in memory: indexes, producers, epochs. Nothing is appended after that.
     pub(super) fn close(&mut self) -> io::Result<()> {
-        self.snapshot_producers()?;
+        self.leave_producers()?;
         if let Some(active) = self.active.take() {
             active.segment.seal(&self.shared.files)?;
         }

@@ -33,9 +33,17 @@ struct Api {
 }
 
 /// The counts of all APIs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Requests {
     apis: [Api; APIS],
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            apis: std::array::from_fn(|_| Api::default()),
+        }
+    }
 }
 
 impl Requests {

@@ -210,6 +210,11 @@ impl Connection {
                 self.in_flight.push_back(reply);
                 Ok(())
             }
+            Handled::Alone(reply) => {
+                self.producing = false;
+                self.in_flight.push_back(reply);
+                Ok(())
+            }
             Handled::Close(reason) => {
                 // What was asked before is still answered.
                 while let Some(reply) = self.in_flight.next().await {

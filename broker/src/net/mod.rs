@@ -170,6 +170,7 @@ async fn accept(shared: Shared, socket: TcpListener, listener: Arc<Listener>, in
             principal: Principal::anonymous(),
             peer,
             next_is_here: Default::default(),
+            has_asked_for_topics: Default::default(),
         };
         let handed = match stream.into_std() {
             Ok(stream) => inbox.send((stream, Arc::new(caller))).await.is_ok(),

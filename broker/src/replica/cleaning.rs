@@ -40,11 +40,16 @@ impl Cleaning {
         let compacted = partitions
             .iter()
             .filter(|partition| partition.config().cleanup.compact && !self.uncleanable.contains(&partition.id()));
-        let planned = compacted.filter_map(|partition| {
-            let plan = assess(partition.log(), &partition.config(), self.checkpoint.offset(partition.id()), now_ms())?;
-            Some((partition, plan))
-        });
-        let Some((partition, plan)) = planned.max_by(|(_, a), (_, b)| a.dirty_ratio.total_cmp(&b.dirty_ratio)) else {
+        let mut planned = Vec::new();
+        for partition in compacted {
+            let assess = || assess(partition.log(), &partition.config(), self.checkpoint.offset(partition.id()), now_ms());
+            if assess().is_some() {
+                // There is something to gain, and up to where depends on transactions.
+                partition.know_transactions().await;
+                planned.extend(assess().map(|plan| (partition, plan)));
+            }
+        }
+        let Some((partition, plan)) = planned.into_iter().max_by(|(_, a), (_, b)| a.dirty_ratio.total_cmp(&b.dirty_ratio)) else {
             return;
         };
         if let Err(error) = self.clean(partition, &plan, partitions, map_bytes_max).await {

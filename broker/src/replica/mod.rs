@@ -5,10 +5,12 @@
 mod cleaning;
 pub mod core;
 mod fetcher;
+mod lost;
 mod maintenance;
 mod partition;
 mod seat;
 mod shared;
+mod throttle;
 mod waiters;
 mod watch;
 
@@ -24,8 +26,10 @@ use weir_protocol::types::{BrokerId, TopicId, TopicPartition};
 
 use self::core::PartitionState;
 pub use self::fetcher::Fetchers;
+pub(crate) use self::lost::Lost;
 pub use self::maintenance::Maintenance;
-pub(crate) use self::partition::{Acks, Appending, FollowerFetch, Partition, Served, read_error};
+pub(crate) use self::partition::{Acks, Appending, FollowerFetch, Partition, Served, Throttled, read_error};
+pub(crate) use self::seat::Seat;
 use self::shared::Shared;
 pub(crate) use self::waiters::Waiter;
 pub(crate) use self::watch::Changes;
@@ -61,8 +65,14 @@ pub(crate) struct Settings {
     pub(crate) fetch_bytes_max: i32,
     /// `replica.fetch.response.max.bytes`
     pub(crate) fetch_response_bytes_max: i32,
+    /// `replica.fetch.min.bytes`
+    pub(crate) fetch_bytes_min: i32,
     /// `replica.lag.time.max.ms`
     lag_ms_max: u64,
+    /// `replica.fetch.backoff.ms`
+    fetch_backoff_ms: u64,
+    /// `leader.replication.throttled.rate` and `follower.replication.throttled.rate`, in bytes a second
+    throttled_rates: (u64, u64),
 }
 
 impl Default for Settings {
@@ -71,7 +81,10 @@ impl Default for Settings {
             fetch_wait_max: Duration::from_millis(500),
             fetch_bytes_max: 1 << 20,
             fetch_response_bytes_max: 10 << 20,
+            fetch_bytes_min: 1,
             lag_ms_max: 30_000,
+            fetch_backoff_ms: core::follower::FETCH_BACKOFF_MS,
+            throttled_rates: (u64::MAX, u64::MAX),
         }
     }
 }
@@ -83,18 +96,23 @@ impl Settings {
             let value = layers.broker_value(key).and_then(|value| value.parse::<i32>().ok());
             value.unwrap_or(default)
         };
-        let millis = |key, default: Duration| {
+        let long = |key, default: u64| {
             let value = layers.broker_value(key).and_then(|value| value.parse::<u64>().ok());
-            value.map_or(default, Duration::from_millis)
+            value.unwrap_or(default)
+        };
+        // Kafka's default is the largest number, and means that there is no limit.
+        let rate = |key| match long(key, u64::MAX) {
+            rate if rate >= i64::MAX as u64 => u64::MAX,
+            rate => rate,
         };
         Self {
-            fetch_wait_max: millis("replica.fetch.wait.max.ms", default.fetch_wait_max),
+            fetch_wait_max: Duration::from_millis(long("replica.fetch.wait.max.ms", 500)),
             fetch_bytes_max: number("replica.fetch.max.bytes", default.fetch_bytes_max),
             fetch_response_bytes_max: number("replica.fetch.response.max.bytes", default.fetch_response_bytes_max),
-            lag_ms_max: layers
-                .broker_value("replica.lag.time.max.ms")
-                .and_then(|value| value.parse().ok())
-                .unwrap_or(default.lag_ms_max),
+            fetch_bytes_min: number("replica.fetch.min.bytes", default.fetch_bytes_min),
+            lag_ms_max: long("replica.lag.time.max.ms", default.lag_ms_max),
+            fetch_backoff_ms: long("replica.fetch.backoff.ms", default.fetch_backoff_ms),
+            throttled_rates: (rate("leader.replication.throttled.rate"), rate("follower.replication.throttled.rate")),
         }
     }
 }
@@ -162,6 +180,11 @@ impl Replicas {
         &self.shared
     }
 
+    /// Leaders that this broker has just lost touch with.
+    pub(crate) fn lost_leaders(&self) -> &Lost {
+        &self.shared.lost
+    }
+
     /// How this broker fetches from leaders.
     pub(crate) fn settings(&self) -> Settings {
         *self.settings.lock()
@@ -173,7 +196,7 @@ impl Replicas {
             before.cluster_configs != next.cluster_configs || before.broker_configs.get(&self.broker) != next.broker_configs.get(&self.broker);
         let settings = Settings::of(&layers(next, self.broker));
         let settings_before = std::mem::replace(&mut *self.settings.lock(), settings);
-        self.shared.take_up(next, settings.lag_ms_max);
+        self.shared.take_up(next, &settings);
         if settings.lag_ms_max != settings_before.lag_ms_max {
             for partition in self.all() {
                 partition.reconfigure();
@@ -221,6 +244,7 @@ impl Replicas {
                     None => continue,
                 },
             };
+            partition.set_throttled(throttled(topic, index, self.broker));
             partition.take_up(state.leader, committed(state));
         }
     }
@@ -291,6 +315,20 @@ impl Replicas {
             writers.extend(partition.take_writer().await);
         }
         self.log_dir.close(&mut writers)
+    }
+}
+
+/// Whether a replica here is throttled as a leader, and as a follower.
+fn throttled(topic: &TopicImage, partition: i32, broker: BrokerId) -> Throttled {
+    let is_named = |key| {
+        topic
+            .configs
+            .get(key)
+            .is_some_and(|setting| throttle::names_replica(setting, partition, broker))
+    };
+    Throttled {
+        leader: is_named("leader.replication.throttled.replicas"),
+        follower: is_named("follower.replication.throttled.replicas"),
     }
 }
 

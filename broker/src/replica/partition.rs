@@ -77,6 +77,16 @@ pub(crate) struct Partition {
     holding: Waiters,
     /// The followers' sessions.
     watchers: Watchers,
+    throttled: RwLock<Throttled>,
+}
+
+/// Whether the replication of a replica is throttled (KIP-73), by the topic's settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Throttled {
+    /// What it sends as a leader.
+    pub(crate) leader: bool,
+    /// What it fetches as a follower.
+    pub(crate) follower: bool,
 }
 
 /// What is brought to the writer.
@@ -98,6 +108,7 @@ impl Partition {
             waiters: Waiters::default(),
             holding: Waiters::default(),
             watchers: Watchers::default(),
+            throttled: RwLock::default(),
             log,
         });
         // A flush may be what a batch waits for. The log must not keep its partition alive.
@@ -113,6 +124,11 @@ impl Partition {
     /// Its id.
     pub(crate) fn id(&self) -> TopicPartition {
         self.log.id()
+    }
+
+    /// What all partitions of this broker share.
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Its topic's name.
@@ -140,9 +156,18 @@ impl Partition {
         self.log.high_watermark()
     }
 
-    /// The offset before which no transaction is open: what `read_committed` consumers see.
-    pub(crate) fn last_stable_offset(&self) -> i64 {
-        self.high_watermark()
+    /// The offset before which no transaction is open: what `read_committed` consumers see. `None` until somebody has asked for it
+    /// ([`Partition::know_transactions`]).
+    pub(crate) fn last_stable_offset(&self) -> Option<i64> {
+        self.log.last_stable_offset()
+    }
+
+    /// Has the log's transactions known, which are read when they are first needed.
+    pub(crate) async fn know_transactions(self: &Arc<Self>) {
+        if self.log.last_stable_offset().is_none() {
+            // When they cannot be read, the log directory is offline, and says so itself.
+            let _ = self.with_writer(|writer| writer.load_transactions(super::now_ms())).await;
+        }
     }
 
     /// The leader epoch that this broker knows of.
@@ -226,7 +251,10 @@ impl Partition {
         *core = match wanted {
             Role::Idle { .. } => Core::Idle,
             Role::Leader { .. } => Core::Leader(Box::new(self.begin_to_lead(state))),
-            Role::Follower { leader, epoch } => Core::Follower(Following::begin(leader, epoch, self.log.high_watermark())),
+            Role::Follower { leader, epoch } => {
+                let following = Following::begin(leader, epoch, self.log.high_watermark());
+                Core::Follower(following.backing_off(self.shared.fetch_backoff_ms()))
+            }
         };
         *self.role.write() = wanted;
         drop(core);
@@ -239,6 +267,16 @@ impl Partition {
         self.waiters.wake_all();
         self.holding.wake_all();
         self.watchers.tell();
+    }
+
+    /// Whether its replication is throttled.
+    pub(crate) fn throttled(&self) -> Throttled {
+        *self.throttled.read()
+    }
+
+    /// Takes up whether its replication is throttled.
+    pub(super) fn set_throttled(&self, throttled: Throttled) {
+        *self.throttled.write() = throttled;
     }
 
     /// Takes up another configuration of the log.

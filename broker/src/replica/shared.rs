@@ -10,9 +10,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use weir_protocol::types::{BrokerEpoch, BrokerId};
 
-use super::Partition;
+use super::core::follower::FETCH_BACKOFF_MS;
 use super::core::{Peer, Proposal};
 use super::fetcher::Assignments;
+use super::throttle::Quota;
+use super::{Lost, Partition, Settings};
 use crate::metadata::MetadataImage;
 
 /// How often partitions are looked at that time does something to: a lagging follower is found no later than this.
@@ -26,10 +28,16 @@ pub(crate) struct Shared {
     started: Instant,
     peers: ArcSwap<BTreeMap<BrokerId, Peer>>,
     lag_ms_max: AtomicU64,
+    fetch_backoff_ms: AtomicU64,
+    /// What is sent to followers for throttled replicas, and what is fetched from leaders for them.
+    pub(crate) leader_quota: Quota,
+    pub(crate) follower_quota: Quota,
     proposals: Queue<(Arc<Partition>, Proposal)>,
     checks: Queue<Arc<Partition>>,
     /// What is fetched from whom.
     pub(super) assignments: Assignments,
+    /// Leaders that no fetch reaches any more.
+    pub(super) lost: Lost,
 }
 
 /// What waits for somebody who takes all of it at once.
@@ -72,9 +80,13 @@ impl Shared {
             started: Instant::now(),
             peers: ArcSwap::default(),
             lag_ms_max: AtomicU64::new(30_000),
+            fetch_backoff_ms: AtomicU64::new(FETCH_BACKOFF_MS),
+            leader_quota: Quota::default(),
+            follower_quota: Quota::default(),
             proposals: Queue::default(),
             checks: Queue::default(),
             assignments: Assignments::default(),
+            lost: Lost::default(),
         }
     }
 
@@ -83,8 +95,8 @@ impl Shared {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Takes up what the metadata says of the brokers, and `replica.lag.time.max.ms`.
-    pub(super) fn take_up(&self, image: &MetadataImage, lag_ms_max: u64) {
+    /// Takes up what the metadata says of the brokers, and the broker's settings.
+    pub(super) fn take_up(&self, image: &MetadataImage, settings: &Settings) {
         let peers: BTreeMap<_, _> = image
             .brokers
             .iter()
@@ -98,7 +110,10 @@ impl Shared {
             })
             .collect();
         self.peers.store(Arc::new(peers));
-        self.lag_ms_max.store(lag_ms_max, Ordering::Relaxed);
+        self.lag_ms_max.store(settings.lag_ms_max, Ordering::Relaxed);
+        self.fetch_backoff_ms.store(settings.fetch_backoff_ms, Ordering::Relaxed);
+        self.leader_quota.set_limit(settings.throttled_rates.0);
+        self.follower_quota.set_limit(settings.throttled_rates.1);
     }
 
     /// What the metadata says of a broker.
@@ -113,6 +128,10 @@ impl Shared {
 
     pub(super) fn lag_ms_max(&self) -> u64 {
         self.lag_ms_max.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn fetch_backoff_ms(&self) -> u64 {
+        self.fetch_backoff_ms.load(Ordering::Relaxed)
     }
 
     pub(super) fn propose(&self, partition: Arc<Partition>, proposal: Proposal) {

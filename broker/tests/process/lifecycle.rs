@@ -53,6 +53,12 @@ async fn after_a_stop_in_order_nothing_is_scanned() {
     assert_eq!((&opened["orderly"], &opened["logs"]), (&true.into(), &PARTITIONS.into()), "{opened}");
     let again = cluster.controller.registrations(2).await.remove(1);
     assert_eq!((again.clean, again.previous_broker_epoch), (true, Some(1)));
+    // What it knows of leader epochs is told, so that a controller whose store was restored gives none of them away again.
+    let log = &again.logs[0];
+    assert_eq!(
+        (&log.topic_id[..], log.partitions.len(), &log.leader_epochs),
+        (&[1; 16][..], PARTITIONS as usize, &vec![0; PARTITIONS as usize])
+    );
     let mut client = cluster.client().await;
     for partition in 0..PARTITIONS {
         assert_eq!(client.produce("t", partition, -1, batch(&["c"])).await.base_offset, 2);

@@ -7,6 +7,8 @@
 mod apis;
 mod consume;
 mod disk;
+mod groups;
+mod leaders;
 mod lifecycle;
 mod order;
 mod pages;

@@ -39,6 +39,13 @@ type request struct {
 	Type        string            `json:"type"`
 	Name        string            `json:"name"`
 	Ops         [][]*string       `json:"ops"`
+	Member      string            `json:"member"`
+	Group       string            `json:"group"`
+	Topics      []string          `json:"topics"`
+	Instance    string            `json:"instance"`
+	Protocol    string            `json:"protocol"`
+	Assignor    string            `json:"assignor"`
+	SessionMs   int               `json:"session_ms"`
 }
 
 // record has bytes as base64 in JSON, which encoding/json does by itself; a null is nil.
@@ -60,10 +67,11 @@ type generate struct {
 type driver struct {
 	bootstrap []string
 	admin     *kadm.Client
+	members   map[string]*member
 }
 
 func main() {
-	d := driver{bootstrap: strings.Split(os.Args[1], ",")}
+	d := driver{bootstrap: strings.Split(os.Args[1], ","), members: map[string]*member{}}
 	client, err := kgo.NewClient(kgo.SeedBrokers(d.bootstrap...), kgo.RetryTimeout(20*time.Second))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -114,6 +122,8 @@ func (d *driver) handle(r *request) (any, error) {
 		return d.produce(ctx, r)
 	case "consume":
 		return d.consume(ctx, r)
+	case "join", "poll", "commit", "leave":
+		return d.member(ctx, r)
 	default:
 		return d.administer(ctx, r)
 	}

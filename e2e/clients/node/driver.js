@@ -165,8 +165,66 @@ async function describeConfigs(request) {
   return Object.fromEntries(resources[0].configEntries.map(entry))
 }
 
+// kafkajs calls back with what it consumed: a member keeps it until it is polled, and commits what was.
+const members = new Map()
+
+async function join(request) {
+  const consumer = kafka.consumer({
+    groupId: request.group,
+    sessionTimeout: request.session_ms || 6000,
+    rebalanceTimeout: 10000,
+    heartbeatInterval: 500,
+    maxWaitTimeInMs: 200,
+    retry: { retries: 20 },
+  })
+  const member = { consumer, records: [], assigned: [], polled: new Map() }
+  const { GROUP_JOIN, REBALANCING } = consumer.events
+  consumer.on(GROUP_JOIN, ({ payload }) => {
+    member.assigned = Object.entries(payload.memberAssignment).flatMap(([topic, partitions]) => partitions.map((p) => [topic, p]))
+  })
+  consumer.on(REBALANCING, () => (member.assigned = []))
+  members.set(request.member, member)
+  await consumer.connect()
+  await consumer.subscribe({ topics: request.topics, fromBeginning: true })
+  await consumer.run({
+    autoCommit: false,
+    eachMessage: async ({ topic, partition, message }) => {
+      member.records.push({ topic, ...recordOf(partition, message) })
+    },
+  })
+  return {}
+}
+
+async function poll(request) {
+  const member = members.get(request.member)
+  const deadline = Date.now() + (request.timeout_ms || 200)
+  do {
+    await new Promise((done) => setTimeout(done, 50))
+  } while (member.records.length < (request.count || 0) && Date.now() < deadline)
+  const records = member.records.splice(0)
+  for (const r of records) member.polled.set(`${r.topic}/${r.partition}`, { topic: r.topic, partition: r.partition, offset: String(r.offset + 1) })
+  return { records, assigned: member.assigned }
+}
+
+async function commit(request) {
+  const member = members.get(request.member)
+  await member.consumer.commitOffsets([...member.polled.values()])
+  member.polled.clear()
+  return {}
+}
+
+async function leave(request) {
+  await members.get(request.member).consumer.disconnect()
+  members.delete(request.member)
+  return {}
+}
+
 const operations = {
   produce,
+  join,
+  poll,
+  commit,
+  leave,
   consume,
   async offset_for_time(request) {
     const all = await admin.fetchTopicOffsetsByTimestamp(request.topic, request.timestamp)

@@ -91,6 +91,17 @@ def consumer():
     )
 
 
+def consumed(m):
+    return {
+        "partition": m.partition(),
+        "offset": m.offset(),
+        "timestamp": m.timestamp()[1],
+        "key": encode(m.key()),
+        "value": encode(m.value()),
+        "headers": [[name, encode(value)] for name, value in m.headers() or []],
+    }
+
+
 def consume(request):
     start = {"beginning": confluent_kafka.OFFSET_BEGINNING, "end": confluent_kafka.OFFSET_END}.get(request["from"], request["from"])
     c = consumer()
@@ -102,19 +113,61 @@ def consume(request):
             for m in c.consume(1000, 0.2):
                 if m.error():
                     raise KafkaException(m.error())
-                records.append(
-                    {
-                        "partition": m.partition(),
-                        "offset": m.offset(),
-                        "timestamp": m.timestamp()[1],
-                        "key": encode(m.key()),
-                        "value": encode(m.value()),
-                        "headers": [[name, encode(value)] for name, value in m.headers() or []],
-                    }
-                )
+                records.append(consumed(m))
         return records
     finally:
         c.close()
+
+
+members = {}
+
+
+def join(request):
+    config = {
+        "bootstrap.servers": BOOTSTRAP,
+        "group.id": request["group"],
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+    }
+    if request.get("protocol") == "consumer":
+        config["group.protocol"] = "consumer"
+        if request.get("assignor"):
+            config["group.remote.assignor"] = request["assignor"]
+    else:
+        config.update({"session.timeout.ms": request.get("session_ms") or 6_000, "heartbeat.interval.ms": 500})
+        if request.get("assignor"):
+            config["partition.assignment.strategy"] = request["assignor"]
+    if request.get("instance"):
+        config["group.instance.id"] = request["instance"]
+    members[request["member"]] = c = Consumer(config)
+    c.subscribe([request["pattern"]] if request.get("pattern") else request["topics"])
+    return {}
+
+
+def poll(request):
+    c = members[request["member"]]
+    records = []
+    deadline = time.monotonic() + request.get("timeout_ms", 200) / 1000
+    while True:
+        for m in c.consume(1000, 0.1):
+            # A topic that is not known yet becomes known.
+            if m.error() is None:
+                records.append(consumed(m))
+            elif m.error().code() != confluent_kafka.KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise KafkaException(m.error())
+        if len(records) >= request.get("count", 0) or time.monotonic() > deadline:
+            break
+    return {"records": records, "assigned": [[p.topic, p.partition] for p in c.assignment()]}
+
+
+def commit(request):
+    members[request["member"]].commit(asynchronous=False)
+    return {}
+
+
+def leave(request):
+    members.pop(request["member"]).close()
+    return {}
 
 
 def offset_for_time(request):
@@ -191,6 +244,10 @@ serve(
     {
         "produce": produce,
         "consume": consume,
+        "join": join,
+        "poll": poll,
+        "commit": commit,
+        "leave": leave,
         "offset_for_time": offset_for_time,
         "create_topic": create_topic,
         "delete_topic": delete_topic,

@@ -52,6 +52,17 @@ def consumer():
     return kafka.KafkaConsumer(bootstrap_servers=BOOTSTRAP, group_id=None, enable_auto_commit=False, auto_offset_reset="none")
 
 
+def consumed(r):
+    return {
+        "partition": r.partition,
+        "offset": r.offset,
+        "timestamp": r.timestamp,
+        "key": encode(r.key),
+        "value": encode(r.value),
+        "headers": [[name, encode(value)] for name, value in r.headers],
+    }
+
+
 def consume(request):
     c = consumer()
     try:
@@ -68,20 +79,52 @@ def consume(request):
         deadline = time.monotonic() + request.get("timeout_ms", 20_000) / 1000
         while len(records) < request["count"] and time.monotonic() < deadline:
             for batch in c.poll(200, 10_000).values():
-                records.extend(
-                    {
-                        "partition": r.partition,
-                        "offset": r.offset,
-                        "timestamp": r.timestamp,
-                        "key": encode(r.key),
-                        "value": encode(r.value),
-                        "headers": [[name, encode(value)] for name, value in r.headers],
-                    }
-                    for r in batch
-                )
+                records.extend(consumed(r) for r in batch)
         return records
     finally:
         c.close()
+
+
+members = {}
+
+
+def join(request):
+    extra = {}
+    if request.get("instance"):
+        extra["group_instance_id"] = request["instance"]
+    members[request["member"]] = kafka.KafkaConsumer(
+        *request["topics"],
+        bootstrap_servers=BOOTSTRAP,
+        group_id=request["group"],
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=request.get("session_ms") or 6_000,
+        heartbeat_interval_ms=500,
+        **extra,
+    )
+    return {}
+
+
+def poll(request):
+    c = members[request["member"]]
+    records = []
+    deadline = time.monotonic() + request.get("timeout_ms", 200) / 1000
+    while True:
+        for batch in c.poll(100, 10_000).values():
+            records.extend(consumed(r) for r in batch)
+        if len(records) >= request.get("count", 0) or time.monotonic() > deadline:
+            break
+    return {"records": records, "assigned": [[p.topic, p.partition] for p in c.assignment()]}
+
+
+def commit(request):
+    members[request["member"]].commit()
+    return {}
+
+
+def leave(request):
+    members.pop(request["member"]).close(autocommit=False)
+    return {}
 
 
 def offset_for_time(request):
@@ -170,6 +213,10 @@ serve(
     {
         "produce": produce,
         "consume": consume,
+        "join": join,
+        "poll": poll,
+        "commit": commit,
+        "leave": leave,
         "offset_for_time": offset_for_time,
         "create_topic": create_topic,
         "delete_topic": delete_topic,

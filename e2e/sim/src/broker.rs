@@ -303,6 +303,7 @@ impl Machine {
             previous_epoch: process.previous_epoch,
             clean: process.whole,
             controller_epoch: process.controller_epoch,
+            leader_epochs: Vec::new(),
         };
         ctx.send_on(
             stream,

@@ -319,6 +319,10 @@ impl Running {
                 if self.streams.get(&broker) == Some(&stream) {
                     self.streams.remove(&broker);
                 }
+                // Its host says that the process is gone. It may say so wrongly: a firewall answers in its place.
+                if ctx.rng.chance(500) {
+                    self.sessions.gone(broker, StreamId(stream));
+                }
                 None
             }
             Call::Open(registration, stream) => {

@@ -7,12 +7,12 @@
 use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse};
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
 
 use super::admin::{ApiError, wire};
 use super::election::Loss;
 use super::sessions::Sessions;
-use super::state::{Broker, Change, Endpoint, State};
+use super::state::{Broker, Change, Endpoint, Partition, State};
 use super::{Draft, Reply, partitions};
 
 /// What a broker says of itself when it joins.
@@ -36,6 +36,8 @@ pub struct Registration {
     pub clean: bool,
     /// The highest controller epoch that it has obeyed.
     pub controller_epoch: ControllerEpoch,
+    /// The newest leader epoch in each of its logs, by topic and partition.
+    pub leader_epochs: Vec<(TopicId, i32, LeaderEpoch)>,
 }
 
 /// A sign of life.
@@ -142,6 +144,18 @@ fn raise_above_what_brokers_saw(draft: &mut Draft<'_>, registration: &Registrati
         .filter(|previous| *previous >= draft.state.cluster.next_broker_epoch)
     {
         draft.push(Change::NextBrokerEpoch(BrokerEpoch(previous.0.saturating_add(1))));
+    }
+    for &(topic, index, seen) in &registration.leader_epochs {
+        let known = draft.state.topics.get(&topic);
+        let known = known.and_then(|topic| topic.partitions.get(usize::try_from(index).ok()?));
+        if let Some(known) = known.filter(|known| known.leader_epoch < seen) {
+            let raised = Partition {
+                leader_epoch: LeaderEpoch(seen.0.saturating_add(1)),
+                partition_epoch: PartitionEpoch(known.partition_epoch.0.saturating_add(1)),
+                ..known.clone()
+            };
+            draft.push(Change::Partition(topic, index, raised));
+        }
     }
 }
 

@@ -70,15 +70,14 @@ pub(super) fn alter(draft: &mut Draft<'_>, request: AlterPartitions) -> Reply {
 }
 
 fn alter_one(draft: &mut Draft<'_>, leader: BrokerId, change: &IsrChange) -> Result<Partition, ErrorCode> {
-    let (before, next) = {
+    let next = {
         let state = &draft.state;
         let topic = state.topics.get(&change.topic).ok_or(ErrorCode::UnknownTopicId)?;
         let index = usize::try_from(change.partition).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
         let before = topic.partitions.get(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         check(state, leader, before, change)?;
-        (before.clone(), altered(state, topic, before, change))
+        altered(state, topic, before, change)
     };
-    let Some(next) = next else { return Ok(before) };
     draft.push(Change::Partition(change.topic, change.partition, next.clone()));
     // The change ended a reassignment that takes the leader away: it has to learn of that from the metadata first.
     if next.leader == Some(leader) {
@@ -88,7 +87,7 @@ fn alter_one(draft: &mut Draft<'_>, leader: BrokerId, change: &IsrChange) -> Res
     }
 }
 
-fn altered(state: &State, topic: &Topic, before: &Partition, change: &IsrChange) -> Option<Partition> {
+fn altered(state: &State, topic: &Topic, before: &Partition, change: &IsrChange) -> Partition {
     // Whoever asks for the ISR that there is, in another order, changes nothing.
     let in_order = before
         .replicas
@@ -102,7 +101,12 @@ fn altered(state: &State, topic: &Topic, before: &Partition, change: &IsrChange)
         ..Wanted::with_isr(before, if same { before.isr.clone() } else { isr })
     };
     let acceptable = |replica| state.is_usable(replica);
-    settle(before, wanted, &TopicRules::of(state, topic).electorate(&acceptable))
+    // Whoever asks for what there is gets a new partition epoch all the same: it is how a leader makes sure that nothing it asked for before can still be carried out. Apache
+    // Kafka writes nothing then (`PartitionChangeBuilder.changeRecordIsNoOp`), and its leaders do not ask.
+    settle(before, wanted, &TopicRules::of(state, topic).electorate(&acceptable)).unwrap_or_else(|| Partition {
+        partition_epoch: PartitionEpoch(before.partition_epoch.0.saturating_add(1)),
+        ..before.clone()
+    })
 }
 
 fn check(state: &State, leader: BrokerId, before: &Partition, change: &IsrChange) -> Result<(), ErrorCode> {

@@ -27,7 +27,7 @@ pub const SESSION_TIMEOUT_MS: u32 = 3_000;
 
 /// A broker whose stream broke has this long to come back before it is fenced.
 ///
-/// A broker whose process lives is back after some 20 ms. This is most of the time that clients wait for another leader when one is killed.
+/// A broker whose process lives is back after some 20 ms. One whose process is known to be gone does not have it: see [`Sessions::gone`].
 pub const RECONNECT_GRACE_MS: u32 = 150;
 
 /// Names one stream of one broker, so that the end of an old one is not taken for the end of its successor.
@@ -42,6 +42,8 @@ struct Session {
     heard_at: Timestamp,
     /// When its stream broke, if it is broken.
     broke_at: Option<Timestamp>,
+    /// Nobody listens any more where it did.
+    is_gone: bool,
     /// The metadata version that holds its registration: what it must have applied before it may serve.
     registered_at: u64,
     /// The newest metadata version that it said to have applied.
@@ -51,7 +53,8 @@ struct Session {
 impl Session {
     fn deadline(&self) -> Timestamp {
         let silent = self.heard_at.plus(SESSION_TIMEOUT_MS.into());
-        self.broke_at.map_or(silent, |at| silent.min(at.plus(RECONNECT_GRACE_MS.into())))
+        let grace_ms = if self.is_gone { 0 } else { RECONNECT_GRACE_MS };
+        self.broke_at.map_or(silent, |at| silent.min(at.plus(grace_ms.into())))
     }
 }
 
@@ -68,6 +71,7 @@ impl Sessions {
             stream: None,
             heard_at: now,
             broke_at: None,
+            is_gone: false,
             registered_at: version,
             applied: 0,
         };
@@ -84,6 +88,7 @@ impl Sessions {
                 stream: Some(stream),
                 heard_at: now,
                 broke_at: None,
+                is_gone: false,
                 registered_at: version,
                 applied: 0,
             },
@@ -102,6 +107,14 @@ impl Sessions {
     pub fn broke(&mut self, broker: BrokerId, stream: StreamId, now: Timestamp) {
         if let Some(session) = self.by_broker.get_mut(&broker).filter(|session| session.stream == Some(stream)) {
             session.broke_at.get_or_insert(now);
+        }
+    }
+
+    /// The host of a broker whose stream broke refuses connections where the broker listened: its process is gone, and its time is up. Should it be there after
+    /// all, it registers again, and has lost nothing but its leaders. Ignored while the stream is open or for another one.
+    pub fn gone(&mut self, broker: BrokerId, stream: StreamId) {
+        if let Some(session) = self.by_broker.get_mut(&broker).filter(|session| session.stream == Some(stream)) {
+            session.is_gone = session.broke_at.is_some();
         }
     }
 

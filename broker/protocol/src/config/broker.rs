@@ -1,15 +1,28 @@
-//! The configurations of brokers and of the cluster that mean something here, under Apache Kafka's names (`KafkaConfig`). In the order of their names.
+//! The configurations of brokers and of the cluster that mean something here, under Apache Kafka's names (`KafkaConfig`).
 //!
-//! What Kafka has and this table has not is either the controller's (here the operator's) or belongs to what is not served.
+//! What Kafka has and these tables have not is either the controller's (here the operator's) or belongs to what is not served.
+
+mod groups;
+mod logs;
+mod replication;
+
+use std::sync::LazyLock;
 
 use super::Check::{Any, AtLeast, Between, GzipLevel, OneOf};
 use super::ConfigKey;
-use super::ConfigType::{Boolean, Double, Int, List, Long, String};
+use super::ConfigType::{Boolean, Int, List, Long, String};
 use super::Scope::{Cluster, Dynamic, Process};
 use super::row as broker;
 
 /// Every configuration of a broker, in the order of their names.
-pub static BROKER: &[ConfigKey] = &[
+pub static BROKER: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
+    let mut rows = [OWN, groups::ROWS, logs::ROWS, replication::ROWS].concat();
+    rows.sort_by_key(|row| row.name);
+    rows
+});
+
+/// What has to do with the broker as such: its connections, its requests, its place.
+const OWN: &[ConfigKey] = &[
     broker(
         "advertised.listeners",
         List,
@@ -25,14 +38,6 @@ pub static BROKER: &[ConfigKey] = &[
         Any,
         Cluster,
         "Whether a topic is created when a client first asks for it.",
-    ),
-    broker(
-        "auto.leader.rebalance.enable",
-        Boolean,
-        Some("true"),
-        Any,
-        Cluster,
-        "Whether partitions get their first replicas as leaders again, from time to time.",
     ),
     broker("broker.id", Int, Some("-1"), Any, Process, "The broker's id in the cluster."),
     broker("broker.rack", String, None, Any, Process, "The rack or zone that the broker stands in."),
@@ -77,14 +82,6 @@ pub static BROKER: &[ConfigKey] = &[
         "How long a connection may be idle before the broker closes it; negative is for ever.",
     ),
     broker(
-        "default.replication.factor",
-        Int,
-        Some("1"),
-        AtLeast(1),
-        Cluster,
-        "How many replicas the partitions of a topic get whose creator does not say.",
-    ),
-    broker(
         "delete.topic.enable",
         Boolean,
         Some("true"),
@@ -108,280 +105,7 @@ pub static BROKER: &[ConfigKey] = &[
         Dynamic,
         "Whether records count as kept when they are on disk (`group`: one flush for all that wait) or in memory (`none`); for topics that do not say.",
     ),
-    broker(
-        "leader.imbalance.check.interval.seconds",
-        Long,
-        Some("300"),
-        AtLeast(1),
-        Cluster,
-        "How often it is looked for partitions that are not led by their first replica.",
-    ),
-    broker(
-        "leader.imbalance.per.broker.percentage",
-        Int,
-        None,
-        AtLeast(0),
-        Cluster,
-        "How much of a broker's share may be led by others before that is put right, in percent; unset, nothing.",
-    ),
     broker("listeners", List, Some("PLAINTEXT://:9092"), Any, Process, "Where the broker listens."),
-    broker(
-        "log.cleaner.backoff.ms",
-        Long,
-        Some("15000"),
-        AtLeast(0),
-        Dynamic,
-        "How long the cleaner waits when there is nothing to compact.",
-    ),
-    broker(
-        "log.cleaner.dedupe.buffer.size",
-        Long,
-        Some("134217728"),
-        AtLeast(1_048_576),
-        Dynamic,
-        "The memory that compaction may use for the keys that it has seen, in bytes.",
-    ),
-    broker(
-        "log.cleaner.delete.retention.ms",
-        Long,
-        Some("86400000"),
-        AtLeast(0),
-        Dynamic,
-        "What `delete.retention.ms` is for topics that do not set it.",
-    ),
-    broker(
-        "log.cleaner.max.compaction.lag.ms",
-        Long,
-        Some("9223372036854775807"),
-        AtLeast(1),
-        Dynamic,
-        "What `max.compaction.lag.ms` is for topics that do not set it.",
-    ),
-    broker(
-        "log.cleaner.min.cleanable.ratio",
-        Double,
-        Some("0.5"),
-        Between(0, 1),
-        Dynamic,
-        "What `min.cleanable.dirty.ratio` is for topics that do not set it.",
-    ),
-    broker(
-        "log.cleaner.min.compaction.lag.ms",
-        Long,
-        Some("0"),
-        AtLeast(0),
-        Dynamic,
-        "What `min.compaction.lag.ms` is for topics that do not set it.",
-    ),
-    broker(
-        "log.cleanup.policy",
-        List,
-        Some("delete"),
-        OneOf(&["compact", "delete"]),
-        Dynamic,
-        "What `cleanup.policy` is for topics that do not set it.",
-    ),
-    broker(
-        "log.dir",
-        List,
-        Some("/tmp/kafka-logs"),
-        Any,
-        Process,
-        "The log directory, if `log.dirs` is not set.",
-    ),
-    broker("log.dirs", List, None, Any, Process, "The log directory."),
-    broker(
-        "log.flush.interval.messages",
-        Long,
-        Some("9223372036854775807"),
-        AtLeast(1),
-        Dynamic,
-        "What `flush.messages` is for topics that do not set it.",
-    ),
-    broker(
-        "log.flush.interval.ms",
-        Long,
-        None,
-        AtLeast(0),
-        Dynamic,
-        "After how long a log is flushed to disk; unset, `log.flush.scheduler.interval.ms` holds.",
-    ),
-    broker(
-        "log.flush.scheduler.interval.ms",
-        Long,
-        Some("9223372036854775807"),
-        Any,
-        Cluster,
-        "After how long a log is flushed to disk, where `log.flush.interval.ms` is not set.",
-    ),
-    broker(
-        "log.index.interval.bytes",
-        Int,
-        Some("4096"),
-        AtLeast(0),
-        Dynamic,
-        "What `index.interval.bytes` is for topics that do not set it.",
-    ),
-    broker(
-        "log.index.size.max.bytes",
-        Int,
-        Some("10485760"),
-        AtLeast(4),
-        Dynamic,
-        "What `segment.index.bytes` is for topics that do not set it.",
-    ),
-    broker(
-        "log.local.retention.bytes",
-        Long,
-        Some("-2"),
-        AtLeast(-2),
-        Dynamic,
-        "What `local.retention.bytes` is for topics that do not set it.",
-    ),
-    broker(
-        "log.local.retention.ms",
-        Long,
-        Some("-2"),
-        AtLeast(-2),
-        Dynamic,
-        "What `local.retention.ms` is for topics that do not set it.",
-    ),
-    broker(
-        "log.message.timestamp.after.max.ms",
-        Long,
-        Some("3600000"),
-        AtLeast(0),
-        Dynamic,
-        "What `message.timestamp.after.max.ms` is for topics that do not set it.",
-    ),
-    broker(
-        "log.message.timestamp.before.max.ms",
-        Long,
-        Some("9223372036854775807"),
-        AtLeast(0),
-        Dynamic,
-        "What `message.timestamp.before.max.ms` is for topics that do not set it.",
-    ),
-    broker(
-        "log.message.timestamp.type",
-        String,
-        Some("CreateTime"),
-        OneOf(&["CreateTime", "LogAppendTime"]),
-        Dynamic,
-        "What `message.timestamp.type` is for topics that do not set it.",
-    ),
-    broker(
-        "log.preallocate",
-        Boolean,
-        Some("false"),
-        Any,
-        Dynamic,
-        "What `preallocate` is for topics that do not set it.",
-    ),
-    broker(
-        "log.remote.copy.lag.bytes",
-        Long,
-        Some("-1"),
-        AtLeast(-1),
-        Dynamic,
-        "What `remote.copy.lag.bytes` is for topics that do not set it.",
-    ),
-    broker(
-        "log.remote.copy.lag.ms",
-        Long,
-        Some("0"),
-        AtLeast(-1),
-        Dynamic,
-        "What `remote.copy.lag.ms` is for topics that do not set it.",
-    ),
-    broker(
-        "log.retention.bytes",
-        Long,
-        Some("-1"),
-        Any,
-        Dynamic,
-        "What `retention.bytes` is for topics that do not set it.",
-    ),
-    broker(
-        "log.retention.check.interval.ms",
-        Long,
-        Some("300000"),
-        AtLeast(1),
-        Cluster,
-        "How often the broker looks for segments that retention has done with.",
-    ),
-    broker(
-        "log.retention.hours",
-        Int,
-        Some("168"),
-        Any,
-        Cluster,
-        "How long records are kept at least, in hours, where neither `log.retention.ms` nor `log.retention.minutes` is set.",
-    ),
-    broker(
-        "log.retention.minutes",
-        Int,
-        None,
-        Any,
-        Cluster,
-        "How long records are kept at least, in minutes, where `log.retention.ms` is not set.",
-    ),
-    broker(
-        "log.retention.ms",
-        Long,
-        None,
-        AtLeast(-1),
-        Dynamic,
-        "How long records are kept at least; -1 is for ever. Unset, the minutes and then the hours hold.",
-    ),
-    broker(
-        "log.roll.hours",
-        Int,
-        Some("168"),
-        AtLeast(1),
-        Cluster,
-        "The age at which a segment is closed even if it is not full, in hours, where `log.roll.ms` is not set.",
-    ),
-    broker(
-        "log.roll.jitter.hours",
-        Int,
-        Some("0"),
-        AtLeast(0),
-        Cluster,
-        "By how much the closing of a segment may come earlier, in hours, where `log.roll.jitter.ms` is not set.",
-    ),
-    broker(
-        "log.roll.jitter.ms",
-        Long,
-        None,
-        AtLeast(0),
-        Dynamic,
-        "By how much the closing of a segment may come earlier, at random.",
-    ),
-    broker(
-        "log.roll.ms",
-        Long,
-        None,
-        AtLeast(1),
-        Dynamic,
-        "The age at which a segment is closed even if it is not full. Unset, the hours hold.",
-    ),
-    broker(
-        "log.segment.bytes",
-        Int,
-        Some("1073741824"),
-        AtLeast(1_048_576),
-        Dynamic,
-        "What `segment.bytes` is for topics that do not set it.",
-    ),
-    broker(
-        "log.segment.delete.delay.ms",
-        Long,
-        Some("60000"),
-        AtLeast(0),
-        Dynamic,
-        "What `file.delete.delay.ms` is for topics that do not set it.",
-    ),
     broker(
         "max.connections",
         Int,
@@ -422,14 +146,6 @@ pub static BROKER: &[ConfigKey] = &[
         Dynamic,
         "What `max.message.bytes` is for topics that do not set it.",
     ),
-    broker(
-        "min.insync.replicas",
-        Int,
-        Some("1"),
-        AtLeast(1),
-        Dynamic,
-        "What `min.insync.replicas` is for topics that do not set it.",
-    ),
     broker("node.id", Int, None, AtLeast(0), Process, "The broker's id in the cluster."),
     broker(
         "num.partitions",
@@ -448,51 +164,11 @@ pub static BROKER: &[ConfigKey] = &[
         "How long a partition remembers an idempotent producer that writes nothing.",
     ),
     broker(
-        "replica.fetch.max.bytes",
-        Int,
-        Some("1048576"),
-        AtLeast(0),
-        Cluster,
-        "How much a follower fetches of one partition at a time; a larger batch is fetched all the same.",
-    ),
-    broker(
-        "replica.fetch.response.max.bytes",
-        Int,
-        Some("10485760"),
-        AtLeast(0),
-        Cluster,
-        "How much a follower fetches at a time.",
-    ),
-    broker(
-        "replica.fetch.wait.max.ms",
-        Int,
-        Some("500"),
-        AtLeast(0),
-        Cluster,
-        "How long a leader that has nothing new waits before it answers a follower.",
-    ),
-    broker(
-        "replica.lag.time.max.ms",
-        Long,
-        Some("30000"),
-        AtLeast(0),
-        Cluster,
-        "A follower that has not caught up with its leader for this long leaves the ISR.",
-    ),
-    broker(
         "socket.request.max.bytes",
         Int,
         Some("104857600"),
         AtLeast(1),
         Cluster,
         "The largest request that the broker reads; a larger one closes the connection.",
-    ),
-    broker(
-        "unclean.leader.election.enable",
-        Boolean,
-        Some("false"),
-        Any,
-        Dynamic,
-        "What `unclean.leader.election.enable` is for topics that do not set it.",
     ),
 ];

@@ -11,7 +11,7 @@ fn configs(entries: &[(&str, &str)]) -> Configs {
 
 #[test]
 fn the_tables_are_sorted_and_their_defaults_are_valid() {
-    for table in [TOPIC, BROKER] {
+    for table in [TOPIC, BROKER.as_slice()] {
         assert!(table.windows(2).all(|pair| pair[0].name < pair[1].name));
         for key in table {
             assert!(!key.documentation.is_empty());

@@ -125,6 +125,37 @@ macro_rules! each_api {
 
 crate::for_each_api!(each_api);
 
+macro_rules! coordinator_records {
+    ($($key:ident, $value:ident;)*) => {
+        #[test]
+        fn every_coordinator_record_round_trips_agrees_with_the_oracle_and_survives_broken_bytes() {
+            $(
+                assert_eq!($key::RECORD_TYPE, $value::RECORD_TYPE);
+                round_trips::<$key>();
+                round_trips::<$value>();
+                survives_broken_bytes::<$key>();
+                survives_broken_bytes::<$value>();
+            )*
+            round_trips::<ConsumerProtocolSubscription>();
+            round_trips::<ConsumerProtocolAssignment>();
+            agrees_with_oracle::<ConsumerProtocolSubscription, kafka_protocol::messages::ConsumerProtocolSubscription>();
+            agrees_with_oracle::<ConsumerProtocolAssignment, kafka_protocol::messages::ConsumerProtocolAssignment>();
+        }
+    };
+}
+
+coordinator_records! {
+    OffsetCommitKey, OffsetCommitValue;
+    GroupMetadataKey, GroupMetadataValue;
+    ConsumerGroupMetadataKey, ConsumerGroupMetadataValue;
+    ConsumerGroupPartitionMetadataKey, ConsumerGroupPartitionMetadataValue;
+    ConsumerGroupMemberMetadataKey, ConsumerGroupMemberMetadataValue;
+    ConsumerGroupTargetAssignmentMetadataKey, ConsumerGroupTargetAssignmentMetadataValue;
+    ConsumerGroupTargetAssignmentMemberKey, ConsumerGroupTargetAssignmentMemberValue;
+    ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue;
+    ConsumerGroupRegularExpressionKey, ConsumerGroupRegularExpressionValue;
+}
+
 #[test]
 fn the_api_keys_are_those_of_the_schema() {
     macro_rules! keys {

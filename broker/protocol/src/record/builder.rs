@@ -11,6 +11,10 @@ use crate::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 const CODEC_BITS: i16 = 0b111;
 const DELETE_HORIZON_BIT: i16 = 0b100_0000;
 
+/// What of them says that the batch belongs to a transaction, and that it holds a control record.
+const TRANSACTIONAL_BIT: i16 = 0b1_0000;
+const CONTROL_BIT: i16 = 0b10_0000;
+
 /// The timestamp of a record that has none (`RecordBatch.NO_TIMESTAMP`).
 const NO_TIMESTAMP: i64 = -1;
 
@@ -81,6 +85,20 @@ impl BatchBuilder {
     #[must_use]
     pub fn producer(mut self, id: ProducerId, epoch: ProducerEpoch, base_sequence: i32) -> Self {
         (self.header.producer_id, self.header.producer_epoch, self.header.base_sequence) = (id, epoch, base_sequence);
+        self
+    }
+
+    /// Says that the batch belongs to a transaction of its producer.
+    #[must_use]
+    pub fn transactional(mut self) -> Self {
+        self.header.attributes |= TRANSACTIONAL_BIT;
+        self
+    }
+
+    /// Says that the batch holds a control record.
+    #[must_use]
+    pub fn control(mut self) -> Self {
+        self.header.attributes |= CONTROL_BIT;
         self
     }
 

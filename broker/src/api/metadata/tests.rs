@@ -100,12 +100,12 @@ fn partitions_as_each_version_and_listener_sees_them() {
 #[test]
 fn brokers_and_operations() {
     let image = image();
-    let shown = brokers(&image, &request(9));
+    let shown = brokers(image.live_brokers().collect(), &request(9));
     assert_eq!(
         shown.iter().map(|broker| (broker.node_id, broker.host.as_str())).collect::<Vec<_>>(),
         [(0, "plaintext0"), (1, "plaintext1")]
     );
-    assert_eq!(brokers(&image, &request_on("OTHER", 9)).len(), 1);
+    assert_eq!(brokers(image.live_brokers().collect(), &request_on("OTHER", 9)).len(), 1);
     let cx = request(9);
     assert_eq!(topic_operations(&everyone(), &cx, true, "a"), 0b1101_1111_1000);
     assert_eq!(topic_operations(&everyone(), &cx, false, "a"), i32::MIN);

@@ -2,34 +2,60 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weir_protocol::batch::BatchHeader;
 use weir_protocol::record::{BatchBuilder, Record, Records, section};
 use weir_protocol::types::ProducerId;
 
-use super::super::LogConfig;
-use super::super::producers::LastRecord;
+use super::super::producers::{LastRecord, Marker};
 use super::super::validate::{decompressed_bytes_max, written_with};
+use super::super::{Aborted, LogConfig};
 use super::map::OffsetMap;
 
 /// One cleaning of a log: what decides about each of its batches.
 #[derive(Debug)]
 pub(super) struct Round<'a> {
+    pub(super) outcomes: &'a Outcomes,
+    /// Producers with batches of a transaction whose marker has not come yet.
+    pub(super) observed: BTreeSet<ProducerId>,
     pub(super) config: &'a LogConfig,
     pub(super) map: &'a OffsetMap,
     pub(super) last_records: &'a BTreeMap<ProducerId, LastRecord>,
     pub(super) now_ms: i64,
 }
 
-/// Whether a batch's records are for compaction to judge.
-fn is_plain(header: &BatchHeader) -> bool {
-    !header.is_control() && !header.is_transactional()
+/// What became of the transactions of a log, as far as it is cleaned: what is not aborted there is committed.
+#[derive(Debug, Default)]
+pub(super) struct Outcomes {
+    aborted: BTreeMap<ProducerId, Vec<(i64, i64)>>,
+}
+
+impl Outcomes {
+    pub(super) fn of(aborted: &[Aborted]) -> Self {
+        let mut outcomes = Self::default();
+        for it in aborted {
+            outcomes.aborted.entry(it.producer).or_default().push((it.first_offset, it.last_offset));
+        }
+        outcomes
+    }
+
+    fn is_aborted(&self, header: &BatchHeader) -> bool {
+        let inside = |(first, last): &(i64, i64)| *first <= header.base_offset && header.base_offset < *last;
+        header.is_transactional() && self.aborted.get(&header.producer_id).is_some_and(|aborted| aborted.iter().any(inside))
+    }
 }
 
 /// Takes up the keys of a batch that lie at `first_dirty_offset` or behind; returns false when the map is full.
-pub(super) fn index(map: &mut OffsetMap, config: &LogConfig, first_dirty_offset: i64, header: &BatchHeader, batch: &[u8]) -> bool {
-    if is_plain(header)
+pub(super) fn index(
+    map: &mut OffsetMap,
+    (config, outcomes): (&LogConfig, &Outcomes),
+    first_dirty_offset: i64,
+    header: &BatchHeader,
+    batch: &[u8],
+) -> bool {
+    if !header.is_control()
+        && !outcomes.is_aborted(header)
         && header.last_offset() >= first_dirty_offset
         && let Some(section) = readable(header, batch, config)
     {
@@ -55,8 +81,22 @@ fn readable<'a>(header: &BatchHeader, batch: &'a [u8], config: &LogConfig) -> Op
 
 impl Round<'_> {
     /// What remains of a batch; `None` when nothing does.
-    pub(super) fn filter<'b>(&self, header: &BatchHeader, batch: &'b [u8]) -> Option<Cow<'b, [u8]>> {
-        if !is_plain(header) || header.base_offset >= self.map.end_offset() {
+    pub(super) fn filter<'b>(&mut self, header: &BatchHeader, batch: &'b [u8]) -> Option<Cow<'b, [u8]>> {
+        if header.is_control() {
+            let ends_something = self.observed.remove(&header.producer_id);
+            return if ends_something {
+                Some(Cow::Borrowed(batch))
+            } else {
+                self.filter_marker(header, batch)
+            };
+        }
+        if header.is_transactional() {
+            self.observed.insert(header.producer_id);
+        }
+        if self.outcomes.is_aborted(header) {
+            return self.keeps_header(header).then(|| Cow::Owned(BatchBuilder::emptied(header).to_vec()));
+        }
+        if header.base_offset >= self.map.end_offset() {
             return Some(Cow::Borrowed(batch));
         }
         let Some(section) = readable(header, batch, self.config) else {
@@ -93,6 +133,29 @@ impl Round<'_> {
         Some(builder.build(level).map_or(Cow::Borrowed(batch), |bytes| Cow::Owned(bytes.to_vec())))
     }
 
+    /// What remains of a marker of whose transaction nothing is left: all of it until `delete.retention.ms` have passed, as with tombstones (`Cleaner.checkBatchRetention`).
+    fn filter_marker<'b>(&self, header: &BatchHeader, batch: &'b [u8]) -> Option<Cow<'b, [u8]>> {
+        let is_emptied = header.has_producer() && header.records_count == 0;
+        if is_emptied && header.base_offset < self.map.end_offset() {
+            return self.keeps_header(header).then_some(Cow::Borrowed(batch));
+        }
+        let is_marker = Marker::read(header, batch).is_some() && header.base_offset < self.map.end_offset();
+        let Some(section) = readable(header, batch, self.config).filter(|_| is_marker) else {
+            return Some(Cow::Borrowed(batch));
+        };
+        match header.delete_horizon_ms() {
+            Some(horizon) if horizon <= self.now_ms => self.keeps_header(header).then(|| Cow::Owned(BatchBuilder::emptied(header).to_vec())),
+            Some(_) => Some(Cow::Borrowed(batch)),
+            None => {
+                let mut builder = BatchBuilder::like(header).delete_horizon(self.now_ms.saturating_add(self.config.delete_retention_ms));
+                for record in Records::new(&section, header.records_count).filter_map(Result::ok) {
+                    builder.append_record(record.offset(header), record.timestamp(header), &record);
+                }
+                Some(builder.build(0).map_or(Cow::Borrowed(batch), |bytes| Cow::Owned(bytes.to_vec())))
+            }
+        }
+    }
+
     fn keeps(&self, header: &BatchHeader, record: &Record<'_>) -> bool {
         let offset = record.offset(header);
         if offset >= self.map.end_offset() {
@@ -107,7 +170,11 @@ impl Round<'_> {
 
     /// Whether a batch without records stays: its producer's sequence goes on from it, or without it the end of what was cleaned would not be told by any batch.
     fn keeps_header(&self, header: &BatchHeader) -> bool {
-        let is_last_of_producer = self.last_records.get(&header.producer_id) == Some(&LastRecord::Data(header.last_offset()));
+        let is_last_of_producer = match self.last_records.get(&header.producer_id) {
+            Some(LastRecord::Data(offset)) => *offset == header.last_offset(),
+            Some(LastRecord::Marker(epoch)) => header.is_control() && *epoch == header.producer_epoch,
+            None => false,
+        };
         is_last_of_producer || header.next_offset() == self.map.end_offset()
     }
 }

@@ -4,7 +4,7 @@
 //! dies, every record that was to stay is there: at worst an old segment is left that the new one covers, which recovery sets aside, or one of which nothing
 //! was to stay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::super::reader::LogReader;
 use super::super::segment::{Segment, SegmentSummary, file_name};
 use super::super::storage::{File, Mode, OpenFiles};
 use super::super::{LogConfig, LogWriter};
-use super::filter::{self, Round};
+use super::filter::{self, Outcomes, Round};
 use super::{OffsetMap, Plan, groups, plan};
 
 /// Bytes that are read or written at a time.
@@ -44,7 +44,9 @@ struct Group {
 pub fn assess(reader: &LogReader, config: &LogConfig, cleaned_offset: i64, now_ms: i64) -> Option<Plan> {
     let summaries: Vec<_> = reader.segments.load().iter().map(|segment| segment.summary()).collect();
     // What is not on the disk yet is still to be flushed, from the file in which it lies; and a gap is believed by recovery before the checkpoint only.
-    let committed = reader.high_watermark().min(reader.checkpointed_offset());
+    // What became of transactions is known up to the last stable offset.
+    let stable = reader.last_stable_offset().unwrap_or_else(|| reader.high_watermark());
+    let committed = stable.min(reader.checkpointed_offset());
     plan(&summaries, config, cleaned_offset, reader.log_start_offset(), committed, now_ms)
 }
 
@@ -63,6 +65,7 @@ pub fn clean(
 ) -> io::Result<Cleaned> {
     let files = &reader.shared.files;
     let segments = reader.segments.load_full();
+    let outcomes = Outcomes::of(&reader.aborted_transactions(segments.first().map_or(0, |first| first.base_offset()), plan.end_offset)?);
     let ends: Vec<i64> = segments.iter().skip(1).map(|next| next.base_offset()).collect();
     for (segment, end) in segments
         .iter()
@@ -70,7 +73,7 @@ pub fn clean(
         .filter(|(_, end)| **end > plan.first_dirty_offset && **end <= plan.end_offset)
     {
         let all = each_batch(segment, &*segment.open(files)?, |header, batch| {
-            Ok(filter::index(map, config, plan.first_dirty_offset, header, batch))
+            Ok(filter::index(map, (config, &outcomes), plan.first_dirty_offset, header, batch))
         })?;
         if !all {
             break;
@@ -79,7 +82,9 @@ pub fn clean(
     }
     let count = segments.partition_point(|segment| segment.base_offset() < map.end_offset().min(plan.end_offset));
     let old = segments.get(..count).unwrap_or_default();
-    let round = Round {
+    let mut round = Round {
+        outcomes: &outcomes,
+        observed: BTreeSet::new(),
         config,
         map,
         last_records,
@@ -95,7 +100,7 @@ pub fn clean(
     for size in groups(&summaries, plan.end_offset, config) {
         let Some((group, after)) = rest.split_at_checked(size) else { break };
         rest = after;
-        let new = match rewrite(reader, group, &round) {
+        let new = match rewrite(reader, group, &mut round) {
             Ok(new) => new,
             Err(error) => {
                 cleaned.discard(reader);
@@ -139,7 +144,7 @@ fn each_batch(segment: &Segment, file: &dyn File, mut act: impl FnMut(&BatchHead
 }
 
 /// Writes what remains of `group` into a new segment, which is on the disk when this returns.
-fn rewrite(reader: &LogReader, group: &[Arc<Segment>], round: &Round<'_>) -> io::Result<Arc<Segment>> {
+fn rewrite(reader: &LogReader, group: &[Arc<Segment>], round: &mut Round<'_>) -> io::Result<Arc<Segment>> {
     let files = &reader.shared.files;
     let (Some(first), Some(last)) = (group.first(), group.last()) else {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -157,7 +162,7 @@ fn rewrite(reader: &LogReader, group: &[Arc<Segment>], round: &Round<'_>) -> io:
     written.map(|()| new)
 }
 
-fn write(new: &Segment, file: &dyn File, group: &[Arc<Segment>], files: &OpenFiles, round: &Round<'_>) -> io::Result<()> {
+fn write(new: &Segment, file: &dyn File, group: &[Arc<Segment>], files: &OpenFiles, round: &mut Round<'_>) -> io::Result<()> {
     let mut output = Output {
         segment: new,
         file,
@@ -276,8 +281,10 @@ impl Group {
         reader.segments.store(Arc::new(now));
         // Writes the indexes over those of the first old one.
         self.new.seal(files)?;
-        for old in self.old.iter().skip(1) {
-            for extension in ["log", "index", "timeindex", "txnindex", "snapshot"] {
+        // Nothing is left of what was aborted in them, so that nobody need know of it any more.
+        let txnindex: [&[&str]; 2] = [&["txnindex"], &["log", "index", "timeindex", "txnindex", "snapshot"]];
+        for (position, old) in self.old.iter().enumerate() {
+            for extension in txnindex.get(position.min(1)).copied().unwrap_or_default() {
                 match storage.remove_file(&old.path(extension)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}

@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::BytesMut;
 use proptest::prelude::*;
@@ -10,7 +10,8 @@ use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::super::config::Cleanup;
 use super::super::producers::LastRecord;
-use super::filter::{Round, index};
+use super::super::producers::{Marker, marker_batch};
+use super::filter::{Outcomes, Round, index};
 use super::*;
 
 mod disk;
@@ -72,7 +73,7 @@ fn map_of(log: &[u8], first_dirty: i64, end: i64, keys_max: usize) -> OffsetMap 
     let mut map = OffsetMap::new(keys_max, [7; 16]);
     for batch in Batches::new(log) {
         let (header, bytes) = batch.unwrap();
-        if header.next_offset() > end || !index(&mut map, &config(), first_dirty, &header, bytes) {
+        if header.next_offset() > end || !index(&mut map, (&config(), &Outcomes::default()), first_dirty, &header, bytes) {
             break;
         }
     }
@@ -80,7 +81,13 @@ fn map_of(log: &[u8], first_dirty: i64, end: i64, keys_max: usize) -> OffsetMap 
 }
 
 fn filtered(log: &[u8], map: &OffsetMap, last_records: &BTreeMap<ProducerId, LastRecord>, now_ms: i64) -> Vec<u8> {
-    let round = Round {
+    filtered_with(log, map, last_records, now_ms, &Outcomes::default())
+}
+
+fn filtered_with(log: &[u8], map: &OffsetMap, last_records: &BTreeMap<ProducerId, LastRecord>, now_ms: i64, outcomes: &Outcomes) -> Vec<u8> {
+    let mut round = Round {
+        outcomes,
+        observed: BTreeSet::new(),
         config: &config(),
         map,
         last_records,
@@ -202,8 +209,7 @@ fn what_compaction_cannot_judge_stays() {
         bytes
     };
     for (first, why) in [
-        (flagged(0b1_0000), "transactional"),
-        (flagged(0b11_0000), "control"),
+        (flagged(0b10_0000), "control, of a kind that is not known"),
         (flagged(1), "not gzip"),
         (flagged(7), "no codec"),
     ] {
@@ -212,6 +218,66 @@ fn what_compaction_cannot_judge_stays() {
         assert_eq!(map.end_offset(), 2);
         assert_eq!(filtered(&log, &map, &BTreeMap::new(), 0), log, "{why}");
     }
+}
+
+/// A marker of producer 1 at this offset.
+fn marker(offset: i64, commit: bool) -> BytesMut {
+    let marker = Marker {
+        producer: ProducerId(1),
+        epoch: ProducerEpoch(0),
+        coordinator_epoch: 0,
+        commit,
+        transaction_version: 1,
+    };
+    let mut bytes = marker_batch(&marker, 10).unwrap();
+    batch::set_offset_and_epoch(&mut bytes, offset, weir_protocol::types::LeaderEpoch(0));
+    bytes
+}
+
+#[test]
+fn aborted_records_go_and_markers_when_nothing_is_left_that_they_end() {
+    let transactional = |offset, sequence, value| {
+        let mut bytes = write(offset, Codec::None, Some((1, sequence)), &[(Some(1), Some(value))]);
+        bytes[22] |= 0b1_0000;
+        batch::set_max_timestamp(&mut bytes, false, 10 + offset);
+        bytes
+    };
+    let log = [
+        &transactional(0, 0, 1)[..],
+        &marker(1, true),
+        &transactional(2, 1, 2),
+        &marker(3, false),
+        &write(4, Codec::None, None, &[(Some(2), Some(9))]),
+        &marker(5, false),
+    ]
+    .concat();
+    let outcomes = Outcomes::of(&[super::super::Aborted {
+        producer: ProducerId(1),
+        first_offset: 2,
+        last_offset: 3,
+        last_stable_offset: 4,
+    }]);
+    let map_of = |log: &[u8]| {
+        let mut map = OffsetMap::new(10, [7; 16]);
+        for batch in Batches::new(log) {
+            let (header, bytes) = batch.unwrap();
+            assert!(index(&mut map, (&config(), &outcomes), 0, &header, bytes));
+        }
+        map
+    };
+    let offsets = |log: &[u8]| Batches::new(log).map(|batch| batch.unwrap().0.base_offset).collect::<Vec<_>>();
+    let none = BTreeMap::new();
+    let first = filtered_with(&log, &map_of(&log), &none, 1_000, &outcomes);
+    assert_eq!(offsets(&first), [0, 1, 3, 4, 5], "the aborted record is gone, and supersedes nothing");
+    let second = filtered_with(&first, &map_of(&first), &none, 1_000, &Outcomes::default());
+    assert_eq!(offsets(&second), [0, 1, 3, 4, 5], "markers of nothing wait as tombstones do");
+    let third = filtered_with(&second, &map_of(&second), &none, 1_000 + HORIZON_MS, &Outcomes::default());
+    assert_eq!(offsets(&third), [0, 1, 4, 5], "the last one tells where it ends");
+    let last = BTreeMap::from([(ProducerId(1), LastRecord::Marker(ProducerEpoch(0)))]);
+    let kept = filtered_with(&second, &map_of(&second), &last, 1_000 + HORIZON_MS, &Outcomes::default());
+    assert_eq!(offsets(&kept), [0, 1, 3, 4, 5], "a producer's last marker keeps its header");
+    let again = filtered_with(&third, &map_of(&third), &none, 1_000 + HORIZON_MS, &Outcomes::default());
+    assert_eq!(again, third);
 }
 
 #[test]

@@ -1,14 +1,10 @@
 //! One producer: its epoch and the last batches that it appended.
 
 use weir_protocol::batch::BatchHeader;
-use weir_protocol::record::{Records, section};
 use weir_protocol::types::ProducerEpoch;
 
 /// How many batches are remembered of a producer: as many as a client may have in flight (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
 const BATCHES: usize = 5;
-
-/// A control record's batch is tiny; one that claims more is not read.
-const MARKER_BYTES_MAX: usize = 1024;
 
 /// What is remembered of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,14 +118,4 @@ impl Entry {
         self.transaction_first_offset = -1;
         self.timestamp = timestamp;
     }
-}
-
-/// The coordinator's epoch in the control batch that ends a transaction (`EndTransactionMarker`); `None` for other control batches, emptied and damaged ones.
-pub(super) fn marker_coordinator_epoch(header: &BatchHeader, batch: &[u8]) -> Option<i32> {
-    let section = section(header, batch, MARKER_BYTES_MAX).ok()?;
-    let record = Records::new(&section, header.records_count).next()?.ok()?;
-    // The key is a version and the type, of which 0 is abort and 1 commit; the value a version and the epoch.
-    let control_type = i16::from_be_bytes(*record.key?.get(2..)?.first_chunk()?);
-    let epoch = i32::from_be_bytes(*record.value?.get(2..)?.first_chunk()?);
-    matches!(control_type, 0 | 1).then_some(epoch)
 }

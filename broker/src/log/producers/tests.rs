@@ -22,7 +22,7 @@ fn one(producer: i64, epoch: i16, sequence: i32, offset: i64) -> BatchHeader {
 }
 
 fn code(producers: &Producers, header: BatchHeader) -> Option<ErrorCode> {
-    producers.admit(&[header]).err().map(|error| error.code())
+    producers.admit(&[header], None).err().map(|error| error.code())
 }
 
 fn after(batches: &[BatchHeader]) -> Producers {
@@ -49,7 +49,7 @@ fn batches_follow_each_other() {
         (one(-1, -1, -1, 99), None, "no producer"),
     ] {
         assert_eq!(code(&producers, header), expected, "{why}");
-        assert_eq!(producers.admit(&[header]).ok().flatten(), None, "{why}");
+        assert_eq!(producers.admit(&[header], None).ok().flatten(), None, "{why}");
     }
 }
 
@@ -63,7 +63,7 @@ fn five_batches_are_known_again() {
             continue;
         }
         let again = BatchHeader { base_offset: 99, ..*header };
-        let duplicate = producers.admit(&[again]).unwrap().unwrap();
+        let duplicate = producers.admit(&[again], None).unwrap().unwrap();
         assert_eq!(
             (duplicate.first_offset, duplicate.last_offset, duplicate.max_timestamp),
             (header.base_offset, header.last_offset(), header.max_timestamp)
@@ -78,7 +78,7 @@ fn sequence_numbers_begin_again() {
     let last = sent(1, 0, i32::MAX - 1, 4, 50);
     assert_eq!(last.last_sequence(), 1);
     let producers = after(&[last]);
-    assert_eq!(producers.admit(&[last]).unwrap().map(|duplicate| duplicate.first_offset), Some(50));
+    assert_eq!(producers.admit(&[last], None).unwrap().map(|duplicate| duplicate.first_offset), Some(50));
     assert_eq!(code(&producers, one(1, 0, 2, 99)), None);
     let at_the_end = after(&[one(1, 0, i32::MAX, 50)]);
     assert_eq!(code(&at_the_end, one(1, 0, 0, 99)), None);
@@ -269,7 +269,7 @@ proptest! {
                 }
             };
             let expected = model.admit(&header);
-            let actual = producers.admit(&[header]);
+            let actual = producers.admit(&[header], None);
             prop_assert_eq!(actual.map(|duplicate| duplicate.map(|duplicate| duplicate.first_offset)).map_err(|error| error.code()), expected);
             if expected == Ok(None) {
                 producers.appended(&header, 0);
@@ -284,10 +284,10 @@ proptest! {
             prop_assert_eq!(loaded.last_records(), producers.last_records());
             for (id, (epoch, batches)) in &model.0 {
                 let last = batches.last().unwrap();
-                let again = loaded.admit(&[*last]).unwrap();
+                let again = loaded.admit(&[*last], None).unwrap();
                 prop_assert_eq!(again.map(|duplicate| duplicate.first_offset), Some(last.base_offset));
                 let next = sent(*id, *epoch, last.last_sequence().wrapping_add(1) & i32::MAX, 1, offset);
-                prop_assert_eq!(loaded.admit(&[next]), Ok(None));
+                prop_assert_eq!(loaded.admit(&[next], None), Ok(None));
             }
         }
     }

@@ -146,6 +146,18 @@ fn a_log_that_is_given_up_goes_on_elsewhere() {
 }
 
 #[test]
+fn a_log_that_never_held_anything_remembers_where_it_goes_on() {
+    let fs = Faulty::default();
+    let mut opened = Opened::new(&fs).unwrap();
+    assert_eq!(opened.writer.truncate_fully_and_start_at(500).unwrap(), 500);
+    for fs in [fs.after_crash(1), fs.after_crash(2)] {
+        let mut again = Opened::new(&fs).unwrap();
+        assert_eq!((again.log.log_start_offset(), again.log.log_end_offset()), (500, 500), "after a crash");
+        assert_eq!(again.writer.append_as_follower(&sent(500, 5, 2, 9), LeaderEpoch(5), 1_000), Ok(502));
+    }
+}
+
+#[test]
 fn the_recovery_point_goes_down_before_the_first_byte_goes() {
     let (fs, mut opened) = follower();
     opened.flush();

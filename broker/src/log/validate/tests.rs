@@ -102,7 +102,7 @@ fn a_limit_on_single_records_holds_for_compressed_batches() {
 
 #[test]
 fn bad_batches_are_refused() {
-    use ErrorCode::{CorruptMessage, InvalidRecord, InvalidTxnState, UnsupportedCompressionType, UnsupportedForMessageFormat};
+    use ErrorCode::{CorruptMessage, InvalidRecord, UnsupportedCompressionType, UnsupportedForMessageFormat};
     let good = || batch(&[(Some("a"), NOW), (Some("b"), NOW)]);
     let two = [good(), good()].concat();
     let mut wrong_crc = good();
@@ -151,7 +151,7 @@ fn bad_batches_are_refused() {
             "offsets above the count",
         ),
         (patched(good(), ATTRIBUTES, 0b10_0000_i16.to_be_bytes()), InvalidRecord, "control"),
-        (patched(good(), ATTRIBUTES, 0b1_0000_i16.to_be_bytes()), InvalidTxnState, "transactional"),
+        (patched(good(), ATTRIBUTES, 0b1_0000_i16.to_be_bytes()), InvalidRecord, "transactional"),
         (patched(good(), ATTRIBUTES, 5_i16.to_be_bytes()), UnsupportedCompressionType, "codec 5"),
         (
             patched(good(), PRODUCER_ID, 9_i64.to_be_bytes()),

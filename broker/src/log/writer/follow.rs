@@ -76,7 +76,11 @@ impl LogWriter {
                 self.write_span(records, &mut span, now_ms)?;
                 self.roll(now_ms).map_err(|error| self.fence("begin a segment in", &error))?;
             }
-            self.note_producer(&header, rest, now_ms)?;
+            if header.has_producer() {
+                // What the leader admitted is not judged again, only remembered.
+                self.producers(now_ms).map_err(|_| FollowError::Storage)?;
+                self.note_producer(&header, rest, now_ms);
+            }
             (end, latest) = (header.next_offset(), Some(header.leader_epoch));
             span.bytes += header.size_bytes();
             rest = rest.get(header.size_bytes()..).unwrap_or_default();
@@ -93,14 +97,6 @@ impl LogWriter {
             max_timestamp: header.max_timestamp,
         };
         self.must_roll(&next, waiting_bytes, now_ms)
-    }
-
-    /// What the leader admitted is not judged again, only remembered.
-    fn note_producer(&mut self, header: &BatchHeader, batch: &[u8], now_ms: i64) -> Result<(), FollowError> {
-        if header.has_producer() {
-            self.producers(now_ms).map_err(|_| FollowError::Storage)?.replay(header, batch, now_ms);
-        }
-        Ok(())
     }
 
     fn write_span(&mut self, records: &[u8], span: &mut Span, now_ms: i64) -> Result<(), FollowError> {

@@ -98,12 +98,14 @@ impl LogWriter {
             active.segment.seal(&self.shared.files)?;
         }
         // Also where no producer was ever asked for: whoever needs them later would have to read all that was written meanwhile.
-        let loaded = self.producers.take();
-        let producers = match loaded {
-            Some(producers) => producers,
-            None => Box::new(snapshots::load(&self.shared, &self.reader, now_ms)?),
-        };
-        snapshots::write(&self.shared, &self.reader, self.producers.insert(producers))?;
+        if self.producers.is_none() {
+            self.load_producers(now_ms)?;
+        }
+        // On the disk before the snapshot, behind which nobody looks for what was aborted.
+        self.write_transaction_index(true)?;
+        if let Some(producers) = &self.producers {
+            snapshots::write(&self.shared, &self.reader, producers)?;
+        }
         self.active = Some(self.begin(now_ms)?);
         // The sealed segment goes to the disk in the background, whatever `flush.mode` is.
         self.reader.request_flush();

@@ -17,9 +17,9 @@ use super::super::storage::Mode;
 use super::super::{flusher, snapshots};
 use super::{LogWriter, into_io};
 
-/// The files of a segment, and those of them that its records give again.
+/// The files of a segment, and those of them that its records give again. What a file says of transactions that were aborted behind a cut is not believed: no snapshot vouches for it.
 const FILES: &[&str] = &["log", "index", "timeindex", "txnindex", "snapshot"];
-const DERIVED: &[&str] = &["index", "timeindex", "txnindex", "snapshot"];
+const DERIVED: &[&str] = &["index", "timeindex", "snapshot"];
 
 impl LogWriter {
     /// Cuts the log off at `offset`, at most: a batch that holds records before and behind it goes as a whole. Returns the log end offset.
@@ -74,7 +74,7 @@ impl LogWriter {
         let (shorter, end) = self.copy_up_to(cut, offset)?;
         let mut segments = before.to_vec();
         segments.push(Arc::clone(&shorter));
-        self.producers = None;
+        self.forget_producers();
         let changed = self.publish_cut(segments, end, &shorter, |epochs| epochs.truncate_from_end(end));
         let reader = &self.reader;
         reader.log_start.fetch_min(end, Ordering::AcqRel);
@@ -107,14 +107,16 @@ impl LogWriter {
         let reader = Arc::clone(&self.reader);
         let old = reader.segments.load_full();
         let fresh = Segment::new(&reader.path(), SegmentSummary::empty(offset, 0), Some(Indexes::default()));
-        // Of a log that was never written to, there is nothing on the disk.
+        // Of a log that was never written to, there is nothing on the disk yet.
         let segments = if old.is_empty() { Vec::new() } else { vec![Arc::clone(&fresh)] };
-        self.producers = Some(Box::default());
+        self.begin_without_producers(offset);
         self.publish_cut(segments, offset, &fresh, |epochs| std::mem::take(epochs) != Epochs::default());
         reader.log_start.store(offset, Ordering::Release);
         reader.high_watermark.store(offset, Ordering::Release);
         if old.is_empty() {
-            return Ok(offset);
+            // The name of a file is all that remembers the offset over a crash; and this replica may be the only one that is left then.
+            self.active(0)?;
+            self.active = None;
         }
         self.shared.write_catalogue()?;
         let storage = self.shared.storage();

@@ -12,9 +12,12 @@ use weir_protocol::types::{BrokerId, LeaderEpoch};
 use super::OwnLog;
 use crate::log::EpochEnd;
 
-/// How long a partition is left alone after its leader refused a fetch, in milliseconds. `replica.fetch.backoff.ms` is a second in Apache Kafka; a new
+/// How long a partition is left alone after its leader refused a fetch, in milliseconds, where `replica.fetch.backoff.ms` does not say. It is a second in Apache Kafka; a new
 /// leader is a matter of less here.
 pub const FETCH_BACKOFF_MS: u64 = 100;
+
+/// How long it is left alone after the first refusal; each one after that doubles it, up to the whole back-off.
+const FIRST_BACKOFF_MS: u64 = 5;
 
 /// A partition that this broker follows, in one leader epoch.
 #[derive(Clone, Debug)]
@@ -26,6 +29,9 @@ pub struct Following {
     leader_high_watermark: i64,
     leader_log_start: i64,
     fetching: Fetching,
+    backoff_ms: u64,
+    /// Fetches that were refused since the last that was answered.
+    refused: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +121,15 @@ impl Following {
             leader_high_watermark: 0,
             leader_log_start: 0,
             fetching: Fetching::Going,
+            backoff_ms: FETCH_BACKOFF_MS,
+            refused: 0,
         }
+    }
+
+    /// With another time for which a failed fetch is not repeated, in milliseconds.
+    #[must_use]
+    pub fn backing_off(self, backoff_ms: u64) -> Self {
+        Self { backoff_ms, ..self }
     }
 
     /// Whom it follows.
@@ -173,6 +187,7 @@ impl Following {
             }
         }
         self.fetching = Fetching::Going;
+        self.refused = 0;
         if let Some(theirs) = answer.diverging {
             return self.truncate(parted_at(theirs, log), log);
         }
@@ -181,11 +196,16 @@ impl Following {
         if answer.has_records { Todo::Append } else { Todo::Nothing }
     }
 
-    /// No answer came, or nothing could be done with it: the leader is left alone for a while.
+    /// No answer came, or nothing could be done with it: the leader is left alone for a while, at first for a short one. A leader that has just been elected
+    /// often hears of it a moment later than its followers.
     pub fn failed(&mut self, now: u64) {
         if self.fetching != Fetching::Fenced {
+            let backoff_ms = FIRST_BACKOFF_MS
+                .checked_shl(self.refused)
+                .map_or(self.backoff_ms, |ms| ms.min(self.backoff_ms));
+            self.refused = self.refused.saturating_add(1).min(32);
             self.fetching = Fetching::Delayed {
-                until: now.saturating_add(FETCH_BACKOFF_MS),
+                until: now.saturating_add(backoff_ms),
             };
         }
     }
@@ -211,6 +231,11 @@ impl Following {
         // Only an unclean election cuts off what was committed; then it is not committed any more.
         self.high_watermark = self.high_watermark.min(end);
         if end < log.start { Todo::Restart(end) } else { Todo::Truncate(end) }
+    }
+
+    /// Whether the leader is known to have committed more than this replica has.
+    pub fn lags(&self, log: &OwnLog<'_>) -> bool {
+        self.leader_high_watermark > log.end
     }
 
     /// Moves the high watermark with the leader's, after an append or a flush, and the log's start with the leader's.

@@ -187,6 +187,11 @@ impl Leadership {
         self.committed.isr.len() < self.min_isr()
     }
 
+    /// Takes up under which epoch this broker is registered: a registration need not end a leadership, and the controller asks for the epoch that it knows.
+    pub fn registered(&mut self, own_epoch: BrokerEpoch) {
+        self.own_epoch = own_epoch;
+    }
+
     /// Takes up other settings.
     pub fn reconfigure(&mut self, settings: Settings) {
         self.settings = settings;

@@ -35,6 +35,9 @@ const LIST_OFFSETS_VERSION: i16 = 11;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(1_000);
 
+/// How long a throttled partition that is behind is left alone while the quota is used up.
+const THROTTLED_MS: u64 = 100;
+
 /// Longer than this no answer takes, beyond the wait that was asked for.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
@@ -102,6 +105,10 @@ impl Session {
             self.begin_anew();
             let answers = self.answers;
             let Err(error) = self.fetch_until_it_ends().await;
+            if self.answers > answers {
+                // It answered until just now.
+                self.broker.replicas.lost_leaders().lose(self.leader);
+            }
             debug!(leader = self.leader.0, %error, "the connection to a leader ended");
             pause = if self.answers > answers { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
             let notified = tokio::time::timeout(pause, self.inbox.notify.notified()).await;
@@ -185,6 +192,9 @@ impl Session {
                 received = tokio::time::timeout(limit, connection.receive()), if waits => {
                     let body = received.map_err(|_| io::ErrorKind::TimedOut)??;
                     self.answers += 1;
+                    if self.id == 0 {
+                        self.broker.replicas.lost_leaders().find(self.leader);
+                    }
                     if !self.answered(body).await? {
                         connection.shrink();
                     }
@@ -227,13 +237,15 @@ impl Session {
             // What cannot be written need not be fetched: not before the next start.
             let is_writable = !slot.partition.log().is_offline();
             let from = match slot.partition.next_fetch(slot.epoch).filter(|_| is_writable) {
-                Some(Next::Fetch(from)) => from,
+                Some(Next::Fetch(from)) if slot.partition.throttled_until(slot.epoch).is_none() => from,
                 other => {
                     if slot.sent.take().is_some() {
                         self.forgotten.insert(id);
                     }
                     match other {
                         Some(Next::At(at)) => self.delayed.push(Reverse((at, id))),
+                        // More than the quota.
+                        Some(Next::Fetch(_)) if is_writable => self.delayed.push(Reverse((now + THROTTLED_MS, id))),
                         // A flush is on its way already.
                         Some(Next::AfterFlush) => self.delayed.push(Reverse((now + 2, id))),
                         Some(Next::Never | Next::Fetch(_)) | None => {}
@@ -282,7 +294,7 @@ impl Session {
                 ..Default::default()
             },
             max_wait_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
-            min_bytes: 1,
+            min_bytes: settings.fetch_bytes_min,
             max_bytes: settings.fetch_response_bytes_max,
             session_id: self.id,
             session_epoch: self.epoch,
@@ -424,10 +436,14 @@ async fn take_answer(partition: &Arc<Partition>, epoch: LeaderEpoch, sent: &Fetc
     match partition.fetch_answered(epoch, sent, &answer) {
         Todo::Nothing => partition.step(),
         Todo::Append => {
-            if let Some(records) = records
-                && partition.follow(records, epoch).await
-            {
-                return Taken::Appended;
+            if let Some(records) = records {
+                if partition.throttled().follower {
+                    let shared = partition.shared();
+                    shared.follower_quota.record(records.len(), shared.now());
+                }
+                if partition.follow(records, epoch).await {
+                    return Taken::Appended;
+                }
             }
         }
         todo @ (Todo::Truncate(_) | Todo::Restart(_)) => partition.cut(epoch, todo).await,

@@ -24,6 +24,17 @@ impl Partition {
         self.with_own_log(|log| self.following(epoch, |following| following.next(log, self.shared.now())))
     }
 
+    /// When to fetch again, if what this broker fetches for throttled replicas is more than its quota; `None` to fetch now. A replica that is in sync does not wait
+    /// (`ReplicaFetcherThread.shouldFollowerThrottle`).
+    pub(crate) fn throttled_until(&self, epoch: LeaderEpoch) -> Option<u64> {
+        if !self.throttled().follower {
+            return None;
+        }
+        let until = self.shared.follower_quota.exceeded_until(self.shared.now())?;
+        let lags = self.with_own_log(|log| self.following(epoch, |following| following.lags(log)));
+        (lags == Some(true)).then_some(until)
+    }
+
     /// Takes up the leader's answer.
     pub(crate) fn fetch_answered(&self, epoch: LeaderEpoch, to: &FetchFrom, answer: &FetchAnswer) -> Todo {
         self.with_own_log(|log| self.following(epoch, |following| following.answered(to, answer, log, self.shared.now())))

@@ -23,6 +23,8 @@ pub(super) struct Leading {
 /// What a produce brings.
 pub(super) struct Append {
     records: Prepared,
+    /// The epoch that they are meant for; in another one they are refused. `None`: whichever it is.
+    epoch: Option<LeaderEpoch>,
     answer: oneshot::Sender<Result<(AppendInfo, LeaderEpoch), AppendError>>,
 }
 
@@ -53,6 +55,8 @@ pub(crate) struct Served {
     pub(crate) records: Option<ReadSlice>,
     /// There is more than was given.
     pub(crate) has_more: bool,
+    /// Nothing was read, since the quota is used up: look again after this many milliseconds.
+    pub(crate) throttled_ms: Option<u64>,
 }
 
 /// A follower's fetch of one partition.
@@ -128,7 +132,10 @@ impl Partition {
     /// Does what time asks for; returns whether time still does something to it.
     pub(crate) fn check(self: &Arc<Self>) -> bool {
         let (ends, now) = (self.ends(), self.shared.now());
-        self.lead(None, |leadership| ((), leadership.check(ends, &|id| self.shared.peer(id), now)));
+        self.lead(None, |leadership| {
+            leadership.registered(self.shared.own_epoch());
+            ((), leadership.check(ends, &|id| self.shared.peer(id), now))
+        });
         let mut core = self.core.lock();
         let Core::Leader(leading) = &mut *core else { return false };
         leading.is_checked = leading.leadership.next_check_ms(self.log.log_end_offset(), now).is_some();
@@ -177,8 +184,17 @@ impl Partition {
 
     /// Brings checked records to the writer. They are appended in the order of the calls; whether they were is told by the [`Appending`].
     pub(crate) fn append(self: &Arc<Self>, records: Prepared) -> Appending {
+        self.append_if(None, records)
+    }
+
+    /// As [`Partition::append`], but in this epoch alone: for those whose records rest on all that was appended before.
+    pub(crate) fn append_in(self: &Arc<Self>, epoch: LeaderEpoch, records: Prepared) -> Appending {
+        self.append_if(Some(epoch), records)
+    }
+
+    fn append_if(self: &Arc<Self>, epoch: Option<LeaderEpoch>, records: Prepared) -> Appending {
         let (answer, receiver) = oneshot::channel();
-        self.bring(Job::Append(Append { records, answer }));
+        self.bring(Job::Append(Append { records, epoch, answer }));
         Appending {
             partition: Arc::clone(self),
             answer: receiver,
@@ -197,6 +213,9 @@ impl Partition {
             }
             return;
         };
+        for stale in appends.extract_if(.., |append| append.epoch.is_some_and(|meant| meant != epoch)) {
+            let _ = stale.answer.send(Err(AppendError::NotLeader));
+        }
         let (mut records, answers): (Vec<_>, Vec<_>) = appends.drain(..).map(|append| (append.records, append.answer)).unzip();
         let results = writer.append_as_leader(&mut records, epoch, crate::replica::now_ms());
         self.commit();
@@ -234,8 +253,9 @@ impl Partition {
             has_more: false,
             records: None,
             diverging,
+            throttled_ms: self.sends_nothing_for(fetch),
         };
-        if diverging.is_none() {
+        if diverging.is_none() && served.throttled_ms.is_none() {
             let offset = fetch.from.offset;
             served.records = self
                 .log
@@ -244,7 +264,25 @@ impl Partition {
             // With room for one batch, none means that compaction has left none up to the end.
             served.has_more = served.records.is_none() && !at_least_one && offset < self.log.log_end_offset();
         }
+        if let Some(records) = served.records.as_ref().filter(|_| self.throttled().leader) {
+            self.shared.leader_quota.record(records.length, self.shared.now());
+        }
         Ok(served)
+    }
+
+    /// For how many milliseconds nothing is read for a follower, if what this broker sends for throttled replicas is more than its quota; a follower in the ISR does not wait
+    /// (`ReplicaManager.shouldLeaderThrottle`).
+    fn sends_nothing_for(&self, fetch: &FollowerFetch) -> Option<u64> {
+        if !self.throttled().leader {
+            return None;
+        }
+        let now = self.shared.now();
+        let until = self.shared.leader_quota.exceeded_until(now)?;
+        let in_sync = match &*self.core.lock() {
+            Core::Leader(leading) => leading.leadership.committed().isr.contains(&fetch.replica),
+            Core::Idle | Core::Follower(_) => false,
+        };
+        (!in_sync && fetch.from.offset < self.log.log_end_offset()).then_some(until.saturating_sub(now))
     }
 
     fn progress(&self, leadership: &mut Leadership, fetch: &FollowerFetch, ends: Ends) -> (Result<Option<EpochEnd>, ErrorCode>, Outcome) {

@@ -111,10 +111,15 @@ impl Ledger {
         Ok(())
     }
 
-    /// An unclean election is committed: what its leader lacks is lost.
+    /// An unclean election is committed: what its leader lacks is lost, and so is what it may still lose with its power before it leads: a follower vouches for nothing
+    /// that it has not flushed. What is there after all when it begins is committed anew.
     pub(super) fn unclean(&mut self, log_of: LogOf<'_>) {
         self.unclean_epoch = self.leader_epoch();
-        let best = self.copies().into_iter().map(|id| log_of(id).0.agrees_with(&self.records)).max();
+        let holds = |id: usize| {
+            let log = log_of(id).0;
+            log.agrees_with(&self.records).min(log.flushed() as usize)
+        };
+        let best = self.copies().into_iter().map(holds).max();
         self.lose_from(best.unwrap_or_default());
     }
 

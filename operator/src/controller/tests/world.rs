@@ -133,7 +133,14 @@ impl World {
         let mut words = Words::new(line);
         let (reply, changes) = match words.next() {
             "register" => {
-                let registration = registration(&mut words);
+                let mut registration = registration(&mut words);
+                // `log=topic:partition:epoch`
+                for log in words.pairs.get("log").into_iter().flatten() {
+                    let parts: Vec<&str> = log.split(':').collect();
+                    let topic = self.state.topic_by_name(parts[0]).unwrap().id;
+                    let epoch = LeaderEpoch(parts[2].parse().unwrap());
+                    registration.leader_epochs.push((topic, parts[1].parse().unwrap(), epoch));
+                }
                 self.register(registration)
             }
             "heartbeat" => {
@@ -154,6 +161,10 @@ impl World {
                 self.sessions.broke(words.broker(), StreamId(0), self.now);
                 self.last.clear();
                 (Reply::Nothing, Vec::new())
+            }
+            "gone" => {
+                self.sessions.gone(words.broker(), StreamId(0));
+                self.tick()
             }
             "wait" => {
                 self.now = self.now.plus(words.next().parse().unwrap());
@@ -305,6 +316,7 @@ fn registration(words: &mut Words<'_>) -> Registration {
         previous_epoch: words.number("previous").map(BrokerEpoch),
         clean: words.flag("clean"),
         controller_epoch: ControllerEpoch(words.number("controller").unwrap_or(0)),
+        leader_epochs: Vec::new(),
     }
 }
 

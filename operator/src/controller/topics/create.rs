@@ -110,9 +110,23 @@ fn replicas_of(draft: &Draft<'_>, wanted: &CreatableTopic, id: TopicId) -> Resul
     }
     let given = |number: i32| usize::try_from(number).ok();
     let count = given(wanted.num_partitions).unwrap_or_else(|| default_of(draft, "num.partitions"));
-    let replicas = given(wanted.replication_factor.into()).unwrap_or_else(|| default_of(draft, "default.replication.factor"));
+    let replicas = given(wanted.replication_factor.into())
+        .or_else(|| coordinators_replicas(draft, &wanted.name))
+        .unwrap_or_else(|| default_of(draft, "default.replication.factor"));
     check_total(&draft.state, count)?;
     place(&draft.state, id, 0, count, replicas).map_err(|error| no_place(replicas, &error))
+}
+
+/// How many replicas a topic gets in which coordinators keep their state, where nobody says: Kafka's default, three, or as many as the cluster is to have brokers. Kafka makes none in a smaller cluster.
+fn coordinators_replicas(draft: &Draft<'_>, name: &str) -> Option<usize> {
+    let setting = match name {
+        "__consumer_offsets" => "offsets.topic.replication.factor",
+        "__transaction_state" => "transaction.state.log.replication.factor",
+        _ => return None,
+    };
+    let is_set = draft.state.cluster.configs().contains_key(setting);
+    let brokers = usize::try_from(draft.state.cluster.resource.spec.brokers.replicas).unwrap_or(1).max(1);
+    Some(if is_set { default_of(draft, setting) } else { brokers.min(3) })
 }
 
 fn replicas_as_assigned(draft: &Draft<'_>, wanted: &CreatableTopic) -> Result<Vec<Vec<BrokerId>>, ApiError> {

@@ -21,6 +21,7 @@ fn append(writer: &mut LogWriter, records: &[KeyValue]) {
     let header = BatchHeader::parse(&bytes).unwrap();
     let results = writer.append_as_leader(
         &mut [Prepared {
+            origin: super::super::super::Origin::Client(None),
             bytes,
             headers: vec![header],
         }],

@@ -105,9 +105,9 @@ fn what_an_answer_asks_for() {
         (ErrorCode::None, false, Todo::Nothing, None),
         (ErrorCode::None, true, Todo::Append, None),
         (OffsetOutOfRange, false, Todo::AskOffsets, None),
-        (UnknownLeaderEpoch, false, Todo::Nothing, Some(Next::At(50 + FETCH_BACKOFF_MS))),
-        (NotLeaderOrFollower, false, Todo::Nothing, Some(Next::At(50 + FETCH_BACKOFF_MS))),
-        (KafkaStorageError, false, Todo::Nothing, Some(Next::At(50 + FETCH_BACKOFF_MS))),
+        (UnknownLeaderEpoch, false, Todo::Nothing, Some(Next::At(50 + FIRST_BACKOFF_MS))),
+        (NotLeaderOrFollower, false, Todo::Nothing, Some(Next::At(50 + FIRST_BACKOFF_MS))),
+        (KafkaStorageError, false, Todo::Nothing, Some(Next::At(50 + FIRST_BACKOFF_MS))),
         (FencedLeaderEpoch, false, Todo::Nothing, Some(Next::Never)),
     ];
     for (error, has_records, expected, next) in rows {
@@ -126,6 +126,21 @@ fn what_an_answer_asks_for() {
         let later = if fenced { Next::Never } else { Next::Fetch(to) };
         assert_eq!(log.look(|log| follower.next(log, 60 + FETCH_BACKOFF_MS)), later);
     }
+}
+
+#[test]
+fn a_leader_that_refuses_is_asked_less_and_less_often() {
+    let mut follower = Following::begin(LEADER, LeaderEpoch(5), 0).backing_off(30);
+    let log = Log::new(&[(2, 0)], 0, 10);
+    let until = |follower: &Following| log.look(|log| follower.next(log, 0));
+    for expected in [5, 10, 20, 30, 30] {
+        follower.failed(0);
+        assert_eq!(until(&follower), Next::At(expected));
+    }
+    let to = asked(&follower, &log);
+    log.look(|log| follower.answered(&to, &answer(), log, 0));
+    follower.failed(0);
+    assert_eq!(until(&follower), Next::At(5), "it had answered");
 }
 
 #[test]
@@ -213,7 +228,7 @@ fn an_offset_out_of_range_is_put_right() {
         );
         assert_eq!(log.look(|log| follower.offsets(LeaderEpoch(5), start, end, log, 0)), expected);
         assert_eq!(follower.high_watermark(), high_watermark);
-        let delayed = log.look(|log| follower.next(log, 0)) == Next::At(FETCH_BACKOFF_MS);
+        let delayed = log.look(|log| follower.next(log, 0)) == Next::At(FIRST_BACKOFF_MS);
         assert_eq!(delayed, expected == Todo::Nothing);
     }
 }

@@ -164,6 +164,14 @@ fn an_addition_counts_from_its_proposal_and_a_removal_from_its_commit() {
 }
 
 #[test]
+fn a_leader_asks_under_the_epoch_that_it_is_registered_under_now() {
+    let mut leader = leader_of(&[0, 1], 1, 0, 10);
+    leader.registered(BrokerEpoch(40));
+    let proposal = leader.fetched(fetch(2, 10), ends(10), &all_alive, 0).unwrap().proposal;
+    assert_eq!(isr_of(proposal), Some(vec![(0, 40), (1, -1), (2, 12)]));
+}
+
+#[test]
 fn who_lags_is_removed() {
     // The leader's end was 10 at time 0. Fetches of broker 1 as (time, offset, the leader's end), and whether it lags at LAG + 100.
     let rows: &[(&[(u64, i64, i64)], bool)] = &[

@@ -36,10 +36,12 @@ public final class Driver {
 
     private final String bootstrap;
     private final Administration administration;
+    private final Members members;
 
     private Driver(String bootstrap) {
         this.bootstrap = bootstrap;
         this.administration = new Administration(bootstrap);
+        this.members = new Members(bootstrap);
     }
 
     public static void main(String[] args) throws Exception {
@@ -71,7 +73,10 @@ public final class Driver {
             case "produce" -> produce(request);
             case "consume" -> consume(request);
             case "offset_for_time" -> offsetForTime(request);
-            default -> administration.handle(request);
+            default -> {
+                JsonNode reply = members.handle(request);
+                yield reply != null ? reply : administration.handle(request);
+            }
         };
     }
 
@@ -143,7 +148,7 @@ public final class Driver {
         }
     }
 
-    private static ObjectNode json(ConsumerRecord<byte[], byte[]> r) {
+    static ObjectNode json(ConsumerRecord<byte[], byte[]> r) {
         ObjectNode node = JSON.createObjectNode();
         node.put("partition", r.partition()).put("offset", r.offset()).put("timestamp", r.timestamp());
         node.put("key", base64(r.key())).put("value", base64(r.value()));

@@ -1,0 +1,158 @@
+//! FindCoordinator: which broker coordinates a group. The first one that asks has the topic made that coordinators keep their state in.
+
+use weir_protocol::api::ApiKey;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use weir_protocol::messages::find_coordinator_response::Coordinator;
+use weir_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, FindCoordinatorRequest, FindCoordinatorResponse};
+
+use crate::api::RequestContext;
+use crate::auth::{Operation, Resource};
+use crate::broker::Broker;
+use crate::coordinator::{Machine, coordinator_of};
+use crate::group::Groups;
+use crate::metadata::MetadataImage;
+use crate::replica;
+
+/// The type of a key that is a group (`CoordinatorType`).
+const GROUP: i8 = 0;
+
+/// The first version that asks for several keys at once (KIP-699).
+const BATCH_VERSION: i16 = 4;
+
+/// The version of CreateTopics in which the topic is made.
+const CREATE_TOPICS_VERSION: i16 = 7;
+/// How long the controller may take for it, as `request.timeout.ms` has it in Kafka.
+const CREATE_TIMEOUT_MS: i32 = 30_000;
+
+/// Answers a request.
+pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+    let keys = if cx.version < BATCH_VERSION {
+        vec![request.key]
+    } else {
+        request.coordinator_keys
+    };
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        let result = find(broker, cx, request.key_type, &key).await;
+        found.push(coordinator(key, result));
+    }
+    if cx.version >= BATCH_VERSION {
+        return FindCoordinatorResponse {
+            coordinators: found,
+            ..Default::default()
+        };
+    }
+    let only = found.pop().unwrap_or_default();
+    FindCoordinatorResponse {
+        error_code: only.error_code,
+        error_message: only.error_message,
+        node_id: only.node_id,
+        host: only.host,
+        port: only.port,
+        ..Default::default()
+    }
+}
+
+struct Found {
+    node_id: i32,
+    host: String,
+    port: u16,
+}
+
+async fn find(broker: &Broker, cx: &RequestContext, key_type: i8, key: &str) -> Result<Found, ErrorCode> {
+    if key_type != GROUP {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    if !broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Group(key)) {
+        return Err(ErrorCode::GroupAuthorizationFailed);
+    }
+    let is_there = broker.metadata.load().topic_by_name(Groups::TOPIC).is_some();
+    if !is_there {
+        create(broker, cx, groups_topic(broker)).await;
+    }
+    let image = broker.metadata.load();
+    reachable(&image, cx, Groups::TOPIC, key).ok_or(ErrorCode::CoordinatorNotAvailable)
+}
+
+/// The coordinator of `key`, if it can be reached on the caller's listener.
+fn reachable(image: &MetadataImage, cx: &RequestContext, topic: &str, key: &str) -> Option<Found> {
+    let id = coordinator_of(image, topic, key)?;
+    let endpoint = image.brokers.get(&id)?.endpoint(&cx.listener.name)?;
+    Some(Found {
+        node_id: id.0,
+        host: endpoint.host.clone(),
+        port: endpoint.port,
+    })
+}
+
+/// The topic of group coordinators, as the settings have it.
+fn groups_topic(broker: &Broker) -> CreatableTopic {
+    let image = broker.metadata.load();
+    let layers = replica::layers(&image, broker.config.id);
+    let number = |key, default: i32| layers.broker_value(key).and_then(|value| value.parse().ok()).unwrap_or(default);
+    let config = |name: &str, value: String| CreatableTopicConfig {
+        name: name.to_owned(),
+        value: Some(value),
+    };
+    CreatableTopic {
+        name: Groups::TOPIC.to_owned(),
+        num_partitions: number("offsets.topic.num.partitions", 50),
+        // `offsets.topic.replication.factor`, which the controller fits to the cluster's size where nobody set it.
+        replication_factor: -1,
+        configs: vec![
+            config("cleanup.policy", "compact".to_owned()),
+            config("compression.type", "producer".to_owned()),
+            config("segment.bytes", number("offsets.topic.segment.bytes", 100 << 20).to_string()),
+        ],
+        ..Default::default()
+    }
+}
+
+/// Has the controller make a topic of the brokers' own. Whoever comes second finds it there.
+async fn create(broker: &Broker, cx: &RequestContext, topic: CreatableTopic) {
+    let name = topic.name.clone();
+    let request = CreateTopicsRequest {
+        topics: vec![topic],
+        timeout_ms: CREATE_TIMEOUT_MS,
+        validate_only: false,
+    };
+    let cx = RequestContext {
+        version: CREATE_TOPICS_VERSION,
+        ..cx.clone()
+    };
+    let answer: Result<CreateTopicsResponse, _> = broker.controller.forward(&broker.metadata, &cx, ApiKey::CreateTopics, &request).await;
+    let refused = match answer {
+        Err(error) => Some((error, None)),
+        Ok(response) => response
+            .topics
+            .into_iter()
+            .map(|topic| (ErrorCode::from_code(topic.error_code), topic.error_message))
+            .find(|(error, _)| !matches!(error, ErrorCode::None | ErrorCode::TopicAlreadyExists)),
+    };
+    if let Some((error, reason)) = refused {
+        tracing::warn!(topic = name, %error, reason, "cannot create a coordinators' topic");
+    }
+}
+
+fn coordinator(key: String, result: Result<Found, ErrorCode>) -> Coordinator {
+    match result {
+        Ok(found) => Coordinator {
+            key,
+            node_id: found.node_id,
+            host: found.host,
+            port: i32::from(found.port),
+            // Some clients look for it whether there was an error or not.
+            error_message: Some(String::new()),
+            ..Default::default()
+        },
+        Err(error) => Coordinator {
+            key,
+            node_id: -1,
+            port: -1,
+            error_code: error.code(),
+            error_message: Some(error.message().to_owned()),
+            ..Default::default()
+        },
+    }
+}

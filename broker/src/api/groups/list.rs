@@ -1,0 +1,99 @@
+//! ListGroups, DescribeGroups and DeleteGroups.
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::delete_groups_response::DeletableGroupResult;
+use weir_protocol::messages::describe_groups_response::DescribedGroup;
+use weir_protocol::messages::{
+    DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse, ListGroupsRequest, ListGroupsResponse,
+};
+
+use super::authorize;
+use crate::api::RequestContext;
+use crate::auth::{Operation, Resource};
+use crate::broker::Broker;
+use crate::group::Request;
+
+/// The first version of DescribeGroups that tells what the caller may do (KIP-430).
+const OPERATIONS_VERSION: i16 = 3;
+
+/// Answers ListGroups: the groups that this broker coordinates.
+pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: ListGroupsRequest) -> ListGroupsResponse {
+    let mut response = ListGroupsResponse::default();
+    for partition in broker.groups.partitions() {
+        let (states, types) = (request.states_filter.clone(), request.types_filter.clone());
+        let listed = broker
+            .groups
+            .ask_partition(broker, partition, |to| Request::List { states, types, to })
+            .await;
+        match listed {
+            Ok(groups) => response.groups.extend(groups),
+            // It has just moved: the broker that has it now lists it.
+            Err(ErrorCode::NotCoordinator) => {}
+            Err(error) => {
+                return ListGroupsResponse {
+                    error_code: error.code(),
+                    ..Default::default()
+                };
+            }
+        }
+    }
+    if !broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Cluster) {
+        response
+            .groups
+            .retain(|group| authorize(broker, cx, Operation::Describe, &group.group_id).is_ok());
+    }
+    response
+}
+
+/// Answers DescribeGroups.
+pub(crate) async fn handle_describe(broker: &Broker, cx: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+    let mut response = DescribeGroupsResponse::default();
+    for group in request.groups {
+        let mut described = describe(broker, cx, &group).await.unwrap_or_else(|error| DescribedGroup {
+            error_code: error.code(),
+            group_id: group.clone(),
+            ..Default::default()
+        });
+        if described.error_code == 0 && request.include_authorized_operations && cx.version >= OPERATIONS_VERSION {
+            described.authorized_operations = broker
+                .authorizer
+                .allowed_operations(&cx.principal, &Operation::OF_GROUP, Resource::Group(&group));
+        }
+        response.groups.push(described);
+    }
+    response
+}
+
+async fn describe(broker: &Broker, cx: &RequestContext, group: &str) -> Result<DescribedGroup, ErrorCode> {
+    authorize(broker, cx, Operation::Describe, group)?;
+    let version = cx.version;
+    let request = |to| Request::Describe {
+        group: group.to_owned(),
+        version,
+        to,
+    };
+    broker.groups.ask(broker, group, request).await
+}
+
+/// Answers DeleteGroups.
+pub(crate) async fn handle_delete(broker: &Broker, cx: &RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
+    let mut response = DeleteGroupsResponse::default();
+    for group in request.groups_names {
+        let (error, message) = delete(broker, cx, &group).await.unwrap_or_else(|error| (error, None));
+        response.results.push(DeletableGroupResult {
+            group_id: group,
+            error_code: error.code(),
+            error_message: message,
+        });
+    }
+    response
+}
+
+async fn delete(broker: &Broker, cx: &RequestContext, group: &str) -> Result<(ErrorCode, Option<String>), ErrorCode> {
+    authorize(broker, cx, Operation::Delete, group)?;
+    if group.is_empty() {
+        return Err(ErrorCode::InvalidGroupId);
+    }
+    let request = |to| Request::Delete { group: group.to_owned(), to };
+    broker.groups.ask(broker, group, request).await
+}

@@ -1,0 +1,114 @@
+//! JoinGroup, SyncGroup, Heartbeat and LeaveGroup: what members of classic groups do.
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::leave_group_request::MemberIdentity;
+use weir_protocol::messages::{
+    HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest,
+    SyncGroupResponse,
+};
+
+use super::authorize_member;
+use crate::api::RequestContext;
+use crate::broker::Broker;
+use crate::group::{Client, Join, Request, refused_join, refused_sync};
+
+/// The first version of JoinGroup in which a protocol may be null.
+const NULL_PROTOCOL_VERSION: i16 = 7;
+/// The first version of SyncGroup that says which protocol is meant (KIP-559).
+const PROTOCOL_VERSION: i16 = 5;
+/// The first version of LeaveGroup for several members (KIP-345).
+const MEMBERS_VERSION: i16 = 3;
+
+/// Who asks, as a group keeps it.
+pub(super) fn client(cx: &RequestContext) -> Client {
+    Client {
+        id: cx.client_id.clone().unwrap_or_default(),
+        host: format!("/{}", cx.peer.ip()),
+        version: cx.version,
+    }
+}
+
+/// Answers JoinGroup.
+pub(crate) async fn join(broker: &Broker, cx: &RequestContext, mut request: JoinGroupRequest) -> JoinGroupResponse {
+    if cx.version == 0 {
+        request.rebalance_timeout_ms = request.session_timeout_ms;
+    }
+    let (group, member) = (request.group_id.clone(), request.member_id.clone());
+    let asked = match authorize_member(broker, cx, &group) {
+        Err(error) => Err(error),
+        Ok(()) => {
+            let client = client(cx);
+            broker.groups.ask(broker, &group, |to| Request::Join(Join { client, request, to })).await
+        }
+    };
+    let mut response = asked.unwrap_or_else(|error| refused_join(&member, error));
+    if response.error_code != 0 && cx.version >= NULL_PROTOCOL_VERSION {
+        response.protocol_name = None;
+    }
+    response
+}
+
+/// Answers SyncGroup.
+pub(crate) async fn sync(broker: &Broker, cx: &RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
+    let group = request.group_id.clone();
+    let checked = authorize_member(broker, cx, &group).and_then(|()| {
+        let names_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
+        if cx.version >= PROTOCOL_VERSION && !names_protocol {
+            return Err(ErrorCode::InconsistentGroupProtocol);
+        }
+        Ok(())
+    });
+    let asked = match checked {
+        Err(error) => Err(error),
+        Ok(()) => broker.groups.ask(broker, &group, |to| Request::Sync { request, to }).await,
+    };
+    asked.unwrap_or_else(refused_sync)
+}
+
+/// Answers Heartbeat.
+pub(crate) async fn heartbeat(broker: &Broker, cx: &RequestContext, request: HeartbeatRequest) -> HeartbeatResponse {
+    let group = request.group_id.clone();
+    let error = match authorize_member(broker, cx, &group) {
+        Err(error) => error,
+        Ok(()) => match broker.groups.ask(broker, &group, |to| Request::Heartbeat { request, to }).await {
+            Ok(error) => error,
+            // A group that is being read need not be left for that (`GroupCoordinatorService.heartbeat`).
+            Err(ErrorCode::CoordinatorLoadInProgress) => ErrorCode::None,
+            Err(error) => error,
+        },
+    };
+    HeartbeatResponse {
+        error_code: error.code(),
+        ..Default::default()
+    }
+}
+
+/// Answers LeaveGroup.
+pub(crate) async fn leave(broker: &Broker, cx: &RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse {
+    let group = request.group_id.clone();
+    let members = match cx.version {
+        ..MEMBERS_VERSION => vec![MemberIdentity {
+            member_id: request.member_id,
+            ..Default::default()
+        }],
+        _ => request.members,
+    };
+    let asked = match authorize_member(broker, cx, &group) {
+        Err(error) => Err(error),
+        Ok(()) => {
+            let key = group.clone();
+            broker.groups.ask(broker, &key, |to| Request::Leave { group, members, to }).await
+        }
+    };
+    let mut response = asked.unwrap_or_else(|error| LeaveGroupResponse {
+        error_code: error.code(),
+        ..Default::default()
+    });
+    if cx.version < MEMBERS_VERSION {
+        let of_member = response.members.drain(..).next().map_or(0, |member| member.error_code);
+        if response.error_code == 0 {
+            response.error_code = of_member;
+        }
+    }
+    response
+}

@@ -1,0 +1,42 @@
+//! The APIs of groups: who may, which group coordinator is asked, and what its answer looks like in each version. What groups do is `group`'s to decide.
+
+mod find;
+mod list;
+mod membership;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
+
+pub(crate) use self::find::handle as find_coordinator;
+pub(crate) use self::list::{handle as list_groups, handle_delete as delete_groups, handle_describe as describe_groups};
+pub(crate) use self::membership::{heartbeat, join, leave, sync};
+pub(crate) use self::offset_commit::handle as offset_commit;
+pub(crate) use self::offset_delete::handle as offset_delete;
+pub(crate) use self::offset_fetch::handle as offset_fetch;
+
+use weir_protocol::error::ErrorCode;
+
+use super::RequestContext;
+use crate::auth::{Operation, Resource};
+use crate::broker::Broker;
+
+/// Whether the caller may do this to the group.
+///
+/// # Errors
+/// GROUP_AUTHORIZATION_FAILED.
+fn authorize(broker: &Broker, cx: &RequestContext, operation: Operation, group: &str) -> Result<(), ErrorCode> {
+    if broker.authorizer.allows(&cx.principal, operation, Resource::Group(group)) {
+        Ok(())
+    } else {
+        Err(ErrorCode::GroupAuthorizationFailed)
+    }
+}
+
+/// As [`authorize`], for those who act as members: they need a group that has a name.
+///
+/// # Errors
+/// GROUP_AUTHORIZATION_FAILED, INVALID_GROUP_ID.
+fn authorize_member(broker: &Broker, cx: &RequestContext, group: &str) -> Result<(), ErrorCode> {
+    authorize(broker, cx, Operation::Read, group)?;
+    if group.is_empty() { Err(ErrorCode::InvalidGroupId) } else { Ok(()) }
+}

@@ -1,0 +1,319 @@
+//! Coordinators: state machines whose state is kept in the partitions of an internal topic, each carried out by the broker that leads its partition.
+//!
+//! What is common to all of them is here: which partition a key belongs to, reading its log when this broker begins to lead, and the way of a request: decided by the [`Machine`], appended
+//! through the partition's writer, answered once committed with `acks=all`. Called by `api`; knows nothing of groups or transactions.
+
+mod append;
+mod load;
+mod machine;
+mod shard;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tracing::warn;
+use uuid::Uuid;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
+
+#[cfg(test)]
+pub(crate) use self::machine::Commit;
+pub(crate) use self::machine::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
+use self::shard::{COMMIT_MAX, Job, Shard, Status, Surroundings};
+use crate::broker::Broker;
+use crate::metadata::MetadataImage;
+use crate::replica::{self, Partition, Waiter};
+
+/// How long a load that failed waits before it is tried again, and how often a waiting one looks whether it is still wanted.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The coordinators of one kind on this broker, by partition of their topic.
+pub(crate) struct Coordinator<M: Machine> {
+    shards: RwLock<Vec<Arc<Shard<M>>>>,
+    started: Instant,
+    /// When something is due, by partition.
+    due: Mutex<BTreeMap<i32, u64>>,
+    /// Told when something is due earlier than was known.
+    earlier: Notify,
+    /// The broker stops: nothing is taken up any more.
+    ended: AtomicBool,
+}
+
+impl<M: Machine> std::fmt::Debug for Coordinator<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Coordinator").field("topic", &M::TOPIC).finish_non_exhaustive()
+    }
+}
+
+/// The partition that a key belongs to (`Utils.abs(key.hashCode())` modulo the number of partitions).
+pub(crate) fn partition_of(key: &str, partitions: usize) -> i32 {
+    let hash = key
+        .encode_utf16()
+        .fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    let partitions = i32::try_from(partitions).unwrap_or(i32::MAX).max(1);
+    hash.checked_abs().unwrap_or(0) % partitions
+}
+
+impl<M: Machine> Coordinator<M> {
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: RwLock::default(),
+            started: Instant::now(),
+            due: Mutex::default(),
+            earlier: Notify::new(),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            wall_ms: replica::now_ms(),
+        }
+    }
+
+    /// Has the coordinator of `key` carry out a request, and waits until what it answers is committed.
+    ///
+    /// # Errors
+    /// NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS or COORDINATOR_NOT_AVAILABLE: the client looks for the coordinator again, or asks again.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        broker: &Broker,
+        key: &str,
+        make: impl FnOnce(ReplyTo<T>) -> M::Request,
+    ) -> Result<T, ErrorCode> {
+        let partitions = broker.metadata.load().topic_by_name(M::TOPIC).map_or(0, |topic| topic.partitions.len());
+        self.ask_partition(broker, partition_of(key, partitions), make).await
+    }
+
+    /// As [`Coordinator::ask`], of the coordinator that this partition has.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn ask_partition<T: Send + 'static>(
+        &self,
+        broker: &Broker,
+        partition: i32,
+        make: impl FnOnce(ReplyTo<T>) -> M::Request,
+    ) -> Result<T, ErrorCode> {
+        let shard = self.shard(partition).ok_or(ErrorCode::NotCoordinator)?;
+        let (to, answer) = ReplyTo::new();
+        let request = make(to);
+        shard.check(&request)?;
+        self.bring(broker, partition, &shard, Job::Ask(request));
+        let (answer, commit) = answer.await.map_err(|_| shard.refusal())?;
+        if let Some(commit) = commit {
+            tokio::time::timeout(COMMIT_MAX, commit)
+                .await
+                .unwrap_or(Err(ErrorCode::CoordinatorNotAvailable))?;
+        }
+        Ok(answer)
+    }
+
+    /// The partitions whose coordinator this broker is, or is about to be.
+    pub(crate) fn partitions(&self) -> Vec<i32> {
+        let shards = self.shards.read();
+        (0..)
+            .zip(shards.iter())
+            .filter(|(_, shard)| shard.status() != Status::Away)
+            .map(|(partition, _)| partition)
+            .collect()
+    }
+
+    fn shard(&self, partition: i32) -> Option<Arc<Shard<M>>> {
+        self.shards.read().get(usize::try_from(partition).ok()?).cloned()
+    }
+
+    fn bring(&self, broker: &Broker, partition: i32, shard: &Shard<M>, job: Job<M>) {
+        let image = broker.metadata.load();
+        let wake = shard.bring(
+            job,
+            Surroundings {
+                now: self.now(),
+                image: &image,
+                broker: broker.config.id,
+            },
+        );
+        if let Some(wake) = wake {
+            self.set_due(partition, wake);
+        }
+    }
+
+    fn set_due(&self, partition: i32, at: u64) {
+        let mut due = self.due.lock();
+        let known = due.insert(partition, at);
+        if known.is_none_or(|known| at < known) {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// Takes up and gives up partitions as the metadata says, and does what is due. Runs as long as the broker does.
+    pub(crate) async fn run(self: Arc<Self>, broker: Arc<Broker>) {
+        let mut loads = JoinSet::new();
+        let mut seen = None;
+        loop {
+            let image = Arc::clone(&broker.metadata.load());
+            let version = image.version;
+            if seen != Some((image.controller_epoch, version)) {
+                seen = Some((image.controller_epoch, version));
+                self.look(&broker, &image, &mut loads);
+            }
+            drop(image);
+            self.wake_due(&broker);
+            while loads.try_join_next().is_some() {}
+            let next = self.due.lock().values().min().copied();
+            let due = async {
+                match next {
+                    Some(at) => tokio::time::sleep(Duration::from_millis(at.saturating_sub(self.now().ms).max(1))).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                () = self.earlier.notified() => {}
+                () = broker.metadata.changed(version) => {}
+            }
+        }
+    }
+
+    fn wake_due(&self, broker: &Broker) {
+        let now = self.now().ms;
+        let due: Vec<i32> = {
+            let mut due = self.due.lock();
+            let partitions: Vec<i32> = due.iter().filter(|(_, at)| **at <= now).map(|(partition, _)| *partition).collect();
+            due.retain(|_, at| *at > now);
+            partitions
+        };
+        for partition in due {
+            if let Some(shard) = self.shard(partition) {
+                self.bring(broker, partition, &shard, Job::Wake);
+            }
+        }
+    }
+
+    /// Compares what the metadata says with what is coordinated.
+    fn look(self: &Arc<Self>, broker: &Arc<Broker>, image: &Arc<MetadataImage>, loads: &mut JoinSet<()>) {
+        if self.ended.load(Ordering::Acquire) {
+            return;
+        }
+        let topic = image.topic_by_name(M::TOPIC);
+        let partitions = topic.map_or(&[][..], |topic| &topic.partitions);
+        let own = broker.config.id;
+        let count = {
+            let mut shards = self.shards.write();
+            let count = shards.len().max(partitions.len());
+            shards.resize_with(count, || Arc::new(Shard::new()));
+            count
+        };
+        for index in 0..i32::try_from(count).unwrap_or(i32::MAX) {
+            let Some(shard) = self.shard(index) else { continue };
+            let partition = usize::try_from(index).ok().and_then(|index| partitions.get(index));
+            let wanted = partition
+                .filter(|partition| partition.leader == Some(own))
+                .map(|partition| partition.leader_epoch);
+            if wanted == shard.status().epoch() {
+                if wanted.is_some() {
+                    self.bring(broker, index, &shard, Job::Metadata(Arc::clone(image)));
+                }
+                continue;
+            }
+            shard.set_status(wanted.map_or(Status::Away, Status::Loading));
+            self.bring(broker, index, &shard, Job::End);
+            if let (Some(epoch), Some(topic)) = (wanted, topic) {
+                let key = TopicPartition { topic: topic.id, index };
+                loads.spawn(Arc::clone(self).keep_loading(Arc::clone(broker), shard, key, epoch));
+            }
+        }
+    }
+
+    async fn keep_loading(self: Arc<Self>, broker: Arc<Broker>, shard: Arc<Shard<M>>, key: TopicPartition, epoch: LeaderEpoch) {
+        while shard.status() == Status::Loading(epoch) {
+            match self.load(&broker, &shard, key, epoch).await {
+                Ok(()) => return,
+                Err(error) => warn!(topic = M::TOPIC, partition = key.index, %error, "cannot load a coordinator; it is tried again"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn load(&self, broker: &Broker, shard: &Shard<M>, key: TopicPartition, epoch: LeaderEpoch) -> anyhow::Result<()> {
+        let wanted = || shard.status() == Status::Loading(epoch);
+        let partition = broker
+            .replicas
+            .get(key)
+            .ok_or_else(|| anyhow::anyhow!("this broker does not hold the partition"))?;
+        if !until(&partition, wanted, |partition| partition.check_leader(epoch).is_ok()).await {
+            return Ok(());
+        }
+        let origin = Origin {
+            partition: key.index,
+            epoch,
+            seed: Uuid::new_v4().as_u128(),
+        };
+        let log = Arc::clone(partition.log());
+        let (machine, end) = tokio::task::spawn_blocking(move || load::load::<M>(&log, origin)).await??;
+        // What the log holds is committed before anybody is told of it.
+        if !until(&partition, wanted, |partition| partition.high_watermark() >= end).await {
+            return Ok(());
+        }
+        let image = broker.metadata.load();
+        let surroundings = Surroundings {
+            now: self.now(),
+            image: &image,
+            broker: broker.config.id,
+        };
+        if let Some(wake) = shard.begin(machine, partition, epoch, surroundings) {
+            self.set_due(key.index, wake);
+        }
+        Ok(())
+    }
+
+    /// Gives up everything: who waits is told that this is not the coordinator. For the end of the broker.
+    pub(crate) fn end(&self, broker: &Broker) {
+        self.ended.store(true, Ordering::Release);
+        let shards = self.shards.read().clone();
+        for (index, shard) in (0..).zip(&shards) {
+            shard.set_status(Status::Away);
+            self.bring(broker, index, shard, Job::End);
+        }
+    }
+}
+
+/// Waits until the partition is as asked for; returns whether it is, or nobody wants it any more.
+async fn until(partition: &Arc<Partition>, wanted: impl Fn() -> bool, reached: impl Fn(&Partition) -> bool) -> bool {
+    let mut waiter = Waiter::new(Partition::waiters);
+    while wanted() {
+        waiter.register([Arc::clone(partition)]);
+        if reached(partition) {
+            return true;
+        }
+        let _ = tokio::time::timeout(RETRY, waiter.woken()).await;
+    }
+    false
+}
+
+/// Who coordinates `key`, if anybody does.
+pub(crate) fn coordinator_of(image: &MetadataImage, topic: &str, key: &str) -> Option<BrokerId> {
+    let topic = image.topic_by_name(topic)?;
+    let partition = topic.partition(partition_of(key, topic.partitions.len()))?;
+    partition.leader
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_belongs_to_the_partition_that_kafka_gives_it() {
+        // Values of `Utils.abs("...".hashCode()) % 50`, computed by Java.
+        for (key, partition) in [("", 0), ("a", 47), ("test-group", 12), ("polygenelubricants", 0), ("ž", 32)] {
+            assert_eq!(partition_of(key, 50), partition, "{key}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! One partition of a coordinator's topic: whether this broker coordinates it, its machine, and the way from a request to its commit.
+//!
+//! The machine has a seat, as a partition's writer has: who brings a request carries out what waits, decides all of it, appends what comes of it in one go, and hands out the answers with what
+//! they must wait for. No lock is held meanwhile, and no task belongs to a shard.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::LeaderEpoch;
+
+use super::append::Batches;
+use super::machine::{Commit, Machine, Now, Outcome, commit};
+use crate::log::AppendError;
+use crate::metadata::MetadataImage;
+use crate::replica::{self, Acks, Partition, Seat};
+
+/// How this broker stands to a partition of the topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Status {
+    /// Another broker leads it, or none.
+    #[default]
+    Away,
+    /// This broker leads it and reads its log.
+    Loading(LeaderEpoch),
+    /// This broker coordinates.
+    Active(LeaderEpoch),
+}
+
+impl Status {
+    /// The epoch in which this broker coordinates, or will.
+    pub(super) fn epoch(self) -> Option<LeaderEpoch> {
+        match self {
+            Self::Away => None,
+            Self::Loading(epoch) | Self::Active(epoch) => Some(epoch),
+        }
+    }
+
+    /// What is answered instead of coordinating.
+    fn refusal(self) -> ErrorCode {
+        match self {
+            Self::Away => ErrorCode::NotCoordinator,
+            Self::Loading(_) | Self::Active(_) => ErrorCode::CoordinatorLoadInProgress,
+        }
+    }
+}
+
+/// One partition of the topic.
+pub(super) struct Shard<M: Machine> {
+    seat: Seat<Option<Active<M>>, Job<M>>,
+    standing: Mutex<Standing>,
+}
+
+#[derive(Default)]
+struct Standing {
+    status: Status,
+    /// Of an active shard.
+    partition: Option<Arc<Partition>>,
+}
+
+/// What coordinates.
+pub(super) struct Active<M> {
+    machine: M,
+    partition: Arc<Partition>,
+    epoch: LeaderEpoch,
+    /// The newest append; what is answered after it waits for it too.
+    last: Option<Commit>,
+}
+
+/// What is brought to the machine.
+pub(super) enum Job<M: Machine> {
+    Ask(M::Request),
+    Wake,
+    Metadata(Arc<MetadataImage>),
+    Begin(Box<Active<M>>),
+    End,
+}
+
+/// What a shard needs to know of the broker when it works.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    pub(super) now: Now,
+    pub(super) image: &'a Arc<MetadataImage>,
+    pub(super) broker: weir_protocol::types::BrokerId,
+}
+
+impl<M: Machine> Shard<M> {
+    pub(super) fn new() -> Self {
+        Self {
+            seat: Seat::new(None),
+            standing: Mutex::default(),
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.standing.lock().status
+    }
+
+    /// The broker leads in another epoch, or not any more: who waits for an answer is told so.
+    pub(super) fn set_status(&self, status: Status) {
+        *self.standing.lock() = Standing { status, partition: None };
+    }
+
+    /// Becomes active with what was loaded, unless the broker has stopped to lead in this epoch meanwhile.
+    pub(super) fn begin(&self, machine: M, partition: Arc<Partition>, epoch: LeaderEpoch, surroundings: Surroundings<'_>) -> Option<u64> {
+        let active = Active {
+            machine,
+            partition,
+            epoch,
+            last: None,
+        };
+        self.bring(Job::Begin(Box::new(active)), surroundings)
+    }
+
+    /// Whether the request is taken up.
+    ///
+    /// # Errors
+    /// NOT_COORDINATOR and COORDINATOR_LOAD_IN_PROGRESS; COORDINATOR_NOT_AVAILABLE for what needs a record while none can be committed.
+    pub(super) fn check(&self, request: &M::Request) -> Result<(), ErrorCode> {
+        let standing = self.standing.lock();
+        match (&standing.status, &standing.partition) {
+            (Status::Active(_), Some(partition)) if M::writes(request) => match partition.accepts(Acks::All) {
+                Err(ErrorCode::NotEnoughReplicas) => Err(ErrorCode::CoordinatorNotAvailable),
+                Err(_) => Err(ErrorCode::NotCoordinator),
+                Ok(()) => Ok(()),
+            },
+            (Status::Active(_), Some(_)) => Ok(()),
+            (status, _) => Err(status.refusal()),
+        }
+    }
+
+    /// Why a request was not answered.
+    pub(super) fn refusal(&self) -> ErrorCode {
+        self.status().refusal()
+    }
+
+    /// Brings a job. When something is due after it is returned, if this thread carried out what waited.
+    pub(super) fn bring(&self, job: Job<M>, surroundings: Surroundings<'_>) -> Option<u64> {
+        let mut wake = None;
+        // A broken seat drops the request, and whoever asks sees that.
+        let _ = self.seat.bring(job, |core, jobs| wake = self.work(core, jobs, surroundings));
+        wake
+    }
+
+    fn work(&self, core: &mut Option<Active<M>>, jobs: Vec<Job<M>>, surroundings: Surroundings<'_>) -> Option<u64> {
+        let mut gathered = Gathered::default();
+        for job in jobs {
+            match job {
+                Job::Begin(active) => {
+                    gathered.append(core.as_mut());
+                    *core = self.take_up(*active);
+                    if let Some(active) = core {
+                        active.take_up_metadata(surroundings.image, surroundings, &mut gathered);
+                    }
+                }
+                Job::End => {
+                    gathered.append(core.as_mut());
+                    if core.as_ref().is_some_and(|active| self.status() != Status::Active(active.epoch)) {
+                        *core = None;
+                    }
+                }
+                other => {
+                    if let Some(active) = core {
+                        active.work(other, surroundings, &mut gathered);
+                    }
+                }
+            }
+        }
+        gathered.append(core.as_mut());
+        let active = core.as_ref()?;
+        let wake = active.machine.next_wake()?;
+        // What is due while nothing can be committed stays due.
+        let earliest = active.partition.accepts(Acks::All).map_or(surroundings.now.ms + UNWRITABLE_MS, |()| 0);
+        Some(wake.max(earliest))
+    }
+
+    fn take_up(&self, active: Active<M>) -> Option<Active<M>> {
+        let mut standing = self.standing.lock();
+        if standing.status != Status::Loading(active.epoch) {
+            return None;
+        }
+        *standing = Standing {
+            status: Status::Active(active.epoch),
+            partition: Some(Arc::clone(&active.partition)),
+        };
+        Some(active)
+    }
+}
+
+impl<M: Machine> Active<M> {
+    fn work(&mut self, job: Job<M>, surroundings: Surroundings<'_>, gathered: &mut Gathered) {
+        let writable = self.partition.accepts(Acks::All);
+        let now = surroundings.now;
+        match job {
+            Job::Ask(request) => gathered.decide(now, |outcome| self.machine.decide(request, now, outcome)),
+            // What is due stays due: it is looked at again.
+            Job::Wake if writable.is_err() => {}
+            Job::Wake => gathered.decide(now, |outcome| self.machine.wake(now, outcome)),
+            Job::Metadata(image) => self.take_up_metadata(&image, surroundings, gathered),
+            Job::Begin(_) | Job::End => {}
+        }
+    }
+
+    fn take_up_metadata(&mut self, image: &Arc<MetadataImage>, surroundings: Surroundings<'_>, gathered: &mut Gathered) {
+        let layers = replica::layers(image, surroundings.broker);
+        gathered.decide(surroundings.now, |outcome| {
+            self.machine.metadata(image, &layers, surroundings.now, outcome);
+        });
+    }
+
+    /// Appends, and says what the answers must wait for.
+    fn append(&mut self, batches: Batches) -> Option<Commit> {
+        if let Some(prepared) = batches.finish() {
+            let appending = self.partition.append_in(self.epoch, prepared);
+            let appended = async move { appending.acknowledged(Acks::All).await.map(drop).map_err(|error| refusal(&error)) };
+            self.last = Some(commit(appended));
+        }
+        // What is committed already need not be waited for.
+        if self.last.as_ref().is_some_and(|last| matches!(last.peek(), Some(Ok(())))) {
+            self.last = None;
+        }
+        self.last.clone()
+    }
+}
+
+/// What comes of the decisions that are carried out together.
+#[derive(Debug, Default)]
+struct Gathered {
+    batches: Batches,
+    replies: Vec<super::machine::Reply>,
+}
+
+impl Gathered {
+    fn decide(&mut self, now: Now, decide: impl FnOnce(&mut Outcome)) {
+        let mut outcome = Outcome::default();
+        decide(&mut outcome);
+        self.batches.add(&outcome.records, outcome.transaction, now.wall_ms);
+        self.replies.append(&mut outcome.replies);
+    }
+
+    fn append<M: Machine>(&mut self, active: Option<&mut Active<M>>) {
+        let Some(active) = active else { return };
+        let Self { batches, replies } = std::mem::take(self);
+        let commit = active.append(batches);
+        for reply in replies {
+            reply.send(commit.clone());
+        }
+    }
+}
+
+/// What the askers are told of an append that failed (`CoordinatorOperationExceptionHelper` in Apache Kafka).
+fn refusal(error: &AppendError) -> ErrorCode {
+    match error {
+        AppendError::NotLeader | AppendError::Storage => ErrorCode::NotCoordinator,
+        AppendError::NotEnoughReplicasAfterAppend => ErrorCode::CoordinatorNotAvailable,
+        AppendError::Producer(_) => ErrorCode::UnknownServerError,
+    }
+}
+
+/// How long what is due waits while nothing can be committed.
+const UNWRITABLE_MS: u64 = 500;
+
+/// How long a commit may take before the asker is told to ask again (`offsets.commit.timeout.ms`).
+pub(super) const COMMIT_MAX: Duration = Duration::from_secs(5);

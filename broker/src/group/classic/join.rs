@@ -1,0 +1,235 @@
+//! PURE: JoinGroup (`GroupMetadataManager.classicGroupJoinToClassicGroup` in Apache Kafka, check by check).
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::sync::Arc;
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::join_group_response::JoinGroupResponseMember;
+use weir_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
+
+use super::member::{Member, protocols};
+use super::{ClassicGroup, Pending, Phase, sync};
+use crate::coordinator::ReplyTo;
+use crate::group::Turn;
+use crate::group::request::Client;
+
+/// How long a member that has not been answered yet may be quiet: its client does not know the id under which it could heartbeat.
+const NEW_MEMBER_MS: i32 = 5 * 60 * 1000;
+
+/// The first version in which a member must come back with the id that it was given (KIP-394).
+const MEMBER_ID_REQUIRED: i16 = 4;
+/// The first version in which a static leader can be told not to assign anew (KIP-814).
+const SKIP_ASSIGNMENT: i16 = 9;
+
+/// A JoinGroup.
+#[derive(Debug)]
+pub(crate) struct Join {
+    pub(crate) client: Client,
+    pub(crate) request: JoinGroupRequest,
+    pub(crate) to: ReplyTo<JoinGroupResponse>,
+}
+
+/// An answer that is an error.
+pub(crate) fn refused(member: &str, error: ErrorCode) -> JoinGroupResponse {
+    JoinGroupResponse {
+        error_code: error.code(),
+        generation_id: -1,
+        member_id: member.to_owned(),
+        // What versions without null would be given.
+        protocol_name: Some(String::new()),
+        ..Default::default()
+    }
+}
+
+impl Join {
+    pub(in crate::group) fn refuse(self, turn: &mut Turn<'_>, error: ErrorCode) {
+        let answer = refused(&self.request.member_id, error);
+        turn.outcome.reply(self.to, answer);
+    }
+}
+
+impl ClassicGroup {
+    pub(in crate::group) fn join(&mut self, join: Join, turn: &mut Turn<'_>) {
+        if !self.has_room_for(&join.request.member_id, turn) {
+            let id = join.request.member_id.clone();
+            self.remove(&id, turn);
+            turn.outcome.reply(join.to, refused("", ErrorCode::GroupMaxSizeReached));
+            return;
+        }
+        let names: Vec<&str> = join.request.protocols.iter().map(|protocol| protocol.name.as_str()).collect();
+        if !self.supports(&join.request.protocol_type, &names) {
+            return join.refuse(turn, ErrorCode::InconsistentGroupProtocol);
+        }
+        if join.request.member_id.is_empty() {
+            self.join_new(join, turn);
+        } else {
+            self.join_again(join, turn);
+        }
+    }
+
+    /// Whether the group takes this member (`acceptJoiningMember`).
+    fn has_room_for(&self, member: &str, turn: &Turn<'_>) -> bool {
+        let max = turn.settings.group_size_max;
+        match self.phase {
+            Phase::Empty => self.pending.len() < max || self.pending.contains_key(member),
+            Phase::PreparingRebalance => {
+                let awaiting = |member: &Member| member.awaits_join.is_some();
+                self.members.get(member).is_some_and(awaiting) || self.members.values().filter(|member| awaiting(member)).count() < max
+            }
+            Phase::CompletingRebalance | Phase::Stable => self.members.contains_key(member) || self.members.len() < max,
+        }
+    }
+
+    fn join_new(&mut self, join: Join, turn: &mut Turn<'_>) {
+        let prefix = join.request.group_instance_id.as_deref().unwrap_or(&join.client.id);
+        let id: Arc<str> = turn.ids.member(prefix).into();
+        if let Some(instance) = join.request.group_instance_id.as_deref() {
+            return match self.statics.get(instance).cloned() {
+                Some(known) => self.replace(&known, id, join, turn),
+                None => self.add(id, join, turn),
+            };
+        }
+        if join.client.version >= MEMBER_ID_REQUIRED {
+            let until = turn.in_ms(join.request.session_timeout_ms);
+            let mut pending = Pending::default();
+            pending.session.extend(until, &self.id, &id, turn.deadlines);
+            let answer = refused(&id, ErrorCode::MemberIdRequired);
+            self.pending.insert(id, pending);
+            turn.outcome.reply(join.to, answer);
+            return;
+        }
+        self.add(id, join, turn);
+    }
+
+    fn join_again(&mut self, join: Join, turn: &mut Turn<'_>) {
+        let id: Arc<str> = join.request.member_id.as_str().into();
+        if self.pending.contains_key(&id) {
+            return self.add(id, join, turn);
+        }
+        if let Err(error) = self.check_member(&id, join.request.group_instance_id.as_deref()) {
+            return join.refuse(turn, error);
+        }
+        let is_same = self.members.get(&id).is_some_and(|member| member.matches(&join.request));
+        match self.phase {
+            Phase::PreparingRebalance => self.update(&id, join, turn),
+            // It has not heard of the generation, it seems.
+            Phase::CompletingRebalance if is_same => turn.outcome.reply(join.to, self.joined(&id, false)),
+            // The leader may know that the topics have changed.
+            Phase::Stable if is_same && !self.is_leader(&id) => {
+                let answer = JoinGroupResponse {
+                    members: Vec::new(),
+                    ..self.joined(&id, false)
+                };
+                turn.outcome.reply(join.to, answer);
+            }
+            Phase::CompletingRebalance | Phase::Stable => self.update(&id, join, turn),
+            Phase::Empty => join.refuse(turn, ErrorCode::UnknownMemberId),
+        }
+    }
+
+    fn add(&mut self, id: Arc<str>, join: Join, turn: &mut Turn<'_>) {
+        let known = self.members.values().next().map(|member| member.protocols.clone()).unwrap_or_default();
+        let mut member = Member::new(Arc::clone(&id), &join.client, &join.request, &known);
+        member.awaits_join = Some(join.to);
+        // The session of the request counts once the member knows its id.
+        let until = turn.in_ms(NEW_MEMBER_MS);
+        self.pending.remove(&id);
+        member.session.extend(until, &self.id, &id, turn.deadlines);
+        if self.is(Phase::PreparingRebalance) && self.previous == Phase::Empty {
+            self.newcomer = true;
+        }
+        if self.members.is_empty() {
+            self.protocol_type = Some(join.request.protocol_type.as_str().into());
+        }
+        if let Some(instance) = &member.instance {
+            self.statics.insert(Arc::clone(instance), Arc::clone(&id));
+        }
+        self.leader.get_or_insert_with(|| Arc::clone(&id));
+        self.members.insert(id, member);
+        self.rebalance_or_complete(turn);
+    }
+
+    fn update(&mut self, id: &Arc<str>, join: Join, turn: &mut Turn<'_>) {
+        self.set(id, join, turn);
+        self.rebalance_or_complete(turn);
+    }
+
+    fn set(&mut self, id: &Arc<str>, join: Join, turn: &mut Turn<'_>) {
+        let Some(member) = self.members.get_mut(id) else { return };
+        member.protocols = protocols(&join.request, &member.protocols);
+        member.rebalance_timeout_ms = join.request.rebalance_timeout_ms;
+        member.session_timeout_ms = join.request.session_timeout_ms;
+        // Who has asked before with this id asks again: nobody waits for that answer.
+        member.answer_join(turn.outcome, refused(id, ErrorCode::UnknownMemberId));
+        member.awaits_join = Some(join.to);
+    }
+
+    /// A static member is there again, under a new id (`updateStaticMemberThenRebalanceOrCompleteJoin`).
+    fn replace(&mut self, old: &Arc<str>, new: Arc<str>, join: Join, turn: &mut Turn<'_>) {
+        let leader_before = self.leader.clone();
+        let Some(mut member) = self.members.remove(old) else { return };
+        // Whoever waits under the old id is another one with the same name.
+        member.answer_join(turn.outcome, refused(old, ErrorCode::FencedInstanceId));
+        member.answer_sync(turn.outcome, sync::refused(ErrorCode::FencedInstanceId));
+        self.pending_sync.remove(old);
+        member.id = Arc::clone(&new);
+        member.session = Default::default();
+        member.client_id = join.client.id.as_str().into();
+        member.client_host = join.client.host.as_str().into();
+        if let Some(instance) = &member.instance {
+            self.statics.insert(Arc::clone(instance), Arc::clone(&new));
+        }
+        if self.is_leader(old) {
+            self.leader = Some(Arc::clone(&new));
+        }
+        self.members.insert(Arc::clone(&new), member);
+        let version = join.client.version;
+        self.set(&new, join, turn);
+        self.heard_of(&new, turn);
+        match self.phase {
+            Phase::Stable if self.protocol == self.select_protocol() => {
+                turn.outcome.records.push(self.record());
+                let answer = if version >= SKIP_ASSIGNMENT {
+                    self.joined(&new, self.is_leader(&new))
+                } else {
+                    JoinGroupResponse {
+                        members: Vec::new(),
+                        leader: leader_before.as_deref().unwrap_or_default().to_owned(),
+                        ..self.joined(&new, false)
+                    }
+                };
+                if let Some(member) = self.members.get_mut(&new) {
+                    member.is_new = false;
+                    member.answer_join(turn.outcome, answer);
+                }
+            }
+            // The leader may already have been told of the member's old id.
+            Phase::CompletingRebalance | Phase::Stable => self.prepare_rebalance(turn),
+            Phase::PreparingRebalance | Phase::Empty => self.complete_if_all_joined(turn),
+        }
+    }
+
+    /// What a member is told of the generation; the leader also of all members.
+    pub(super) fn joined(&self, id: &str, skip_assignment: bool) -> JoinGroupResponse {
+        let protocol = self.protocol.as_deref().unwrap_or_default();
+        let member = |member: &Member| JoinGroupResponseMember {
+            member_id: member.id.to_string(),
+            group_instance_id: member.instance.as_deref().map(str::to_owned),
+            metadata: member.metadata(protocol),
+        };
+        let members = match self.is_leader(id) {
+            true => self.members.values().map(member).collect(),
+            false => Vec::new(),
+        };
+        JoinGroupResponse {
+            generation_id: self.generation,
+            protocol_type: self.protocol_type.as_deref().map(str::to_owned),
+            protocol_name: Some(protocol.to_owned()),
+            leader: self.leader.as_deref().unwrap_or_default().to_owned(),
+            skip_assignment,
+            member_id: id.to_owned(),
+            members,
+            ..Default::default()
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! PURE: a group of the classic protocol: its members, and the phases of a rebalance (`ClassicGroup` in Apache Kafka).
+//!
+//! Members join, one of them leads; it is told of all and says in its SyncGroup who gets what, which each member hears in answer to its own. What the group is in memory runs ahead of
+//! its record, which is written when an assignment is there, or when the group is empty.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod join;
+mod leave;
+mod member;
+mod phases;
+mod sync;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::group_metadata_value::MemberMetadata;
+use weir_protocol::messages::{ConsumerProtocolSubscription, GroupMetadataValue, Message};
+
+pub(crate) use self::join::{Join, refused as refused_join};
+pub(in crate::group) use self::member::Member;
+pub(crate) use self::sync::refused as refused_sync;
+use super::Turn;
+use super::deadlines::Session;
+use super::record;
+use crate::coordinator::Record;
+
+/// The protocol type of consumers.
+pub(in crate::group) const CONSUMER: &str = "consumer";
+
+/// The phase that a group is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::group) enum Phase {
+    /// It has no members.
+    #[default]
+    Empty,
+    /// Members join.
+    PreparingRebalance,
+    /// All have joined; the leader's assignment is awaited.
+    CompletingRebalance,
+    /// Each member has its assignment.
+    Stable,
+}
+
+impl Phase {
+    /// Kafka's name for it.
+    pub(in crate::group) fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "Empty",
+            Self::PreparingRebalance => "PreparingRebalance",
+            Self::CompletingRebalance => "CompletingRebalance",
+            Self::Stable => "Stable",
+        }
+    }
+}
+
+/// A member id that was given out, and has not joined yet (KIP-394).
+#[derive(Debug, Default)]
+pub(in crate::group) struct Pending {
+    session: Session,
+}
+
+/// A classic group.
+#[derive(Debug)]
+pub(in crate::group) struct ClassicGroup {
+    pub(in crate::group) id: Arc<str>,
+    pub(in crate::group) phase: Phase,
+    /// The phase before this one.
+    previous: Phase,
+    /// When the phase began, in milliseconds since 1970; unknown for a group that only commits.
+    pub(in crate::group) phase_since_ms: Option<i64>,
+    pub(in crate::group) generation: i32,
+    /// `consumer`, `connect` or whatever its members call it; nothing for a group that only commits.
+    pub(in crate::group) protocol_type: Option<Arc<str>>,
+    pub(in crate::group) protocol: Option<Arc<str>>,
+    pub(in crate::group) leader: Option<Arc<str>>,
+    pub(in crate::group) members: BTreeMap<Arc<str>, Member>,
+    statics: BTreeMap<Arc<str>, Arc<str>>,
+    pending: BTreeMap<Arc<str>, Pending>,
+    /// Those that have been told of the generation and not asked for their assignment.
+    pending_sync: BTreeSet<Arc<str>>,
+    /// The topics that its members are subscribed to, where they are consumers that say so.
+    subscribed: Option<BTreeSet<String>>,
+    /// When the join phase ends, and what remains to extend it by in the first one.
+    join_ends: Option<(u64, Option<phases::Initial>)>,
+    sync_ends: Option<u64>,
+    newcomer: bool,
+}
+
+impl ClassicGroup {
+    pub(in crate::group) fn new(id: Arc<str>) -> Self {
+        Self {
+            id,
+            phase: Phase::Empty,
+            previous: Phase::Empty,
+            phase_since_ms: None,
+            generation: 0,
+            protocol_type: None,
+            protocol: None,
+            leader: None,
+            members: BTreeMap::new(),
+            statics: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            pending_sync: BTreeSet::new(),
+            subscribed: None,
+            join_ends: None,
+            sync_ends: None,
+            newcomer: false,
+        }
+    }
+
+    /// The group that a record tells of.
+    pub(in crate::group) fn of_record(id: Arc<str>, value: GroupMetadataValue) -> Self {
+        let text = |text: String| -> Arc<str> { text.into() };
+        let mut group = Self::new(id);
+        group.generation = value.generation;
+        group.protocol_type = Some(text(value.protocol_type)).filter(|name| !name.is_empty());
+        group.protocol = value.protocol.map(text);
+        group.leader = value.leader.map(text);
+        group.phase_since_ms = (value.current_state_timestamp >= 0).then_some(value.current_state_timestamp);
+        for member in value.members {
+            let member = group.member_of_record(member);
+            if let Some(instance) = &member.instance {
+                group.statics.insert(Arc::clone(instance), Arc::clone(&member.id));
+            }
+            group.members.insert(Arc::clone(&member.id), member);
+        }
+        if !group.members.is_empty() {
+            group.phase = Phase::Stable;
+            group.subscribed = group.subscriptions();
+        }
+        group
+    }
+
+    fn member_of_record(&self, member: MemberMetadata) -> Member {
+        let protocol = self.protocol.clone().unwrap_or_else(|| "".into());
+        Member {
+            id: member.member_id.into(),
+            instance: member.group_instance_id.map(Arc::from),
+            client_id: member.client_id.into(),
+            client_host: member.client_host.into(),
+            rebalance_timeout_ms: match member.rebalance_timeout {
+                -1 => member.session_timeout,
+                timeout => timeout,
+            },
+            session_timeout_ms: member.session_timeout,
+            protocols: vec![(protocol, Bytes::copy_from_slice(&member.subscription))],
+            assignment: Bytes::copy_from_slice(&member.assignment),
+            session: Session::default(),
+            is_new: false,
+            awaits_join: None,
+            awaits_sync: None,
+        }
+    }
+
+    /// The record of the group as it is.
+    pub(in crate::group) fn record(&self) -> Record {
+        let protocol = self.protocol.as_deref();
+        let member = |member: &Member| MemberMetadata {
+            member_id: member.id.to_string(),
+            group_instance_id: member.instance.as_deref().map(str::to_owned),
+            client_id: member.client_id.to_string(),
+            client_host: member.client_host.to_string(),
+            rebalance_timeout: member.rebalance_timeout_ms,
+            session_timeout: member.session_timeout_ms,
+            subscription: protocol.map_or_else(Bytes::new, |protocol| member.metadata(protocol)),
+            assignment: member.assignment.clone(),
+        };
+        let value = GroupMetadataValue {
+            protocol_type: self.protocol_type.as_deref().unwrap_or_default().to_owned(),
+            generation: self.generation,
+            protocol: protocol.map(str::to_owned),
+            leader: self.leader.as_deref().map(str::to_owned),
+            current_state_timestamp: self.phase_since_ms.unwrap_or(-1),
+            members: self.members.values().map(member).collect(),
+        };
+        record::group(&self.id, Some(&value))
+    }
+
+    /// Begins the sessions of the members that the log told of.
+    pub(in crate::group) fn loaded(&mut self, turn: &mut Turn<'_>) {
+        let members: Vec<_> = self.members.keys().cloned().collect();
+        for member in members {
+            self.heard_of(&member, turn);
+        }
+    }
+
+    pub(in crate::group) fn is(&self, phase: Phase) -> bool {
+        self.phase == phase
+    }
+
+    fn enter(&mut self, phase: Phase, turn: &Turn<'_>) {
+        self.previous = self.phase;
+        self.phase = phase;
+        self.phase_since_ms = Some(turn.now.wall_ms);
+    }
+
+    pub(in crate::group) fn is_leader(&self, member: &str) -> bool {
+        self.leader.as_deref() == Some(member)
+    }
+
+    /// Whether somebody was given an id, and may come.
+    pub(in crate::group) fn is_awaited(&self) -> bool {
+        !self.pending.is_empty() || !self.members.is_empty()
+    }
+
+    /// Whether its members are consumers, or it has none of any kind.
+    pub(in crate::group) fn is_of_consumers(&self) -> bool {
+        self.protocol_type.as_deref() == Some(CONSUMER)
+    }
+
+    /// Whether a member is subscribed to the topic. Where nobody can tell, it is taken for subscribed.
+    pub(in crate::group) fn is_subscribed(&self, topic: &str) -> bool {
+        match &self.subscribed {
+            Some(topics) => topics.contains(topic),
+            None => !self.is(Phase::Empty),
+        }
+    }
+
+    /// Checks that a member is who it says (`ClassicGroup.validateMember`).
+    pub(in crate::group) fn check_member(&self, member: &str, instance: Option<&str>) -> Result<(), ErrorCode> {
+        if let Some(instance) = instance {
+            match self.statics.get(instance) {
+                None => return Err(ErrorCode::UnknownMemberId),
+                Some(known) if **known != *member => return Err(ErrorCode::FencedInstanceId),
+                Some(_) => {}
+            }
+        }
+        if self.members.contains_key(member) {
+            Ok(())
+        } else {
+            Err(ErrorCode::UnknownMemberId)
+        }
+    }
+
+    /// Whether offsets may be committed (`ClassicGroup.validateOffsetCommit`).
+    pub(in crate::group) fn check_commit(&self, member: &str, instance: Option<&str>, generation: i32, transactional: bool) -> Result<(), ErrorCode> {
+        if generation < 0 && self.is(Phase::Empty) {
+            return Ok(());
+        }
+        if generation >= 0 || !member.is_empty() || instance.is_some() {
+            self.check_member(member, instance)?;
+            if generation != self.generation {
+                return Err(ErrorCode::IllegalGeneration);
+            }
+        } else if !transactional {
+            // Who commits without being a member may do so only while there are none.
+            return Err(ErrorCode::UnknownMemberId);
+        }
+        if !transactional && self.is(Phase::CompletingRebalance) {
+            return Err(ErrorCode::RebalanceInProgress);
+        }
+        Ok(())
+    }
+
+    /// A member was heard of: its session begins anew.
+    pub(in crate::group) fn heard_of(&mut self, member: &str, turn: &mut Turn<'_>) {
+        if let Some(member) = self.members.get_mut(member) {
+            let until = turn.in_ms(member.session_timeout_ms);
+            member.session.extend(until, &self.id, &member.id, turn.deadlines);
+        }
+    }
+
+    /// Removes a member, or an id that was given out. Whoever waits in its name is told.
+    fn remove(&mut self, id: &str, turn: &mut Turn<'_>) {
+        self.pending.remove(id);
+        self.pending_sync.remove(id);
+        let Some(mut member) = self.members.remove(id) else { return };
+        member.answer_join(turn.outcome, join::refused("", ErrorCode::UnknownMemberId));
+        member.answer_sync(turn.outcome, sync::refused(ErrorCode::UnknownMemberId));
+        if let Some(instance) = &member.instance
+            && self.statics.get(instance).is_some_and(|known| **known == *id)
+        {
+            self.statics.remove(instance);
+        }
+        if self.is_leader(id) {
+            self.leader = self.members.keys().next().cloned();
+        }
+    }
+
+    /// How long the slowest member may take to join.
+    fn rebalance_timeout_ms(&self) -> i32 {
+        self.members.values().map(|member| member.rebalance_timeout_ms).max().unwrap_or(0)
+    }
+
+    /// Whether who can do this could be a member (`ClassicGroup.supportsProtocols`).
+    fn supports(&self, protocol_type: &str, names: &[&str]) -> bool {
+        if self.is(Phase::Empty) {
+            return !protocol_type.is_empty() && !names.is_empty();
+        }
+        self.protocol_type.as_deref() == Some(protocol_type) && names.iter().any(|name| self.members.values().all(|member| member.supports(name)))
+    }
+
+    /// The protocol that every member can do and most would rather do.
+    fn select_protocol(&self) -> Option<Arc<str>> {
+        let first = self.members.values().next()?;
+        let candidates: Vec<_> = first
+            .protocols
+            .iter()
+            .filter(|(name, _)| self.members.values().all(|member| member.supports(name)))
+            .map(|(name, _)| name)
+            .collect();
+        let mut votes: Vec<usize> = vec![0; candidates.len()];
+        for member in self.members.values() {
+            let choice = member
+                .protocols
+                .iter()
+                .find_map(|(name, _)| candidates.iter().position(|candidate| *candidate == name));
+            if let Some(votes) = choice.and_then(|choice| votes.get_mut(choice)) {
+                *votes += 1;
+            }
+        }
+        // Of several with as many votes the first one.
+        let best = votes.iter().enumerate().rev().max_by_key(|(_, votes)| **votes)?.0;
+        candidates.get(best).map(|name| Arc::clone(name))
+    }
+
+    /// The topics that the members say they are subscribed to; `None` where they are no consumers, or one of them says it in a way that is not the consumers'.
+    fn subscriptions(&self) -> Option<BTreeSet<String>> {
+        if !self.is_of_consumers() {
+            return None;
+        }
+        let protocol = self.protocol.as_deref()?;
+        let mut topics = BTreeSet::new();
+        for member in self.members.values() {
+            topics.extend(subscription(&member.metadata(protocol))?.topics);
+        }
+        Some(topics)
+    }
+}
+
+/// A consumer's subscription, as it stands in the metadata of its protocols: a version, and what belongs to it. Later versions only add fields.
+pub(in crate::group) fn subscription(metadata: &Bytes) -> Option<ConsumerProtocolSubscription> {
+    let mut bytes = metadata.clone();
+    let version = versioned(&mut bytes)?.min(*ConsumerProtocolSubscription::VERSIONS.end());
+    ConsumerProtocolSubscription::decode(&mut bytes, version).ok()
+}
+
+/// Takes a version off the front.
+pub(in crate::group) fn versioned(bytes: &mut Bytes) -> Option<i16> {
+    use bytes::Buf;
+    (bytes.len() >= 2).then(|| bytes.get_i16()).filter(|version| *version >= 0)
+}

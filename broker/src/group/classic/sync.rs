@@ -1,0 +1,114 @@
+//! PURE: SyncGroup and Heartbeat (`GroupMetadataManager.classicGroupSync` and `classicGroupHeartbeat` in Apache Kafka).
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use bytes::Bytes;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::{HeartbeatRequest, SyncGroupRequest, SyncGroupResponse};
+
+use super::{ClassicGroup, Phase};
+use crate::coordinator::ReplyTo;
+use crate::group::Turn;
+
+/// An answer that is an error.
+pub(crate) fn refused(error: ErrorCode) -> SyncGroupResponse {
+    SyncGroupResponse {
+        error_code: error.code(),
+        ..Default::default()
+    }
+}
+
+pub(in crate::group) fn assigned(assignment: &Bytes, protocol_type: Option<&str>, protocol: Option<&str>) -> SyncGroupResponse {
+    SyncGroupResponse {
+        protocol_type: protocol_type.map(str::to_owned),
+        protocol_name: protocol.map(str::to_owned),
+        assignment: assignment.clone(),
+        ..Default::default()
+    }
+}
+
+impl ClassicGroup {
+    pub(in crate::group) fn sync(&mut self, request: SyncGroupRequest, to: ReplyTo<SyncGroupResponse>, turn: &mut Turn<'_>) {
+        if let Err(error) = self.check_sync(&request) {
+            return turn.outcome.reply(to, refused(error));
+        }
+        let id = request.member_id.as_str();
+        match self.phase {
+            Phase::Empty => turn.outcome.reply(to, refused(ErrorCode::UnknownMemberId)),
+            Phase::PreparingRebalance => turn.outcome.reply(to, refused(ErrorCode::RebalanceInProgress)),
+            Phase::CompletingRebalance => {
+                self.synced(id);
+                if let Some(member) = self.members.get_mut(id) {
+                    // The same member asks again: nobody waits for the older answer.
+                    member.answer_sync(turn.outcome, refused(ErrorCode::RebalanceInProgress));
+                    member.awaits_sync = Some(to);
+                }
+                if self.is_leader(id) {
+                    self.assign(request, turn);
+                }
+            }
+            Phase::Stable => {
+                self.synced(id);
+                let assignment = self.members.get(id).map(|member| member.assignment.clone()).unwrap_or_default();
+                let answer = assigned(&assignment, self.protocol_type.as_deref(), self.protocol.as_deref());
+                turn.outcome.reply(to, answer);
+                self.heard_of(id, turn);
+            }
+        }
+    }
+
+    fn check_sync(&self, request: &SyncGroupRequest) -> Result<(), ErrorCode> {
+        self.check_member(&request.member_id, request.group_instance_id.as_deref())?;
+        if request.generation_id != self.generation {
+            return Err(ErrorCode::IllegalGeneration);
+        }
+        let differs = |asked: Option<&str>, own: Option<&str>| matches!((asked, own), (Some(asked), Some(own)) if asked != own);
+        if differs(request.protocol_type.as_deref(), self.protocol_type.as_deref())
+            || differs(request.protocol_name.as_deref(), self.protocol.as_deref())
+        {
+            return Err(ErrorCode::InconsistentGroupProtocol);
+        }
+        Ok(())
+    }
+
+    fn synced(&mut self, id: &str) {
+        self.pending_sync.remove(id);
+        if self.pending_sync.is_empty() {
+            self.sync_ends = None;
+        }
+    }
+
+    /// The leader's assignment: who is not in it gets nothing.
+    fn assign(&mut self, request: SyncGroupRequest, turn: &mut Turn<'_>) {
+        for member in self.members.values_mut() {
+            member.assignment = Bytes::new();
+        }
+        for assignment in request.assignments {
+            if let Some(member) = self.members.get_mut(assignment.member_id.as_str()) {
+                member.assignment = Bytes::copy_from_slice(&assignment.assignment);
+            }
+        }
+        self.enter(Phase::Stable, turn);
+        turn.outcome.records.push(self.record());
+        self.answer_syncs(ErrorCode::None, turn);
+    }
+
+    pub(in crate::group) fn heartbeat(&mut self, request: &HeartbeatRequest, turn: &mut Turn<'_>) -> ErrorCode {
+        if let Err(error) = self.check_member(&request.member_id, request.group_instance_id.as_deref()) {
+            return error;
+        }
+        if request.generation_id != self.generation {
+            return ErrorCode::IllegalGeneration;
+        }
+        match self.phase {
+            Phase::Empty => ErrorCode::UnknownMemberId,
+            Phase::PreparingRebalance => {
+                self.heard_of(&request.member_id, turn);
+                ErrorCode::RebalanceInProgress
+            }
+            Phase::CompletingRebalance | Phase::Stable => {
+                self.heard_of(&request.member_id, turn);
+                ErrorCode::None
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! PURE: what is due when, for all groups of one partition: one ordered queue, no timer of its own for anybody.
+//!
+//! An entry is not taken out when its time is put off: whoever it is for looks, when it comes up, whether it still counts. So a heartbeat costs a comparison.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What is due.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// Offsets and groups are looked through for what nobody needs any more.
+    Expiry,
+    /// A group's join phase ends.
+    Join(Arc<str>),
+    /// Who has joined must have synced.
+    Sync(Arc<str>),
+    /// A member of a group must have been heard of.
+    Session(Arc<str>, Arc<str>),
+}
+
+/// The queue. Times are on the clock of [`Now::ms`](crate::coordinator::Now).
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    queue: BTreeSet<(u64, Due)>,
+}
+
+impl Deadlines {
+    pub(super) fn add(&mut self, at: u64, due: Due) {
+        self.queue.insert((at, due));
+    }
+
+    pub(super) fn next(&self) -> Option<u64> {
+        self.queue.first().map(|(at, _)| *at)
+    }
+
+    /// The first that is due at `now`, and when it was.
+    pub(super) fn pop(&mut self, now: u64) -> Option<(u64, Due)> {
+        if self.next()? > now {
+            return None;
+        }
+        self.queue.pop_first()
+    }
+}
+
+/// When a member must have been heard of. It stands in the queue once at most, under a time that may be too early.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Session {
+    ends: Option<u64>,
+    queued: Option<u64>,
+}
+
+/// What an entry of the queue meant for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SessionIs {
+    /// Over.
+    Over,
+    /// Not over, or the entry was an old one.
+    Alive,
+}
+
+impl Session {
+    /// Puts the end off, or sets it.
+    pub(super) fn extend(&mut self, until: u64, group: &Arc<str>, member: &Arc<str>, deadlines: &mut Deadlines) {
+        self.ends = Some(until);
+        if self.queued.is_none_or(|queued| queued > until) {
+            self.queued = Some(until);
+            deadlines.add(until, Due::Session(Arc::clone(group), Arc::clone(member)));
+        }
+    }
+
+    /// Looks at an entry that was due `at`.
+    pub(super) fn due(&mut self, at: u64, group: &Arc<str>, member: &Arc<str>, deadlines: &mut Deadlines) -> SessionIs {
+        if self.queued != Some(at) {
+            return SessionIs::Alive;
+        }
+        self.queued = None;
+        match self.ends {
+            None => SessionIs::Alive,
+            Some(ends) if ends > at => {
+                self.extend(ends, group, member, deadlines);
+                SessionIs::Alive
+            }
+            Some(_) => {
+                self.ends = None;
+                SessionIs::Over
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_ends_when_it_was_last_said_to_end() {
+        let (group, member): (Arc<str>, Arc<str>) = ("g".into(), "m".into());
+        let mut deadlines = Deadlines::default();
+        let mut session = Session::default();
+        session.extend(10, &group, &member, &mut deadlines);
+        session.extend(15, &group, &member, &mut deadlines);
+        assert_eq!(deadlines.next(), Some(10), "one entry");
+        assert_eq!(deadlines.pop(9), None);
+        let (at, _) = deadlines.pop(10).unwrap();
+        assert_eq!(session.due(at, &group, &member, &mut deadlines), SessionIs::Alive);
+        assert_eq!(deadlines.next(), Some(15));
+        // A shorter session than the one before.
+        session.extend(12, &group, &member, &mut deadlines);
+        let (at, _) = deadlines.pop(12).unwrap();
+        assert_eq!(session.due(at, &group, &member, &mut deadlines), SessionIs::Over);
+        let (at, _) = deadlines.pop(20).unwrap();
+        assert_eq!(session.due(at, &group, &member, &mut deadlines), SessionIs::Alive, "an old entry");
+        assert_eq!(deadlines.pop(100), None);
+    }
+}

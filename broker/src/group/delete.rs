@@ -1,0 +1,34 @@
+//! PURE: DeleteGroups (`GroupCoordinatorShard.deleteGroups` in Apache Kafka).
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use weir_protocol::error::ErrorCode;
+
+use super::{Group, Groups, Kind, record};
+use crate::coordinator::Outcome;
+
+impl Group {
+    /// The records that say that the group is not there any more.
+    pub(super) fn tombstones(&self, outcome: &mut Outcome) {
+        match &self.kind {
+            Kind::Classic(_) => outcome.records.push(record::group(&self.id, None)),
+        }
+    }
+}
+
+impl Groups {
+    pub(super) fn delete(&mut self, id: &str, outcome: &mut Outcome) -> (ErrorCode, Option<String>) {
+        let Some(group) = self.groups.get(id) else {
+            return (ErrorCode::GroupIdNotFound, Some(format!("Group {id} not found.")));
+        };
+        if !group.is_empty() {
+            return (ErrorCode::NonEmptyGroup, Some(format!("Group {id} is not empty.")));
+        }
+        for (topic, partitions) in group.offsets.topics() {
+            let gone = partitions.iter().map(|(index, _)| record::offset(id, topic, *index, None));
+            outcome.records.extend(gone);
+        }
+        group.tombstones(outcome);
+        self.groups.remove(id);
+        (ErrorCode::None, None)
+    }
+}

@@ -1,0 +1,90 @@
+//! PURE: offsets and groups that nobody needs any more (KIP-211; `OffsetMetadataManager.cleanupExpiredOffsets` in Apache Kafka).
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::sync::Arc;
+
+use super::offsets::Committed;
+use super::{Due, Group, Groups, Kind, Phase, record};
+use crate::coordinator::{Now, Outcome};
+
+impl Group {
+    /// Since when a committed offset is kept for nobody; `None` while somebody needs it. A group's offsets age once it is empty; those of a stable group's topics that it is not subscribed to any
+    /// more, and of those who commit without being members, from their commit on.
+    fn ages_since(&self, committed: &Committed) -> Option<i64> {
+        match &self.kind {
+            Kind::Classic(group) => match (&group.protocol_type, group.phase) {
+                (None, _) => Some(committed.commit_ms),
+                (Some(_), Phase::Empty) => Some(group.phase_since_ms.unwrap_or(committed.commit_ms).max(committed.commit_ms)),
+                (Some(_), Phase::Stable) if group.is_of_consumers() => Some(committed.commit_ms),
+                _ => None,
+            },
+        }
+    }
+
+    fn expired(&self, now: Now, retention_ms: i64) -> Vec<(Arc<str>, i32)> {
+        let is_old = |committed: &Committed| match (committed.expire_ms, self.ages_since(committed)) {
+            (_, None) => false,
+            (Some(at), Some(_)) => now.wall_ms >= at,
+            (None, Some(since)) => now.wall_ms.saturating_sub(since) >= retention_ms,
+        };
+        let unsubscribed = self.offsets.topics().filter(|(topic, _)| !self.is_subscribed(topic));
+        unsubscribed
+            .flat_map(|(topic, partitions)| {
+                let old = partitions.iter().filter(|(_, committed)| is_old(committed));
+                old.map(|(index, _)| (Arc::clone(topic), *index))
+                    .filter(|(topic, index)| !self.offsets.is_unstable(topic, *index))
+            })
+            .collect()
+    }
+
+    /// Removes offsets, and says so.
+    fn remove_offsets(&mut self, offsets: Vec<(Arc<str>, i32)>, outcome: &mut Outcome) {
+        for (topic, partition) in offsets {
+            self.offsets.remove(&topic, partition);
+            outcome.records.push(record::offset(&self.id, &topic, partition, None));
+        }
+    }
+
+    /// Whether the group itself can go.
+    fn is_abandoned(&self) -> bool {
+        let Kind::Classic(group) = &self.kind;
+        self.offsets.is_empty() && self.is_empty() && !group.is_awaited()
+    }
+}
+
+impl Groups {
+    /// Removes what has expired, and says when to look again.
+    pub(super) fn expire(&mut self, now: Now, outcome: &mut Outcome) {
+        let (retention_ms, again_ms) = (self.around.settings.offsets_retention_ms, self.around.settings.retention_check_ms);
+        for group in self.groups.values_mut() {
+            let expired = group.expired(now, retention_ms);
+            group.remove_offsets(expired, outcome);
+        }
+        self.groups.retain(|_, group| {
+            let goes = group.is_abandoned();
+            if goes {
+                group.tombstones(outcome);
+            }
+            !goes
+        });
+        self.topics.retain(|topic| Arc::strong_count(topic) > 1);
+        self.around.deadlines.add(now.ms + again_ms, Due::Expiry);
+    }
+
+    /// Removes the offsets of topics that are not there any more.
+    pub(super) fn forget_deleted_topics(&mut self, outcome: &mut Outcome) {
+        let image = &self.around.image;
+        let is_gone = |topic: &Arc<str>| image.topic_by_name(topic).is_none();
+        if !self.topics.iter().any(is_gone) {
+            return;
+        }
+        for group in self.groups.values_mut() {
+            let gone = group.offsets.topics().filter(|(topic, _)| is_gone(topic));
+            let gone: Vec<_> = gone
+                .flat_map(|(topic, partitions)| partitions.iter().map(|(index, _)| (Arc::clone(topic), *index)))
+                .collect();
+            group.remove_offsets(gone, outcome);
+        }
+        self.topics.retain(|topic| !is_gone(topic));
+    }
+}

@@ -1,0 +1,387 @@
+//! PURE: group coordinators: the groups and committed offsets of one partition of `__consumer_offsets`.
+//!
+//! A [`Machine`] for the coordinators' runtime: it is asked, changes, and says which records say so. Reads no clock, draws no random number, waits for nothing.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod classic;
+mod deadlines;
+mod delete;
+mod describe;
+mod expiry;
+mod offset_requests;
+mod offsets;
+mod record;
+mod request;
+mod settings;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use uuid::Uuid;
+use weir_protocol::config::Layers;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::{LeaveGroupResponse, OffsetCommitKey, OffsetCommitValue};
+use weir_protocol::types::{ProducerEpoch, ProducerId};
+
+use self::classic::{ClassicGroup, Phase};
+pub(crate) use self::classic::{Join, refused_join, refused_sync};
+use self::deadlines::{Deadlines, Due};
+pub(crate) use self::offset_requests::refuse_commit;
+use self::offsets::Offsets;
+use self::record::Change;
+pub(crate) use self::request::{Client, Request};
+use self::settings::Settings;
+use crate::coordinator::{Logged, Machine, Now, Origin, Outcome};
+use crate::metadata::MetadataImage;
+
+/// The most groups that one partition holds: beyond that no new one is made. It is there to be never reached by use, and to end a client's loop.
+const GROUPS_MAX: usize = 200_000;
+
+/// The groups of one partition.
+pub(crate) struct Groups {
+    groups: BTreeMap<Arc<str>, Group>,
+    /// The names of topics, so that each is in memory once.
+    topics: BTreeSet<Arc<str>>,
+    /// The groups for which open transactions commit offsets.
+    transactions: BTreeMap<ProducerId, BTreeSet<Arc<str>>>,
+    around: Around,
+    begun: bool,
+}
+
+/// A group: its members, and what it has committed.
+#[derive(Debug)]
+struct Group {
+    id: Arc<str>,
+    kind: Kind,
+    offsets: Offsets,
+}
+
+/// The protocol that a group's members speak.
+#[derive(Debug)]
+enum Kind {
+    Classic(Box<ClassicGroup>),
+}
+
+/// What all groups of a partition share.
+struct Around {
+    settings: Settings,
+    deadlines: Deadlines,
+    ids: Ids,
+    image: Arc<MetadataImage>,
+}
+
+/// One decision: what a group needs besides itself.
+struct Turn<'a> {
+    now: Now,
+    settings: &'a Settings,
+    deadlines: &'a mut Deadlines,
+    ids: &'a mut Ids,
+    outcome: &'a mut Outcome,
+}
+
+/// Makes up member ids. They are unique by the seed, which no other process has.
+struct Ids {
+    seed: u128,
+    count: u128,
+}
+
+impl Ids {
+    /// An id that begins with what the client calls itself.
+    fn member(&mut self, prefix: &str) -> String {
+        format!("{prefix}-{}", self.uuid())
+    }
+
+    fn uuid(&mut self) -> Uuid {
+        self.count += 1;
+        // Two rounds of a mixer: the ids of one process look as little alike as those of two.
+        let mut bits = self.seed ^ self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        bits = (bits ^ (bits >> 67)).wrapping_mul(0xbf58_476d_1ce4_e5b9_94d0_49bb_1331_11eb);
+        bits ^= bits >> 59;
+        uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
+    }
+}
+
+impl Around {
+    fn turn<'a>(&'a mut self, now: Now, outcome: &'a mut Outcome) -> Turn<'a> {
+        Turn {
+            now,
+            settings: &self.settings,
+            deadlines: &mut self.deadlines,
+            ids: &mut self.ids,
+            outcome,
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// The time in so many milliseconds; now, for what is negative.
+    fn in_ms(&self, ms: i32) -> u64 {
+        self.now.ms + u64::try_from(ms).unwrap_or(0)
+    }
+}
+
+impl Group {
+    fn new(id: Arc<str>) -> Self {
+        Self {
+            kind: Kind::Classic(Box::new(ClassicGroup::new(Arc::clone(&id)))),
+            offsets: Offsets::default(),
+            id,
+        }
+    }
+
+    /// Whether nothing would be lost with it: it was never written down, and holds nothing.
+    fn is_void(&self) -> bool {
+        let Kind::Classic(group) = &self.kind;
+        self.offsets.is_empty() && group.phase_since_ms.is_none() && group.protocol_type.is_none() && !group.is_awaited()
+    }
+
+    /// Whether it has no members.
+    fn is_empty(&self) -> bool {
+        match &self.kind {
+            Kind::Classic(group) => group.is(Phase::Empty),
+        }
+    }
+
+    #[cfg(test)]
+    fn kind_of_classic(&self) -> &ClassicGroup {
+        let Kind::Classic(group) = &self.kind;
+        group
+    }
+
+    fn is_subscribed(&self, topic: &str) -> bool {
+        match &self.kind {
+            Kind::Classic(group) => group.is_subscribed(topic),
+        }
+    }
+}
+
+impl Groups {
+    /// The group, made if it is not there.
+    ///
+    /// # Errors
+    /// COORDINATOR_NOT_AVAILABLE when there are too many.
+    fn get_or_make(&mut self, id: &str) -> Result<&mut Group, ErrorCode> {
+        if !self.groups.contains_key(id) {
+            if self.groups.len() >= GROUPS_MAX {
+                return Err(ErrorCode::CoordinatorNotAvailable);
+            }
+            let id: Arc<str> = id.into();
+            self.groups.insert(Arc::clone(&id), Group::new(id));
+        }
+        self.groups.get_mut(id).ok_or(ErrorCode::UnknownServerError)
+    }
+
+    fn topic(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.topics.get(name) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = name.into();
+        self.topics.insert(Arc::clone(&name));
+        name
+    }
+
+    /// Runs `act` with a classic group.
+    fn with_classic<R>(
+        &mut self,
+        id: &str,
+        now: Now,
+        outcome: &mut Outcome,
+        act: impl FnOnce(&mut ClassicGroup, &mut Turn<'_>) -> R,
+    ) -> Result<R, ErrorCode> {
+        let group = self.groups.get_mut(id).ok_or(ErrorCode::GroupIdNotFound)?;
+        let Kind::Classic(classic) = &mut group.kind;
+        let result = act(classic, &mut self.around.turn(now, outcome));
+        if group.is_void() {
+            self.groups.remove(id);
+        }
+        Ok(result)
+    }
+
+    fn join(&mut self, join: Join, now: Now, outcome: &mut Outcome) {
+        let id = join.request.group_id.clone();
+        let mut turn = self.around.turn(now, outcome);
+        let timeout = join.request.session_timeout_ms;
+        if timeout < turn.settings.session_timeout_ms_min || timeout > turn.settings.session_timeout_ms_max {
+            return join.refuse(&mut turn, ErrorCode::InvalidSessionTimeout);
+        }
+        if !join.request.member_id.is_empty() && !self.groups.contains_key(&*id) {
+            return join.refuse(&mut turn, ErrorCode::UnknownMemberId);
+        }
+        if let Err(error) = self.get_or_make(&id) {
+            return join.refuse(&mut self.around.turn(now, outcome), error);
+        }
+        // The group is there: it was just made.
+        let _ = self.with_classic(&id, now, outcome, |group, turn| group.join(join, turn));
+    }
+
+    fn due(&mut self, at: u64, due: Due, now: Now, outcome: &mut Outcome) {
+        // What is due for a group that is not there any more is done.
+        let _ = match due {
+            Due::Expiry => {
+                self.expire(now, outcome);
+                Ok(())
+            }
+            Due::Join(group) => self.with_classic(&group, now, outcome, |group, turn| group.join_due(at, turn)),
+            Due::Sync(group) => self.with_classic(&group, now, outcome, |group, turn| group.sync_due(at, turn)),
+            Due::Session(group, member) => self.with_classic(&group, now, outcome, |group, turn| group.session_due(&member, at, turn)),
+        };
+    }
+
+    fn replay_offset(&mut self, key: &OffsetCommitKey, value: Option<OffsetCommitValue>, transaction: Option<ProducerId>) {
+        match (value, transaction) {
+            (Some(value), transaction) => {
+                let topic = self.topic(&key.topic);
+                let Ok(group) = self.get_or_make(&key.group) else { return };
+                match transaction {
+                    None => group.offsets.insert(&topic, key.partition, value.into()),
+                    Some(producer) => {
+                        group.offsets.insert_pending(producer, &topic, key.partition, value.into());
+                        let id = Arc::clone(&group.id);
+                        self.transactions.entry(producer).or_default().insert(id);
+                    }
+                }
+            }
+            (None, _) => {
+                if let Some(group) = self.groups.get_mut(&*key.group) {
+                    group.offsets.remove(&key.topic, key.partition);
+                    if group.is_void() {
+                        self.groups.remove(&*key.group);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Machine for Groups {
+    const TOPIC: &'static str = "__consumer_offsets";
+
+    type Request = Request;
+
+    fn new(origin: Origin) -> Self {
+        Self {
+            groups: BTreeMap::new(),
+            topics: BTreeSet::new(),
+            transactions: BTreeMap::new(),
+            around: Around {
+                settings: Settings::default(),
+                deadlines: Deadlines::default(),
+                ids: Ids { seed: origin.seed, count: 0 },
+                image: Arc::default(),
+            },
+            begun: false,
+        }
+    }
+
+    fn replay(&mut self, record: &Logged<'_>) -> Result<(), String> {
+        match record::read(record)? {
+            Change::Offset(key, value) => self.replay_offset(&key, value, record.transaction.map(|(producer, _)| producer)),
+            Change::Group(key, Some(value)) => {
+                let id: Arc<str> = key.group.as_str().into();
+                let group = self.get_or_make(&id).map_err(|_| "there are too many groups".to_owned())?;
+                group.kind = Kind::Classic(Box::new(ClassicGroup::of_record(id, value)));
+            }
+            Change::Group(key, None) => {
+                self.groups.remove(&*key.group);
+            }
+            Change::Unknown => {}
+        }
+        Ok(())
+    }
+
+    fn replay_end(&mut self, producer: ProducerId, _epoch: ProducerEpoch, committed: bool) {
+        for group in self.transactions.remove(&producer).unwrap_or_default() {
+            if let Some(group) = self.groups.get_mut(&group) {
+                group.offsets.end(producer, committed);
+            }
+        }
+    }
+
+    fn metadata(&mut self, image: &Arc<MetadataImage>, layers: &Layers<'_>, now: Now, outcome: &mut Outcome) {
+        self.around.settings = Settings::of(layers);
+        self.around.image = Arc::clone(image);
+        if !self.begun {
+            self.begun = true;
+            let check_ms = self.around.settings.retention_check_ms;
+            self.around.deadlines.add(now.ms + check_ms, Due::Expiry);
+            for group in self.groups.values_mut() {
+                let Kind::Classic(classic) = &mut group.kind;
+                classic.loaded(&mut self.around.turn(now, outcome));
+            }
+        }
+        self.forget_deleted_topics(outcome);
+    }
+
+    fn writes(request: &Request) -> bool {
+        request.writes()
+    }
+
+    fn decide(&mut self, request: Request, now: Now, outcome: &mut Outcome) {
+        match request {
+            Request::Commit { request, version, to } => {
+                let answer = self.commit(request, version, now, outcome);
+                outcome.reply(to, answer);
+            }
+            Request::Fetch { request, require_stable, to } => {
+                let answer = self.fetch(request, require_stable);
+                outcome.reply(to, answer);
+            }
+            Request::DeleteOffsets { request, to } => {
+                let answer = self.delete_offsets(request, outcome);
+                outcome.reply(to, answer);
+            }
+            Request::Join(join) => self.join(join, now, outcome),
+            Request::Sync { request, to } => {
+                let id = request.group_id.clone();
+                if self.groups.contains_key(&*id) {
+                    let _ = self.with_classic(&id, now, outcome, |group, turn| group.sync(request, to, turn));
+                } else {
+                    outcome.reply(to, refused_sync(ErrorCode::UnknownMemberId));
+                }
+            }
+            Request::Heartbeat { request, to } => {
+                let answer = self.with_classic(&request.group_id, now, outcome, |group, turn| group.heartbeat(&request, turn));
+                outcome.reply(to, answer.unwrap_or(ErrorCode::UnknownMemberId));
+            }
+            Request::Leave { group, members, to } => {
+                let answer = self.with_classic(&group, now, outcome, |group, turn| group.leave(members, turn));
+                let answer = match answer {
+                    Ok(members) => LeaveGroupResponse {
+                        members,
+                        ..Default::default()
+                    },
+                    Err(_) => LeaveGroupResponse {
+                        error_code: ErrorCode::UnknownMemberId.code(),
+                        ..Default::default()
+                    },
+                };
+                outcome.reply(to, answer);
+            }
+            Request::List { states, types, to } => {
+                let answer = self.list(&states, &types);
+                outcome.reply(to, answer);
+            }
+            Request::Describe { group, version, to } => {
+                let answer = self.describe(group, version);
+                outcome.reply(to, answer);
+            }
+            Request::Delete { group, to } => {
+                let answer = self.delete(&group, outcome);
+                outcome.reply(to, answer);
+            }
+        }
+    }
+
+    fn wake(&mut self, now: Now, outcome: &mut Outcome) {
+        while let Some((at, due)) = self.around.deadlines.pop(now.ms) {
+            self.due(at, due, now, outcome);
+        }
+    }
+
+    fn next_wake(&self) -> Option<u64> {
+        self.around.deadlines.next()
+    }
+}
+
+#[cfg(test)]
+mod tests;

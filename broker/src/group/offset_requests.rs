@@ -1,0 +1,225 @@
+//! PURE: OffsetCommit, OffsetFetch and OffsetDelete (`OffsetMetadataManager` in Apache Kafka).
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use weir_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use weir_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
+use weir_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use weir_protocol::messages::offset_fetch_response::{OffsetFetchResponseGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics};
+use weir_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse, OffsetCommitValue, OffsetDeleteRequest, OffsetDeleteResponse};
+
+use super::offsets::Committed;
+use super::{Groups, Kind, Phase, record};
+use crate::coordinator::{Now, Outcome};
+
+/// The first version that knows GROUP_ID_NOT_FOUND and STALE_MEMBER_EPOCH (KIP-848).
+const NEW_ERRORS_VERSION: i16 = 9;
+
+impl Groups {
+    pub(super) fn commit(&mut self, request: OffsetCommitRequest, version: i16, now: Now, outcome: &mut Outcome) -> OffsetCommitResponse {
+        if let Err(error) = self.check_commit(&request, version) {
+            return refuse_commit(&request.topics, error);
+        }
+        if !request.member_id.is_empty() && request.generation_id_or_member_epoch >= 0 {
+            // A commit is as good as a heartbeat.
+            let _ = self.with_classic(&request.group_id, now, outcome, |group, turn| group.heard_of(&request.member_id, turn));
+        }
+        let expire_ms = (request.retention_time_ms >= 0).then(|| now.wall_ms.saturating_add(request.retention_time_ms));
+        let mut response = OffsetCommitResponse::default();
+        for topic in request.topics {
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for partition in &topic.partitions {
+                let size = partition.committed_metadata.as_ref().map_or(0, String::len);
+                let error = if size > self.around.settings.offset_metadata_bytes_max {
+                    ErrorCode::OffsetMetadataTooLarge
+                } else {
+                    let value = value(partition, &topic, now, expire_ms);
+                    outcome
+                        .records
+                        .push(record::offset(&request.group_id, &topic.name, partition.partition_index, Some(&value)));
+                    self.keep(&request.group_id, &topic.name, partition.partition_index, value)
+                };
+                partitions.push(OffsetCommitResponsePartition {
+                    partition_index: partition.partition_index,
+                    error_code: error.code(),
+                });
+            }
+            response.topics.push(OffsetCommitResponseTopic {
+                name: topic.name,
+                topic_id: topic.topic_id,
+                partitions,
+            });
+        }
+        response
+    }
+
+    fn keep(&mut self, group: &str, topic: &str, partition: i32, value: OffsetCommitValue) -> ErrorCode {
+        let topic = self.topic(topic);
+        match self.groups.get_mut(group) {
+            Some(group) => {
+                group.offsets.insert(&topic, partition, value.into());
+                ErrorCode::None
+            }
+            None => ErrorCode::UnknownServerError,
+        }
+    }
+
+    /// Whether the group takes the commit. One that is not there is made for those who commit without being members.
+    fn check_commit(&mut self, request: &OffsetCommitRequest, version: i16) -> Result<(), ErrorCode> {
+        let (member, instance) = (request.member_id.as_str(), request.group_instance_id.as_deref());
+        let generation = request.generation_id_or_member_epoch;
+        let Some(group) = self.groups.get(&*request.group_id) else {
+            return match generation {
+                ..0 => self.get_or_make(&request.group_id).map(drop),
+                _ if version >= NEW_ERRORS_VERSION => Err(ErrorCode::GroupIdNotFound),
+                _ => Err(ErrorCode::IllegalGeneration),
+            };
+        };
+        match &group.kind {
+            Kind::Classic(group) => group.check_commit(member, instance, generation, false),
+        }
+    }
+
+    pub(super) fn fetch(&self, request: OffsetFetchRequestGroup, require_stable: bool) -> OffsetFetchResponseGroup {
+        let group = self.groups.get(&*request.group_id);
+        let nothing = super::offsets::Offsets::default();
+        let offsets = group.map_or(&nothing, |group| &group.offsets);
+        let topics = match request.topics {
+            Some(topics) => topics
+                .into_iter()
+                .map(|topic| {
+                    let find = |index: &i32| match require_stable && offsets.is_unstable(&topic.name, *index) {
+                        true => unstable(*index),
+                        false => fetched(*index, offsets.get(&topic.name, *index)),
+                    };
+                    OffsetFetchResponseTopics {
+                        partitions: topic.partition_indexes.iter().map(find).collect(),
+                        name: topic.name,
+                        topic_id: topic.topic_id,
+                    }
+                })
+                .collect(),
+            None => offsets
+                .topics()
+                .map(|(name, partitions)| OffsetFetchResponseTopics {
+                    name: name.to_string(),
+                    partitions: partitions
+                        .iter()
+                        .map(|(index, committed)| match require_stable && offsets.is_unstable(name, *index) {
+                            true => unstable(*index),
+                            false => fetched(*index, Some(committed)),
+                        })
+                        .collect(),
+                    ..Default::default()
+                })
+                .collect(),
+        };
+        OffsetFetchResponseGroup {
+            group_id: request.group_id,
+            topics,
+            ..Default::default()
+        }
+    }
+
+    pub(super) fn delete_offsets(&mut self, request: OffsetDeleteRequest, outcome: &mut Outcome) -> OffsetDeleteResponse {
+        let refused = |error: ErrorCode| OffsetDeleteResponse {
+            error_code: error.code(),
+            ..Default::default()
+        };
+        let Some(group) = self.groups.get_mut(&*request.group_id) else {
+            return refused(ErrorCode::GroupIdNotFound);
+        };
+        match &group.kind {
+            Kind::Classic(classic) if !classic.is(Phase::Empty) && !classic.is_of_consumers() => return refused(ErrorCode::NonEmptyGroup),
+            Kind::Classic(_) => {}
+        }
+        let mut response = OffsetDeleteResponse::default();
+        for topic in request.topics {
+            let is_subscribed = group.is_subscribed(&topic.name);
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for partition in &topic.partitions {
+                let index = partition.partition_index;
+                if !is_subscribed && group.offsets.get(&topic.name, index).is_some() {
+                    group.offsets.remove(&topic.name, index);
+                    outcome.records.push(record::offset(&request.group_id, &topic.name, index, None));
+                }
+                let error = if is_subscribed {
+                    ErrorCode::GroupSubscribedToTopic
+                } else {
+                    ErrorCode::None
+                };
+                partitions.push(OffsetDeleteResponsePartition {
+                    partition_index: index,
+                    error_code: error.code(),
+                });
+            }
+            response.topics.push(OffsetDeleteResponseTopic {
+                name: topic.name,
+                partitions,
+            });
+        }
+        if group.is_void() {
+            self.groups.remove(&*request.group_id);
+        }
+        response
+    }
+}
+
+fn value(partition: &OffsetCommitRequestPartition, topic: &OffsetCommitRequestTopic, now: Now, expire_ms: Option<i64>) -> OffsetCommitValue {
+    OffsetCommitValue {
+        offset: partition.committed_offset,
+        leader_epoch: partition.committed_leader_epoch,
+        metadata: partition.committed_metadata.clone().unwrap_or_default(),
+        commit_timestamp: now.wall_ms,
+        expire_timestamp: expire_ms.unwrap_or(-1),
+        topic_id: topic.topic_id,
+    }
+}
+
+/// A transaction that is open may commit another offset.
+fn unstable(index: i32) -> OffsetFetchResponsePartitions {
+    OffsetFetchResponsePartitions {
+        error_code: ErrorCode::UnstableOffsetCommit.code(),
+        ..fetched(index, None)
+    }
+}
+
+fn fetched(index: i32, committed: Option<&Committed>) -> OffsetFetchResponsePartitions {
+    match committed {
+        None => OffsetFetchResponsePartitions {
+            partition_index: index,
+            committed_offset: -1,
+            committed_leader_epoch: -1,
+            metadata: Some(String::new()),
+            ..Default::default()
+        },
+        Some(committed) => OffsetFetchResponsePartitions {
+            partition_index: index,
+            committed_offset: committed.offset,
+            committed_leader_epoch: committed.leader_epoch,
+            metadata: Some(committed.metadata.to_string()),
+            ..Default::default()
+        },
+    }
+}
+
+/// The answer to a commit of which nothing is taken.
+pub(crate) fn refuse_commit(topics: &[OffsetCommitRequestTopic], error: ErrorCode) -> OffsetCommitResponse {
+    let topic = |topic: &OffsetCommitRequestTopic| OffsetCommitResponseTopic {
+        name: topic.name.clone(),
+        topic_id: topic.topic_id,
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|partition| OffsetCommitResponsePartition {
+                partition_index: partition.partition_index,
+                error_code: error.code(),
+            })
+            .collect(),
+    };
+    OffsetCommitResponse {
+        topics: topics.iter().map(topic).collect(),
+        ..Default::default()
+    }
+}

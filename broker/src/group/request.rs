@@ -1,0 +1,85 @@
+//! What is asked of a group coordinator.
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::describe_groups_response::DescribedGroup;
+use weir_protocol::messages::leave_group_request::MemberIdentity;
+use weir_protocol::messages::list_groups_response::ListedGroup;
+use weir_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use weir_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
+use weir_protocol::messages::{
+    HeartbeatRequest, LeaveGroupResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupRequest,
+    SyncGroupResponse,
+};
+
+use super::classic::Join;
+use crate::coordinator::ReplyTo;
+
+/// Who asks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Client {
+    /// What the client calls itself.
+    pub(crate) id: String,
+    /// Where it is: `/address`, as Kafka writes it.
+    pub(crate) host: String,
+    /// The version of the request.
+    pub(crate) version: i16,
+}
+
+/// A request. What depends on the caller's rights and on topics that do not exist has been taken out of it.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Commit {
+        request: OffsetCommitRequest,
+        version: i16,
+        to: ReplyTo<OffsetCommitResponse>,
+    },
+    Fetch {
+        request: OffsetFetchRequestGroup,
+        require_stable: bool,
+        to: ReplyTo<OffsetFetchResponseGroup>,
+    },
+    DeleteOffsets {
+        request: OffsetDeleteRequest,
+        to: ReplyTo<OffsetDeleteResponse>,
+    },
+    Join(Join),
+    Sync {
+        request: SyncGroupRequest,
+        to: ReplyTo<SyncGroupResponse>,
+    },
+    Heartbeat {
+        request: HeartbeatRequest,
+        to: ReplyTo<ErrorCode>,
+    },
+    Leave {
+        group: String,
+        members: Vec<MemberIdentity>,
+        to: ReplyTo<LeaveGroupResponse>,
+    },
+    List {
+        /// Names of states, in lower case; none: all.
+        states: Vec<String>,
+        /// Names of types, in lower case; none: all.
+        types: Vec<String>,
+        to: ReplyTo<Vec<ListedGroup>>,
+    },
+    Describe {
+        group: String,
+        version: i16,
+        to: ReplyTo<DescribedGroup>,
+    },
+    Delete {
+        group: String,
+        to: ReplyTo<(ErrorCode, Option<String>)>,
+    },
+}
+
+impl Request {
+    /// Whether it may need a record.
+    pub(super) fn writes(&self) -> bool {
+        match self {
+            Self::Commit { .. } | Self::DeleteOffsets { .. } | Self::Join(_) | Self::Sync { .. } | Self::Leave { .. } | Self::Delete { .. } => true,
+            Self::Fetch { .. } | Self::Heartbeat { .. } | Self::List { .. } | Self::Describe { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Scenario tests of the machine: what is asked, in the order and at the time in which it is asked, and what is answered, written and due.
+
+mod classic;
+mod offsets;
+mod world;

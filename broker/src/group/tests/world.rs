@@ -1,0 +1,247 @@
+//! A machine that a test asks: requests in, answers and records out, at the times that the test says. What it has written can be read into another one, as a new coordinator does.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio::sync::oneshot::Receiver;
+use uuid::Uuid;
+use weir_protocol::config::{Configs, Layers};
+use weir_protocol::controller as rpc;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use weir_protocol::messages::leave_group_request::MemberIdentity;
+use weir_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use weir_protocol::messages::{HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse};
+use weir_protocol::types::{ControllerEpoch, LeaderEpoch};
+
+use crate::coordinator::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
+use crate::group::{Client, Groups, Join, Request};
+use crate::metadata::MetadataImage;
+
+/// What somebody was answered, if anything yet.
+pub(super) struct Asked<T>(Receiver<(T, Option<crate::coordinator::Commit>)>);
+
+impl<T> Asked<T> {
+    pub(super) fn answer(&mut self) -> Option<T> {
+        (&mut self.0).now_or_never()?.ok().map(|(answer, _)| answer)
+    }
+
+    pub(super) fn expect(mut self) -> T {
+        self.answer().expect("an answer")
+    }
+}
+
+pub(super) struct World {
+    pub(super) groups: Groups,
+    pub(super) now_ms: u64,
+    /// All that was written.
+    pub(super) log: Vec<Record>,
+    configs: Configs,
+    image: Arc<MetadataImage>,
+}
+
+impl World {
+    pub(super) fn new(configs: &[(&str, &str)]) -> Self {
+        Self::with_topics(configs, &[("a", 3), ("b", 2)])
+    }
+
+    pub(super) fn with_topics(configs: &[(&str, &str)], topics: &[(&str, usize)]) -> Self {
+        let mut world = Self {
+            groups: Groups::new(origin(1)),
+            now_ms: 1_000_000,
+            log: Vec::new(),
+            configs: configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            image: image(topics),
+        };
+        world.metadata();
+        world
+    }
+
+    /// The topics are these now.
+    pub(super) fn topics(&mut self, topics: &[(&str, usize)]) {
+        self.image = image(topics);
+        self.metadata();
+    }
+
+    fn metadata(&mut self) {
+        let (image, configs) = (Arc::clone(&self.image), self.configs.clone());
+        let layers = Layers {
+            cluster: Some(&configs),
+            ..Layers::default()
+        };
+        self.run(|groups, now, outcome| groups.metadata(&image, &layers, now, outcome));
+    }
+
+    fn run(&mut self, act: impl FnOnce(&mut Groups, Now, &mut Outcome)) {
+        let now = Now {
+            ms: self.now_ms,
+            wall_ms: self.now_ms as i64,
+        };
+        let mut outcome = Outcome::default();
+        act(&mut self.groups, now, &mut outcome);
+        self.log.extend(outcome.records);
+        for reply in outcome.replies {
+            reply.send(None);
+        }
+    }
+
+    /// Time goes by, and what is due on the way is done when it is.
+    pub(super) fn pass(&mut self, ms: u64) {
+        let end = self.now_ms + ms;
+        while let Some(at) = self.groups.next_wake().filter(|at| *at <= end) {
+            self.now_ms = at.max(self.now_ms);
+            self.run(|groups, now, outcome| groups.wake(now, outcome));
+        }
+        self.now_ms = end;
+    }
+
+    /// Another broker takes over: it knows what was written, and nothing else.
+    pub(super) fn fail_over(&mut self) {
+        let mut next = Groups::new(origin(2));
+        for record in &self.log {
+            let logged = Logged {
+                key: &record.key,
+                value: record.value.as_deref(),
+                transaction: None,
+            };
+            next.replay(&logged).unwrap();
+        }
+        self.groups = next;
+        self.metadata();
+    }
+
+    pub(super) fn ask<T: Send + 'static>(&mut self, make: impl FnOnce(ReplyTo<T>) -> Request) -> Asked<T> {
+        let (to, answer) = ReplyTo::new();
+        let request = make(to);
+        self.run(|groups, now, outcome| groups.decide(request, now, outcome));
+        Asked(answer)
+    }
+
+    pub(super) fn join(&mut self, version: i16, request: JoinGroupRequest) -> Asked<JoinGroupResponse> {
+        let client = Client {
+            id: "client".to_owned(),
+            host: "/127.0.0.1".to_owned(),
+            version,
+        };
+        self.ask(|to| Request::Join(Join { client, request, to }))
+    }
+
+    pub(super) fn sync(&mut self, request: SyncGroupRequest) -> Asked<SyncGroupResponse> {
+        self.ask(|to| Request::Sync { request, to })
+    }
+
+    pub(super) fn heartbeat(&mut self, member: &str, generation: i32) -> ErrorCode {
+        let request = HeartbeatRequest {
+            group_id: "g".to_owned(),
+            generation_id: generation,
+            member_id: member.to_owned(),
+            ..Default::default()
+        };
+        self.ask(|to| Request::Heartbeat { request, to }).expect()
+    }
+
+    pub(super) fn leave(&mut self, member: &str, instance: Option<&str>) -> LeaveGroupResponse {
+        let members = vec![MemberIdentity {
+            member_id: member.to_owned(),
+            group_instance_id: instance.map(str::to_owned),
+            ..Default::default()
+        }];
+        self.ask(|to| Request::Leave {
+            group: "g".to_owned(),
+            members,
+            to,
+        })
+        .expect()
+    }
+
+    /// The state of group `g`, as it is listed.
+    pub(super) fn state(&mut self) -> String {
+        let listed = self.ask(|to| Request::List {
+            states: Vec::new(),
+            types: Vec::new(),
+            to,
+        });
+        let found = listed.expect().into_iter().find(|group| group.group_id == "g");
+        found.map_or_else(|| "none".to_owned(), |group| group.group_state)
+    }
+}
+
+fn origin(seed: u128) -> Origin {
+    Origin {
+        partition: 0,
+        epoch: LeaderEpoch(0),
+        seed,
+    }
+}
+
+pub(super) fn topic_id(name: &str) -> Uuid {
+    Uuid::from_u128(name.bytes().fold(1, |id, byte| id << 8 | u128::from(byte)))
+}
+
+fn image(topics: &[(&str, usize)]) -> Arc<MetadataImage> {
+    let topic = |(name, count): &(&str, usize)| rpc::Topic {
+        id: topic_id(name).as_bytes().to_vec(),
+        name: (*name).to_owned(),
+        partitions: (0..*count)
+            .map(|index| rpc::Partition {
+                index: index as i32,
+                replicas: vec![0],
+                isr: vec![0],
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    };
+    let update = rpc::MetadataUpdate {
+        version: 1,
+        full: true,
+        topics: topics.iter().map(topic).collect(),
+        ..Default::default()
+    };
+    Arc::new(MetadataImage::default().after(ControllerEpoch(1), &update).unwrap().0)
+}
+
+/// A JoinGroup to group `g`, by a consumer that can do these protocols.
+pub(super) fn join(member: &str, protocols: &[&str]) -> JoinGroupRequest {
+    JoinGroupRequest {
+        group_id: "g".to_owned(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 60_000,
+        member_id: member.to_owned(),
+        protocol_type: "consumer".to_owned(),
+        protocols: protocols
+            .iter()
+            .map(|name| JoinGroupRequestProtocol {
+                name: (*name).to_owned(),
+                metadata: Bytes::copy_from_slice(name.as_bytes()),
+            })
+            .collect(),
+        ..Default::default()
+    }
+}
+
+/// The same by a static member.
+pub(super) fn join_static(member: &str, instance: &str) -> JoinGroupRequest {
+    JoinGroupRequest {
+        group_instance_id: Some(instance.to_owned()),
+        ..join(member, &["range"])
+    }
+}
+
+/// A SyncGroup, in which each member is given its name and the generation.
+pub(super) fn sync(member: &str, generation: i32, to: &[&str]) -> SyncGroupRequest {
+    SyncGroupRequest {
+        group_id: "g".to_owned(),
+        generation_id: generation,
+        member_id: member.to_owned(),
+        assignments: to
+            .iter()
+            .map(|id| SyncGroupRequestAssignment {
+                member_id: (*id).to_owned(),
+                assignment: Bytes::from(format!("{id}@{generation}")),
+            })
+            .collect(),
+        ..Default::default()
+    }
+}

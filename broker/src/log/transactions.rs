@@ -1,0 +1,231 @@
+//! The transactions of one partition, as its readers have to know them: which are open, which have ended lately, and which were aborted (`UnifiedLog.lastStableOffset`,
+//! `TransactionIndex` in Apache Kafka).
+//!
+//! Derived from the log like the producers, and told with each batch by them. Aborted transactions are kept in memory for the segments behind the newest snapshot of the producers,
+//! and in the `.txnindex` files of those before it: the files are on the disk before the snapshot is written.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::Path;
+
+use bytes::{Buf, BufMut};
+use weir_protocol::types::ProducerId;
+
+use super::producers::{Change, Producers};
+use super::storage::{Storage, read_file, replace_file};
+
+/// The version of an entry, and its bytes.
+const VERSION: i16 = 0;
+const ENTRY_BYTES: usize = 34;
+
+/// The largest file that is believed.
+const INDEX_BYTES_MAX: u64 = 1 << 30;
+
+/// An aborted transaction (`AbortedTxn`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aborted {
+    /// Whose.
+    pub producer: ProducerId,
+    /// Its first offset.
+    pub first_offset: i64,
+    /// The offset of its marker.
+    pub last_offset: i64,
+    /// The last stable offset when it ended: behind it lies nothing that ended before.
+    pub last_stable_offset: i64,
+}
+
+/// What is known of the transactions of a partition.
+#[derive(Debug, Default)]
+pub(crate) struct Transactions {
+    /// Whether this is all that there is to know: it is loaded when somebody needs it.
+    pub(super) is_known: bool,
+    /// Open ones, by their first offset.
+    open: BTreeMap<i64, ProducerId>,
+    /// First offset and marker of those that have ended, while the marker may not be committed.
+    ended: VecDeque<(i64, i64)>,
+    /// In the order of their markers.
+    aborted: Vec<Aborted>,
+    /// Those whose markers lie before the segment that begins here are in files.
+    in_memory_from: i64,
+}
+
+impl Transactions {
+    /// Of a log that holds none.
+    pub(super) fn none(offset: i64) -> Self {
+        Self {
+            is_known: true,
+            in_memory_from: offset,
+            ..Self::default()
+        }
+    }
+
+    /// As a snapshot of the producers leaves it: from here on changes are to be told.
+    pub(super) fn begin(producers: &Producers, in_memory_from: i64, aborted: Vec<Aborted>) -> Self {
+        Self {
+            is_known: true,
+            open: producers.open_transactions().collect(),
+            ended: VecDeque::new(),
+            aborted,
+            in_memory_from,
+        }
+    }
+
+    /// Takes up what a batch changes. What has ended below the high watermark is forgotten.
+    pub(super) fn changed(&mut self, change: Change, high_watermark: i64) {
+        self.ended.retain(|(_, marker)| *marker >= high_watermark);
+        match change {
+            Change::Began { producer, first_offset } => {
+                self.open.insert(first_offset, producer);
+            }
+            Change::Ended {
+                producer,
+                first_offset,
+                last_offset,
+                aborted,
+            } => {
+                self.open.remove(&first_offset);
+                self.ended.push_back((first_offset, last_offset));
+                if aborted {
+                    self.aborted.push(Aborted {
+                        producer,
+                        first_offset,
+                        last_offset,
+                        last_stable_offset: self.open.first_key_value().map_or(last_offset + 1, |(first, _)| *first),
+                    });
+                }
+            }
+        }
+    }
+
+    /// The offset before which every transaction has ended, and that is committed.
+    pub(super) fn last_stable_offset(&self, high_watermark: i64) -> i64 {
+        let open = self.open.keys().next().copied();
+        let ended = self.ended.iter().filter(|(_, marker)| *marker >= high_watermark).map(|(first, _)| *first);
+        ended.chain(open).fold(high_watermark, i64::min)
+    }
+
+    /// Where aborted transactions are in memory: those whose markers lie in the segment that begins here or later.
+    pub(super) fn in_memory_from(&self) -> i64 {
+        self.in_memory_from
+    }
+
+    /// The aborted transactions in memory.
+    pub(super) fn aborted(&self) -> &[Aborted] {
+        &self.aborted
+    }
+
+    /// The segments before this offset are sealed, and their files written.
+    pub(super) fn sealed_up_to(&mut self, offset: i64) {
+        self.aborted.retain(|aborted| aborted.last_offset >= offset);
+        self.in_memory_from = self.in_memory_from.max(offset);
+    }
+
+    /// Whether a producer has one open.
+    pub(super) fn is_open(&self, producer: ProducerId) -> bool {
+        self.open.values().any(|open| *open == producer)
+    }
+}
+
+/// The entries of a `.txnindex` file; none where there is no file. What cannot be an entry ends it.
+pub(super) fn read_index(storage: &dyn Storage, path: &Path) -> io::Result<Vec<Aborted>> {
+    let bytes = match read_file(storage, path, INDEX_BYTES_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        bytes => bytes?,
+    };
+    let entry = |mut bytes: &[u8]| {
+        let version = bytes.get_i16();
+        let aborted = Aborted {
+            producer: ProducerId(bytes.get_i64()),
+            first_offset: bytes.get_i64(),
+            last_offset: bytes.get_i64(),
+            last_stable_offset: bytes.get_i64(),
+        };
+        (version == VERSION && aborted.first_offset <= aborted.last_offset).then_some(aborted)
+    };
+    Ok(bytes.chunks_exact(ENTRY_BYTES).map_while(entry).collect())
+}
+
+/// Writes a `.txnindex` file, which is on the disk when this returns; removes it where there is nothing to be written.
+pub(super) fn write_index(storage: &dyn Storage, path: &Path, aborted: &[Aborted]) -> io::Result<()> {
+    if aborted.is_empty() {
+        return match storage.remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        };
+    }
+    let mut bytes = Vec::with_capacity(aborted.len() * ENTRY_BYTES);
+    for entry in aborted {
+        bytes.put_i16(VERSION);
+        bytes.put_i64(entry.producer.0);
+        bytes.put_i64(entry.first_offset);
+        bytes.put_i64(entry.last_offset);
+        bytes.put_i64(entry.last_stable_offset);
+    }
+    replace_file(storage, path, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn began(producer: i64, first_offset: i64) -> Change {
+        Change::Began {
+            producer: ProducerId(producer),
+            first_offset,
+        }
+    }
+
+    fn ended(producer: i64, first_offset: i64, last_offset: i64, aborted: bool) -> Change {
+        Change::Ended {
+            producer: ProducerId(producer),
+            first_offset,
+            last_offset,
+            aborted,
+        }
+    }
+
+    #[test]
+    fn what_is_stable() {
+        let mut transactions = Transactions::none(0);
+        assert_eq!(transactions.last_stable_offset(7), 7);
+        transactions.changed(began(1, 10), 10);
+        transactions.changed(began(2, 20), 10);
+        assert!(transactions.is_open(ProducerId(1)) && !transactions.is_open(ProducerId(3)));
+        assert_eq!(transactions.last_stable_offset(5), 5, "never beyond the high watermark");
+        assert_eq!(transactions.last_stable_offset(30), 10);
+        transactions.changed(ended(1, 10, 30, false), 25);
+        assert_eq!(transactions.last_stable_offset(30), 10, "until its marker is committed");
+        assert_eq!(transactions.last_stable_offset(31), 20);
+        transactions.changed(ended(2, 20, 31, true), 31);
+        assert_eq!((transactions.last_stable_offset(31), transactions.last_stable_offset(32)), (20, 32));
+        assert!(!transactions.is_open(ProducerId(1)));
+    }
+
+    #[test]
+    fn who_was_aborted_is_written_down_as_kafka_does() {
+        let mut transactions = Transactions::none(0);
+        for change in [began(1, 10), began(2, 12), ended(2, 12, 20, true), ended(1, 10, 21, true)] {
+            transactions.changed(change, 0);
+        }
+        let aborted = |producer, first_offset, last_offset, last_stable_offset| Aborted {
+            producer: ProducerId(producer),
+            first_offset,
+            last_offset,
+            last_stable_offset,
+        };
+        let expected = [aborted(2, 12, 20, 10), aborted(1, 10, 21, 22)];
+        assert_eq!(transactions.aborted(), expected);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("00000000000000000000.txnindex");
+        let storage = super::super::storage::Disk;
+        assert_eq!(read_index(&storage, &path).unwrap(), []);
+        write_index(&storage, &path, &expected).unwrap();
+        assert_eq!(read_index(&storage, &path).unwrap(), expected);
+        assert_eq!(std::fs::read(&path).unwrap().len(), 68);
+        std::fs::write(&path, [1; 40]).unwrap();
+        assert_eq!(read_index(&storage, &path).unwrap(), [], "of another version");
+        write_index(&storage, &path, &[]).unwrap();
+        write_index(&storage, &path, &[]).unwrap();
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,176 @@
+//! The producers of a log and their transactions, as its writer keeps them: loaded when somebody needs them, asked before an append, told of each.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use weir_protocol::batch::BatchHeader;
+use weir_protocol::types::{ProducerEpoch, ProducerId};
+
+use super::super::producers::{Described, Duplicate, Guard, LastRecord, ProducerError};
+use super::super::transactions::{Transactions, write_index};
+use super::super::validate::{Origin, Prepared};
+use super::super::{AppendError, snapshots};
+use super::LogWriter;
+
+impl LogWriter {
+    /// Has the log's transactions known to its readers ([`LogReader::last_stable_offset`](super::super::LogReader::last_stable_offset)).
+    ///
+    /// # Errors
+    /// When they cannot be read: then the log directory is offline.
+    pub fn load_transactions(&mut self, now_ms: i64) -> Result<(), AppendError> {
+        self.producers(now_ms).map(|_| ())
+    }
+
+    pub(super) fn load_producers(&mut self, now_ms: i64) -> io::Result<()> {
+        let (producers, transactions) = snapshots::load(&self.shared, &self.reader, now_ms)?;
+        *self.reader.transactions.write() = transactions;
+        self.producers = Some(Box::new(producers));
+        Ok(())
+    }
+
+    /// What is known of producers may not be so any more: the log was cut.
+    pub(super) fn forget_producers(&mut self) {
+        self.producers = None;
+        *self.reader.transactions.write() = Transactions::default();
+    }
+
+    /// The log begins anew.
+    pub(super) fn begin_without_producers(&mut self, offset: i64) {
+        self.producers = Some(Box::default());
+        *self.reader.transactions.write() = Transactions::none(offset);
+    }
+
+    /// Checks batches against what their producers wrote before; they are loaded.
+    pub(super) fn admit_producer(&mut self, append: &Prepared) -> Result<Option<Duplicate>, ProducerError> {
+        let Some(producers) = &self.producers else { return Ok(None) };
+        match append.origin {
+            Origin::Client(guard) => {
+                let producer = append.headers.first().map_or(ProducerId(-1), |header| header.producer_id);
+                let verified = guard.and_then(|guard| self.verifications.answered(producer, guard));
+                producers.admit(&append.headers, verified)
+            }
+            Origin::Coordinator => producers.admit_from_coordinator(&append.headers).map(|()| None),
+            Origin::Marker(marker) => producers.admit_marker(&marker).map(|()| None),
+        }
+    }
+
+    /// Remembers a batch that is about to be written, whoever admitted it. What is not loaded finds it in the log.
+    pub(super) fn note_producer(&mut self, header: &BatchHeader, batch: &[u8], now_ms: i64) {
+        if !header.has_producer() {
+            return;
+        }
+        let change = self.producers.as_mut().and_then(|producers| producers.replay(header, batch, now_ms));
+        if let Some(change) = change {
+            let high_watermark = self.reader.high_watermark();
+            self.reader.transactions.write().changed(change, high_watermark);
+        }
+        if change.is_some() || header.is_control() {
+            self.verifications.settle(header.producer_id);
+        }
+    }
+
+    /// Whether the coordinator must be asked before this producer's batch is appended, which belongs to a transaction (`Partition.maybeStartTransactionVerification`).
+    /// `None`: the transaction is open here already.
+    ///
+    /// # Errors
+    /// For a producer that was fenced meanwhile, and when the producers cannot be read.
+    pub fn ask_to_verify(
+        &mut self,
+        producer: ProducerId,
+        epoch: ProducerEpoch,
+        sequence: i32,
+        raises_epoch: bool,
+        now_ms: i64,
+    ) -> Result<Option<Guard>, AppendError> {
+        if self.producers(now_ms)?.has_open_transaction(producer, epoch) {
+            return Ok(None);
+        }
+        let guard = self.verifications.ask(producer, epoch, sequence, raises_epoch);
+        let fenced = ProducerError::NotVerified(producer);
+        guard.map(Some).ok_or(AppendError::Producer(fenced))
+    }
+
+    /// Writes down what the readers have in memory of transactions that were aborted in segments that are sealed now, or about to be left.
+    pub(super) fn write_transaction_index(&mut self, sealed: bool) -> io::Result<()> {
+        let reader = &self.reader;
+        let (aborted, in_memory_from) = {
+            let transactions = reader.transactions.read();
+            if !transactions.is_known {
+                return Ok(());
+            }
+            (transactions.aborted().to_vec(), transactions.in_memory_from())
+        };
+        let segments = reader.segments.load();
+        for (index, segment) in segments.iter().enumerate() {
+            let (base, next) = (segment.base_offset(), segments.get(index + 1).map_or(i64::MAX, |next| next.base_offset()));
+            if base < in_memory_from {
+                continue;
+            }
+            let inside: Vec<_> = aborted.iter().filter(|it| (base..next).contains(&it.last_offset)).copied().collect();
+            write_index(self.shared.storage(), &segment.path("txnindex"), &inside)?;
+        }
+        if sealed {
+            reader.transactions.write().sealed_up_to(reader.log_end_offset());
+        }
+        Ok(())
+    }
+
+    /// Leaves the producers' state to the next start.
+    pub(super) fn leave_producers(&mut self) -> io::Result<()> {
+        self.write_transaction_index(false)?;
+        match &self.producers {
+            Some(producers) => snapshots::write(&self.shared, &self.reader, producers),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets producers that have been silent for `producer.id.expiration.ms`.
+    pub fn expire_producers(&mut self, now_ms: i64) {
+        let expiration_ms = self.config.producer_expiration_ms;
+        if let Some(producers) = &mut self.producers {
+            producers.expire(now_ms, expiration_ms);
+        }
+    }
+
+    /// The last batches of the log's producers, which compaction must keep.
+    ///
+    /// # Errors
+    /// When their state cannot be read.
+    pub fn last_records(&mut self, now_ms: i64) -> Result<BTreeMap<ProducerId, LastRecord>, AppendError> {
+        Ok(self.producers(now_ms)?.last_records())
+    }
+
+    /// The producers, for DescribeProducers.
+    ///
+    /// # Errors
+    /// When their state cannot be read.
+    pub fn described_producers(&mut self, now_ms: i64) -> Result<Vec<Described>, AppendError> {
+        Ok(self.producers(now_ms)?.described())
+    }
+}
+
+impl Prepared {
+    /// Each batch, with its bytes.
+    pub(super) fn batches(&self) -> impl Iterator<Item = (BatchHeader, &[u8])> {
+        let mut position = 0;
+        self.headers.iter().map(move |header| {
+            let begin = position;
+            position += header.size_bytes();
+            (*header, self.bytes.get(begin..position).unwrap_or_default())
+        })
+    }
+
+    /// The end of a transaction as a batch.
+    ///
+    /// # Errors
+    /// Never in practice: a marker is small, and not compressed.
+    pub fn marker(marker: super::super::producers::Marker, now_ms: i64) -> Result<Self, AppendError> {
+        let bytes = super::super::producers::marker_batch(&marker, now_ms).map_err(|_| AppendError::Storage)?;
+        let header = BatchHeader::parse(&bytes).map_err(|_| AppendError::Storage)?;
+        Ok(Self {
+            bytes,
+            headers: vec![header],
+            origin: Origin::Marker(marker),
+        })
+    }
+}

@@ -1,0 +1,206 @@
+//! Sensible requests of the APIs of groups, for the test that asks for every API in every version; and what a group's coordinator survives.
+
+use bytes::Bytes;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use weir_protocol::messages::leave_group_request::MemberIdentity;
+use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use weir_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
+use weir_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics};
+use weir_protocol::messages::{
+    FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, SyncGroupRequest,
+};
+
+use crate::apis::{ID, NAME};
+use crate::support::{Client, Cluster, soon, topic};
+
+/// The topic of coordinators, as a test's controller has it.
+pub(crate) const COORDINATORS: &str = "__consumer_offsets";
+
+pub(crate) fn find(version: i16, group: &str) -> FindCoordinatorRequest {
+    match version {
+        ..4 => FindCoordinatorRequest {
+            key: group.to_owned(),
+            ..Default::default()
+        },
+        _ => FindCoordinatorRequest {
+            coordinator_keys: vec![group.to_owned()],
+            ..Default::default()
+        },
+    }
+}
+
+pub(crate) fn commit(version: i16, group: &str, offset: i64) -> OffsetCommitRequest {
+    let partition = OffsetCommitRequestPartition {
+        committed_offset: offset,
+        committed_metadata: Some("m".to_owned()),
+        ..Default::default()
+    };
+    let topic = match version {
+        10.. => OffsetCommitRequestTopic {
+            topic_id: ID,
+            partitions: vec![partition],
+            ..Default::default()
+        },
+        _ => OffsetCommitRequestTopic {
+            name: NAME.to_owned(),
+            partitions: vec![partition],
+            ..Default::default()
+        },
+    };
+    OffsetCommitRequest {
+        group_id: group.to_owned(),
+        topics: vec![topic],
+        ..Default::default()
+    }
+}
+
+pub(crate) fn fetch(version: i16, group: &str) -> OffsetFetchRequest {
+    match version {
+        ..8 => OffsetFetchRequest {
+            group_id: group.to_owned(),
+            topics: Some(vec![OffsetFetchRequestTopic {
+                name: NAME.to_owned(),
+                partition_indexes: vec![0],
+            }]),
+            ..Default::default()
+        },
+        _ => OffsetFetchRequest {
+            groups: vec![OffsetFetchRequestGroup {
+                group_id: group.to_owned(),
+                topics: Some(vec![OffsetFetchRequestTopics {
+                    name: if version < 10 { NAME.to_owned() } else { String::new() },
+                    topic_id: if version < 10 { Default::default() } else { ID },
+                    partition_indexes: vec![0],
+                }]),
+                ..Default::default()
+            }],
+            ..Default::default()
+        },
+    }
+}
+
+pub(crate) fn delete_offsets(group: &str) -> OffsetDeleteRequest {
+    OffsetDeleteRequest {
+        group_id: group.to_owned(),
+        topics: vec![OffsetDeleteRequestTopic {
+            name: NAME.to_owned(),
+            partitions: vec![OffsetDeleteRequestPartition { partition_index: 0 }],
+        }],
+    }
+}
+
+pub(crate) fn join(group: &str, member: &str) -> JoinGroupRequest {
+    JoinGroupRequest {
+        group_id: group.to_owned(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        member_id: member.to_owned(),
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![JoinGroupRequestProtocol {
+            name: "range".to_owned(),
+            metadata: Bytes::from_static(b"abc"),
+        }],
+        ..Default::default()
+    }
+}
+
+/// Requests that name the protocol, from a version on.
+pub(crate) trait NamesProtocol {
+    fn name(&mut self, _: i16) {}
+}
+
+impl NamesProtocol for SyncGroupRequest {
+    fn name(&mut self, version: i16) {
+        self.protocol_type = (version >= 5).then(|| "consumer".to_owned());
+        self.protocol_name = (version >= 5).then(|| "range".to_owned());
+    }
+}
+
+impl NamesProtocol for HeartbeatRequest {}
+
+impl NamesProtocol for LeaveGroupRequest {}
+
+pub(crate) fn name_protocol(request: &mut impl NamesProtocol, version: i16) {
+    request.name(version);
+}
+
+/// Asks again until the coordinator is there.
+pub(crate) async fn found(client: &mut Client, group: &str) {
+    soon("a coordinator", async {
+        loop {
+            let response = client.call(9, &fetch(9, group)).await;
+            match ErrorCode::from_code(response.groups[0].error_code) {
+                ErrorCode::None => return,
+                ErrorCode::CoordinatorLoadInProgress | ErrorCode::NotCoordinator => tokio::task::yield_now().await,
+                error => panic!("{error}"),
+            }
+        }
+    })
+    .await;
+}
+
+async fn joined(client: &mut Client, version: i16, group: &str) -> JoinGroupResponse {
+    let answer = client.call(version, &join(group, "")).await;
+    if ErrorCode::from_code(answer.error_code) != ErrorCode::MemberIdRequired {
+        return answer;
+    }
+    assert!(version >= 4, "a member id is asked for from version 4 on");
+    client.call(version, &join(group, &answer.member_id)).await
+}
+
+/// Version by version, a member joins, is assigned what it says, is heard of, and leaves.
+#[tokio::test]
+async fn a_classic_member_lives_through_every_version() {
+    let mut cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 3, &[])]).await;
+    cluster.controller.configure("group.initial.rebalance.delay.ms", "0");
+    let mut client = cluster.client().await;
+    found(&mut client, "g").await;
+    for version in 0..=9 {
+        let group = format!("g-{version}");
+        let answer = joined(&mut client, version, &group).await;
+        assert_eq!((answer.error_code, answer.members.len()), (0, 1), "{version}: {answer:?}");
+        let member = answer.member_id;
+        let mut sync = SyncGroupRequest {
+            group_id: group.clone(),
+            generation_id: answer.generation_id,
+            member_id: member.clone(),
+            assignments: vec![weir_protocol::messages::sync_group_request::SyncGroupRequestAssignment {
+                member_id: member.clone(),
+                assignment: Bytes::from_static(b"mine"),
+            }],
+            ..Default::default()
+        };
+        sync.name(version);
+        let synced = client.call(version.min(5), &sync).await;
+        assert_eq!((synced.error_code, &synced.assignment[..]), (0, &b"mine"[..]), "{version}");
+        let heartbeat = HeartbeatRequest {
+            group_id: group.clone(),
+            generation_id: answer.generation_id,
+            member_id: member.clone(),
+            ..Default::default()
+        };
+        assert_eq!(client.call(version.min(4), &heartbeat).await.error_code, 0, "{version}");
+        let leave = match version {
+            ..3 => LeaveGroupRequest {
+                group_id: group.clone(),
+                member_id: member.clone(),
+                ..Default::default()
+            },
+            _ => LeaveGroupRequest {
+                group_id: group.clone(),
+                members: vec![MemberIdentity {
+                    member_id: member.clone(),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            },
+        };
+        assert_eq!(client.call(version.min(5), &leave).await.error_code, 0, "{version}");
+        let gone = client.call(version.min(4), &heartbeat).await;
+        assert_eq!(ErrorCode::from_code(gone.error_code), ErrorCode::UnknownMemberId, "{version}");
+    }
+    assert!(cluster.broker.stop().await.success());
+    assert!(!cluster.broker.log().contains("panic"), "{}", cluster.broker.log());
+}

@@ -1,0 +1,46 @@
+//! What the controller's log says of what was committed.
+
+use tracing::{info, warn};
+
+use crate::controller::state::{Change, State};
+
+/// One line for each change of state that an operator looks for.
+pub(super) fn write(before: &State, changes: &[Change]) {
+    for change in changes {
+        match change {
+            Change::Topic(id, resource) if !before.topics.contains_key(id) => {
+                info!(topic = resource.topic_name(), %id, partitions = resource.spec.partitions, "created the topic");
+            }
+            Change::Topic(id, resource) => info!(topic = resource.topic_name(), %id, "changed the topic"),
+            Change::RemoveTopic(id, name) => info!(resource = name, %id, "deleted the topic"),
+            Change::Broker(broker) => {
+                let (fenced, shutting_down) = (broker.fenced, broker.shutting_down);
+                info!(broker = %broker.id, broker_epoch = %broker.epoch, fenced, shutting_down, "changed the broker");
+            }
+            Change::Partition(id, index, partition) => {
+                let known = before
+                    .topics
+                    .get(id)
+                    .and_then(|topic| topic.partitions.get(usize::try_from(*index).ok()?));
+                let Some(known) = known else { continue };
+                if partition.leader_epoch.0 > known.leader_epoch.0.saturating_add(1) {
+                    let (old, new) = (known.leader_epoch, partition.leader_epoch);
+                    warn!(topic = %id, partition = index, leader_epoch = %new, before = %old, "a log holds later leaders than the state: it is an old one");
+                }
+                if known.leader != partition.leader {
+                    let (old, new) = (known.leader.map(|id| id.0), partition.leader.map(|id| id.0));
+                    let (epoch, recovering) = (partition.leader_epoch, partition.recovering);
+                    info!(topic = %id, partition = index, leader = new, before = old, leader_epoch = %epoch, unclean = recovering, "changed the leader");
+                } else if known.isr != partition.isr {
+                    let isr: Vec<i32> = partition.isr.iter().map(|id| id.0).collect();
+                    info!(topic = %id, partition = index, ?isr, "changed the ISR");
+                }
+            }
+            Change::Cluster(_) => info!("changed the cluster's configuration"),
+            Change::ControllerEpoch(epoch) => warn!(controller_epoch = %epoch, "brokers knew a later controller: the state is an old one"),
+            Change::RemoveBroker(broker) => info!(%broker, "unregistered the broker"),
+            Change::Features(features) => info!(epoch = features.epoch, levels = ?features.levels, "changed the finalised features"),
+            Change::NextBrokerEpoch(_) | Change::NextProducerId(_) => {}
+        }
+    }
+}
