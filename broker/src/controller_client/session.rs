@@ -143,7 +143,12 @@ impl Session {
             .send(registration)
             .await
             .map_err(|_| Ended::Broken("the stream is closed".into()))?;
-        let mut incoming = self.controller().client().session(ReceiverStream::new(outgoing)).await?.into_inner();
+        let mut client = self.controller().client();
+        // A host that was cut off or frozen says nothing at all, not even that it does not lead.
+        let opened = tokio::time::timeout(CONNECT_MAX, client.session(ReceiverStream::new(outgoing))).await;
+        let mut incoming = opened
+            .map_err(|_| Ended::Broken("no answer to the opening of a stream".into()))??
+            .into_inner();
         let registered = self.await_registration(&mut incoming).await?;
         let mut beat = interval(Duration::from_millis(u64::from(registered.heartbeat_interval_ms.max(10))));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -162,6 +167,8 @@ impl Session {
                 }
                 _ = beat.tick() => {
                     if heard.elapsed() > silence_max {
+                        // No use in asking the same address once more, over a connection of which nobody can tell that it is dead.
+                        self.controller().candidates.turn_to_next();
                         return Err(Ended::Broken("the controller is silent".into()));
                     }
                     let heartbeat = rpc::BrokerMessage { message: Some(FromBroker::Heartbeat(self.heartbeat(registered.broker_epoch))) };
