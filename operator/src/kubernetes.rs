@@ -12,9 +12,10 @@ mod objects;
 mod sites;
 mod topics;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -24,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::TcpListenerStream;
 use tracing::{error, info};
+use weir_crds::PartitionSummary;
 
 use self::args::{Args, LogFormat, Scope};
 use self::lease::Election;
@@ -57,11 +59,17 @@ struct Figures {
     reconciles: AtomicU64,
     reconcile_errors: AtomicU64,
     writes: AtomicU64,
+    /// By namespace and name of the cluster.
+    partitions: Mutex<BTreeMap<(String, String), PartitionSummary>>,
 }
 
 impl Figures {
     fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn partitions(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), PartitionSummary>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

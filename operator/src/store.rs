@@ -23,8 +23,7 @@ use weir_protocol::types::{BrokerEpoch, TopicId};
 
 use crate::controller::state::{Broker, Change, Cluster, Partition, State};
 
-/// Objects that hold partitions; a topic's is chosen by its id.
-pub const SHARDS: u8 = 16;
+pub use crate::controller::state::{SHARDS, shard_of};
 
 /// A home of the state.
 pub trait Store: Send + 'static {
@@ -93,13 +92,6 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
-}
-
-/// The shard of a topic.
-pub fn shard_of(topic: TopicId) -> u8 {
-    let bits = topic.0.as_u128();
-    // The id's random bits are as good as a hash of it; the modulus fits, since SHARDS does.
-    u8::try_from(bits % u128::from(SHARDS)).unwrap_or_default()
 }
 
 /// What a set of changes touches, object by object.

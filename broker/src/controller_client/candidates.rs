@@ -83,10 +83,11 @@ impl Candidates {
         self.state.lock().client.clone()
     }
 
-    /// Lets the next candidate have its turn at the next [`Self::resolve`].
+    /// Lets the next candidate have its turn at the next [`Self::resolve`], over a new connection even if it is the only one.
     pub(super) fn turn_to_next(&self) {
         let mut state = self.state.lock();
         state.turn = state.turn.wrapping_add(1);
+        state.target = None;
     }
 
     /// Looks the name up and goes to the candidate whose turn it is. While the name cannot be looked up, those of the last time are taken.
@@ -124,8 +125,7 @@ fn client(endpoint: Endpoint, cluster: &NameCluster) -> Client {
         .connect_timeout(session::CONNECT_MAX)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(session::KEEP_ALIVE)
-        // A node that is cut off ends no connection: nothing but this does.
-        .keep_alive_timeout(session::CONNECT_MAX)
+        .keep_alive_timeout(session::KEEP_ALIVE)
         .keep_alive_while_idle(true)
         .connect_lazy();
     ControllerClient::new(InterceptedService::new(channel, cluster.clone()))

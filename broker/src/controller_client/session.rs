@@ -69,8 +69,6 @@ pub struct Session {
 /// Why a stream ended.
 enum Ended {
     Broken(String),
-    /// Nothing was heard of the controller for too long: its node may be gone, and would not say so.
-    Silent,
     Fatal(Fatal),
 }
 
@@ -105,14 +103,13 @@ impl Session {
             self.controller()
                 .standing
                 .send_modify(|standing| lost = std::mem::take(&mut standing.connected));
-            if !lost || matches!(ended, Ended::Silent) {
+            if !lost {
                 // Not the leader, or not there: perhaps another address behind the name is. Where a stream was lost, the same one is asked once more, since it may
                 // only have been a hiccup.
                 self.controller().candidates.turn_to_next();
             }
             match ended {
                 Ended::Fatal(fatal) => return Err(fatal),
-                Ended::Silent => warn!("the controller is silent; serving on with the metadata at hand"),
                 Ended::Broken(reason) if lost => warn!(%reason, "lost the controller; serving on with the metadata at hand"),
                 Ended::Broken(reason) => debug!(%reason, "no controller yet"),
             }
@@ -147,8 +144,11 @@ impl Session {
             .await
             .map_err(|_| Ended::Broken("the stream is closed".into()))?;
         let mut client = self.controller().client();
-        let opened = tokio::time::timeout(CONNECT_MAX * 2, client.session(ReceiverStream::new(outgoing))).await;
-        let mut incoming = opened.map_err(|_| Ended::Silent)??.into_inner();
+        // A host that was cut off or frozen says nothing at all, not even that it does not lead.
+        let opened = tokio::time::timeout(CONNECT_MAX, client.session(ReceiverStream::new(outgoing))).await;
+        let mut incoming = opened
+            .map_err(|_| Ended::Broken("no answer to the opening of a stream".into()))??
+            .into_inner();
         let registered = self.await_registration(&mut incoming).await?;
         let mut beat = interval(Duration::from_millis(u64::from(registered.heartbeat_interval_ms.max(10))));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -167,7 +167,9 @@ impl Session {
                 }
                 _ = beat.tick() => {
                     if heard.elapsed() > silence_max {
-                        return Err(Ended::Silent);
+                        // No use in asking the same address once more, over a connection of which nobody can tell that it is dead.
+                        self.controller().candidates.turn_to_next();
+                        return Err(Ended::Broken("the controller is silent".into()));
                     }
                     let heartbeat = rpc::BrokerMessage { message: Some(FromBroker::Heartbeat(self.heartbeat(registered.broker_epoch))) };
                     sender.send(heartbeat).await.map_err(|_| Ended::Broken("the stream is closed".into()))?;

@@ -23,12 +23,15 @@ pub(crate) enum NoPlace {
         /// The brokers that could take one.
         brokers: usize,
     },
+    /// The table in which the topic's partitions are kept would be too large.
+    #[error("There is no room for {0} more partitions beside those of other topics: spread them over several topics.")]
+    NoRoom(usize),
 }
 
 /// The replicas of the partitions `first..first + count` of a topic, the preferred leader first.
 ///
 /// # Errors
-/// When there are not enough brokers that can take partitions.
+/// When there are not enough brokers that can take partitions, or no room to keep them.
 pub(crate) fn place(state: &State, topic: TopicId, first: usize, count: usize, replicas: usize) -> Result<Vec<Vec<BrokerId>>, NoPlace> {
     let mut by_rack: BTreeMap<Option<&str>, Vec<BrokerId>> = BTreeMap::new();
     for broker in state.usable_brokers() {
@@ -41,6 +44,9 @@ pub(crate) fn place(state: &State, topic: TopicId, first: usize, count: usize, r
     }
     if brokers < replicas || replicas == 0 {
         return Err(NoPlace::TooFew { replicas, brokers });
+    }
+    if !state.has_room(topic, count, replicas) {
+        return Err(NoPlace::NoRoom(count));
     }
     let offset = usize::try_from(topic.0.as_u128() % 65_521).unwrap_or_default();
     Ok((first..first + count)

@@ -15,6 +15,7 @@ use weir_protocol::types::{BrokerId, TopicId};
 
 use super::admin::ApiError;
 use super::configs::{canonical_topic_settings, put_cluster_resource};
+use super::placement::NoPlace;
 use super::state::{Change, State};
 use super::topics::{check_name, colliding, create::default_of};
 use super::{Draft, Moment, PARTITIONS_MAX, partitions, reassign};
@@ -240,6 +241,7 @@ fn create_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str
     );
     check_numbers(draft, &wanted, 0)?;
     let id = new_topic_id(draft, &wanted);
+    check_room(draft, id, &wanted, 0)?;
     let name = wanted.metadata.name.clone().unwrap_or_default();
     wanted.metadata = merged_meta(&new_meta(draft.moment, &name, id), wanted.metadata, false);
     draft.push(Change::Topic(id, Box::new(wanted)));
@@ -261,6 +263,7 @@ fn update_topic(draft: &mut Draft<'_>, before: &super::state::Topic, mut wanted:
         return Err(wrong("spec.partitions", format!("partitions can only be raised, and there are {count}")));
     }
     check_numbers(draft, &wanted, before.partitions.len())?;
+    check_room(draft, before.id, &wanted, before.partitions.len())?;
     wanted.metadata = merged_meta(&old.metadata, wanted.metadata, wanted.spec != old.spec);
     if wanted == *old {
         return Ok("unchanged");
@@ -303,6 +306,16 @@ fn check_numbers(draft: &Draft<'_>, wanted: &Topic, partitions_before: usize) ->
             "spec.partitions",
             format!("the cluster would have more than {PARTITIONS_MAX} partitions"),
         ));
+    }
+    Ok(())
+}
+
+fn check_room(draft: &Draft<'_>, id: TopicId, wanted: &Topic, there: usize) -> Result<(), Wrong> {
+    let count = wanted.spec.partitions.and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
+    let replicas = wanted.spec.replicas.and_then(|replicas| usize::try_from(replicas).ok()).unwrap_or(1);
+    let more = count.saturating_sub(there);
+    if more > 0 && !draft.state.has_room(id, more, replicas) {
+        return Err(wrong("spec.partitions", NoPlace::NoRoom(more).to_string()));
     }
     Ok(())
 }

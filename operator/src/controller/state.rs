@@ -159,6 +159,21 @@ pub enum Change {
 /// Versions of one controller are below this; the bits above are the controller's epoch.
 const VERSIONS_PER_CONTROLLER_BITS: u32 = 40;
 
+/// Objects that hold partitions; a topic's is chosen by its id.
+pub const SHARDS: u8 = 16;
+
+/// What a shard may hold, by an estimate of what a partition and each of its replicas take in the packed text, while they are being moved, too. An object in etcd has up to 1.5 MiB.
+const SHARD_BYTES_MAX: usize = 1_400_000;
+const PARTITION_BYTES: usize = 92;
+const REPLICA_BYTES: usize = 12;
+
+/// The shard of a topic.
+pub fn shard_of(topic: TopicId) -> u8 {
+    let bits = topic.0.as_u128();
+    // The id's random bits are as good as a hash of it; the modulus fits, since SHARDS does.
+    u8::try_from(bits % u128::from(SHARDS)).unwrap_or_default()
+}
+
 impl State {
     /// A cluster without brokers and topics.
     pub fn new(cluster: Cluster) -> Self {
@@ -193,6 +208,15 @@ impl State {
     /// The number of partitions of all topics.
     pub fn partition_count(&self) -> usize {
         self.partitions
+    }
+
+    /// Whether so many more partitions of a topic fit into its shard: a store may keep each shard in one object, and no store takes objects of any size.
+    pub fn has_room(&self, topic: TopicId, more: usize, replicas: usize) -> bool {
+        let weight = |replicas: usize| PARTITION_BYTES + REPLICA_BYTES * replicas;
+        let neighbours = self.topics.iter().filter(|(id, _)| shard_of(**id) == shard_of(topic));
+        let partitions = neighbours.flat_map(|(_, neighbour)| &neighbour.partitions);
+        let there: usize = partitions.map(|partition| weight(partition.replicas.len())).sum();
+        there.saturating_add(more.saturating_mul(weight(replicas))) <= SHARD_BYTES_MAX
     }
 
     /// Brokers that can lead and take new partitions.

@@ -219,6 +219,9 @@ fn check_total(state: &State, more: usize) -> Result<(), ApiError> {
 }
 
 fn no_place(replicas: usize, error: &NoPlace) -> ApiError {
+    if let NoPlace::NoRoom(_) = error {
+        return ApiError::new(ErrorCode::PolicyViolation, error.to_string());
+    }
     ApiError::new(
         ErrorCode::InvalidReplicationFactor,
         format!("Unable to replicate the partition {replicas} time(s): {error}"),

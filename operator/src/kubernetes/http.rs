@@ -16,7 +16,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -118,6 +119,26 @@ fn render(figures: &Figures) -> String {
         "Writes to the Kubernetes API, but for leases and partition tables",
         ConstCounter::new(read(&figures.writes)),
     );
+    let partitions = Family::<Vec<(&str, String)>, Gauge>::default();
+    for ((namespace, cluster), summary) in figures.partitions().iter() {
+        for (state, count) in [
+            ("total", summary.total),
+            ("offline", summary.offline),
+            ("under_replicated", summary.under_replicated),
+        ] {
+            let labels = vec![
+                ("namespace", namespace.clone()),
+                ("cluster", cluster.clone()),
+                ("state", state.to_owned()),
+            ];
+            partitions.get_or_create(&labels).set(count);
+        }
+    }
+    registry.register(
+        "weir_operator_partitions",
+        "Partitions of the clusters that this replica is the controller of",
+        partitions,
+    );
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = encode(&mut text, &registry);
@@ -132,6 +153,11 @@ mod tests {
     fn each_page_has_its_status() {
         let figures = Figures::default();
         Figures::count(&figures.writes);
+        let summary = weir_crds::PartitionSummary {
+            total: 7,
+            ..Default::default()
+        };
+        figures.partitions().insert(("n".to_owned(), "c".to_owned()), summary);
         let rows = [("/healthz", 200), ("/readyz", 200), ("/metrics", 200), ("/", 404)];
         for (path, status) in rows {
             assert_eq!(page(&figures, &Method::GET, path).status(), status, "{path}");

@@ -29,7 +29,7 @@ use self::rollout::Step;
 use self::volumes::Volumes;
 use super::objects::{Names, Plan, build};
 use super::sites::{Sites, Standing};
-use super::topics::{Key, Notice, recorder};
+use super::topics::{Key, Notice, recorder, summary};
 use super::{Context, Figures};
 use crate::controller::state::State;
 use crate::controller::{Event, Reply, Resource};
@@ -151,6 +151,15 @@ struct Findings {
     listeners: Vec<weir_crds::ListenerStatus>,
     /// Something is under way of which no event will tell.
     under_way: bool,
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.context
+            .figures
+            .partitions()
+            .remove(&(self.key.namespace.clone(), self.key.name.clone()));
+    }
 }
 
 impl Keeper {
@@ -276,6 +285,13 @@ impl Keeper {
         }
         self.observe(&cluster, &mut findings).await?;
         let state = self.host.as_ref().map(Host::state);
+        if let Some(state) = &state {
+            let all = summary(state.topics.values().flat_map(|topic| &topic.partitions));
+            self.context
+                .figures
+                .partitions()
+                .insert((self.key.namespace.clone(), self.key.name.clone()), all);
+        }
         if let Some(state) = state.as_ref().filter(|_| !findings.paused) {
             self.roll(&cluster, state, &mut findings).await?;
         }

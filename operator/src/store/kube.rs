@@ -43,7 +43,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 const TOPICS_AT_ONCE: usize = 32;
 
 /// The longest content of a part: etcd takes objects up to 1.5 MiB.
-const CONTENT_BYTES_MAX: usize = 1_400_000;
+const CONTENT_BYTES_MAX: usize = 1_450_000;
 
 /// Whether this process still holds the lease, asked of the API server itself.
 pub type LeaseCheck = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;

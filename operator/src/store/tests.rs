@@ -325,3 +325,30 @@ fn topics_are_spread_over_the_shards() {
         .collect();
     assert_eq!(shards.len(), usize::from(SHARDS));
 }
+
+/// Whatever a shard has room for, one object of etcd takes, even while everything is being moved.
+#[test]
+fn a_full_shard_fits_into_an_object() {
+    let state = State::new(Cluster::new("an-id".into(), cluster()));
+    for replicas in [1, 3, 10] {
+        let id = TopicId(Uuid::from_u128(17));
+        let count = (0..).take_while(|count| state.has_room(id, *count, replicas)).last().unwrap();
+        let brokers = |from: i32| (from..).take(replicas).map(BrokerId).collect::<Vec<_>>();
+        let moved = Partition {
+            adding: brokers(100).into_iter().skip(replicas / 2).collect(),
+            leader_epoch: weir_protocol::types::LeaderEpoch(99_999),
+            partition_epoch: weir_protocol::types::PartitionEpoch(99_999),
+            ..Partition::new(brokers(100), brokers(100))
+        };
+        let text = write_shard((0..).take(count).map(|index| (id, index, &moved)));
+        assert!(
+            (7_000..20_000).contains(&count) || replicas == 10,
+            "{count} partitions of {replicas} replicas"
+        );
+        assert!(
+            text.len() < 1_450_000,
+            "{count} partitions of {replicas} replicas take {} bytes",
+            text.len()
+        );
+    }
+}

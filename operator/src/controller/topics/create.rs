@@ -15,7 +15,7 @@ use weir_protocol::types::{BrokerId, TopicId};
 
 use super::super::admin::{ApiError, wire};
 use super::super::configs::canonical_topic_settings;
-use super::super::placement::place;
+use super::super::placement::{NoPlace, place};
 use super::super::resources::{new_meta, resource_name};
 use super::super::state::Change;
 use super::super::{Draft, partitions};
@@ -58,6 +58,10 @@ fn create_one(draft: &mut Draft<'_>, wanted: &CreatableTopic) -> Result<TopicId,
     let id = draft.topic_id();
     let replicas = replicas_of(draft, wanted, id)?;
     check_total(&draft.state, replicas.len())?;
+    let most = replicas.iter().map(Vec::len).max().unwrap_or_default();
+    if !draft.state.has_room(id, replicas.len(), most) {
+        return Err(ApiError::new(ErrorCode::PolicyViolation, NoPlace::NoRoom(replicas.len()).to_string()));
+    }
     let resource = resource_of(draft, wanted, id, &replicas, settings)?;
     draft.push(Change::Topic(id, Box::new(resource)));
     partitions::add(draft, id, replicas);

@@ -18,6 +18,9 @@ use super::rollout::Step;
 use super::{Context, Figures, Findings};
 use crate::controller::state::State;
 
+/// The most nodes that are named for the bootstrap of a listener.
+const BOOTSTRAP_NODES: usize = 3;
+
 /// The least time between two writes.
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 
@@ -217,14 +220,15 @@ pub(super) async fn listeners(context: &Context, cluster: &KafkaCluster, replica
                 .map(|id| format!("{}.{}.svc:{}", names.broker(id), names.namespace, listener.port))
                 .collect();
         } else {
-            let node = match listener.kind {
-                ListenerType::NodePort => some_node(context).await,
-                _ => None,
+            // A service of type NodePort answers on every node. One of them may be the next to fail, so several are named.
+            let nodes = match (listener.kind, &listener.host) {
+                (ListenerType::NodePort, None) => some_nodes(context).await.into_iter().map(Some).collect(),
+                _ => vec![None],
             };
-            if let Ok(Some(service)) = services.get_opt(&names.listener_bootstrap(&listener.name)).await
-                && let Some((host, port)) = address_of(listener, &service, node.as_ref())
-            {
-                status.bootstrap = format!("{host}:{port}");
+            if let Ok(Some(service)) = services.get_opt(&names.listener_bootstrap(&listener.name)).await {
+                let addresses = nodes.iter().filter_map(|node| address_of(listener, &service, node.as_ref()));
+                let addresses: Vec<String> = addresses.map(|(host, port)| format!("{host}:{port}")).collect();
+                status.bootstrap = addresses.join(",");
             }
         }
         statuses.push(status);
@@ -232,19 +236,19 @@ pub(super) async fn listeners(context: &Context, cluster: &KafkaCluster, replica
     statuses
 }
 
-/// Some node that is there: a service of type NodePort answers on every one.
-async fn some_node(context: &Context) -> Option<Node> {
+/// Some nodes that are there, the first ones by name.
+async fn some_nodes(context: &Context) -> Vec<Node> {
     let nodes: Api<Node> = Api::all(context.client.clone());
-    let listed = nodes.list(&ListParams::default()).await.ok()?;
+    let listed = nodes.list(&ListParams::default()).await.map(|listed| listed.items).unwrap_or_default();
     let is_ready = |node: &Node| {
         let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
         conditions.is_some_and(|all| all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
     };
     let mut nodes: Vec<Node> = listed
-        .items
         .into_iter()
         .filter(|node| address_of_node(node).is_some() && is_ready(node))
         .collect();
     nodes.sort_by_key(|node| node.metadata.name.clone());
-    nodes.into_iter().next()
+    nodes.truncate(BOOTSTRAP_NODES);
+    nodes
 }
