@@ -9,7 +9,7 @@ use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, kubectl, t
 use weir_e2e::node;
 use weir_e2e::writer::Writer;
 
-const WRITERS: [Client; 2] = [Client::Java, Client::Librdkafka];
+const WRITERS: [Client; 2] = [Client::Librdkafka, Client::Librdkafka];
 
 /// A cluster of three brokers, and two clients that write to a partition each.
 struct Load {
