@@ -1,5 +1,7 @@
 //! Every API that is advertised, in every version, answers a sensible request without an error, and with nothing left over in the response.
 
+mod of_groups;
+
 use bytes::{BufMut, BytesMut};
 use uuid::Uuid;
 use weir_protocol::api::ApiKey;
@@ -29,6 +31,7 @@ use weir_protocol::messages::{
     describe_quorum_request, elect_leaders_request, incremental_alter_configs_request,
 };
 
+use self::of_groups::GROUP;
 use crate::groups;
 use crate::support::{Client, Cluster, batch, fetch_from, produce_to, topic};
 
@@ -338,107 +341,6 @@ impl Sensible for DescribeTopicPartitionsRequest {
             topics: vec![TopicRequest { name: NAME.to_owned() }],
             response_partition_limit: 100,
             cursor: None,
-        }
-    }
-}
-
-/// The group that the requests below speak of.
-const GROUP: &str = "asked";
-
-impl Sensible for FindCoordinatorRequest {
-    fn sensible(version: i16) -> Self {
-        groups::find(version, GROUP)
-    }
-}
-
-impl Sensible for OffsetCommitRequest {
-    fn sensible(version: i16) -> Self {
-        groups::commit(version, GROUP, 1)
-    }
-}
-
-impl Sensible for OffsetFetchRequest {
-    fn sensible(version: i16) -> Self {
-        groups::fetch(version, GROUP)
-    }
-}
-
-impl Sensible for OffsetDeleteRequest {
-    fn sensible(_: i16) -> Self {
-        groups::delete_offsets(GROUP)
-    }
-}
-
-impl Sensible for JoinGroupRequest {
-    const EXPECTED: ErrorCode = ErrorCode::MemberIdRequired;
-
-    fn sensible(version: i16) -> Self {
-        groups::join(&format!("joined-{version}"), "")
-    }
-}
-
-/// Of a group that is not there: members live through all versions in a test of their own.
-macro_rules! of_no_member {
-    ($($request:ident),*) => {
-        $(impl Sensible for $request {
-            const EXPECTED: ErrorCode = ErrorCode::UnknownMemberId;
-
-            fn sensible(version: i16) -> Self {
-                let mut request = Self::default();
-                request.group_id = "nobody".to_owned();
-                groups::name_protocol(&mut request, version);
-                request
-            }
-        })*
-    };
-}
-
-of_no_member!(SyncGroupRequest, HeartbeatRequest, LeaveGroupRequest);
-
-impl Sensible for ListGroupsRequest {
-    fn sensible(_: i16) -> Self {
-        Self::default()
-    }
-}
-
-impl Sensible for DescribeGroupsRequest {
-    fn sensible(version: i16) -> Self {
-        Self {
-            groups: vec![GROUP.to_owned()],
-            include_authorized_operations: version >= 3,
-        }
-    }
-}
-
-/// Of a group that is not there, in a cluster that has not finalised the protocol.
-impl Sensible for ConsumerGroupDescribeRequest {
-    const EXPECTED: ErrorCode = ErrorCode::UnsupportedVersion;
-
-    fn sensible(_: i16) -> Self {
-        Self {
-            group_ids: vec!["nobody".to_owned()],
-            ..Default::default()
-        }
-    }
-}
-
-impl Sensible for ConsumerGroupHeartbeatRequest {
-    const EXPECTED: ErrorCode = ErrorCode::UnsupportedVersion;
-
-    fn sensible(_: i16) -> Self {
-        Self {
-            group_id: "nobody".to_owned(),
-            ..Default::default()
-        }
-    }
-}
-
-impl Sensible for DeleteGroupsRequest {
-    const EXPECTED: ErrorCode = ErrorCode::GroupIdNotFound;
-
-    fn sensible(_: i16) -> Self {
-        Self {
-            groups_names: vec!["nobody".to_owned()],
         }
     }
 }

@@ -1,0 +1,112 @@
+//! Sensible requests to the coordinators of groups.
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::{
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest,
+    HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    SyncGroupRequest,
+};
+
+use super::Sensible;
+use crate::groups;
+
+/// The group that the requests below speak of.
+pub(super) const GROUP: &str = "asked";
+
+impl Sensible for FindCoordinatorRequest {
+    fn sensible(version: i16) -> Self {
+        groups::find(version, GROUP)
+    }
+}
+
+impl Sensible for OffsetCommitRequest {
+    fn sensible(version: i16) -> Self {
+        groups::commit(version, GROUP, 1)
+    }
+}
+
+impl Sensible for OffsetFetchRequest {
+    fn sensible(version: i16) -> Self {
+        groups::fetch(version, GROUP)
+    }
+}
+
+impl Sensible for OffsetDeleteRequest {
+    fn sensible(_: i16) -> Self {
+        groups::delete_offsets(GROUP)
+    }
+}
+
+impl Sensible for JoinGroupRequest {
+    const EXPECTED: ErrorCode = ErrorCode::MemberIdRequired;
+
+    fn sensible(version: i16) -> Self {
+        groups::join(&format!("joined-{version}"), "")
+    }
+}
+
+/// Of a group that is not there: members live through all versions in a test of their own.
+macro_rules! of_no_member {
+    ($($request:ident),*) => {
+        $(impl Sensible for $request {
+            const EXPECTED: ErrorCode = ErrorCode::UnknownMemberId;
+
+            fn sensible(version: i16) -> Self {
+                let mut request = Self::default();
+                request.group_id = "nobody".to_owned();
+                groups::name_protocol(&mut request, version);
+                request
+            }
+        })*
+    };
+}
+
+of_no_member!(SyncGroupRequest, HeartbeatRequest, LeaveGroupRequest);
+
+impl Sensible for ListGroupsRequest {
+    fn sensible(_: i16) -> Self {
+        Self::default()
+    }
+}
+
+impl Sensible for DescribeGroupsRequest {
+    fn sensible(version: i16) -> Self {
+        Self {
+            groups: vec![GROUP.to_owned()],
+            include_authorized_operations: version >= 3,
+        }
+    }
+}
+
+/// Of a group that is not there, in a cluster that has not finalised the protocol.
+impl Sensible for ConsumerGroupDescribeRequest {
+    const EXPECTED: ErrorCode = ErrorCode::UnsupportedVersion;
+
+    fn sensible(_: i16) -> Self {
+        Self {
+            group_ids: vec!["nobody".to_owned()],
+            ..Default::default()
+        }
+    }
+}
+
+impl Sensible for ConsumerGroupHeartbeatRequest {
+    const EXPECTED: ErrorCode = ErrorCode::UnsupportedVersion;
+
+    fn sensible(_: i16) -> Self {
+        Self {
+            group_id: "nobody".to_owned(),
+            ..Default::default()
+        }
+    }
+}
+
+impl Sensible for DeleteGroupsRequest {
+    const EXPECTED: ErrorCode = ErrorCode::GroupIdNotFound;
+
+    fn sensible(_: i16) -> Self {
+        Self {
+            groups_names: vec!["nobody".to_owned()],
+        }
+    }
+}
