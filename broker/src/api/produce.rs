@@ -99,6 +99,9 @@ impl From<AppendError> for Refusal {
     }
 }
 
+/// Who may write to the brokers' own topics, as in Kafka (`AdminUtils.ADMIN_CLIENT_ID`).
+const ADMIN_CLIENT: &str = "__admin_client";
+
 /// Takes up a request.
 pub(super) fn handle(request: Request, body: BytesMut) -> Handled {
     let produce = match ProduceRequest::decode(body, request.cx.version) {
@@ -211,6 +214,10 @@ fn bring_topic(broker: &Broker, asker: &Asker<'_>, image: &MetadataImage, topic:
 
 fn bring(broker: &Broker, asker: &Asker<'_>, topic: &TopicImage, key: TopicPartition, data: ProducePartition) -> Result<Outcome, Refusal> {
     topic.partition(key.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    // What coordinators remember is not written by others (`ReplicaManager.appendRecords`).
+    if topic.internal && asker.cx.client_id.as_deref() != Some(ADMIN_CLIENT) {
+        return Err(ErrorCode::InvalidTopicException.into());
+    }
     let partition = broker.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
     partition.accepts(asker.acks)?;
     let config = partition.config();

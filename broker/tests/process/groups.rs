@@ -13,7 +13,7 @@ use weir_protocol::messages::{
 };
 
 use crate::apis::{ID, NAME};
-use crate::support::{Client, Cluster, soon, topic};
+use crate::support::{Client, Cluster, batch, soon, topic};
 
 /// The topic of coordinators, as a test's controller has it.
 pub(crate) const COORDINATORS: &str = "__consumer_offsets";
@@ -203,4 +203,23 @@ async fn a_classic_member_lives_through_every_version() {
     }
     assert!(cluster.broker.stop().await.success());
     assert!(!cluster.broker.log().contains("panic"), "{}", cluster.broker.log());
+}
+
+/// What a coordinator wrote is there after a crash; and nobody else writes to its topic.
+#[tokio::test]
+async fn offsets_survive_a_crash_and_only_coordinators_write_them() {
+    let mut cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 3, &[])]).await;
+    let mut client = cluster.client().await;
+    found(&mut client, "g").await;
+    assert_eq!(client.call(9, &commit(9, "g", 7)).await.topics[0].partitions[0].error_code, 0);
+    for partition in 0..3 {
+        let refused = client.produce(COORDINATORS, partition, -1, batch(&["forged"])).await;
+        assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::InvalidTopicException);
+    }
+    cluster.broker.kill().await;
+    cluster.restart().await;
+    let mut client = cluster.client().await;
+    found(&mut client, "g").await;
+    let fetched = client.call(9, &fetch(9, "g")).await;
+    assert_eq!(fetched.groups[0].topics[0].partitions[0].committed_offset, 7);
 }

@@ -29,7 +29,7 @@ pub(crate) fn topic(id: u8, name: &str, partitions: i32, configs: &[(&str, &str)
     rpc::Topic {
         id: [id; 16].to_vec(),
         name: name.to_owned(),
-        internal: false,
+        internal: name.starts_with("__"),
         configs: Some(rpc::Configs {
             entries: configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         }),
