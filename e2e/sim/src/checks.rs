@@ -185,8 +185,8 @@ impl Checks {
         if before.isr.contains(&leader) || before.elr.contains(&leader) {
             return;
         }
-        // What completes a reassignment takes its last replica into the ISR and the old leader away: that it has everything is another rule.
-        if before.is_reassigning() && !after.is_reassigning() && !after.recovering && after.isr.contains(&leader) && before.adding.contains(&leader) {
+        // The request that completes a reassignment brings its last replicas into the ISR and takes the old leader away. That they have everything is another rule.
+        if before.is_reassigning() && !after.is_reassigning() && !after.recovering && after.isr.contains(&leader) {
             return;
         }
         let allowed = self.topics[partition].unclean || before.leader.or(before.last_known_leader) == Some(leader);
