@@ -79,10 +79,26 @@ impl Kind {
         }
     }
 
+    /// The topic, as the settings have it.
     fn creatable(self, broker: &Broker) -> CreatableTopic {
+        let image = broker.metadata.load();
+        let layers = replica::layers(&image, broker.config.id);
+        let number = |key, default: i32| layers.broker_value(key).and_then(|value| value.parse().ok()).unwrap_or(default);
+        let segment_bytes = |key| ("segment.bytes", number(key, 100 << 20).to_string());
         match self {
-            Self::Group => groups_topic(broker),
-            Self::Transaction => transactions_topic(broker),
+            Self::Group => {
+                let configs = vec![("compression.type", "producer".to_owned()), segment_bytes("offsets.topic.segment.bytes")];
+                compacted(Groups::TOPIC, number("offsets.topic.num.partitions", 50), configs)
+            }
+            Self::Transaction => {
+                let configs = vec![
+                    ("compression.type", "uncompressed".to_owned()),
+                    ("unclean.leader.election.enable", "false".to_owned()),
+                    ("min.insync.replicas", number("transaction.state.log.min.isr", 2).to_string()),
+                    segment_bytes("transaction.state.log.segment.bytes"),
+                ];
+                compacted(Transactions::TOPIC, number("transaction.state.log.num.partitions", 50), configs)
+            }
         }
     }
 }
@@ -126,49 +142,18 @@ fn reachable(image: &MetadataImage, cx: &RequestContext, topic: &str, key: &str)
     })
 }
 
-/// The topic of group coordinators, as the settings have it.
-fn groups_topic(broker: &Broker) -> CreatableTopic {
-    let image = broker.metadata.load();
-    let layers = replica::layers(&image, broker.config.id);
-    let number = |key, default: i32| layers.broker_value(key).and_then(|value| value.parse().ok()).unwrap_or(default);
-    let config = |name: &str, value: String| CreatableTopicConfig {
+/// A topic of coordinators, which is compacted. Its replication factor is a setting, too, which the controller fits to the cluster's size where nobody set it.
+fn compacted(name: &str, partitions: i32, configs: Vec<(&str, String)>) -> CreatableTopic {
+    let config = |(name, value): (&str, String)| CreatableTopicConfig {
         name: name.to_owned(),
         value: Some(value),
     };
+    let compacts = ("cleanup.policy", "compact".to_owned());
     CreatableTopic {
-        name: Groups::TOPIC.to_owned(),
-        num_partitions: number("offsets.topic.num.partitions", 50),
-        // `offsets.topic.replication.factor`, which the controller fits to the cluster's size where nobody set it.
-        replication_factor: -1,
-        configs: vec![
-            config("cleanup.policy", "compact".to_owned()),
-            config("compression.type", "producer".to_owned()),
-            config("segment.bytes", number("offsets.topic.segment.bytes", 100 << 20).to_string()),
-        ],
-        ..Default::default()
-    }
-}
-
-/// The topic of transaction coordinators, as the settings have it.
-fn transactions_topic(broker: &Broker) -> CreatableTopic {
-    let image = broker.metadata.load();
-    let layers = replica::layers(&image, broker.config.id);
-    let number = |key, default: i32| layers.broker_value(key).and_then(|value| value.parse().ok()).unwrap_or(default);
-    let config = |name: &str, value: String| CreatableTopicConfig {
         name: name.to_owned(),
-        value: Some(value),
-    };
-    CreatableTopic {
-        name: Transactions::TOPIC.to_owned(),
-        num_partitions: number("transaction.state.log.num.partitions", 50),
+        num_partitions: partitions,
         replication_factor: -1,
-        configs: vec![
-            config("cleanup.policy", "compact".to_owned()),
-            config("compression.type", "uncompressed".to_owned()),
-            config("unclean.leader.election.enable", "false".to_owned()),
-            config("min.insync.replicas", number("transaction.state.log.min.isr", 2).to_string()),
-            config("segment.bytes", number("transaction.state.log.segment.bytes", 100 << 20).to_string()),
-        ],
+        configs: std::iter::once(compacts).chain(configs).map(config).collect(),
         ..Default::default()
     }
 }

@@ -20,17 +20,7 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: Of
     if let Err(error) = authorize(broker, cx, Operation::Read, &request.group_id) {
         return refuse_commit(&request.topics, error);
     }
-    let mut response = OffsetCommitResponse::default();
-    {
-        let image = broker.metadata.load();
-        request.topics.retain_mut(|topic| match check(broker, cx, &image, topic) {
-            Ok(()) => true,
-            Err(error) => {
-                response.topics.extend(refuse_commit(std::slice::from_ref(topic), error).topics);
-                false
-            }
-        });
-    }
+    let mut response = take_refused(broker, cx, &mut request.topics, TOPIC_ID_VERSION);
     if request.topics.is_empty() {
         return response;
     }
@@ -43,9 +33,23 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: Of
     response
 }
 
-/// Gives the topic its name, or its id, whichever the request lacks.
-fn check(broker: &Broker, cx: &RequestContext, image: &MetadataImage, topic: &mut OffsetCommitRequestTopic) -> Result<(), ErrorCode> {
-    let found = if cx.version >= TOPIC_ID_VERSION {
+/// Takes the topics out that are not there or may not be read, and answers them; gives the others the name or the id that the request lacks. It has ids
+/// from version `ids_since` on.
+pub(crate) fn take_refused(broker: &Broker, cx: &RequestContext, topics: &mut Vec<OffsetCommitRequestTopic>, ids_since: i16) -> OffsetCommitResponse {
+    let mut refused = OffsetCommitResponse::default();
+    let image = broker.metadata.load();
+    topics.retain_mut(|topic| match check(broker, cx, &image, topic, cx.version >= ids_since) {
+        Ok(()) => true,
+        Err(error) => {
+            refused.topics.extend(refuse_commit(std::slice::from_ref(topic), error).topics);
+            false
+        }
+    });
+    refused
+}
+
+fn check(broker: &Broker, cx: &RequestContext, image: &MetadataImage, topic: &mut OffsetCommitRequestTopic, by_id: bool) -> Result<(), ErrorCode> {
+    let found = if by_id {
         let found = image.topic(TopicId(topic.topic_id)).ok_or(ErrorCode::UnknownTopicId)?;
         topic.name = found.name.to_string();
         Some(found)

@@ -4,15 +4,14 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use weir_protocol::messages::txn_offset_commit_response::{TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic};
 use weir_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse, TxnOffsetCommitRequest, TxnOffsetCommitResponse};
-use weir_protocol::types::TopicId;
 
 use super::{authorize, producer};
 use crate::api::RequestContext;
+use crate::api::groups::take_refused;
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
 use crate::coordinator::{Machine, partition_of};
 use crate::group::{self, Groups, refuse_commit};
-use crate::metadata::MetadataImage;
 use crate::transaction_io::verify;
 
 /// The first version of transactions v2, and the first with topic ids.
@@ -26,17 +25,7 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: TxnOff
     if let Err(code) = check(broker, cx, &id, &commit) {
         return told(refuse_commit(&commit.topics, code));
     }
-    let mut response = OffsetCommitResponse::default();
-    {
-        let image = broker.metadata.load();
-        commit.topics.retain_mut(|topic| match check_topic(broker, cx, &image, topic) {
-            Ok(()) => true,
-            Err(code) => {
-                response.topics.extend(refuse_commit(std::slice::from_ref(topic), code).topics);
-                false
-            }
-        });
-    }
+    let mut response = take_refused(broker, cx, &mut commit.topics, TOPIC_ID_SINCE);
     if commit.topics.is_empty() {
         return told(response);
     }
@@ -97,21 +86,6 @@ fn check(broker: &Broker, cx: &RequestContext, id: &str, commit: &OffsetCommitRe
     if commit.group_id.is_empty() {
         return Err(ErrorCode::InvalidGroupId);
     }
-    Ok(())
-}
-
-fn check_topic(broker: &Broker, cx: &RequestContext, image: &MetadataImage, topic: &mut OffsetCommitRequestTopic) -> Result<(), ErrorCode> {
-    let found = if cx.version >= TOPIC_ID_SINCE {
-        let found = image.topic(TopicId(topic.topic_id)).ok_or(ErrorCode::UnknownTopicId)?;
-        topic.name = found.name.to_string();
-        Some(found)
-    } else {
-        image.topic_by_name(&topic.name)
-    };
-    if !broker.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(&topic.name)) {
-        return Err(ErrorCode::TopicAuthorizationFailed);
-    }
-    topic.topic_id = found.ok_or(ErrorCode::UnknownTopicOrPartition)?.id.0;
     Ok(())
 }
 
