@@ -178,6 +178,11 @@ func (d *driver) produce(ctx context.Context, r *request) (any, error) {
 	// RecordDeliveryTimeout would count from a record's own timestamp, which a test may set to years ago.
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	if r.Idempotent {
+		if err := identified(ctx, client); err != nil {
+			return nil, err
+		}
+	}
 	records := recordsOf(r)
 	offsets := make([][2]int64, len(records))
 	for _, done := range client.ProduceSync(ctx, records...) {
@@ -189,6 +194,18 @@ func (d *driver) produce(ctx context.Context, r *request) (any, error) {
 		offsets[i] = [2]int64{int64(done.Partition), done.Offset}
 	}
 	return map[string]any{"offsets": offsets}, nil
+}
+
+// identified waits for the producer's id. franz-go retries everything of a producer but this: when the broker dies on a new
+// connection's first request, it takes that for a missing SASL and fails the records.
+func identified(ctx context.Context, client *kgo.Client) error {
+	for {
+		_, _, err := client.ProducerID(ctx)
+		var ended *kgo.ErrFirstReadEOF
+		if !errors.As(err, &ended) || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // partitioner keeps a partition that the request names and hashes keys as the Java client does.
