@@ -29,10 +29,10 @@ use self::rollout::Step;
 use self::volumes::Volumes;
 use super::objects::{Names, Plan, build};
 use super::sites::{Sites, Standing};
-use super::topics::{Key, Notice, recorder, summary};
+use super::topics::{Key, Notice, recorder};
 use super::{Context, Figures};
 use crate::controller::state::State;
-use crate::controller::{Event, Reply, Resource};
+use crate::controller::{Event, Reply, Resource, summary};
 use crate::store::StoreError;
 use crate::store::kube::FIELD_MANAGER;
 

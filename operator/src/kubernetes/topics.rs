@@ -30,7 +30,7 @@ use crate::shell::{Answer, Controller};
 use crate::store::kube::Seen;
 
 pub(super) use book::Book;
-pub(super) use conditions::{Judgement, condition, summary};
+pub(super) use conditions::{Judgement, condition};
 pub(super) use status::{keep_statuses, now, publish, recorder};
 
 /// How soon a topic is offered again that the controller could not take, because it had to read its state anew.
