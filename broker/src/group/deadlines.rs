@@ -15,8 +15,8 @@ pub(super) enum Due {
     Join(Arc<str>),
     /// Who has joined must have synced.
     Sync(Arc<str>),
-    /// A member must have given up what it is to.
-    Revocation(Arc<str>, Arc<str>),
+    /// A member of the group must have done its part of a rebalance: given up what it is to, joined again, or synced.
+    Rebalance(Arc<str>, Arc<str>),
     /// A member of a group must have been heard of.
     Session(Arc<str>, Arc<str>),
 }
