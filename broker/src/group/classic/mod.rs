@@ -205,11 +205,14 @@ impl ClassicGroup {
         record::group(&self.id, Some(&value))
     }
 
-    /// Begins the sessions of the members that the log told of.
+    /// Begins the sessions of the members that the log told of. Those that nobody leads are of a group that spoke the consumer protocol until a member of that left: somebody has to assign anew.
     pub(in crate::group) fn loaded(&mut self, turn: &mut Turn<'_>) {
         let members: Vec<_> = self.members.keys().cloned().collect();
         for member in members {
             self.heard_of(&member, turn);
+        }
+        if self.leader.is_none() && !self.members.is_empty() {
+            self.prepare_rebalance(turn);
         }
     }
 

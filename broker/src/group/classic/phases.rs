@@ -28,7 +28,7 @@ impl ClassicGroup {
         }
     }
 
-    pub(in crate::group) fn prepare_rebalance(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn prepare_rebalance(&mut self, turn: &mut Turn<'_>) {
         if self.is(Phase::CompletingRebalance) {
             // Who waits for its assignment has to join again.
             for member in self.members.values_mut() {

@@ -17,7 +17,7 @@ use weir_protocol::messages::{
 };
 
 use super::reconcile::State;
-use super::{ConsumerGroup, Downgrade, Member, Promises, pairs};
+use super::{ConsumerGroup, Downgrade, Member, pairs};
 use crate::group::classic::{Join, MEMBER_ID_REQUIRED, Protocols, assigned, protocols, refused_join};
 use crate::group::deadlines::Due;
 use crate::group::embedded::{self, CONSUMER};
@@ -163,12 +163,12 @@ impl ConsumerGroup {
         // Its client resolves regular expressions itself.
         member.regex = None;
         member.classic = Some(Classic::new(request));
-        member.due = Promises::default();
+        member.due.clear();
         let wants_other = is_new || member.topics != before.topics || member.regex != before.regex;
         if is_new || !member.says_the_same(&before) {
             self.set_member(member, turn.outcome);
         } else if let Some(known) = self.members.get_mut(id) {
-            known.due = Promises::default();
+            known.due.clear();
         }
         let topics_changed = self.look_at_topics(wants_other, turn);
         if wants_other || topics_changed {
@@ -226,7 +226,7 @@ impl ConsumerGroup {
         let spoken = classic.protocols.first().map(|(_, metadata)| metadata.clone()).unwrap_or_default();
         let assignment = embedded::assigned(&member.current.assigned, &spoken, turn.image);
         if let Some(member) = self.members.get_mut(&id) {
-            member.due.sync = None;
+            member.due.sync.clear();
         }
         self.heard_of(&id, turn);
         Ok(assigned(&assignment, request.protocol_type.as_deref(), request.protocol_name.as_deref()))
@@ -266,10 +266,10 @@ impl ConsumerGroup {
     /// Sets the time by which a member must have joined again, if none is set.
     fn expect_join(&mut self, id: &Arc<str>, turn: &mut Turn<'_>) {
         let Some(member) = self.members.get_mut(id) else { return };
-        if member.due.join.is_none() {
+        if !member.due.join.is_set() {
             let at = turn.in_ms(member.rebalance_timeout_ms);
-            member.due.join = Some(at);
-            turn.deadlines.add(at, Due::Rebalance(Arc::clone(&self.id), Arc::clone(id)));
+            let due = Due::Rebalance(Arc::clone(&self.id), Arc::clone(id));
+            member.due.join.set(at, due, turn.deadlines);
         }
     }
 
@@ -277,8 +277,8 @@ impl ConsumerGroup {
     fn expect_sync(&mut self, id: &Arc<str>, rebalance_timeout_ms: i32, turn: &mut Turn<'_>) {
         let at = turn.in_ms(rebalance_timeout_ms);
         if let Some(member) = self.members.get_mut(id) {
-            member.due.sync = Some(at);
-            turn.deadlines.add(at, Due::Rebalance(Arc::clone(&self.id), Arc::clone(id)));
+            let due = Due::Rebalance(Arc::clone(&self.id), Arc::clone(id));
+            member.due.sync.set(at, due, turn.deadlines);
         }
     }
 

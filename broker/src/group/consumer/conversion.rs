@@ -139,11 +139,12 @@ impl ConsumerGroup {
             self.remove(&id, turn.outcome);
         }
         self.tombstones(turn.outcome);
+        if how == Downgrade::Rebalancing {
+            // Nobody may hear of the rebalance before another coordinator reads the record: that it has no leader says there that one is to begin.
+            group.leader = None;
+        }
         turn.outcome.records.push(group.record());
         group.loaded(turn);
-        if how == Downgrade::Rebalancing {
-            group.prepare_rebalance(turn);
-        }
         group
     }
 }

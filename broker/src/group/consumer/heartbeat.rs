@@ -9,7 +9,7 @@ use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartb
 
 use super::assignor::{NAMES, Partitions};
 use super::target::compile;
-use super::{ConsumerGroup, LEFT_FOR_A_WHILE, Member, Promises};
+use super::{ConsumerGroup, LEFT_FOR_A_WHILE, Member};
 use crate::coordinator::ReplyTo;
 use crate::group::Turn;
 use crate::group::request::Client;
@@ -213,7 +213,7 @@ fn updated(before: &Member, heartbeat: &Heartbeat) -> Member {
         member.assignor = Some(text(assignor));
     }
     if member.classic.take().is_some() {
-        member.due = Promises::default();
+        member.due.clear();
     }
     member
 }

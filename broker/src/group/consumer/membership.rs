@@ -175,10 +175,12 @@ impl ConsumerGroup {
 
     /// A member may have failed to do its part of a rebalance in time.
     pub(in crate::group) fn rebalance_due(&mut self, id: &Arc<str>, at: u64, turn: &mut Turn<'_>) {
-        let Some(due) = self.members.get(id).map(|member| &member.due) else {
-            return;
-        };
-        if due.revocation.is_some_and(|(ends, _)| ends == at) || due.join == Some(at) || due.sync == Some(at) {
+        let Some(member) = self.members.get_mut(id) else { return };
+        let due = Due::Rebalance(Arc::clone(&self.id), Arc::clone(id));
+        let has_not_joined = member.due.join.is_up(at, &due, turn.deadlines);
+        let has_not_synced = member.due.sync.is_up(at, &due, turn.deadlines);
+        let keeps = member.due.revocation.is_some_and(|(ends, _)| ends == at);
+        if has_not_joined || has_not_synced || keeps {
             self.fence(id, turn);
         }
     }

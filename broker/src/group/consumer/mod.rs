@@ -31,7 +31,7 @@ pub(crate) use self::heartbeat::Heartbeat;
 pub(in crate::group) use self::heartbeat::{Refusal, refuse};
 use self::reconcile::Current;
 use super::Turn;
-use super::deadlines::Session;
+use super::deadlines::{Deadline, Session};
 use crate::coordinator::Outcome;
 
 /// The epoch of a static member that has left for a while.
@@ -62,9 +62,18 @@ struct Promises {
     /// Given up what it is to, and in which epoch it was told so: of the consumer protocol.
     revocation: Option<(u64, i32)>,
     /// Joined again: of the classic protocol.
-    join: Option<u64>,
+    join: Deadline,
     /// Synced: of the classic protocol.
-    sync: Option<u64>,
+    sync: Deadline,
+}
+
+impl Promises {
+    /// Nothing is awaited any more.
+    fn clear(&mut self) {
+        self.revocation = None;
+        self.join.clear();
+        self.sync.clear();
+    }
 }
 
 impl Member {

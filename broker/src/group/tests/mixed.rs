@@ -162,8 +162,8 @@ fn who_does_not_join_sync_or_heartbeat_in_time_is_out() {
 
 #[test]
 fn the_last_member_of_the_consumer_protocol_leaves_the_group_to_the_others() {
-    // It leaves, is removed, or is not heard of.
-    for how in 0..3 {
+    // It leaves, is removed, or is not heard of; and another coordinator takes over before anybody has heard of that.
+    for (how, fails_over) in [(0, false), (1, false), (2, false), (0, true), (1, true), (2, true)] {
         let (mut world, mut old, mut new) = mixed(&[]);
         match how {
             0 => {
@@ -179,6 +179,9 @@ fn the_last_member_of_the_consumer_protocol_leaves_the_group_to_the_others() {
             }
         }
         assert_eq!(world.kind(), "classic");
+        if fails_over {
+            world.fail_over();
+        }
         settle(&mut world, &mut [&mut old]);
         assert_eq!((old.owned.len(), old.lost, world.state().as_str()), (5, 0, "Stable"));
         world.fail_over();
