@@ -17,7 +17,7 @@ use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 use crate::metadata::MetadataImage;
 
 /// How long a commit may take where nothing else is set.
-pub(crate) const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The time, as a machine is told it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ mod shard;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -21,7 +21,6 @@ use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
-use self::machine::COMMIT_TIMEOUT;
 #[cfg(test)]
 pub(crate) use self::machine::Commit;
 pub(crate) use self::machine::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
@@ -41,8 +40,6 @@ pub(crate) struct Coordinator<M: Machine> {
     due: Mutex<BTreeMap<i32, u64>>,
     /// Told when something is due earlier than was known.
     earlier: Notify,
-    /// How long a commit may take before the asker is told to ask again, in milliseconds.
-    commit_timeout_ms: AtomicU64,
     /// The broker stops: nothing is taken up any more.
     ended: AtomicBool,
 }
@@ -70,14 +67,13 @@ impl<M: Machine> Coordinator<M> {
             started: Instant::now(),
             due: Mutex::default(),
             earlier: Notify::new(),
-            commit_timeout_ms: AtomicU64::new(millis(COMMIT_TIMEOUT)),
             ended: AtomicBool::new(false),
         }
     }
 
     fn now(&self) -> Now {
         Now {
-            ms: millis(self.started.elapsed()),
+            ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             wall_ms: replica::now_ms(),
         }
     }
@@ -113,7 +109,8 @@ impl<M: Machine> Coordinator<M> {
         self.bring(broker, partition, &shard, Job::Ask(request));
         let (answer, commit) = answer.await.map_err(|_| shard.refusal())?;
         if let Some(commit) = commit {
-            tokio::time::timeout(Duration::from_millis(self.commit_timeout_ms.load(Ordering::Relaxed)), commit)
+            let timeout = M::commit_timeout(&replica::layers(&broker.metadata.load(), broker.config.id));
+            tokio::time::timeout(timeout, commit)
                 .await
                 .unwrap_or(Err(ErrorCode::CoordinatorNotAvailable))?;
         }
@@ -206,8 +203,6 @@ impl<M: Machine> Coordinator<M> {
         if self.ended.load(Ordering::Acquire) {
             return;
         }
-        let timeout = M::commit_timeout(&replica::layers(image, broker.config.id));
-        self.commit_timeout_ms.store(millis(timeout), Ordering::Relaxed);
         let topic = image.topic_by_name(M::TOPIC);
         let partitions = topic.map_or(&[][..], |topic| &topic.partitions);
         let own = broker.config.id;
@@ -289,10 +284,6 @@ impl<M: Machine> Coordinator<M> {
             self.bring(broker, index, shard, Job::End);
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Waits until the partition is as asked for; returns whether it is, or nobody wants it any more.

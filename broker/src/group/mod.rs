@@ -267,7 +267,7 @@ impl Machine for Groups {
     }
 
     fn commit_timeout(layers: &Layers<'_>) -> Duration {
-        Settings::of(layers).commit_timeout
+        settings::commit_timeout(layers)
     }
 
     fn writes(request: &Request) -> bool {

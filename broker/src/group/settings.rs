@@ -29,8 +29,6 @@ pub(super) struct Settings {
     pub(super) consumer_group_size_max: usize,
     /// `group.consumer.migration.policy`
     pub(super) migration: Migration,
-    /// `offsets.commit.timeout.ms`
-    pub(super) commit_timeout: Duration,
 }
 
 /// Which groups with members may change their protocol (`ConsumerGroupMigrationPolicy`).
@@ -73,6 +71,12 @@ impl Default for Settings {
     }
 }
 
+/// `offsets.commit.timeout.ms`, which is looked at for each commit that has to be waited for.
+pub(super) fn commit_timeout(layers: &Layers<'_>) -> Duration {
+    let set = layers.broker_value("offsets.commit.timeout.ms").and_then(|value| value.parse().ok());
+    Duration::from_millis(set.unwrap_or(5_000))
+}
+
 impl Settings {
     pub(super) fn of(layers: &Layers<'_>) -> Self {
         let number = |key| layers.broker_value(key).and_then(|value| value.parse::<i64>().ok());
@@ -91,7 +95,6 @@ impl Settings {
             consumer_heartbeat_interval_ms: int("group.consumer.heartbeat.interval.ms", 5_000),
             consumer_group_size_max: size("group.consumer.max.size", i32::MAX as usize),
             migration: Migration::of(&layers.broker_value("group.consumer.migration.policy").unwrap_or_default()),
-            commit_timeout: Duration::from_millis(unsigned("offsets.commit.timeout.ms", 5_000)),
         }
     }
 }
