@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::FutureExt;
+use kube::api::ObjectMeta;
 use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -50,6 +51,19 @@ struct Context {
     figures: Arc<Figures>,
     /// Whether this term goes on.
     leads: LeaseCheck,
+}
+
+/// What the controller is told of a resource's metadata: which object it is, and which state of it.
+fn metadata_for_the_controller(metadata: &ObjectMeta) -> ObjectMeta {
+    ObjectMeta {
+        name: metadata.name.clone(),
+        namespace: metadata.namespace.clone(),
+        uid: metadata.uid.clone(),
+        generation: metadata.generation,
+        creation_timestamp: metadata.creation_timestamp.clone(),
+        resource_version: metadata.resource_version.clone(),
+        ..ObjectMeta::default()
+    }
 }
 
 /// Runs the operator until it is told to stop (SIGTERM, SIGINT); says on standard error why it cannot go on.

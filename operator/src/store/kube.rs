@@ -9,7 +9,7 @@ mod merge;
 mod read;
 mod seen;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -282,11 +282,16 @@ impl KubeStore {
             partitions.extend(read::shard(name, content)?);
         }
         self.seen.put_cluster(resource.clone());
+        let mut taken: BTreeSet<String> = topics.items.iter().filter_map(|topic| topic.metadata.name.clone()).collect();
         let topics = read::topics(&self.cluster, topics.items, &partitions);
         for topic in &topics {
             self.seen.put_topic(&topic.seen);
+            taken.remove(topic.resource.metadata.name.as_deref().unwrap_or_default());
         }
-        Ok(read::assemble(registry, resource, topics, partitions))
+        let mut state = read::assemble(registry, resource, topics, partitions);
+        // Another cluster of the namespace may have a topic of the same name: who meets one finds it here when everything was read anew.
+        state.taken = Arc::new(taken);
+        Ok(state)
     }
 }
 
