@@ -165,7 +165,7 @@ impl Machine for Transactions {
         Ok(())
     }
 
-    fn replay_end(&mut self, _producer: ProducerId, _epoch: ProducerEpoch, _committed: bool) {
+    fn end_transaction(&mut self, _producer: ProducerId, _epoch: ProducerEpoch, _committed: bool) {
         // Nobody writes here in transactions.
     }
 

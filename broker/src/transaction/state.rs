@@ -65,7 +65,7 @@ impl State {
 pub(crate) type Partition = (String, i32);
 
 /// The producer that a request is from: its id and epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Producer {
     pub(crate) id: ProducerId,
     pub(crate) epoch: ProducerEpoch,

@@ -27,14 +27,14 @@ const ASKED_MAX: usize = 100_000;
 
 /// All questions of a partition, by producer.
 #[derive(Debug, Default)]
-pub(in crate::log) struct Verifications {
+pub(crate) struct Verifications {
     asked: BTreeMap<i64, Verification>,
     last: u64,
 }
 
 impl Verifications {
     /// The question about this producer: the one that is asked already, or a new one. `None` when a newer epoch was asked for.
-    pub(in crate::log) fn ask(&mut self, producer: ProducerId, epoch: ProducerEpoch, sequence: i32, raises_epoch: bool) -> Option<Guard> {
+    pub(crate) fn ask(&mut self, producer: ProducerId, epoch: ProducerEpoch, sequence: i32, raises_epoch: bool) -> Option<Guard> {
         let known = self.asked.get_mut(&producer.0).filter(|known| known.epoch >= epoch);
         if let Some(known) = known {
             if known.epoch > epoch {
@@ -62,12 +62,12 @@ impl Verifications {
     }
 
     /// What an answer is worth now.
-    pub(in crate::log) fn answered(&self, producer: ProducerId, guard: Guard) -> Option<&Verification> {
+    pub(crate) fn answered(&self, producer: ProducerId, guard: Guard) -> Option<&Verification> {
         self.asked.get(&producer.0).filter(|asked| asked.guard == guard)
     }
 
     /// A transaction of the producer began or ended here: what was asked about it is answered by that.
-    pub(in crate::log) fn settle(&mut self, producer: ProducerId) {
+    pub(crate) fn settle(&mut self, producer: ProducerId) {
         self.asked.remove(&producer.0);
     }
 }

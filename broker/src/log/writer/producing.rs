@@ -6,7 +6,7 @@ use std::io;
 use weir_protocol::batch::BatchHeader;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
-use super::super::producers::{Described, Duplicate, Guard, LastRecord, ProducerError};
+use super::super::producers::{Described, Duplicate, Guard, LastRecord, ProducerError, Producers};
 use super::super::transactions::{Transactions, write_index};
 use super::super::validate::{Origin, Prepared};
 use super::super::{AppendError, snapshots};
@@ -140,6 +140,14 @@ impl LogWriter {
         Ok(self.producers(now_ms)?.last_records())
     }
 
+    /// A copy of all that is known of the producers, for who goes on from here without asking the log.
+    ///
+    /// # Errors
+    /// When their state cannot be read.
+    pub(crate) fn known_producers(&mut self, now_ms: i64) -> Result<Producers, AppendError> {
+        Ok(self.producers(now_ms)?.clone())
+    }
+
     /// The producers, for DescribeProducers.
     ///
     /// # Errors
@@ -151,7 +159,7 @@ impl LogWriter {
 
 impl Prepared {
     /// Each batch, with its bytes.
-    pub(super) fn batches(&self) -> impl Iterator<Item = (BatchHeader, &[u8])> {
+    pub(crate) fn batches(&self) -> impl Iterator<Item = (BatchHeader, &[u8])> {
         let mut position = 0;
         self.headers.iter().map(move |header| {
             let begin = position;
