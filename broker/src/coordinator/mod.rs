@@ -25,9 +25,10 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
 use self::machine::Answer;
+pub(crate) use self::machine::Commit;
 pub(crate) use self::machine::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
 use self::shard::{COMMIT_MAX, Job, Shard, Status, Surroundings};
-pub(crate) use self::transactional::{InTransaction, Producer};
+pub(crate) use self::transactional::{InTransaction, Producer, Transactional};
 use crate::broker::Broker;
 use crate::log::producers::{Guard, Marker};
 use crate::metadata::MetadataImage;
@@ -122,13 +123,13 @@ impl<M: Machine> Coordinator<M> {
     /// Puts down that the coordinator of a transaction is asked whether it has to do with `key`. `None`: that is known already.
     ///
     /// # Errors
-    /// As [`Coordinator::ask`]; INVALID_TXN_STATE for a producer of whom a newer epoch has asked.
+    /// As [`Coordinator::ask`].
     pub(crate) async fn ask_to_verify(&self, broker: &Broker, key: &str, producer: Producer) -> Result<Option<Guard>, ErrorCode> {
         let partition = partition_in(&broker.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
         self.bring(broker, partition, &shard, Job::AskToVerify(producer, to));
-        believed(answer).await.ok_or_else(|| shard.refusal())??
+        believed(answer).await.ok_or_else(|| shard.refusal())?
     }
 
     /// As [`Coordinator::ask`], for what is written in a transaction: it counts if that is committed.

@@ -79,7 +79,7 @@ pub(super) enum Job<M: Machine> {
     /// A request that writes in a transaction; whoever may not is told why.
     AskIn(InTransaction, M::Request, oneshot::Sender<ErrorCode>),
     /// The transaction's coordinator is about to be asked.
-    AskToVerify(Producer, ReplyTo<Result<Option<Guard>, ErrorCode>>),
+    AskToVerify(Producer, ReplyTo<Option<Guard>>),
     EndTransaction(Marker, ReplyTo<Result<(), ErrorCode>>),
     Wake,
     Metadata(Arc<MetadataImage>),

@@ -47,7 +47,11 @@ impl World {
     }
 
     fn prepared(&mut self) -> Vec<Prepared> {
-        self.ask(|to| Request::Prepared { to }).expect()
+        self.look().prepared
+    }
+
+    fn look(&mut self) -> Looked {
+        self.ask(|to| Request::Look { to }).expect()
     }
 
     fn written(&mut self, prepared: &Prepared, indexes: &[i32]) {
@@ -151,4 +155,99 @@ fn timeouts_have_bounds() {
         });
         assert_eq!(refused.expect(), Err(ErrorCode::InvalidTransactionTimeout.into()));
     }
+}
+
+/// A coordinator that was deposed answers nothing that it cannot write down: with transactions v1 its transaction and the next look the same.
+#[test]
+fn what_clients_of_version_1_are_told_is_written_down() {
+    let mut world = World::new();
+    let producer = world.init(Some(7)).unwrap();
+    let partition = ("t".to_owned(), 0);
+    let mut writes = |ask: &dyn Fn(&mut World) -> ErrorCode| {
+        let before = world.log.len();
+        assert_eq!(ask(&mut world), ErrorCode::None);
+        world.log.len() - before
+    };
+    let add = |version: i16| {
+        let partitions = vec![partition.clone()];
+        move |world: &mut World| {
+            let partitions = partitions.clone();
+            let make = |to| Request::Add {
+                id: "x".to_owned(),
+                from: producer,
+                partitions,
+                version,
+                to,
+            };
+            world.ask(make).expect()
+        }
+    };
+    let verify = |world: &mut World| {
+        let make = |to| Request::Verify {
+            id: "x".to_owned(),
+            from: producer,
+            partitions: vec![partition.clone()],
+            to,
+        };
+        world.ask(make).expect().unwrap()[0].1
+    };
+    let end = |world: &mut World| {
+        let make = |to| Request::End {
+            id: "x".to_owned(),
+            from: producer,
+            commit: true,
+            version: 0,
+            fresh: None,
+            to,
+        };
+        world.ask(make).expect().map_or(ErrorCode::UnknownServerError, |_| ErrorCode::None)
+    };
+    assert_eq!([writes(&add(0)), writes(&add(0)), writes(&verify)], [1, 1, 1]);
+    assert_eq!(writes(&add(2)), 0, "the epoch tells");
+    assert_eq!(writes(&end), 1);
+    let prepared = world.prepared().remove(0);
+    world.written(&prepared, &[0]);
+    let mut writes = |ask: &dyn Fn(&mut World) -> ErrorCode| {
+        let before = world.log.len();
+        assert_eq!(ask(&mut world), ErrorCode::None);
+        world.log.len() - before
+    };
+    assert_eq!(writes(&end), 1, "asked again");
+}
+
+#[test]
+fn what_operators_are_told() {
+    let mut world = World::new();
+    let began_ms = world.now_ms as i64;
+    let mut producer = world.init(Some(7)).unwrap();
+    let mut total = Tally::default();
+    for commit in [true, true, false] {
+        world.add(producer, 0);
+        let looked = world.look();
+        assert_eq!((looked.open, looked.oldest_ms), (1, Some(began_ms)));
+        producer = world.end(producer, commit).unwrap();
+        let mut looked = world.look();
+        assert_eq!((looked.open, looked.oldest_ms), (0, None));
+        total.committed += looked.tally.committed;
+        total.aborted_by_client += looked.tally.aborted_by_client;
+        world.written(&looked.prepared.remove(0), &[0]);
+    }
+    assert_eq!((total.committed, total.aborted_by_client), (2, 1));
+    world.add(producer, 0);
+    world.fail_over();
+    assert_eq!(
+        (world.look().open, world.look().tally),
+        (1, Tally::default()),
+        "it is open for whoever coordinates it"
+    );
+    assert_eq!(world.init(None), Err(ErrorCode::ConcurrentTransactions.into()));
+    let looked = world.look();
+    assert_eq!((looked.tally.aborted_by_fencing, looked.open), (1, 0));
+    world.written(&looked.prepared[0], &[0]);
+    assert_eq!(world.end(producer, true), Err(ErrorCode::ProducerFenced.into()));
+    assert_eq!(world.look().tally.fenced, 1);
+    let next = world.init(None).unwrap();
+    world.add(next, 0);
+    world.pass(61_000);
+    assert_eq!(world.look().tally.aborted_by_timeout, 1);
 }

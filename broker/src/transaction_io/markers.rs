@@ -24,7 +24,7 @@ use crate::group::Groups;
 use crate::log::producers::Marker;
 use crate::log::{AppendError, Prepared as Batch};
 use crate::replica::{Acks, now_ms};
-use crate::transaction::{Partition, Prepared, Producer, Request, Transactions};
+use crate::transaction::{Looked, Partition, Prepared, Producer, Request, Transactions};
 
 /// The version that is spoken among brokers of this build.
 const VERSION: i16 = 2;
@@ -46,6 +46,8 @@ pub(crate) struct Markers {
     notify: Notify,
     /// Transactions whose markers are being written, and those of which nothing more is to be written.
     begun: Mutex<BTreeMap<Key, Begun>>,
+    /// How many transactions are open and when the oldest began, by partition of `__transaction_state`, as they were when somebody looked.
+    open: Mutex<BTreeMap<i32, (usize, Option<i64>)>>,
 }
 
 /// The end of a transaction, as one coordinator has it written.
@@ -60,6 +62,13 @@ struct Begun {
 }
 
 impl Markers {
+    /// How many transactions are open that this broker coordinates, and when the oldest of them began, in milliseconds since 1970.
+    pub(crate) fn open(&self) -> (usize, Option<i64>) {
+        let open = self.open.lock();
+        let count = open.values().map(|(count, _)| count).sum();
+        (count, open.values().filter_map(|(_, oldest_ms)| *oldest_ms).min())
+    }
+
     /// A transaction of this id was ended, or aborted by whoever comes after its producer.
     pub(crate) fn ended(&self, broker: &Broker, id: &str) {
         self.ended.lock().extend(partition_in(&broker.metadata.load(), Transactions::TOPIC, id));
@@ -75,7 +84,11 @@ pub(crate) async fn keep_marking(broker: Arc<Broker>) {
     loop {
         let partitions: Vec<i32> = tokio::select! {
             () = broker.markers.notify.notified() => std::mem::take(&mut *broker.markers.ended.lock()).into_iter().collect(),
-            _ = next_round.tick() => broker.transactions.partitions(),
+            _ = next_round.tick() => {
+                let all = broker.transactions.partitions();
+                broker.markers.open.lock().retain(|partition, _| all.contains(partition));
+                all
+            }
         };
         for partition in partitions {
             tasks.spawn(look(Arc::clone(&broker), partition));
@@ -86,9 +99,19 @@ pub(crate) async fn keep_marking(broker: Arc<Broker>) {
 
 /// Writes the markers of all that one coordinator has prepared.
 async fn look(broker: Arc<Broker>, partition: i32) {
-    let Ok(prepared) = broker.transactions.ask_partition(&broker, partition, |to| Request::Prepared { to }).await else {
+    let Ok(looked) = broker.transactions.ask_partition(&broker, partition, |to| Request::Look { to }).await else {
         return;
     };
+    let Looked {
+        prepared,
+        tally,
+        open,
+        oldest_ms,
+    } = looked;
+    broker.markers.open.lock().insert(partition, (open, oldest_ms));
+    let aborted = [tally.aborted_by_client, tally.aborted_by_timeout, tally.aborted_by_fencing];
+    broker.metrics.transactions_ended(tally.committed, aborted);
+    broker.metrics.producers_fenced(tally.fenced);
     let keys: BTreeSet<Key> = prepared.iter().map(key).collect();
     let is_over = |key: &Key, begun: &Begun| begun.partition == partition && begun.is_given_up && !keys.contains(key);
     broker.markers.begun.lock().retain(|key, begun| !is_over(key, begun));
