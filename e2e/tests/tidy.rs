@@ -45,6 +45,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "transaction_io",
         &["broker", "coordinator", "group", "log", "metadata", "replica", "transaction"],
     ),
+    ("cores", &["coordinator", "group", "log", "metadata", "transaction"]),
     (
         "api",
         &[
