@@ -1,6 +1,7 @@
 //! `ConsumerGroup`: what is wanted of a group of consumers, and how it does. The group itself is made by its members, as in Kafka.
 
 #![expect(unreachable_pub, reason = "the derive of the schema writes public types inside of functions")]
+#![allow(clippy::duplicated_attributes, reason = "columns have the same fields, as they must")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};

@@ -2,6 +2,7 @@
 //!
 //! It is the client that sends what no client would. It shares no code with the broker, so that a mistake is not made on both sides.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -422,4 +423,28 @@ pub fn coordinator(bootstrap: &str, group: &str) -> Result<i32> {
     let error = reply.i16()?;
     ensure!(error == error::NONE, "FindCoordinator answers {error}");
     reply.i32()
+}
+
+/// OffsetFetch version 5: the offsets that a group has committed, by topic and partition.
+///
+/// # Errors
+/// When its coordinator does not answer.
+pub fn committed(bootstrap: &str, group: &str) -> Result<BTreeMap<(String, i32), i64>> {
+    let id = usize::try_from(coordinator(bootstrap, group)?)?;
+    let address = bootstrap.split(',').nth(id).context("no address of the coordinator")?;
+    let mut reply = Connection::open(address)?.call(9, 5, &Body::default().str(group).i32(-1))?;
+    reply.i32()?;
+    let mut offsets = BTreeMap::new();
+    for _ in 0..reply.i32()? {
+        let topic = reply.str()?;
+        for _ in 0..reply.i32()? {
+            let (partition, offset) = (reply.i32()?, reply.i64()?);
+            reply.i32()?;
+            reply.str()?;
+            ensure!(reply.i16()? == error::NONE, "an error of {topic}-{partition}");
+            offsets.insert((topic.clone(), partition), offset);
+        }
+    }
+    ensure!(reply.i16()? == error::NONE, "an error of the group");
+    Ok(offsets)
 }

@@ -260,7 +260,7 @@ async fn look_up_ages(client: &Client, question: &Question, observed: &mut Obser
     let behind = lag::counted(observed, &question.named)
         .filter_map(|(partition, log)| Some((lag::messages(log, named), lag::position(log, named)?, partition.clone())));
     let mut behind: Vec<_> = behind.filter(|(messages, ..)| *messages > 0).collect();
-    behind.sort_by(|one, other| other.0.cmp(&one.0));
+    behind.sort_by_key(|(messages, ..)| std::cmp::Reverse(*messages));
     let wanted: BTreeMap<Partition, i64> = behind.iter().map(|(_, position, partition)| (partition.clone(), *position)).collect();
     ages.retain(|partition, (offset, _)| wanted.get(partition) == Some(offset));
     let unknown = behind.iter().filter(|(_, _, partition)| !ages.contains_key(partition));
