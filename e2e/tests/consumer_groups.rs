@@ -351,7 +351,7 @@ fn a_lag_policy_is_a_condition() {
     world.leave("second");
     world
         .driver
-        .call(&json!({"op": "delete_records", "topic": "t", "partition": 0, "before": 16}))
+        .call(&json!({"op": "delete_records", "topic": "t", "partition": 0, "offset": 16}))
         .unwrap();
     let lost = world.until_says("g", "OffsetsValid", "False/RecordsLost");
     assert!(lost.to_string().contains("1 records of t-0"), "{lost:#}");

@@ -53,7 +53,7 @@ pub trait Home: Send + Sync + 'static {
     /// Removes a resource that was made for a group.
     fn remove(&self, resource: &ConsumerGroup) -> impl Future<Output = anyhow::Result<()>> + Send;
     /// Whether this process may still act: it has not been replaced by another.
-    fn may_act(&self) -> bool;
+    fn may_act(&self) -> impl Future<Output = bool> + Send;
 }
 
 /// What is kept of a group between two looks.
@@ -216,7 +216,7 @@ async fn pass<H: Home>(
     }
     kept.memory.failure = None;
     for action in decision.actions {
-        if !home.may_act() {
+        if !home.may_act().await {
             break;
         }
         if let Err(error) = carry_out(home, client, &resource, action).await {
@@ -329,7 +329,7 @@ async fn delete_groups<H: Home>(home: &H, client: &Client, dying: &mut Vec<Arc<C
     dying.drain(..surplus);
     let mut waiting = Vec::new();
     for gone in dying.drain(..) {
-        if !home.may_act() {
+        if !home.may_act().await {
             return;
         }
         match act::delete(client, gone.group_id()).await {

@@ -198,7 +198,7 @@ impl Home for LocalGroups {
         self.delete(resource.metadata.name.as_deref().unwrap_or_default()).map(drop)
     }
 
-    fn may_act(&self) -> bool {
+    async fn may_act(&self) -> bool {
         true
     }
 }
