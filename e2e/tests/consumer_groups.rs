@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use weir_e2e::cluster::Local;
+use weir_e2e::cluster::{Local, brokers};
 use weir_e2e::driver::{Client, Driver, Produce};
 use weir_e2e::record::Record;
 use weir_e2e::wire::{await_topic, committed};
@@ -16,8 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(100);
 /// 2020-09-13, in milliseconds.
 const LONG_AGO_MS: i64 = 1_600_000_000_000;
 
-const CLUSTER: &str = "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {name: c}\nspec:\n  brokers: {replicas: 1}\n  \
-                       config: {group.initial.rebalance.delay.ms: 0, group.consumer.session.timeout.ms: 6000, group.consumer.heartbeat.interval.ms: 500, offsets.topic.num.partitions: 3}\n";
+/// A cluster of one broker, or as many as `WEIR_E2E_BROKERS` says.
+fn cluster() -> String {
+    format!(
+        "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: c}}\nspec:\n  brokers: {{replicas: {}}}\n  config: {{group.initial.rebalance.delay.ms: 0, \
+         group.consumer.session.timeout.ms: 6000, group.consumer.heartbeat.interval.ms: 500, offsets.topic.num.partitions: 3}}\n",
+        brokers()
+    )
+}
 
 struct World {
     local: Local,
@@ -43,11 +49,11 @@ fn says(resource: &Value, kind: &str) -> String {
 
 impl World {
     fn start(client: Client, joining: Value) -> Self {
-        Self::with(client, joining, CLUSTER)
+        Self::with(client, joining, &cluster())
     }
 
     fn with(client: Client, joining: Value, cluster: &str) -> Self {
-        let local = Local::start(Some(cluster)).unwrap();
+        let local = Local::start_of(Some(brokers()), Some(cluster)).unwrap();
         let driver = Driver::start(client, &local.bootstrap()).unwrap();
         Self { local, driver, joining }
     }
@@ -184,11 +190,15 @@ fn the_status_follows_the_group(client: Client, joining: Value) {
         let status = &found["status"];
         status["members"] == 1 && status["lag"]["messages"] == 0 && status["lag"]["partitions"] == 2 && status["lastCommit"].is_string()
     });
+    let coordinator = weir_e2e::wire::coordinator(&world.local.bootstrap(), "g").unwrap();
     assert_eq!(
         (says(&one, "Ready"), says(&one, "Active")),
         ("True/Ready".into(), "True/HasMembers".into())
     );
-    assert_eq!((&one["status"]["coordinator"], &one["status"]["state"]), (&json!(0), &json!("Stable")));
+    assert_eq!(
+        (&one["status"]["coordinator"], &one["status"]["state"]),
+        (&json!(coordinator), &json!("Stable"))
+    );
     let consumer = world.joining["protocol"] == "consumer";
     assert_eq!(one["status"]["protocol"], if consumer { "Consumer" } else { "Classic" });
 
@@ -310,6 +320,34 @@ fn a_reset_evicts_static_members() {
     members_are_evicted(Client::Librdkafka, json!({"instance": "i-1", "session_ms": 60_000}));
 }
 
+/// The coordinator dies while a reset waits for members: whoever coordinates then has it done, and the status names them.
+#[test]
+fn a_coordinator_that_dies_is_followed() {
+    if brokers() < 3 {
+        return;
+    }
+    let mut world = World::start(Client::Franz, json!({}));
+    world.topic();
+    world.join("runs");
+    world.poll(&["runs"], 20);
+    world.commit("runs");
+    world.apply("g", &json!({"reset": {"id": "moved", "to": {"position": "Earliest"}}}));
+    world.poll_until(&["runs"], "it waits", |found| says(found, "ResetDone") == "False/WaitingForMembers");
+    let coordinator = weir_e2e::wire::coordinator(&world.local.bootstrap(), "g").unwrap();
+    world.local.run(&["kill", &coordinator.to_string()]).unwrap();
+    world.poll_until(&["runs"], "another one coordinates", |found| {
+        found["status"]["coordinator"] != coordinator
+    });
+    world.leave("runs");
+    let done = world.until_says("g", "ResetDone", "True/Done");
+    assert_ne!(done["status"]["coordinator"], coordinator);
+    world.local.run(&["start", &coordinator.to_string()]).unwrap();
+    world.until("g", "the mark is gone", |_| {
+        committed(&world.local.bootstrap(), "g").is_ok_and(|all| all.len() == 2)
+    });
+    assert_eq!(world.offsets(), [0, 0]);
+}
+
 #[test]
 fn a_reset_waits_for_members_to_leave() {
     let mut world = World::start(Client::Librdkafka, json!({}));
@@ -394,8 +432,8 @@ impl World {
 
 #[test]
 fn groups_without_a_resource_are_reflected_when_the_cluster_says_so() {
-    let cluster = format!("{CLUSTER}  consumerGroups: {{reflect: All, max: 2}}\n");
-    let mut world = World::with(Client::Franz, json!({}), &cluster);
+    let reflecting = format!("{}  consumerGroups: {{reflect: All, max: 2}}\n", cluster());
+    let mut world = World::with(Client::Franz, json!({}), &reflecting);
     world.topic();
     world.consumed();
     for id in ["Other_Group", "third"] {
@@ -417,7 +455,7 @@ fn groups_without_a_resource_are_reflected_when_the_cluster_says_so() {
     world.apply("g", &json!({"topics": ["t"]}));
     world.until_says("g", "Ready", "True/Ready");
     // Not any more: those that were made go, the user's stays.
-    world.local.apply(CLUSTER).unwrap();
+    world.local.apply(&cluster()).unwrap();
     let deadline = Instant::now() + PATIENCE;
     loop {
         let names: BTreeSet<String> = listed(&world)

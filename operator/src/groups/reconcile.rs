@@ -44,6 +44,8 @@ pub enum Workload {
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     committed: Option<BTreeMap<Partition, i64>>,
+    /// When that last changed: kept here since not every status is written.
+    commit_ms: Option<i64>,
     assigned: Option<Vec<Member>>,
     rebalances: VecDeque<i64>,
     /// Since when a bound of the lag policy is exceeded.
@@ -158,9 +160,12 @@ fn describe(status: &mut ConsumerGroupStatus, resource: &ConsumerGroup, observed
         .filter_map(|(partition, log)| Some((partition.clone(), log.committed?)))
         .collect();
     if memory.committed.as_ref().is_some_and(|before| *before != committed) && !committed.is_empty() {
-        status.last_commit = Some(time(now_ms));
+        memory.commit_ms = Some(now_ms);
     }
     memory.committed = Some(committed);
+    if let Some(at) = memory.commit_ms {
+        status.last_commit = Some(time(at));
+    }
 
     if !observed.is_rebalancing() {
         let mut assigned = observed.members.clone();
