@@ -153,9 +153,9 @@ END
     KUBECONFIG=$state/kubeconfig kubectl taint nodes -l node-role.kubernetes.io/control-plane node-role.kubernetes.io/control-plane- >/dev/null
     KUBECONFIG=$state/kubeconfig kubectl -n kube-system rollout status deployment/coredns --timeout=120s >/dev/null
   fi
-  [ -e "$state/kubeconfig" ] || kind get kubeconfig --name "$kind_name" >"$state/kubeconfig"
   # A machine that was started anew has the nodes, stopped.
   for container in $(kind get nodes --name "$kind_name"); do
     [ "$(docker inspect -f '{{.State.Running}}' "$container")" = true ] || docker start "$container" >/dev/null
   done
+  [ -e "$state/kubeconfig" ] || kind get kubeconfig --name "$kind_name" >"$state/kubeconfig"
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use weir_protocol::types::BrokerId;
+use weir_telemetry::logs::LogFormat;
 
 /// A broker of a Weir cluster: it keeps partitions on its disk and speaks the Kafka protocol.
 ///
@@ -72,16 +73,6 @@ pub struct Args {
     /// How log lines look: "text" for people, "json" for machines.
     #[arg(long, env = "WEIR_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-}
-
-/// The form of log lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// A line that a person reads.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// A listener of this broker: where it is bound, and what clients are told.

@@ -10,14 +10,12 @@ pub mod config;
 pub mod controller_client;
 mod coordinator;
 mod group;
-pub mod http;
 pub mod log;
 pub mod metadata;
 pub mod metrics;
 pub mod net;
 pub mod replica;
 mod run;
-pub mod telemetry;
 mod transaction;
 mod transaction_io;
 

@@ -1,6 +1,6 @@
 //! What a broker counts, and how Prometheus reads it.
 //!
-//! Every part of the broker counts here as it goes; `http` renders it. On the way of a request nothing is looked up, locked or allocated: a count is
+//! Every part of the broker counts here as it goes; its page shows it. On the way of a request nothing is looked up, locked or allocated: a count is
 //! an atomic at a place that is known beforehand. What others know already (partitions, sessions, memory) is not counted here a second time but read when
 //! Prometheus asks, as [`Readings`]. Labels come from closed sets, never from what a client sends.
 

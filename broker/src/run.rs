@@ -10,6 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 use weir_protocol::controller as rpc;
+use weir_telemetry::logs;
+use weir_telemetry::pages::{self, Probes};
 
 use crate::api::{FetchSessions, FollowerSessions};
 use crate::auth::{Authorizer, Policy};
@@ -17,13 +19,11 @@ use crate::broker::{Broker, CachedSettings};
 use crate::config::{Args, Config};
 use crate::controller_client::{self, Controller, Identity, Session};
 use crate::coordinator::Coordinator;
-use crate::http::{self, Probes};
 use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
 use crate::metadata::Metadata;
 use crate::metrics::{Metrics, Readings};
 use crate::net::{self, Bound, RequestMemory, Server};
 use crate::replica::{Fetchers, Maintenance, Replicas};
-use crate::telemetry;
 use crate::transaction_io::{Markers, Peers, keep_marking};
 
 /// How long a controlled shutdown may take before the broker stops without one.
@@ -44,7 +44,7 @@ pub fn keep_the_heap_small() {
 /// Runs a broker until it is told to stop (SIGTERM, SIGINT) or cannot go on; says why on standard error.
 pub fn run(args: Args) -> ExitCode {
     let log_format = args.log_format;
-    let result = telemetry::init(log_format).and_then(|()| {
+    let result = logs::init(log_format).and_then(|()| {
         let config = Config::try_from(args)?;
         // Connections have threads of their own: what is left is the controller's stream, metrics and administration.
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -70,10 +70,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     for listener in &config.listeners {
         listeners.push(net::bind(listener).await?);
     }
-    let pages = TcpListener::bind(config.http)
+    let door = TcpListener::bind(config.http)
         .await
         .with_context(|| format!("listen on {} for metrics", config.http))?;
-    info!(address = %pages.local_addr()?, "metrics and health");
+    info!(address = %door.local_addr()?, "metrics and health");
     let log_dir = open_log_dir(&config).await?;
     let identity = identity(&config, &listeners, &log_dir);
     let broker = Arc::new(Broker {
@@ -93,7 +93,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         config,
     });
     broker.replicas.log_dir().observe(Observer(Arc::downgrade(&broker)));
-    let _pages = tokio::spawn(http::serve(pages, probes(&broker)));
+    let _pages = tokio::spawn(pages::serve(door, probes(&broker)));
     let mut session = tokio::spawn(Session::new(Arc::clone(&broker), identity).run());
     let told_to_stop = async {
         tokio::select! {

@@ -44,6 +44,10 @@ use crate::placing::{Listener, PodSettings, Resources, Storage};
         "!has(self.brokers) || !has(self.config) || !has(self.config.default__dot__replication__dot__factor) || \
          int(self.config.default__dot__replication__dot__factor) <= self.brokers.replicas")
         .message("config's default.replication.factor must not be greater than brokers.replicas"),
+    validation = Rule::new(
+        "!has(self.brokers) || !has(self.listeners) || \
+         self.listeners.all(one, one.type != 'SharedLoadBalancer' || one.port + self.brokers.replicas <= 65535)")
+        .message("a listener of type SharedLoadBalancer takes a port more for each broker, up to 65535"),
 )]
 pub struct KafkaClusterSpec {
     /// The brokers.

@@ -231,4 +231,6 @@ pub enum ListenerType {
     NodePort,
     /// From outside, by a load balancer for each broker.
     LoadBalancer,
+    /// From outside, by one load balancer: clients find the cluster on the listener's port, and each broker on the port that is its id + 1 higher.
+    SharedLoadBalancer,
 }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::wire::{Body, Connection};
+
 /// So long a test waits for what must come: a machine with two processors runs three nodes, the brokers and the clients.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -224,7 +226,13 @@ impl Namespace {
         // The one that it names comes first: that it works is tested too.
         let (host, port) = said.split(',').next().and_then(|first| first.rsplit_once(':')).unwrap_or((&said, ""));
         let others = nodes.split_whitespace().filter(|node| *node != host).map(|node| format!("{node}:{port}"));
-        std::iter::once(format!("{host}:{port}")).chain(others).collect::<Vec<_>>().join(",")
+        let all: Vec<_> = std::iter::once(format!("{host}:{port}")).chain(others).collect();
+        // Each node learns of a new port in its own time. 18 is ApiVersions.
+        eventually("the port is open on every node", || {
+            let open = |address: &String| Connection::open(address).and_then(|mut c| c.call(18, 0, &Body::default()));
+            Ok(all.iter().all(|address| open(address).is_ok()).then_some(()))
+        });
+        all.join(",")
     }
 
     /// Waits until every partition of a cluster has all its replicas in sync, and at least so many partitions are there.

@@ -104,6 +104,22 @@ fn a_topic_is_one_thing_whoever_made_it() {
 }
 
 #[test]
+fn clients_of_two_clusters_of_a_namespace_may_create_topics_of_one_name() {
+    let namespace = Namespace::create("twins").unwrap();
+    for cluster in ["one", "two"] {
+        let mut driver = Driver::start(Client::Java, &namespace.kafka(cluster, 1, "").unwrap()).unwrap();
+        driver.create_replicated_topic("orders", 2, 1, &json!({})).unwrap();
+        driver.produce(Produce::records("orders", &records(10)).set("acks", "all")).unwrap();
+    }
+    let topics = namespace.list("topics.weir.dev", "").unwrap();
+    let of = |cluster: &str| topics.iter().filter(|t| t["spec"]["clusterRef"]["name"] == cluster).count();
+    assert_eq!((of("one"), of("two")), (1, 1), "{topics:?}");
+    for topic in &topics {
+        namespace.ready(&format!("topic/{}", topic["metadata"]["name"].as_str().unwrap()));
+    }
+}
+
+#[test]
 fn what_is_wrong_is_refused_with_the_reason() {
     let namespace = Namespace::create("refused").unwrap();
     let cluster = |spec: &str| format!("apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: wrong}}\nspec: {spec}");

@@ -12,9 +12,10 @@ const LINES_MAX: usize = 500;
 /// Which of our crates each crate may use.
 const CRATES: &[(&str, &[&str])] = &[
     ("broker/protocol", &[]),
+    ("broker/telemetry", &[]),
     ("crds", &[]),
-    ("broker", &["weir-protocol"]),
-    ("operator", &["weir-crds", "weir-protocol"]),
+    ("broker", &["weir-protocol", "weir-telemetry"]),
+    ("operator", &["weir-crds", "weir-protocol", "weir-telemetry"]),
     ("cli", &["weir-broker", "weir-operator"]),
     ("e2e", &[]),
     // The cores of both sides, driven together.
@@ -35,7 +36,6 @@ const MODULES: &[(&str, &[&str])] = &[
     ("auth", &[]),
     ("config", &[]),
     ("metrics", &[]),
-    ("telemetry", &["config"]),
     ("replica", &["log", "metadata", "broker"]),
     // Of net only the reply that it hands over.
     ("coordinator", &["broker", "log", "metadata", "replica"]),

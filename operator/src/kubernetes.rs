@@ -5,30 +5,32 @@
 
 pub mod args;
 mod clusters;
+mod figures;
 mod groups;
-mod http;
 mod keeper;
 mod lease;
 mod objects;
 mod sites;
 mod topics;
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::FutureExt;
+use kube::api::ObjectMeta;
 use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::TcpListenerStream;
 use tracing::{error, info};
-use weir_crds::PartitionSummary;
+use weir_telemetry::logs;
+use weir_telemetry::pages::{self, Probes};
 
-use self::args::{Args, LogFormat, Scope};
+use self::args::{Args, Scope};
+use self::figures::Figures;
 use self::lease::Election;
 use self::sites::Sites;
 use crate::rpc::{ControllerRpc, Controllers};
@@ -54,41 +56,29 @@ struct Context {
     leads: LeaseCheck,
 }
 
-/// What `/metrics` shows.
-#[derive(Debug, Default)]
-struct Figures {
-    leader: AtomicU64,
-    clusters: AtomicU64,
-    reconciles: AtomicU64,
-    reconcile_errors: AtomicU64,
-    writes: AtomicU64,
-    /// By namespace and name of the cluster.
-    partitions: Mutex<BTreeMap<(String, String), PartitionSummary>>,
-}
-
-impl Figures {
-    fn count(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn partitions(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), PartitionSummary>> {
-        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+/// What the controller is told of a resource's metadata: which object it is, and which state of it.
+fn metadata_for_the_controller(metadata: &ObjectMeta) -> ObjectMeta {
+    ObjectMeta {
+        name: metadata.name.clone(),
+        namespace: metadata.namespace.clone(),
+        uid: metadata.uid.clone(),
+        generation: metadata.generation,
+        creation_timestamp: metadata.creation_timestamp.clone(),
+        resource_version: metadata.resource_version.clone(),
+        ..ObjectMeta::default()
     }
 }
 
 /// Runs the operator until it is told to stop (SIGTERM, SIGINT); says on standard error why it cannot go on.
 pub fn run(args: Args) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false);
-    match args.log_format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = runtime.context("start the scheduler").and_then(|runtime| runtime.block_on(serve(args)));
+    let result = logs::init(args.log_format).and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("start the scheduler")?;
+        runtime.block_on(serve(args))
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -104,10 +94,16 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     config.connect_timeout = Some(CONNECT_MAX);
     let client = Client::try_from(config).context("make a client of the Kubernetes API")?;
     let figures = Arc::new(Figures::default());
-    let pages = TcpListener::bind(args.http_listen)
+    let door = TcpListener::bind(args.http_listen)
         .await
         .with_context(|| format!("listen on {}", args.http_listen))?;
-    let _pages = tokio::spawn(http::serve(pages, Arc::clone(&figures)));
+    let shown = Arc::clone(&figures);
+    let probes = Probes {
+        metrics: Box::new(move || shown.text()),
+        // A replica that stands by is ready, too: it answers brokers, if only by saying that it does not lead.
+        not_ready: Box::new(Vec::new),
+    };
+    let _pages = tokio::spawn(pages::serve(door, probes));
     let sites = Arc::new(Sites::default());
     let controllers = Controllers::with_dresser(sites::dresser(client.clone(), Arc::clone(&sites)));
     let listener = TcpListener::bind(args.grpc_listen)

@@ -18,10 +18,13 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use weir_crds::KafkaCluster;
 use weir_protocol::types::{BrokerEpoch, TopicId};
 
-use crate::controller::state::{Broker, Change, Cluster, Partition, State};
+use self::packed::{Registry, write_registry, write_shard};
+use crate::controller::state::{Change, Cluster, Partition, State};
 
 pub use crate::controller::state::{SHARDS, shard_of};
 
@@ -128,11 +131,29 @@ impl Touched {
     }
 }
 
+/// The text of a shard of the state.
+pub(crate) fn shard_text(state: &State, shard: u8) -> String {
+    let topics = state.topics.iter().filter(|(id, _)| shard_of(**id) == shard);
+    write_shard(topics.flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition))))
+}
+
+/// The text of the state's registry.
+pub(crate) fn registry_text(state: &State) -> String {
+    write_registry(&Registry {
+        cluster_id: state.cluster.id.clone(),
+        controller_epoch: state.cluster.controller_epoch,
+        next_broker_epoch: state.cluster.next_broker_epoch,
+        next_producer_id: state.cluster.next_producer_id,
+        features: state.cluster.features.clone(),
+        brokers: state.brokers.values().cloned().collect(),
+    })
+}
+
 /// The state as it lies in a store, before it is one: counters and brokers, resources, partitions.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(crate) cluster: Cluster,
-    pub(crate) brokers: Vec<Broker>,
+    pub(crate) registry: Registry,
+    pub(crate) resource: KafkaCluster,
     pub(crate) topics: Vec<(TopicId, weir_crds::Topic)>,
     pub(crate) partitions: BTreeMap<TopicId, Vec<Partition>>,
 }
@@ -140,15 +161,17 @@ pub(crate) struct Parts {
 impl Parts {
     /// The state. Partitions without a topic are what a deletion left behind in a crash: they are dropped.
     pub(crate) fn assemble(mut self) -> State {
-        let newest = self
-            .brokers
-            .iter()
-            .map(|broker| broker.epoch.0.saturating_add(1))
-            .max()
-            .unwrap_or_default();
-        self.cluster.next_broker_epoch = self.cluster.next_broker_epoch.max(BrokerEpoch(newest));
-        let mut state = State::new(self.cluster);
-        for broker in self.brokers {
+        let brokers = self.registry.brokers;
+        let newest = brokers.iter().map(|broker| broker.epoch.0.saturating_add(1)).max().unwrap_or_default();
+        let mut state = State::new(Cluster {
+            id: self.registry.cluster_id,
+            controller_epoch: self.registry.controller_epoch,
+            next_broker_epoch: self.registry.next_broker_epoch.max(BrokerEpoch(newest)),
+            next_producer_id: self.registry.next_producer_id,
+            features: self.registry.features,
+            resource: Arc::new(self.resource),
+        });
+        for broker in brokers {
             state.apply(&Change::Broker(broker));
         }
         for (id, resource) in self.topics {

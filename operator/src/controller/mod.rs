@@ -32,6 +32,7 @@ pub use admin::{AdminRequest, AdminResponse};
 pub use brokers::{Heartbeat, Registration};
 pub use isr::{AlterPartitions, IsrChange, IsrChanged};
 pub use leaders::balance_interval_ms;
+pub use partitions::summary;
 pub use resources::{DEFAULT_NAMESPACE, Kind, Refusal, Resource, TOPIC_ID_ANNOTATION, is_subdomain, resource_name, topic_id_on};
 use sessions::{Sessions, Timestamp};
 use state::{Change, State};

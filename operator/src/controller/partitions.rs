@@ -3,12 +3,24 @@
 //! Called by `brokers`, `topics` and `resources`. Which replica leads is `election`'s decision, where replicas go `placement`'s.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use weir_crds::PartitionSummary;
 use weir_protocol::types::{BrokerId, TopicId};
 
 use super::election::{Election, Electorate, Loss, Wanted, settle};
 use super::placement::{NoPlace, place};
 use super::state::{Change, Partition, State, Topic};
 use super::{Draft, PARTITIONS_MAX};
+
+/// What there is of partitions, and how they are.
+pub fn summary<'a>(partitions: impl Iterator<Item = &'a Partition>) -> PartitionSummary {
+    partitions.fold(PartitionSummary::default(), |mut summary, partition| {
+        summary.total += 1;
+        summary.online += i64::from(partition.leader.is_some());
+        summary.offline += i64::from(partition.leader.is_none());
+        summary.under_replicated += i64::from(partition.isr.len() < partition.replicas.len());
+        summary
+    })
+}
 
 /// Takes brokers out of every ISR and elects others where they led. All at once: none of them is elected in another's place.
 pub(super) fn take_out(draft: &mut Draft<'_>, gone: &[BrokerId]) {

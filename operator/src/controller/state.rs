@@ -4,7 +4,7 @@
 //! clone is cheap (the maps are persistent), so that a decision of many steps works on a draft. Never reads a clock or a file.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -26,6 +26,8 @@ pub struct State {
     names: OrdMap<String, TopicId>,
     /// Topic ids by the name of the resource.
     resources: OrdMap<String, TopicId>,
+    /// Names of resources that the store has seen and that are no topics of this cluster: not to be had for new ones.
+    pub(crate) taken: Arc<BTreeSet<String>>,
     /// The version that holds the last change of each broker's registration.
     pub(crate) told_at: OrdMap<BrokerId, u64>,
     /// Partitions of all topics.
@@ -184,6 +186,7 @@ impl State {
             topics: OrdMap::new(),
             names: OrdMap::new(),
             resources: OrdMap::new(),
+            taken: Arc::default(),
             told_at: OrdMap::new(),
             partitions: 0,
             version,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
+use weir_telemetry::logs::LogFormat;
 
 /// The Weir operator: it makes Kafka clusters of `KafkaCluster` resources, topics of `Topic` resources, and is the controller of each cluster.
 #[derive(Clone, Debug, Parser)]
@@ -43,16 +44,6 @@ pub struct Args {
     /// How log lines look: "text" for people, "json" for machines.
     #[arg(long, env = "WEIR_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-}
-
-/// The form of log lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// A line that a person reads.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// The namespaces that are watched.

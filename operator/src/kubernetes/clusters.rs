@@ -11,6 +11,7 @@ use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ObjectMeta;
@@ -27,7 +28,7 @@ use weir_crds::KafkaCluster;
 use super::args::Scope;
 use super::groups;
 use super::keeper::{Keeper, Wake};
-use super::objects::{MANAGED_BY, MANAGER};
+use super::objects::{MANAGED_BY, MANAGER, SLICE_MANAGED_BY};
 use super::sites::Sites;
 use super::topics::{self, Notice};
 use super::{Context, topics::Key};
@@ -242,23 +243,25 @@ fn watches(client: &Client, scope: &Scope) -> Happenings {
         let events = watch_objects(api, watcher::Config::default()).default_backoff();
         all.push(events.map_ok(move |event| Happening::Cluster(number, Box::new(event))).boxed());
     }
-    watch_owned::<StatefulSet>(&mut all, client, scope, "StatefulSet");
-    watch_owned::<Pod>(&mut all, client, scope, "Pod");
-    watch_owned::<Service>(&mut all, client, scope, "Service");
-    watch_owned::<ConfigMap>(&mut all, client, scope, "ConfigMap");
-    watch_owned::<ServiceAccount>(&mut all, client, scope, "ServiceAccount");
-    watch_owned::<PersistentVolumeClaim>(&mut all, client, scope, "PersistentVolumeClaim");
-    watch_owned::<PodDisruptionBudget>(&mut all, client, scope, "PodDisruptionBudget");
-    watch_owned::<NetworkPolicy>(&mut all, client, scope, "NetworkPolicy");
+    watch_owned::<StatefulSet>(&mut all, client, scope, MANAGED_BY, "StatefulSet");
+    watch_owned::<Pod>(&mut all, client, scope, MANAGED_BY, "Pod");
+    watch_owned::<Service>(&mut all, client, scope, MANAGED_BY, "Service");
+    watch_owned::<ConfigMap>(&mut all, client, scope, MANAGED_BY, "ConfigMap");
+    watch_owned::<ServiceAccount>(&mut all, client, scope, MANAGED_BY, "ServiceAccount");
+    watch_owned::<PersistentVolumeClaim>(&mut all, client, scope, MANAGED_BY, "PersistentVolumeClaim");
+    watch_owned::<PodDisruptionBudget>(&mut all, client, scope, MANAGED_BY, "PodDisruptionBudget");
+    watch_owned::<NetworkPolicy>(&mut all, client, scope, MANAGED_BY, "NetworkPolicy");
+    // Kubernetes copies the labels of a service to the slices that it makes itself.
+    watch_owned::<EndpointSlice>(&mut all, client, scope, SLICE_MANAGED_BY, "EndpointSlice");
     all
 }
 
-fn watch_owned<K>(all: &mut Happenings, client: &Client, scope: &Scope, kind: &'static str)
+fn watch_owned<K>(all: &mut Happenings, client: &Client, scope: &Scope, label: &str, kind: &'static str)
 where
     K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     for api in apis::<PartialObjectMeta<K>>(client, scope) {
-        let config = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+        let config = watcher::Config::default().labels(&format!("{label}={MANAGER}"));
         let events = watch_objects(api, config).default_backoff();
         all.push(events.map_ok(move |event| Happening::Owned(kind, Box::new(metadata_of(event)))).boxed());
     }

@@ -14,6 +14,8 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams};
 use kube::runtime::events::Recorder;
 use serde_json::json;
@@ -27,12 +29,12 @@ use self::host::{Host, Trouble};
 use self::pods::PodView;
 use self::rollout::Step;
 use self::volumes::Volumes;
-use super::objects::{Names, Plan, build};
+use super::objects::{MANAGED_BY, Names, Place, Plan, SLICE_MANAGED_BY, build, slices};
 use super::sites::{Sites, Standing};
-use super::topics::{Key, Notice, recorder, summary};
-use super::{Context, Figures};
+use super::topics::{Key, Notice, recorder};
+use super::{Context, Figures, metadata_for_the_controller};
 use crate::controller::state::State;
-use crate::controller::{Event, Reply, Resource};
+use crate::controller::{Event, Reply, Resource, summary};
 use crate::store::StoreError;
 use crate::store::kube::FIELD_MANAGER;
 
@@ -284,6 +286,9 @@ impl Keeper {
             self.make_objects(&cluster, &mut findings).await?;
         }
         self.observe(&cluster, &mut findings).await?;
+        if !findings.paused {
+            self.lead_to_pods(&cluster, &findings).await?;
+        }
         let state = self.host.as_ref().map(Host::state);
         if let Some(state) = &state {
             let all = summary(state.topics.values().flat_map(|topic| &topic.partitions));
@@ -412,8 +417,23 @@ impl Keeper {
         };
         let objects = build(&plan);
         self.applied.apply(&objects).await?;
-        self.applied.prune_services(&Names::of(cluster), &objects).await?;
+        self.applied.prune::<Service>(&Names::of(cluster), MANAGED_BY, &objects).await?;
         Ok(())
+    }
+
+    /// Leads the ports of shared load balancers to the pods as they are.
+    async fn lead_to_pods(&mut self, cluster: &KafkaCluster, findings: &Findings) -> anyhow::Result<()> {
+        let place = |pod: &PodView| {
+            Some(Place {
+                id: pod.id,
+                address: pod.address?,
+                ready: pod.ready && !pod.terminating,
+            })
+        };
+        let places: Vec<Place> = findings.pods.iter().filter_map(place).collect();
+        let slices = slices(cluster, findings.replicas, &places);
+        self.applied.apply(&slices).await?;
+        self.applied.prune::<EndpointSlice>(&Names::of(cluster), SLICE_MANAGED_BY, &slices).await
     }
 
     async fn observe(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
@@ -472,14 +492,6 @@ impl Keeper {
 fn as_offered(cluster: &KafkaCluster) -> KafkaCluster {
     let metadata = &cluster.metadata;
     let mut offered = KafkaCluster::new(metadata.name.as_deref().unwrap_or_default(), cluster.spec.clone());
-    offered.metadata = ObjectMeta {
-        name: metadata.name.clone(),
-        namespace: metadata.namespace.clone(),
-        uid: metadata.uid.clone(),
-        generation: metadata.generation,
-        creation_timestamp: metadata.creation_timestamp.clone(),
-        resource_version: metadata.resource_version.clone(),
-        ..ObjectMeta::default()
-    };
+    offered.metadata = metadata_for_the_controller(metadata);
     offered
 }

@@ -5,6 +5,7 @@
 mod names;
 mod pods;
 mod services;
+mod shared;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use weir_crds::KafkaCluster;
 
 pub(super) use names::{Names, broker_of_pod, listener_name, listeners};
+pub(super) use shared::{Place, SLICE_MANAGED_BY, port_of, slices};
 
 /// What the objects are made of.
 #[derive(Clone, Debug)]
@@ -52,12 +54,12 @@ pub(super) fn build(plan: &Plan<'_>) -> Vec<Value> {
 }
 
 /// The metadata of an object of the cluster.
-fn metadata(plan: &Plan<'_>, names: &Names, name: &str, annotations: &BTreeMap<String, String>) -> Value {
+fn metadata(cluster: &KafkaCluster, names: &Names, name: &str, annotations: &BTreeMap<String, String>) -> Value {
     let mut metadata = json!({
         "name": name,
         "namespace": names.namespace,
         "labels": names.labels(),
-        "ownerReferences": [crate::store::kube::owner(plan.cluster)],
+        "ownerReferences": [crate::store::kube::owner(cluster)],
     });
     if !annotations.is_empty()
         && let Some(fields) = metadata.as_object_mut()
@@ -67,8 +69,8 @@ fn metadata(plan: &Plan<'_>, names: &Names, name: &str, annotations: &BTreeMap<S
     metadata
 }
 
-fn plain_metadata(plan: &Plan<'_>, names: &Names, name: &str) -> Value {
-    metadata(plan, names, name, &BTreeMap::new())
+fn plain_metadata(cluster: &KafkaCluster, names: &Names, name: &str) -> Value {
+    metadata(cluster, names, name, &BTreeMap::new())
 }
 
 /// Brokers need no rights: nothing is bound to it, and no token is mounted.
@@ -76,7 +78,7 @@ fn service_account(plan: &Plan<'_>, names: &Names) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": plain_metadata(plan, names, &names.brokers()),
+        "metadata": plain_metadata(plan.cluster, names, &names.brokers()),
         "automountServiceAccountToken": false,
     })
 }
@@ -85,7 +87,7 @@ fn config_map(plan: &Plan<'_>, names: &Names) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": plain_metadata(plan, names, &names.brokers()),
+        "metadata": plain_metadata(plan.cluster, names, &names.brokers()),
         "data": {"WEIR_CLUSTER_ID": plan.cluster_id, "WEIR_CONTROLLER": plan.controller},
     })
 }
@@ -95,7 +97,7 @@ fn disruption_budget(plan: &Plan<'_>, names: &Names) -> Value {
     json!({
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": plain_metadata(plan, names, &names.cluster),
+        "metadata": plain_metadata(plan.cluster, names, &names.cluster),
         "spec": {
             "maxUnavailable": plan.evictable,
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
@@ -113,7 +115,7 @@ fn network_policy(plan: &Plan<'_>, names: &Names) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": plain_metadata(plan, names, &names.cluster),
+        "metadata": plain_metadata(plan.cluster, names, &names.cluster),
         "spec": {
             "podSelector": {"matchLabels": names.selector()},
             "policyTypes": ["Ingress"],
@@ -126,7 +128,7 @@ fn pod_monitor(plan: &Plan<'_>, names: &Names) -> Value {
     json!({
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PodMonitor",
-        "metadata": plain_metadata(plan, names, &names.cluster),
+        "metadata": plain_metadata(plan.cluster, names, &names.cluster),
         "spec": {
             "selector": {"matchLabels": names.selector()},
             "podMetricsEndpoints": [{"port": "http", "path": "/metrics"}],

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tracing::debug;
 use weir_crds::{KafkaCluster, Listener, ListenerType};
 
-use super::objects::{Names, listener_name, listeners};
+use super::objects::{Names, listener_name, listeners, port_of};
 use crate::controller::Registration;
 use crate::controller::state::Endpoint;
 use crate::rpc::Dresser;
@@ -93,9 +93,15 @@ impl Standing {
         let services: Api<Service> = Api::namespaced(client.clone(), &names.namespace);
         let mut outside = BTreeMap::new();
         for listener in listeners(cluster).iter().filter(|listener| listener.kind != ListenerType::Internal) {
-            let name = names.listener_broker(&listener.name, broker);
+            let shared = listener.kind == ListenerType::SharedLoadBalancer;
+            let name = match shared {
+                true => names.listener_bootstrap(&listener.name),
+                false => names.listener_broker(&listener.name, broker),
+            };
             let service = services.get_opt(&name).await.ok().flatten();
-            if let Some(address) = service.and_then(|service| address_of(listener, &service, node.as_ref())) {
+            let address = service.and_then(|service| address_of(listener, &service, node.as_ref()));
+            let address = address.and_then(|(host, port)| Some((host, if shared { port_of(listener, broker)? } else { port })));
+            if let Some(address) = address {
                 outside.insert(listener_name(listener), address);
             }
         }
@@ -128,7 +134,7 @@ impl Standing {
     }
 }
 
-/// Where a service of a listener is reached from outside; `node` is that of a pod behind it.
+/// Where a service of a listener is reached from outside, by its first port; `node` is that of a pod behind it.
 pub(super) fn address_of(listener: &Listener, service: &Service, node: Option<&Node>) -> Option<(String, u16)> {
     match listener.kind {
         ListenerType::Internal => None,
@@ -137,7 +143,7 @@ pub(super) fn address_of(listener: &Listener, service: &Service, node: Option<&N
             let host = listener.host.clone().or_else(|| node.and_then(address_of_node))?;
             Some((host, u16::try_from(port).ok()?))
         }
-        ListenerType::LoadBalancer => {
+        ListenerType::LoadBalancer | ListenerType::SharedLoadBalancer => {
             let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?;
             let host = listener
                 .host

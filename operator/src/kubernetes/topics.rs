@@ -23,14 +23,14 @@ use tracing::{debug, warn};
 use weir_crds::Topic;
 use weir_protocol::types::TopicId;
 
-use super::Context;
 use super::clusters::apis;
+use super::{Context, metadata_for_the_controller};
 use crate::controller::{Event as Asked, Kind, Reply, Resource, TOPIC_ID_ANNOTATION, topic_id_on};
 use crate::shell::{Answer, Controller};
 use crate::store::kube::Seen;
 
 pub(super) use book::Book;
-pub(super) use conditions::{Judgement, condition, summary};
+pub(super) use conditions::{Judgement, condition};
 pub(super) use status::{keep_statuses, now, publish, recorder};
 
 /// How soon a topic is offered again that the controller could not take, because it had to read its state anew.
@@ -337,14 +337,8 @@ fn as_offered(topic: &Topic) -> Topic {
     let id = topic_id_on(topic).map(|id| [(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
     let mut offered = Topic::new(metadata.name.as_deref().unwrap_or_default(), topic.spec.clone());
     offered.metadata = ObjectMeta {
-        name: metadata.name.clone(),
-        namespace: metadata.namespace.clone(),
-        uid: metadata.uid.clone(),
-        generation: metadata.generation,
-        creation_timestamp: metadata.creation_timestamp.clone(),
-        resource_version: metadata.resource_version.clone(),
         annotations: id,
-        ..ObjectMeta::default()
+        ..metadata_for_the_controller(metadata)
     };
     offered
 }

@@ -13,6 +13,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tracing::info;
 use weir_crds::KafkaCluster;
 use weir_protocol::types::TopicId;
+use weir_telemetry::logs::{self, LogFormat};
 
 use super::groups::LocalGroups;
 use super::server::LocalServer;
@@ -45,7 +46,7 @@ pub struct Args {
 /// # Errors
 /// When the store cannot be used, or the port is taken.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    logs::init(LogFormat::Text)?;
     std::fs::create_dir_all(&args.data).with_context(|| format!("create {}", args.data.display()))?;
     let mut store = FileStore::open(&args.data)?;
     if store.is_empty() {

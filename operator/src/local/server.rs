@@ -15,7 +15,7 @@ use super::groups::LocalGroups;
 use super::view;
 use crate::admission::{self, Kind, Violation};
 use crate::controller::state::State;
-use crate::controller::{self, Event, Reply, Resource};
+use crate::controller::{self, Event, Reply, Resource, summary};
 use crate::shell::{Controller, Unavailable};
 
 /// The largest message: many resources are applied at once.
@@ -200,7 +200,7 @@ fn status(state: &State) -> StatusResponse {
             stopping: broker.shutting_down,
         }
     };
-    let partitions = view::partitions(state.topics.values().flat_map(|topic| &topic.partitions));
+    let partitions = summary(state.topics.values().flat_map(|topic| &topic.partitions));
     let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
     StatusResponse {
         brokers: state.brokers.values().map(broker).collect(),

@@ -3,10 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff;
 use serde_json::Value;
-use weir_crds::{BrokerSummary, KafkaCluster, KafkaClusterStatus, PartitionSummary, TopicStatus};
+use weir_crds::{BrokerSummary, KafkaCluster, KafkaClusterStatus, TopicStatus};
 
-use crate::controller::Kind;
-use crate::controller::state::{Partition, State, Topic};
+use crate::controller::state::{State, Topic};
+use crate::controller::{Kind, summary};
 
 /// A resource by name.
 pub(super) fn resource(state: &State, kind: Kind, name: &str) -> Option<Value> {
@@ -30,20 +30,9 @@ pub(super) fn resources(state: &State, kind: Kind) -> Vec<Value> {
     }
 }
 
-/// What there is of partitions, and how they are.
-pub(super) fn partitions<'a>(partitions: impl Iterator<Item = &'a Partition>) -> PartitionSummary {
-    partitions.fold(PartitionSummary::default(), |mut summary, partition| {
-        summary.total += 1;
-        summary.online += i64::from(partition.leader.is_some());
-        summary.offline += i64::from(partition.leader.is_none());
-        summary.under_replicated += i64::from(partition.isr.len() < partition.replicas.len());
-        summary
-    })
-}
-
 fn cluster(state: &State) -> Option<Value> {
     let mut resource = KafkaCluster::clone(&state.cluster.resource);
-    let summary = partitions(state.topics.values().flat_map(|topic| &topic.partitions));
+    let summary = summary(state.topics.values().flat_map(|topic| &topic.partitions));
     let ready = state.usable_brokers().count();
     let wanted = usize::try_from(resource.spec.brokers.replicas).unwrap_or_default();
     let condition = if ready < wanted {
@@ -87,7 +76,7 @@ fn cluster(state: &State) -> Option<Value> {
 
 fn topic(topic: &Topic) -> Option<Value> {
     let mut resource = topic.resource.clone();
-    let summary = partitions(topic.partitions.iter());
+    let summary = summary(topic.partitions.iter());
     let missing = topic.partitions_wanted().saturating_sub(topic.partitions.len());
     let condition = if missing > 0 {
         condition(

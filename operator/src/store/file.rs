@@ -8,15 +8,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 use weir_crds::KafkaCluster;
 use weir_protocol::types::TopicId;
 
-use super::packed::{BadLine, Registry, read_registry, read_shard, write_registry, write_shard};
-use super::{Parts, SHARDS, Store, StoreError, Touched, shard_of};
+use super::packed::{BadLine, read_registry, read_shard};
+use super::{Parts, SHARDS, Store, StoreError, Touched, registry_text, shard_text};
 use crate::controller::state::{Change, Cluster, State};
 use crate::controller::{Kind, TOPIC_ID_ANNOTATION};
 
@@ -112,17 +111,9 @@ impl FileStore {
             }
         }
         check_unique(&self.folder(Kind::Topic), &topics)?;
-        let cluster = Cluster {
-            id: registry.cluster_id,
-            controller_epoch: registry.controller_epoch,
-            next_broker_epoch: registry.next_broker_epoch,
-            next_producer_id: registry.next_producer_id,
-            features: registry.features,
-            resource: Arc::new(resource),
-        };
         Ok(Parts {
-            cluster,
-            brokers: registry.brokers,
+            registry,
+            resource,
             topics,
             partitions,
         }
@@ -143,20 +134,10 @@ impl FileStore {
             sync_dir(&folder)?;
         }
         for shard in &touched.shards {
-            let topics = state.topics.iter().filter(|(id, _)| shard_of(**id) == *shard);
-            let lines = topics.flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition)));
-            replace(&self.shard_path(*shard), write_shard(lines).as_bytes())?;
+            replace(&self.shard_path(*shard), shard_text(state, *shard).as_bytes())?;
         }
         if touched.registry {
-            let registry = Registry {
-                cluster_id: state.cluster.id.clone(),
-                controller_epoch: state.cluster.controller_epoch,
-                next_broker_epoch: state.cluster.next_broker_epoch,
-                next_producer_id: state.cluster.next_producer_id,
-                features: state.cluster.features.clone(),
-                brokers: state.brokers.values().cloned().collect(),
-            };
-            replace(&self.root.join("registry"), write_registry(&registry).as_bytes())?;
+            replace(&self.root.join("registry"), registry_text(state).as_bytes())?;
         }
         if !touched.shards.is_empty() || touched.registry {
             sync_dir(&self.root)?;

@@ -9,7 +9,7 @@ mod merge;
 mod read;
 mod seen;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,7 @@ use serde_json::json;
 use weir_crds::{KafkaCluster, PartitionTable, PartitionTableSpec, Topic};
 use weir_protocol::types::TopicId;
 
-use super::packed::{Registry, write_registry, write_shard};
-use super::{SHARDS, Store, StoreError, Touched, shard_of};
+use super::{SHARDS, Store, StoreError, Touched, registry_text, shard_text};
 use crate::controller::TOPIC_ID_ANNOTATION;
 use crate::controller::state::{Change, Cluster, State};
 
@@ -129,7 +128,7 @@ impl KubeStore {
     /// [`StoreError::Conflict`] when another made it meanwhile.
     pub async fn create(&mut self, cluster_id: String, resource: KafkaCluster) -> Result<(), StoreError> {
         let state = State::new(Cluster::new(cluster_id, resource));
-        self.put(Part::Registry, registry_of(&state), &state).await
+        self.put(Part::Registry, registry_text(&state), &state).await
     }
 
     fn object(&self, part: Part) -> String {
@@ -173,7 +172,7 @@ impl KubeStore {
 
     async fn swap_shard(&self, shard: u8, state: &State) -> Result<(Part, String), StoreError> {
         let part = Part::Shard(shard);
-        Ok((part, self.swap(part, shard_of_state(state, shard), state).await?))
+        Ok((part, self.swap(part, shard_text(state, shard), state).await?))
     }
 
     /// Writes the resources that changes touch: topics that a client made or changed, and defaults that were filled in.
@@ -283,11 +282,16 @@ impl KubeStore {
             partitions.extend(read::shard(name, content)?);
         }
         self.seen.put_cluster(resource.clone());
+        let mut taken: BTreeSet<String> = topics.items.iter().filter_map(|topic| topic.metadata.name.clone()).collect();
         let topics = read::topics(&self.cluster, topics.items, &partitions);
         for topic in &topics {
             self.seen.put_topic(&topic.seen);
+            taken.remove(topic.resource.metadata.name.as_deref().unwrap_or_default());
         }
-        Ok(read::assemble(registry, resource, topics, partitions))
+        let mut state = read::assemble(registry, resource, topics, partitions);
+        // Another cluster of the namespace may have a topic of the same name: who meets one finds it here when everything was read anew.
+        state.taken = Arc::new(taken);
+        Ok(state)
     }
 }
 
@@ -312,26 +316,10 @@ impl Store for KubeStore {
         let written = futures::future::try_join_all(writes).await?;
         self.versions.extend(written);
         if touched.registry {
-            self.put(Part::Registry, registry_of(state), state).await?;
+            self.put(Part::Registry, registry_text(state), state).await?;
         }
         Ok(())
     }
-}
-
-fn shard_of_state(state: &State, shard: u8) -> String {
-    let topics = state.topics.iter().filter(|(id, _)| shard_of(**id) == shard);
-    write_shard(topics.flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition))))
-}
-
-fn registry_of(state: &State) -> String {
-    write_registry(&Registry {
-        cluster_id: state.cluster.id.clone(),
-        controller_epoch: state.cluster.controller_epoch,
-        next_broker_epoch: state.cluster.next_broker_epoch,
-        next_producer_id: state.cluster.next_producer_id,
-        features: state.cluster.features.clone(),
-        brokers: state.brokers.values().cloned().collect(),
-    })
 }
 
 /// Makes an object go with its cluster. Nobody's deletion waits for another's.

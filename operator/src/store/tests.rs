@@ -10,7 +10,7 @@ use weir_protocol::types::{BrokerId, ControllerEpoch};
 use super::file::FileStore;
 use super::packed::{read_registry, read_shard, write_registry, write_shard};
 use super::*;
-use crate::controller::state::{Endpoint, Features};
+use crate::controller::state::{Broker, Endpoint, Features};
 
 fn topic(name: &str, id: u128) -> (TopicId, weir_crds::Topic) {
     let id = TopicId(Uuid::from_u128(id));

@@ -166,7 +166,9 @@ fn resource_of(
     replicas: &[Vec<BrokerId>],
     config: TopicConfig,
 ) -> Result<weir_crds::Topic, ApiError> {
-    let name = resource_name(&wanted.name, |name| draft.state.topic_by_resource(name).is_some());
+    let name = resource_name(&wanted.name, |name| {
+        draft.state.topic_by_resource(name).is_some() || draft.state.taken.contains(name)
+    });
     let too_many = |_| ApiError::new(ErrorCode::InvalidPartitions, "Number of partitions is too large.");
     let spec = TopicSpec {
         cluster_ref: ClusterRef {

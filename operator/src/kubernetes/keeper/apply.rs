@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::{Context as _, bail};
-use k8s_openapi::api::core::v1::Service;
+use kube::Resource;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
-use kube::core::GroupVersionKind;
+use kube::core::{GroupVersionKind, NamespaceResourceScope};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::info;
 
-use super::super::objects::{MANAGED_BY, MANAGER, Names};
+use super::super::objects::{MANAGER, Names};
 use super::{Context, Figures, Touched};
 use crate::store::kube::{CLUSTER_LABEL, FIELD_MANAGER};
 
@@ -77,29 +78,34 @@ impl Applied {
         Ok(())
     }
 
-    /// Deletes services of brokers and listeners that are no more.
-    pub(super) async fn prune_services(&mut self, names: &Names, objects: &[Value]) -> anyhow::Result<()> {
-        let services = objects
+    /// Deletes services, or slices of endpoints, of brokers and listeners that are no more. `label` names who made them.
+    pub(super) async fn prune<K>(&mut self, names: &Names, label: &str, objects: &[Value]) -> anyhow::Result<()>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let kind = K::kind(&());
+        let of_kind = objects
             .iter()
-            .filter(|object| object.pointer("/kind").and_then(Value::as_str) == Some("Service"));
-        let wanted: BTreeSet<&str> = services
+            .filter(|object| object.pointer("/kind").and_then(Value::as_str) == Some(&kind));
+        let wanted: BTreeSet<&str> = of_kind
             .filter_map(|object| object.pointer("/metadata/name").and_then(Value::as_str))
             .collect();
-        let api: Api<Service> = Api::namespaced(self.context.client.clone(), &self.namespace);
-        let params = ListParams::default().labels(&format!("{CLUSTER_LABEL}={},{MANAGED_BY}={MANAGER}", names.cluster));
-        for service in api.list_metadata(&params).await.context("list Services")?.items {
-            let name = service.metadata.name.unwrap_or_default();
-            if !wanted.contains(name.as_str()) && service.metadata.deletion_timestamp.is_none() {
-                info!(
-                    service = name,
-                    namespace = self.namespace,
-                    "deletes a Service that nothing needs any more"
-                );
+        let api: Api<K> = Api::namespaced(self.context.client.clone(), &self.namespace);
+        let params = ListParams::default().labels(&format!("{CLUSTER_LABEL}={},{label}={MANAGER}", names.cluster));
+        for object in api
+            .list_metadata(&params)
+            .await
+            .with_context(|| format!("list objects of kind {kind}"))?
+            .items
+        {
+            let name = object.metadata.name.unwrap_or_default();
+            if !wanted.contains(name.as_str()) && object.metadata.deletion_timestamp.is_none() {
+                info!(%kind, name, namespace = self.namespace, "deletes what nothing needs any more");
                 Figures::count(&self.context.figures.writes);
                 api.delete(&name, &DeleteParams::default())
                     .await
-                    .with_context(|| format!("delete Service {name}"))?;
-                self.objects.remove(&("Service".to_owned(), name));
+                    .with_context(|| format!("delete {kind} {name}"))?;
+                self.objects.remove(&(kind.to_string(), name));
             }
         }
         Ok(())
@@ -145,6 +151,7 @@ fn resource_of(api_version: &str, kind: &str) -> Option<ApiResource> {
         "ServiceAccount" => "serviceaccounts",
         "ConfigMap" => "configmaps",
         "Service" => "services",
+        "EndpointSlice" => "endpointslices",
         "StatefulSet" => "statefulsets",
         "PodDisruptionBudget" => "poddisruptionbudgets",
         "NetworkPolicy" => "networkpolicies",

@@ -1,5 +1,7 @@
 //! The pods of a cluster as they are, and what keeps them from serving, in words that a person understands.
 
+use std::net::IpAddr;
+
 use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -21,6 +23,8 @@ pub(super) struct PodView {
     pub(super) id: i32,
     pub(super) name: String,
     pub(super) uid: String,
+    /// The address of the pod, once it has one.
+    pub(super) address: Option<IpAddr>,
     /// Its container serves.
     pub(super) ready: bool,
     /// Its template is not the one that the spec wants; `None` while that is not known.
@@ -60,6 +64,7 @@ fn view(cluster: &str, pod: &Pod, wanted: Option<&str>) -> Option<PodView> {
     Some(PodView {
         id: broker_of_pod(cluster, &name)?,
         uid: pod.metadata.uid.clone().unwrap_or_default(),
+        address: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
         ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
         outdated: wanted.map(|wanted| revision.map(String::as_str) != Some(wanted)),
         terminating: pod.metadata.deletion_timestamp.is_some(),

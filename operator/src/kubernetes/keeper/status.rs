@@ -13,10 +13,11 @@ use weir_protocol::types::BrokerId;
 
 use super::super::objects::{Names, listeners as listeners_of};
 use super::super::sites::{address_of, address_of_node};
-use super::super::topics::{Judgement, condition, now, publish, summary};
+use super::super::topics::{Judgement, condition, now, publish};
 use super::rollout::Step;
 use super::{Context, Figures, Findings};
 use crate::controller::state::State;
+use crate::controller::summary;
 
 /// The most nodes that are named for the bootstrap of a listener.
 const BOOTSTRAP_NODES: usize = 3;

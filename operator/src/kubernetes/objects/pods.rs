@@ -29,7 +29,7 @@ pub(super) fn stateful_set(plan: &Plan<'_>, names: &Names) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
-        "metadata": plain_metadata(plan, names, &names.cluster),
+        "metadata": plain_metadata(plan.cluster, names, &names.cluster),
         "spec": {
             "replicas": plan.replicas,
             "serviceName": names.brokers(),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use weir_crds::{Listener, ListenerType};
 
-use super::{Names, Plan, listeners, metadata, plain_metadata};
+use super::{Names, Plan, listeners, metadata, plain_metadata, shared};
 
 /// The label that a StatefulSet gives each of its pods.
 const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
@@ -21,8 +21,13 @@ pub(super) fn build(plan: &Plan<'_>, names: &Names) -> Vec<Value> {
         .collect();
     let mut services = vec![headless(plan, names, &internal), bootstrap(plan, names, &internal)];
     services.extend((0..plan.replicas).map(|id| broker(plan, names, id, &internal)));
-    for listener in listeners.iter().filter(|listener| listener.kind != ListenerType::Internal) {
-        services.extend(external(plan, names, listener));
+    for listener in listeners.iter() {
+        match listener.kind {
+            ListenerType::Internal => {}
+            ListenerType::NodePort => services.extend(external(plan, names, listener, "NodePort")),
+            ListenerType::LoadBalancer => services.extend(external(plan, names, listener, "LoadBalancer")),
+            ListenerType::SharedLoadBalancer => services.push(shared::service(plan, names, listener)),
+        }
     }
     services
 }
@@ -36,7 +41,7 @@ fn headless(plan: &Plan<'_>, names: &Names, ports: &[Value]) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": plain_metadata(plan, names, &names.brokers()),
+        "metadata": plain_metadata(plan.cluster, names, &names.brokers()),
         "spec": {"clusterIP": "None", "publishNotReadyAddresses": true, "selector": names.selector(), "ports": ports},
     })
 }
@@ -45,7 +50,7 @@ fn bootstrap(plan: &Plan<'_>, names: &Names, ports: &[Value]) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": plain_metadata(plan, names, &names.bootstrap()),
+        "metadata": plain_metadata(plan.cluster, names, &names.bootstrap()),
         "spec": {"type": "ClusterIP", "selector": names.selector(), "ports": ports},
     })
 }
@@ -55,7 +60,7 @@ fn broker(plan: &Plan<'_>, names: &Names, id: i32, ports: &[Value]) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": plain_metadata(plan, names, &names.broker(id)),
+        "metadata": plain_metadata(plan.cluster, names, &names.broker(id)),
         "spec": {"type": "ClusterIP", "publishNotReadyAddresses": true, "selector": of_pod(names, id), "ports": ports},
     })
 }
@@ -66,21 +71,18 @@ fn of_pod(names: &Names, id: i32) -> BTreeMap<String, String> {
     selector
 }
 
-fn external(plan: &Plan<'_>, names: &Names, listener: &Listener) -> Vec<Value> {
-    let service = |name: &str, kind: &str, selector: &BTreeMap<String, String>, ports: Vec<Value>| {
+/// A service for each broker, and one for whoever does not know the brokers yet.
+fn external(plan: &Plan<'_>, names: &Names, listener: &Listener, kind: &str) -> Vec<Value> {
+    let service = |name: &str, selector: &BTreeMap<String, String>| {
         json!({
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": metadata(plan, names, name, &listener.annotations),
-            "spec": {"type": kind, "selector": selector, "ports": ports},
+            "metadata": metadata(plan.cluster, names, name, &listener.annotations),
+            "spec": {"type": kind, "selector": selector, "ports": [port(listener)]},
         })
     };
     let bootstrap = names.listener_bootstrap(&listener.name);
-    let kind = match listener.kind {
-        ListenerType::NodePort => "NodePort",
-        _ => "LoadBalancer",
-    };
-    let mut services = vec![service(&bootstrap, kind, &names.selector(), vec![port(listener)])];
-    services.extend((0..plan.replicas).map(|id| service(&names.listener_broker(&listener.name, id), kind, &of_pod(names, id), vec![port(listener)])));
+    let mut services = vec![service(&bootstrap, &names.selector())];
+    services.extend((0..plan.replicas).map(|id| service(&names.listener_broker(&listener.name, id), &of_pod(names, id))));
     services
 }

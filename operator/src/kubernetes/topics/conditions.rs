@@ -1,7 +1,6 @@
 //! PURE: conditions, and what a topic's say.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use weir_crds::PartitionSummary;
 
 use crate::controller::Refusal;
 use crate::controller::state::{Partition, Topic};
@@ -47,17 +46,6 @@ pub(in crate::kubernetes) fn condition(kind: &str, judgement: Judgement, generat
         observed_generation: generation,
         last_transition_time: unchanged.map_or_else(|| now.clone(), |before| before.last_transition_time.clone()),
     }
-}
-
-/// What there is of partitions, and how they are.
-pub(in crate::kubernetes) fn summary<'a>(partitions: impl Iterator<Item = &'a Partition>) -> PartitionSummary {
-    partitions.fold(PartitionSummary::default(), |mut summary, partition| {
-        summary.total += 1;
-        summary.online += i64::from(partition.leader.is_some());
-        summary.offline += i64::from(partition.leader.is_none());
-        summary.under_replicated += i64::from(partition.isr.len() < partition.replicas.len());
-        summary
-    })
 }
 
 /// Whether a topic can be used.

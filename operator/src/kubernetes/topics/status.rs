@@ -16,10 +16,10 @@ use weir_crds::{KafkaCluster, Topic, TopicStatus};
 
 use super::super::{Context, Figures};
 use super::book::Page;
-use super::conditions::{self, Judgement, condition, summary};
+use super::conditions::{self, Judgement, condition};
 use super::{Hosted, Key};
-use crate::controller::TOPIC_ID_ANNOTATION;
 use crate::controller::state::State;
+use crate::controller::{TOPIC_ID_ANNOTATION, summary};
 
 /// Statuses that are written at a time: the partition tables' writes go before.
 const AT_ONCE: usize = 8;

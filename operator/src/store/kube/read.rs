@@ -1,7 +1,6 @@
 //! PURE: the state from what the API server holds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
@@ -9,7 +8,7 @@ use tracing::warn;
 use weir_crds::{KafkaCluster, Topic};
 use weir_protocol::types::TopicId;
 
-use crate::controller::state::{Cluster, Partition, State};
+use crate::controller::state::{Partition, State};
 use crate::controller::{TOPIC_ID_ANNOTATION, topic_id_on};
 use crate::store::packed::{BadLine, Registry, read_registry, read_shard};
 use crate::store::{Parts, StoreError};
@@ -100,17 +99,9 @@ pub(super) fn assemble(registry: Registry, resource: KafkaCluster, topics: Vec<L
     resource.metadata.resource_version = None;
     resource.metadata.annotations = None;
     resource.metadata.labels = None;
-    let cluster = Cluster {
-        id: registry.cluster_id,
-        controller_epoch: registry.controller_epoch,
-        next_broker_epoch: registry.next_broker_epoch,
-        next_producer_id: registry.next_producer_id,
-        features: registry.features,
-        resource: Arc::new(resource),
-    };
     Parts {
-        cluster,
-        brokers: registry.brokers,
+        registry,
+        resource,
         topics: topics.into_iter().map(|topic| (topic.id, topic.resource)).collect(),
         partitions,
     }

@@ -1,7 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz`, for Prometheus, kubelets and people.
 //!
-//! Started in `lib.rs`. It only reads: nothing can be changed here, and what is slow or many at this door never touches the Kafka listeners. The process
-//! is healthy when this answers at all; whether it is ready depends on what [`Probes`] says.
+//! They only show: nothing can be changed here, and what is slow or many at this door takes no place at another. The process is healthy when this answers
+//! at all; whether it is ready depends on what [`Probes`] says.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -35,7 +35,7 @@ const OPEN_METRICS: HeaderValue = HeaderValue::from_static("application/openmetr
 pub struct Probes {
     /// The metrics, in the OpenMetrics text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
-    /// Why the broker is not ready, a sentence each; empty when it is.
+    /// Why the program is not ready, a sentence each; empty when it is.
     pub not_ready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
 }
 

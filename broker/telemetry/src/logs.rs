@@ -9,7 +9,15 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::LogFormat;
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// A line that a person reads.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
 
 /// The environment variable that says what is logged, for instance `info` or `info,weir_broker::net=debug`.
 pub const LEVEL_VARIABLE: &str = "WEIR_LOG";

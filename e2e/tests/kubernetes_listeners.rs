@@ -1,0 +1,142 @@
+//! Load balancers: one for each broker, and one that all of them share. The test is their provider: it gives addresses to the services, and routes them to a node.
+//!
+//! Wants `e2e/up` and the `KUBECONFIG` that it prints: a kind cluster of this machine's, whose nodes routes can lead to.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::process::Command;
+
+use serde_json::Value;
+use weir_e2e::kubernetes::{Namespace, eventually, kubectl, topic};
+use weir_e2e::tools::kcat;
+
+/// An address for documentation (RFC 5737) that this machine finds behind a node, until this is dropped.
+struct Address(String);
+
+impl Address {
+    fn new(last: u8, node: &str) -> Self {
+        let address = format!("192.0.2.{last}");
+        route(&["replace", &address, "via", node]).unwrap();
+        Self(address)
+    }
+}
+
+impl Drop for Address {
+    fn drop(&mut self) {
+        let _ = route(&["del", &self.0]);
+    }
+}
+
+fn route(arguments: &[&str]) -> anyhow::Result<()> {
+    let status = Command::new("ip").arg("route").args(arguments).status()?;
+    anyhow::ensure!(status.success(), "ip route {arguments:?}");
+    Ok(())
+}
+
+/// Gives every load balancer that waits for one an address, as a provider does.
+fn provide(namespace: &Namespace, addresses: &mut Vec<Address>, node: &str) {
+    for service in namespace.list("services", "weir.dev/cluster=k").unwrap() {
+        let name = service["metadata"]["name"].as_str().unwrap();
+        if service["spec"]["type"] != "LoadBalancer" || !service["status"]["loadBalancer"]["ingress"].is_null() {
+            continue;
+        }
+        let address = Address::new(u8::try_from(addresses.len() + 10).unwrap(), node);
+        let patch = format!(r#"{{"status": {{"loadBalancer": {{"ingress": [{{"ip": "{}"}}]}}}}}}"#, address.0);
+        namespace
+            .kubectl(&["patch", "service", name, "--subresource=status", "--type=merge", "-p", &patch])
+            .unwrap();
+        addresses.push(address);
+    }
+}
+
+fn bootstrap(namespace: &Namespace, listener: &str) -> Option<String> {
+    let object = namespace.object("kafkacluster/k").unwrap()?;
+    let named = |l: &&Value| l["name"] == listener;
+    let found = object["status"]["listeners"].as_array()?.iter().find(named)?;
+    found["bootstrap"].as_str().filter(|b| !b.is_empty()).map(str::to_owned)
+}
+
+/// The brokers as a client at this address is told of them: host and port, in the order of their ids.
+fn brokers(bootstrap: &str) -> anyhow::Result<Vec<String>> {
+    let printed = kcat(bootstrap, &["-L", "-J"], b"")?.success()?;
+    let metadata: Value = serde_json::from_str(&printed)?;
+    let mut brokers: Vec<(i64, String)> = metadata["brokers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|b| (b["id"].as_i64().unwrap_or(-1), b["name"].as_str().unwrap_or_default().to_owned()))
+        .collect();
+    brokers.sort();
+    Ok(brokers.into_iter().map(|(_, name)| name).collect())
+}
+
+/// Writes a record to each of three partitions, whose leaders are three brokers.
+fn write_to_all(bootstrap: &str) {
+    for partition in ["0", "1", "2"] {
+        eventually(&format!("partition {partition} takes a record by {bootstrap}"), || {
+            let produce = ["-P", "-t", "spread", "-p", partition, "-X", "acks=all", "-X", "message.timeout.ms=10000"];
+            Ok(kcat(bootstrap, &produce, b"record\n")?.success().ok())
+        });
+    }
+}
+
+#[test]
+fn clients_reach_each_broker_by_its_load_balancer_or_by_its_port_of_one() {
+    let namespace = Namespace::create("balancers").unwrap();
+    let listeners = |shared: &str| {
+        format!(
+            "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: k}}\nspec:\n  brokers: {{replicas: 3, storage: {{size: 1Gi, onDelete: Delete}}}}\n  listeners:\n  - {{name: plain, port: 9092}}\n  - {{name: each, port: 9094, type: LoadBalancer}}\n{shared}"
+        )
+    };
+    namespace
+        .apply(&listeners("  - {name: one, port: 9096, type: SharedLoadBalancer}\n"))
+        .unwrap();
+    namespace.ready("kafkacluster/k");
+    namespace.apply(&topic("spread", "k", 3, 3, "")).unwrap();
+    namespace.ready("topic/spread");
+    let node = kubectl(&[
+        "get",
+        "nodes",
+        "-o",
+        "jsonpath={.items[0].status.addresses[?(@.type==\"InternalIP\")].address}",
+    ])
+    .unwrap();
+    let mut addresses = Vec::new();
+    let [each, one] = ["each", "one"].map(|listener| {
+        eventually(&format!("listener {listener} has an address"), || {
+            provide(&namespace, &mut addresses, node.trim());
+            Ok(bootstrap(&namespace, listener))
+        })
+    });
+    // Five services: a broker of its own for each, and one whose ports follow the listener's.
+    assert_eq!(addresses.len(), 5);
+    let told = eventually("three brokers at three addresses", || {
+        Ok(brokers(&each)
+            .ok()
+            .filter(|told| told.len() == 3 && told.iter().all(|name| name.ends_with(":9094"))))
+    });
+    assert!(told.iter().all(|name| *name != each), "{told:?}");
+    let host = one.strip_suffix(":9096").unwrap();
+    let expected: Vec<String> = [9097, 9098, 9099].iter().map(|port| format!("{host}:{port}")).collect();
+    eventually("three brokers at three ports", || Ok(brokers(&one).ok().filter(|told| *told == expected)));
+    write_to_all(&each);
+    write_to_all(&one);
+
+    // A pod that is made anew has another address; the port of its broker stays.
+    let before = namespace.object("pod/k-1").unwrap().unwrap()["status"]["podIP"].clone();
+    namespace.kubectl(&["delete", "pod", "k-1"]).unwrap();
+    eventually("the pod has another address", || {
+        let now = namespace.object("pod/k-1")?.map(|pod| pod["status"]["podIP"].clone());
+        Ok(now.filter(|now| now.is_string() && *now != before))
+    });
+    namespace.whole("k");
+    write_to_all(&one);
+
+    // What belonged to a listener goes with it.
+    namespace.apply(&listeners("")).unwrap();
+    eventually("nothing is left of the listener", || {
+        let services = namespace.list("services", "weir.dev/cluster=k")?;
+        let slices = namespace.list("endpointslices", "endpointslice.kubernetes.io/managed-by=weir-operator")?;
+        let is_its = |service: &Value| service["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("k-one-"));
+        Ok((!services.iter().any(is_its) && slices.is_empty()).then_some(()))
+    });
+}
