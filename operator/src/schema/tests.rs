@@ -145,6 +145,13 @@ fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "spec.listeners: Invalid value: \"array\": two listeners cannot have one port",
         ),
         (
+            cluster(
+                &json!({"brokers": {"replicas": 9}, "listeners": [{"name": "a", "port": 9092}, {"name": "b", "port": 65_530, "type": "SharedLoadBalancer"}]}),
+            ),
+            None,
+            "spec: Invalid value: \"object\": a listener of type SharedLoadBalancer takes a port more for each broker, up to 65535",
+        ),
+        (
             cluster(&json!({"listeners": [{"name": "a", "port": 9100}]})),
             None,
             "spec.listeners: Invalid value: \"array\": port 9100 is that of the brokers' metrics",
