@@ -19,6 +19,9 @@ use super::reconcile::{Action, Decision, Memory, Seen, Workload, reconcile};
 use super::{act, reflect, reset};
 use crate::kafka::{Client, KafkaError};
 
+/// How long a look may take: one broker that hangs does not keep the other groups waiting for ever.
+const LOOK_MAX: Duration = Duration::from_secs(20);
+
 /// Groups that are looked at at a time.
 const AT_ONCE: usize = 4;
 
@@ -52,6 +55,8 @@ pub trait Home: Send + Sync + 'static {
     fn make(&self, group: &str) -> impl Future<Output = anyhow::Result<()>> + Send;
     /// Removes a resource that was made for a group.
     fn remove(&self, resource: &ConsumerGroup) -> impl Future<Output = anyhow::Result<()>> + Send;
+    /// Shows how the groups do, for whoever collects figures: the last status of each.
+    fn show<'a>(&self, groups: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>);
     /// Whether this process may still act: it has not been replaced by another.
     fn may_act(&self) -> impl Future<Output = bool> + Send;
 }
@@ -66,6 +71,8 @@ struct Kept {
     memory: Memory,
     ages: Ages,
     away_since: Option<Instant>,
+    /// The status as it was last decided, written or not.
+    decided: ConsumerGroupStatus,
     next: Instant,
 }
 
@@ -79,7 +86,26 @@ impl Kept {
             memory: Memory::default(),
             ages: Ages::default(),
             away_since: None,
+            decided: ConsumerGroupStatus::default(),
             next: Instant::now(),
+        }
+    }
+}
+
+impl Kept {
+    /// An operator that was deposed a moment ago may have written, after this one read the resource, that a reset is done. What is done stays done.
+    fn take_over_done(&mut self, resource: &ConsumerGroup) {
+        let done = |status: &ConsumerGroupStatus| {
+            let last = status.last_reset.as_ref().filter(|last| last.phase == ResetPhase::Done);
+            last.filter(|last| resource.spec.reset.as_ref().is_some_and(|reset| reset.id == last.id))
+                .cloned()
+        };
+        if let Some(theirs) = &resource.status
+            && let Some(last) = done(theirs)
+            && done(&self.status).is_none()
+        {
+            self.status.last_reset = Some(last);
+            self.status.undo.clone_from(&theirs.undo);
         }
     }
 }
@@ -87,6 +113,15 @@ impl Kept {
 fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Why a group could not be looked at.
+#[derive(Debug, thiserror::Error)]
+enum Away {
+    #[error(transparent)]
+    Failed(KafkaError),
+    #[error("its brokers do not answer in {} s", LOOK_MAX.as_secs())]
+    Slow,
 }
 
 /// Looks after the groups of a cluster until it is dropped.
@@ -181,6 +216,7 @@ async fn pass<H: Home>(
     mut kept: Kept,
     owner: Option<String>,
 ) -> (Arc<ConsumerGroup>, Kept, bool) {
+    kept.take_over_done(&resource);
     kept.generation = resource.metadata.generation;
     let (decision, now_ms) = match owner {
         Some(owner) => {
@@ -201,6 +237,7 @@ async fn pass<H: Home>(
         },
     };
     let soon = decision.soon;
+    kept.decided.clone_from(&decision.status);
     if pace.is_due(&kept.status, &decision.status, kept.written_ms, now_ms) {
         if let Err(error) = home.write_status(&resource, &decision.status).await {
             debug!(
@@ -236,7 +273,9 @@ async fn decide<H: Home>(home: &H, client: &Client, resource: &ConsumerGroup, ke
         Some(_) => home.workload(resource).await,
         None => Workload::None,
     };
-    match look(client, &question, &mut kept.ages).await {
+    let looked = tokio::time::timeout(LOOK_MAX, look(client, &question, &mut kept.ages)).await;
+    let looked = looked.map_err(|_| Away::Slow).and_then(|looked| looked.map_err(Away::Failed));
+    match looked {
         Ok(observed) => {
             kept.away_since = None;
             let now_ms = now_ms();
@@ -249,7 +288,7 @@ async fn decide<H: Home>(home: &H, client: &Client, resource: &ConsumerGroup, ke
             if since.elapsed() < AWAY_MAX {
                 return None;
             }
-            let reason = if matches!(error, KafkaError::NoBroker) {
+            let reason = if matches!(error, Away::Failed(KafkaError::NoBroker)) {
                 "NoBroker"
             } else {
                 "CoordinatorNotAvailable"
@@ -370,6 +409,58 @@ async fn reflect_groups<H: Home>(home: &H, client: &Client) {
                 error = format!("{error:#}"),
                 "remove a ConsumerGroup whose group is gone"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn resource(name: &str, fields: serde_json::Value) -> ConsumerGroup {
+        let mut object = json!({
+            "apiVersion": weir_crds::API_VERSION, "kind": "ConsumerGroup", "metadata": {"name": name, "generation": 1},
+            "spec": {"clusterRef": {"name": "c"}, "groupId": "g", "reset": {"id": "r", "to": {"shift": 1}}},
+        });
+        for (pointer, value) in fields.as_object().unwrap() {
+            *object.pointer_mut(pointer).unwrap() = value.clone();
+        }
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn the_oldest_resource_has_the_group_and_a_users_before_one_that_was_made() {
+        let made = |name: &str, at: &str, reflected: bool| {
+            let metadata = json!({"name": name, "creationTimestamp": at, "labels": {reflect::REFLECTED_LABEL: reflected.to_string()}});
+            Arc::new(resource(name, json!({"/metadata": metadata})))
+        };
+        let groups = [
+            made("a", "2026-01-03T00:00:00Z", false),
+            made("b", "2026-01-02T00:00:00Z", false),
+            made("c", "2026-01-01T00:00:00Z", true),
+        ];
+        assert_eq!(owners(&groups), [("g".to_owned(), "b".to_owned())].into());
+    }
+
+    #[test]
+    fn what_another_operator_has_done_is_done() {
+        let phase = |phase: &str, id: &str| -> ConsumerGroupStatus {
+            let saved = json!([{"id": id, "offsets": "t=1"}]);
+            serde_json::from_value(json!({"lastReset": {"id": id, "phase": phase, "partitions": 1}, "undo": saved})).unwrap()
+        };
+        for (before, theirs, taken) in [
+            (phase("Committing", "r"), phase("Done", "r"), true),
+            (phase("Committing", "r"), phase("Waiting", "r"), false),
+            (phase("Committing", "r"), phase("Done", "older"), false),
+        ] {
+            let mut group = resource("a", json!({}));
+            group.status = Some(before.clone());
+            let mut kept = Kept::new(&group);
+            group.status = Some(theirs.clone());
+            kept.take_over_done(&group);
+            assert_eq!(kept.status, if taken { theirs } else { before });
         }
     }
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use weir_crds::{ClusterRef, ConsumerGroup, ConsumerGroupSpec, ConsumerGroupStatus, TargetRef};
 
+use super::super::figures::GroupFigures;
 use super::super::topics::{Key, publish, recorder};
 use super::super::{Context, Figures};
 use crate::controller::resource_name;
@@ -27,6 +28,13 @@ pub(super) struct KubeHome {
     changed: tokio::sync::Mutex<watch::Receiver<u64>>,
     /// Kinds that are known to have the scale subresource.
     scalable: Mutex<BTreeMap<(String, String), ApiResource>>,
+}
+
+impl Drop for KubeHome {
+    fn drop(&mut self) {
+        let key = (self.cluster.namespace.clone(), self.cluster.name.clone());
+        self.context.figures.groups().remove(&key);
+    }
 }
 
 /// Why a workload cannot be scaled: a reason and a sentence.
@@ -217,6 +225,24 @@ impl Home for KubeHome {
             .delete(resource.metadata.name.as_deref().unwrap_or_default(), &how)
             .await?;
         Ok(())
+    }
+
+    fn show<'a>(&self, groups: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>) {
+        let figures = groups.filter_map(|(name, status)| {
+            let lag = status.lag.as_ref()?;
+            Some(GroupFigures {
+                name: name.to_owned(),
+                messages: lag.messages,
+                seconds: lag.seconds,
+                members: status.members.unwrap_or_default(),
+                exceeded: status
+                    .conditions
+                    .iter()
+                    .any(|one| one.type_ == "LagWithinPolicy" && one.status == "False"),
+            })
+        });
+        let key = (self.cluster.namespace.clone(), self.cluster.name.clone());
+        self.context.figures.groups().insert(key, figures.collect());
     }
 
     async fn may_act(&self) -> bool {
