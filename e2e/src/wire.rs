@@ -425,26 +425,26 @@ pub fn coordinator(bootstrap: &str, group: &str) -> Result<i32> {
     reply.i32()
 }
 
-/// OffsetFetch version 5: the offsets that a group has committed, by topic and partition.
-///
-/// # Errors
-/// When its coordinator does not answer.
-pub fn committed(bootstrap: &str, group: &str) -> Result<BTreeMap<(String, i32), i64>> {
-    let id = usize::try_from(coordinator(bootstrap, group)?)?;
-    let address = bootstrap.split(',').nth(id).context("no address of the coordinator")?;
-    let mut reply = Connection::open(address)?.call(9, 5, &Body::default().str(group).i32(-1))?;
+/// What a group has committed, by topic and partition (OffsetFetch version 5); `None` while none of the brokers coordinates it.
+#[must_use]
+pub fn committed(bootstrap: &str, group: &str) -> Option<BTreeMap<(String, i32), i64>> {
+    bootstrap.split(',').find_map(|broker| committed_at(broker, group).ok())
+}
+
+fn committed_at(broker: &str, group: &str) -> Result<BTreeMap<(String, i32), i64>> {
+    let mut reply = Connection::open(broker)?.call(9, 5, &Body::default().str(group).i32(-1))?;
     reply.i32()?;
     let mut offsets = BTreeMap::new();
-    for _ in 0..reply.i32()? {
+    for _ in 0..reply.i32()?.max(0) {
         let topic = reply.str()?;
-        for _ in 0..reply.i32()? {
+        for _ in 0..reply.i32()?.max(0) {
             let (partition, offset) = (reply.i32()?, reply.i64()?);
             reply.i32()?;
             reply.str()?;
-            ensure!(reply.i16()? == error::NONE, "an error of {topic}-{partition}");
+            ensure!(reply.i16()? == error::NONE, "of a partition");
             offsets.insert((topic.clone(), partition), offset);
         }
     }
-    ensure!(reply.i16()? == error::NONE, "an error of the group");
+    ensure!(reply.i16()? == error::NONE, "not the coordinator");
     Ok(offsets)
 }

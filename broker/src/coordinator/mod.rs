@@ -24,7 +24,7 @@ use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 #[cfg(test)]
 pub(crate) use self::machine::Commit;
 pub(crate) use self::machine::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
-use self::shard::{COMMIT_MAX, Job, Shard, Status, Surroundings};
+use self::shard::{Job, Shard, Status, Surroundings};
 use crate::broker::Broker;
 use crate::metadata::MetadataImage;
 use crate::replica::{self, Partition, Waiter};
@@ -109,7 +109,8 @@ impl<M: Machine> Coordinator<M> {
         self.bring(broker, partition, &shard, Job::Ask(request));
         let (answer, commit) = answer.await.map_err(|_| shard.refusal())?;
         if let Some(commit) = commit {
-            tokio::time::timeout(COMMIT_MAX, commit)
+            let timeout = M::commit_timeout(&replica::layers(&broker.metadata.load(), broker.config.id));
+            tokio::time::timeout(timeout, commit)
                 .await
                 .unwrap_or(Err(ErrorCode::CoordinatorNotAvailable))?;
         }

@@ -103,7 +103,7 @@ fn a_coordinator_that_dies_is_followed() {
     assert_ne!(done["status"]["coordinator"], coordinator);
     world.local.run(&["start", &coordinator.to_string()]).unwrap();
     world.until("g", "the mark is gone", |_| {
-        committed(&world.local.bootstrap(), "g").is_ok_and(|all| all.len() == 2)
+        committed(&world.local.bootstrap(), "g").is_some_and(|all| all.len() == 2)
     });
     assert_eq!(world.offsets(), [0, 0]);
 }

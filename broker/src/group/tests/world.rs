@@ -11,6 +11,7 @@ use weir_protocol::controller as rpc;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
+use weir_protocol::messages::list_groups_response::ListedGroup;
 use weir_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use weir_protocol::messages::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupResponse,
@@ -23,6 +24,7 @@ use crate::group::{Client, ConsumerHeartbeat, Groups, Join, Request};
 use crate::metadata::MetadataImage;
 
 /// What somebody was answered, if anything yet.
+#[derive(Debug)]
 pub(super) struct Asked<T>(Receiver<(T, Option<crate::coordinator::Commit>)>);
 
 impl<T> Asked<T> {
@@ -42,6 +44,7 @@ pub(super) struct World {
     pub(super) log: Vec<Record>,
     configs: Configs,
     image: Arc<MetadataImage>,
+    failovers: u128,
 }
 
 impl World {
@@ -56,9 +59,21 @@ impl World {
             log: Vec::new(),
             configs: configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             image: image(topics),
+            failovers: 0,
         };
         world.metadata();
         world
+    }
+
+    /// The partitions of these topics.
+    pub(super) fn partitions(&self, topics: &[String]) -> Vec<(String, i32)> {
+        let found = topics.iter().filter_map(|name| self.image.topic_by_name(name));
+        let of = |topic: &Arc<crate::metadata::TopicImage>| {
+            (0..topic.partitions.len())
+                .map(|index| (topic.name.to_string(), index as i32))
+                .collect::<Vec<_>>()
+        };
+        found.flat_map(of).collect()
     }
 
     /// The topics are these now.
@@ -101,7 +116,8 @@ impl World {
 
     /// Another broker takes over: it knows what was written, and nothing else.
     pub(super) fn fail_over(&mut self) {
-        let mut next = Groups::new(origin(2));
+        self.failovers += 1;
+        let mut next = Groups::new(origin(1 + self.failovers));
         for record in &self.log {
             let logged = Logged {
                 key: &record.key,
@@ -170,13 +186,21 @@ impl World {
 
     /// The state of group `g`, as it is listed.
     pub(super) fn state(&mut self) -> String {
+        self.listed().map_or_else(|| "none".to_owned(), |group| group.group_state)
+    }
+
+    /// The protocol of group `g`, as it is listed.
+    pub(super) fn kind(&mut self) -> String {
+        self.listed().map_or_else(|| "none".to_owned(), |group| group.group_type)
+    }
+
+    fn listed(&mut self) -> Option<ListedGroup> {
         let listed = self.ask(|to| Request::List {
             states: Vec::new(),
             types: Vec::new(),
             to,
         });
-        let found = listed.expect().into_iter().find(|group| group.group_id == "g");
-        found.map_or_else(|| "none".to_owned(), |group| group.group_state)
+        listed.expect().into_iter().find(|group| group.group_id == "g")
     }
 }
 
