@@ -141,16 +141,40 @@ impl Controller {
         if let Some(id) = ids.next() {
             return Ok(id);
         }
+        // Who else wants one waits for the same answer.
+        let block = self.block_of_producer_ids().await.ok_or(ErrorCode::CoordinatorLoadInProgress)?;
+        ids.refill(&block);
+        ids.next().ok_or(ErrorCode::CoordinatorLoadInProgress)
+    }
+
+    /// Whether [`Self::stock_up`] is to be called.
+    fn is_short_of_producer_ids(&self) -> bool {
+        // Who holds the lock asks for a block already.
+        self.producer_ids.try_lock().is_ok_and(|mut ids| ids.asks())
+    }
+
+    /// Gets a block of producer ids before it is needed.
+    async fn stock_up(&self) {
+        let block = self.block_of_producer_ids().await;
+        let mut ids = self.producer_ids.lock().await;
+        match block {
+            Some(block) => ids.refill(&block),
+            None => ids.unanswered(),
+        }
+    }
+
+    async fn block_of_producer_ids(&self) -> Option<rpc::AllocateProducerIdsResponse> {
         let request = rpc::AllocateProducerIdsRequest {
             broker_id: self.broker_id,
-            broker_epoch: self.broker_epoch().map_err(|_| ErrorCode::CoordinatorLoadInProgress)?,
+            broker_epoch: self.broker_epoch().ok()?,
         };
-        let block = self.client().allocate_producer_ids(request).await.map_err(|status| {
-            debug!(%status, "no producer ids from the controller");
-            ErrorCode::CoordinatorLoadInProgress
-        })?;
-        ids.refill(&block.into_inner());
-        ids.next().ok_or(ErrorCode::CoordinatorLoadInProgress)
+        match self.client().allocate_producer_ids(request).await {
+            Ok(block) => Some(block.into_inner()),
+            Err(status) => {
+                debug!(%status, "no producer ids from the controller");
+                None
+            }
+        }
     }
 
     fn broker_epoch(&self) -> Result<i64, ErrorCode> {

@@ -2,6 +2,7 @@
 //!
 //! It is the client that sends what no client would. It shares no code with the broker, so that a mistake is not made on both sides.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -422,4 +423,28 @@ pub fn coordinator(bootstrap: &str, group: &str) -> Result<i32> {
     let error = reply.i16()?;
     ensure!(error == error::NONE, "FindCoordinator answers {error}");
     reply.i32()
+}
+
+/// What a group has committed, by topic and partition (OffsetFetch version 5); `None` while none of the brokers coordinates it.
+#[must_use]
+pub fn committed(bootstrap: &str, group: &str) -> Option<BTreeMap<(String, i32), i64>> {
+    bootstrap.split(',').find_map(|broker| committed_at(broker, group).ok())
+}
+
+fn committed_at(broker: &str, group: &str) -> Result<BTreeMap<(String, i32), i64>> {
+    let mut reply = Connection::open(broker)?.call(9, 5, &Body::default().str(group).i32(-1))?;
+    reply.i32()?;
+    let mut offsets = BTreeMap::new();
+    for _ in 0..reply.i32()?.max(0) {
+        let topic = reply.str()?;
+        for _ in 0..reply.i32()?.max(0) {
+            let (partition, offset) = (reply.i32()?, reply.i64()?);
+            reply.i32()?;
+            reply.str()?;
+            ensure!(reply.i16()? == error::NONE, "of a partition");
+            offsets.insert((topic.clone(), partition), offset);
+        }
+    }
+    ensure!(reply.i16()? == error::NONE, "not the coordinator");
+    Ok(offsets)
 }

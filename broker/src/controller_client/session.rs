@@ -28,6 +28,8 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// How soon to try again after the stream broke; doubles up to the second value.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
+/// How long after its registration a broker asks for what can wait.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Who this broker says it is.
 #[derive(Clone, Debug)]
@@ -154,7 +156,8 @@ impl Session {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let silence_max = Duration::from_millis(u64::from(registered.session_timeout_ms)).max(RETRY_MAX);
         let mut wants_shutdown = self.controller().wants_shutdown.subscribe();
-        let mut heard = Instant::now();
+        let started = Instant::now();
+        let mut heard = started;
         loop {
             tokio::select! {
                 message = incoming.message() => {
@@ -173,6 +176,10 @@ impl Session {
                     }
                     let heartbeat = rpc::BrokerMessage { message: Some(FromBroker::Heartbeat(self.heartbeat(registered.broker_epoch))) };
                     sender.send(heartbeat).await.map_err(|_| Ended::Broken("the stream is closed".into()))?;
+                    if started.elapsed() > SETTLED && self.controller().is_short_of_producer_ids() {
+                        let broker = Arc::clone(&self.broker);
+                        tokio::spawn(async move { broker.controller.stock_up().await });
+                    }
                 }
                 Ok(()) = wants_shutdown.changed() => beat.reset_immediately(),
             }

@@ -12,6 +12,7 @@ use super::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
 use crate::metadata::MetadataImage;
 
 /// What somebody was answered, if anything yet.
+#[derive(Debug)]
 pub(crate) struct Asked<T>(Receiver<(T, Option<Commit>)>);
 
 impl<T> Asked<T> {
@@ -32,7 +33,7 @@ pub(crate) struct Harness<M: Machine> {
     pub(crate) log: Vec<Record>,
     epoch: LeaderEpoch,
     configs: Configs,
-    image: Arc<MetadataImage>,
+    pub(crate) image: Arc<MetadataImage>,
 }
 
 impl<M: Machine> Harness<M> {

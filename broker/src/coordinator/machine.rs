@@ -4,6 +4,7 @@
 //! hears of it once they are committed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -14,6 +15,9 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 
 use crate::metadata::MetadataImage;
+
+/// How long a commit may take where nothing else is set.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The time, as a machine is told it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +77,11 @@ pub(crate) trait Machine: Send + Sized + 'static {
 
     /// The metadata changed, or the machine has just been loaded.
     fn metadata(&mut self, image: &Arc<MetadataImage>, layers: &Layers<'_>, now: Now, outcome: &mut Outcome);
+
+    /// How long a commit may take before the asker is told to ask again.
+    fn commit_timeout(_layers: &Layers<'_>) -> Duration {
+        COMMIT_TIMEOUT
+    }
 
     /// Whether carrying it out may need a record: then it is refused while none can be committed.
     fn writes(request: &Self::Request) -> bool;

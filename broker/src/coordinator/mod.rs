@@ -27,7 +27,7 @@ use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 use self::machine::Answer;
 pub(crate) use self::machine::Commit;
 pub(crate) use self::machine::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
-use self::shard::{COMMIT_MAX, Job, Shard, Status, Surroundings};
+use self::shard::{Job, Shard, Status, Surroundings};
 pub(crate) use self::transactional::{InTransaction, Producer, Transactional};
 use crate::broker::Broker;
 use crate::log::producers::{Guard, Marker};
@@ -117,7 +117,7 @@ impl<M: Machine> Coordinator<M> {
         let request = make(to);
         let shard = self.checked(partition, M::writes(&request))?;
         self.bring(broker, partition, &shard, Job::Ask(request));
-        believed(answer).await.ok_or_else(|| shard.refusal())?
+        believed::<M, _>(broker, answer).await.ok_or_else(|| shard.refusal())?
     }
 
     /// Puts down that the coordinator of a transaction is asked whether it has to do with `key`. `None`: that is known already.
@@ -129,7 +129,7 @@ impl<M: Machine> Coordinator<M> {
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
         self.bring(broker, partition, &shard, Job::AskToVerify(producer, to));
-        believed(answer).await.ok_or_else(|| shard.refusal())?
+        believed::<M, _>(broker, answer).await.ok_or_else(|| shard.refusal())?
     }
 
     /// As [`Coordinator::ask`], for what is written in a transaction: it counts if that is committed.
@@ -148,7 +148,7 @@ impl<M: Machine> Coordinator<M> {
         let (to, answer) = ReplyTo::new();
         let (refuse, mut refused) = oneshot::channel();
         self.bring(broker, partition, &shard, Job::AskIn(write, make(to), refuse));
-        let answer = believed(answer).await;
+        let answer = believed::<M, _>(broker, answer).await;
         answer.ok_or_else(|| refused.try_recv().unwrap_or_else(|_| shard.refusal()))?
     }
 
@@ -160,7 +160,7 @@ impl<M: Machine> Coordinator<M> {
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
         self.bring(broker, partition, &shard, Job::EndTransaction(marker, to));
-        believed(answer).await.ok_or_else(|| shard.refusal())??
+        believed::<M, _>(broker, answer).await.ok_or_else(|| shard.refusal())??
     }
 
     fn checked(&self, partition: i32, writes: bool) -> Result<Arc<Shard<M>>, ErrorCode> {
@@ -342,12 +342,14 @@ impl<M: Machine> Coordinator<M> {
 }
 
 /// An answer, once what it rests on is committed; `None` when nobody gives one any more.
-async fn believed<T>(answer: oneshot::Receiver<Answer<T>>) -> Option<Result<T, ErrorCode>> {
+async fn believed<M: Machine, T>(broker: &Broker, answer: oneshot::Receiver<Answer<T>>) -> Option<Result<T, ErrorCode>> {
     let (answer, commit) = answer.await.ok()?;
     let committed = match commit {
-        Some(commit) => tokio::time::timeout(COMMIT_MAX, commit)
-            .await
-            .unwrap_or(Err(ErrorCode::CoordinatorNotAvailable)),
+        Some(commit) => {
+            let timeout = M::commit_timeout(&replica::layers(&broker.metadata.load(), broker.config.id));
+            let committed = tokio::time::timeout(timeout, commit).await;
+            committed.unwrap_or(Err(ErrorCode::CoordinatorNotAvailable))
+        }
         None => Ok(()),
     };
     Some(committed.map(|()| answer))

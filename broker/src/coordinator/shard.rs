@@ -4,7 +4,6 @@
 //! they must wait for. No lock is held meanwhile, and no task belongs to a shard.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -335,6 +334,3 @@ fn refusal(error: &AppendError) -> ErrorCode {
 
 /// How long what is due waits while nothing can be committed.
 const UNWRITABLE_MS: u64 = 500;
-
-/// How long a commit may take before the asker is told to ask again (`offsets.commit.timeout.ms`).
-pub(super) const COMMIT_MAX: Duration = Duration::from_secs(5);

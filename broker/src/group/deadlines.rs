@@ -15,8 +15,8 @@ pub(super) enum Due {
     Join(Arc<str>),
     /// Who has joined must have synced.
     Sync(Arc<str>),
-    /// A member must have given up what it is to.
-    Revocation(Arc<str>, Arc<str>),
+    /// A member of the group must have done its part of a rebalance: given up what it is to, joined again, or synced.
+    Rebalance(Arc<str>, Arc<str>),
     /// A member of a group must have been heard of.
     Session(Arc<str>, Arc<str>),
 }
@@ -36,6 +36,11 @@ impl Deadlines {
         self.queue.first().map(|(at, _)| *at)
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// The first that is due at `now`, and when it was.
     pub(super) fn pop(&mut self, now: u64) -> Option<(u64, Due)> {
         if self.next()? > now {
@@ -45,12 +50,55 @@ impl Deadlines {
     }
 }
 
-/// When a member must have been heard of. It stands in the queue once at most, under a time that may be too early.
+/// When something must have happened. It stands in the queue once at most, under a time that may be too early.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Session {
+pub(super) struct Deadline {
     ends: Option<u64>,
     queued: Option<u64>,
 }
+
+impl Deadline {
+    /// Sets the time, or another one.
+    pub(super) fn set(&mut self, until: u64, due: Due, deadlines: &mut Deadlines) {
+        self.ends = Some(until);
+        if self.queued.is_none_or(|queued| queued > until) {
+            self.queued = Some(until);
+            deadlines.add(until, due);
+        }
+    }
+
+    /// It has happened.
+    pub(super) fn clear(&mut self) {
+        self.ends = None;
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.ends.is_some()
+    }
+
+    /// Looks at an entry that was due `at`: whether the time is up.
+    pub(super) fn is_up(&mut self, at: u64, due: &Due, deadlines: &mut Deadlines) -> bool {
+        if self.queued != Some(at) {
+            return false;
+        }
+        self.queued = None;
+        match self.ends {
+            None => false,
+            Some(ends) if ends > at => {
+                self.set(ends, due.clone(), deadlines);
+                false
+            }
+            Some(_) => {
+                self.ends = None;
+                true
+            }
+        }
+    }
+}
+
+/// When a member must have been heard of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Session(Deadline);
 
 /// What an entry of the queue meant for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,29 +112,14 @@ pub(super) enum SessionIs {
 impl Session {
     /// Puts the end off, or sets it.
     pub(super) fn extend(&mut self, until: u64, group: &Arc<str>, member: &Arc<str>, deadlines: &mut Deadlines) {
-        self.ends = Some(until);
-        if self.queued.is_none_or(|queued| queued > until) {
-            self.queued = Some(until);
-            deadlines.add(until, Due::Session(Arc::clone(group), Arc::clone(member)));
-        }
+        self.0.set(until, Due::Session(Arc::clone(group), Arc::clone(member)), deadlines);
     }
 
     /// Looks at an entry that was due `at`.
     pub(super) fn due(&mut self, at: u64, group: &Arc<str>, member: &Arc<str>, deadlines: &mut Deadlines) -> SessionIs {
-        if self.queued != Some(at) {
-            return SessionIs::Alive;
-        }
-        self.queued = None;
-        match self.ends {
-            None => SessionIs::Alive,
-            Some(ends) if ends > at => {
-                self.extend(ends, group, member, deadlines);
-                SessionIs::Alive
-            }
-            Some(_) => {
-                self.ends = None;
-                SessionIs::Over
-            }
+        match self.0.is_up(at, &Due::Session(Arc::clone(group), Arc::clone(member)), deadlines) {
+            true => SessionIs::Over,
+            false => SessionIs::Alive,
         }
     }
 }

@@ -7,7 +7,8 @@ use weir_protocol::messages::consumer_group_describe_response;
 use weir_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use weir_protocol::messages::list_groups_response::ListedGroup;
 
-use super::classic::{CONSUMER, ClassicGroup, Member, Phase};
+use super::classic::{ClassicGroup, Member, Phase};
+use super::embedded::CONSUMER;
 use super::{Group, Groups, Kind};
 
 /// The first version of DescribeGroups that tells a group that is not there from a dead one (KIP-1043).

@@ -8,7 +8,9 @@ mod consumer;
 mod deadlines;
 mod delete;
 mod describe;
+mod embedded;
 mod expiry;
+mod membership;
 mod offset_requests;
 mod offsets;
 mod record;
@@ -18,11 +20,11 @@ mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 use weir_protocol::config::Layers;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::LeaveGroupResponse;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use self::classic::{ClassicGroup, Phase};
@@ -191,97 +193,10 @@ impl Groups {
         name
     }
 
-    /// Runs `act` with a classic group.
-    fn with_classic<R>(
-        &mut self,
-        id: &str,
-        now: Now,
-        outcome: &mut Outcome,
-        act: impl FnOnce(&mut ClassicGroup, &mut Turn<'_>) -> R,
-    ) -> Result<R, ErrorCode> {
-        let group = self.groups.get_mut(id).ok_or(ErrorCode::GroupIdNotFound)?;
-        let Kind::Classic(classic) = &mut group.kind else {
-            return Err(ErrorCode::GroupIdNotFound);
-        };
-        let result = act(classic, &mut self.around.turn(now, outcome));
-        if group.is_void() {
+    fn forget_if_void(&mut self, id: &str) {
+        if self.groups.get(id).is_some_and(Group::is_void) {
             self.groups.remove(id);
         }
-        Ok(result)
-    }
-
-    /// The group, which speaks the classic protocol from now on if it has no members.
-    fn make_classic(&mut self, id: &str, outcome: &mut Outcome) -> Result<(), ErrorCode> {
-        let group = self.get_or_make(id)?;
-        if let Kind::Consumer(consumers) = &group.kind {
-            if !consumers.is_empty() {
-                return Err(ErrorCode::InconsistentGroupProtocol);
-            }
-            consumers.tombstones(outcome);
-            group.kind = Kind::Classic(Box::new(ClassicGroup::new(Arc::clone(&group.id))));
-        }
-        Ok(())
-    }
-
-    /// The group, which speaks the consumer protocol from now on if it has no members.
-    fn make_consumer(&mut self, id: &str, outcome: &mut Outcome) -> Result<(), ErrorCode> {
-        let group = self.get_or_make(id)?;
-        if let Kind::Classic(classic) = &group.kind {
-            if classic.is_awaited() {
-                return Err(ErrorCode::GroupIdNotFound);
-            }
-            if classic.phase_since_ms.is_some() {
-                outcome.records.push(record::group(id, None));
-            }
-            group.kind = Kind::Consumer(Box::new(ConsumerGroup::new(Arc::clone(&group.id))));
-        }
-        Ok(())
-    }
-
-    fn consumer_heartbeat(&mut self, heartbeat: ConsumerHeartbeat, now: Now, outcome: &mut Outcome) {
-        use self::consumer::refuse;
-        let id = heartbeat.request.group_id.clone();
-        let checked = heartbeat.check().and_then(|()| {
-            let is_there = matches!(self.groups.get(&*id).map(|group| &group.kind), Some(Kind::Consumer(_)));
-            if is_there {
-                return Ok(());
-            }
-            if heartbeat.request.member_epoch != 0 {
-                return refuse(ErrorCode::GroupIdNotFound, format!("Group {id} not found."));
-            }
-            match self.make_consumer(&id, outcome) {
-                Ok(()) => Ok(()),
-                Err(error) => refuse(error, format!("Group {id} is not a consumer group.")),
-            }
-        });
-        let result = checked.and_then(|()| match self.groups.get_mut(&*id).map(|group| &mut group.kind) {
-            Some(Kind::Consumer(group)) => group.heartbeat(&heartbeat, &mut self.around.turn(now, outcome)),
-            _ => refuse(ErrorCode::GroupIdNotFound, format!("Group {id} not found.")),
-        });
-        outcome.reply(heartbeat.to, result.unwrap_or_else(consumer::Refusal::answer));
-    }
-
-    fn with_consumers(&mut self, id: &str, now: Now, outcome: &mut Outcome, act: impl FnOnce(&mut ConsumerGroup, &mut Turn<'_>)) {
-        if let Some(Kind::Consumer(group)) = self.groups.get_mut(id).map(|group| &mut group.kind) {
-            act(group, &mut self.around.turn(now, outcome));
-        }
-    }
-
-    fn join(&mut self, join: Join, now: Now, outcome: &mut Outcome) {
-        let id = join.request.group_id.clone();
-        let mut turn = self.around.turn(now, outcome);
-        let timeout = join.request.session_timeout_ms;
-        if timeout < turn.settings.session_timeout_ms_min || timeout > turn.settings.session_timeout_ms_max {
-            return join.refuse(&mut turn, ErrorCode::InvalidSessionTimeout);
-        }
-        if !join.request.member_id.is_empty() && !self.groups.contains_key(&*id) {
-            return join.refuse(&mut turn, ErrorCode::UnknownMemberId);
-        }
-        if let Err(error) = self.make_classic(&id, outcome) {
-            return join.refuse(&mut self.around.turn(now, outcome), error);
-        }
-        // The group is there: it was just made.
-        let _ = self.with_classic(&id, now, outcome, |group, turn| group.join(join, turn));
     }
 
     fn due(&mut self, at: u64, due: Due, now: Now, outcome: &mut Outcome) {
@@ -293,14 +208,10 @@ impl Groups {
             }
             Due::Join(group) => self.with_classic(&group, now, outcome, |group, turn| group.join_due(at, turn)),
             Due::Sync(group) => self.with_classic(&group, now, outcome, |group, turn| group.sync_due(at, turn)),
-            Due::Revocation(group, member) => {
-                self.with_consumers(&group, now, outcome, |group, turn| group.revocation_due(&member, at, turn));
-                Ok(())
-            }
-            Due::Session(group, member) => {
-                self.with_consumers(&group, now, outcome, |group, turn| group.session_due(&member, at, turn));
-                self.with_classic(&group, now, outcome, |group, turn| group.session_due(&member, at, turn))
-            }
+            Due::Rebalance(group, member) => self.with_consumers(&group, now, outcome, |group, turn| group.rebalance_due(&member, at, turn)),
+            Due::Session(group, member) => self
+                .with_classic(&group, now, outcome, |group, turn| group.session_due(&member, at, turn))
+                .or_else(|_| self.with_consumers(&group, now, outcome, |group, turn| group.session_due(&member, at, turn))),
         };
     }
 }
@@ -355,6 +266,10 @@ impl Machine for Groups {
         self.forget_deleted_topics(outcome);
     }
 
+    fn commit_timeout(layers: &Layers<'_>) -> Duration {
+        settings::commit_timeout(layers)
+    }
+
     fn writes(request: &Request) -> bool {
         request.writes()
     }
@@ -384,30 +299,13 @@ impl Machine for Groups {
                 let answer = self.describe_consumers(group);
                 outcome.reply(to, answer);
             }
-            Request::Sync { request, to } => {
-                let id = request.group_id.clone();
-                if matches!(self.groups.get(&*id).map(|group| &group.kind), Some(Kind::Classic(_))) {
-                    let _ = self.with_classic(&id, now, outcome, |group, turn| group.sync(request, to, turn));
-                } else {
-                    outcome.reply(to, refused_sync(ErrorCode::UnknownMemberId));
-                }
-            }
+            Request::Sync { request, to } => self.sync(request, to, now, outcome),
             Request::Heartbeat { request, to } => {
-                let answer = self.with_classic(&request.group_id, now, outcome, |group, turn| group.heartbeat(&request, turn));
-                outcome.reply(to, answer.unwrap_or(ErrorCode::UnknownMemberId));
+                let answer = self.heartbeat(&request, now, outcome);
+                outcome.reply(to, answer);
             }
             Request::Leave { group, members, to } => {
-                let answer = self.with_classic(&group, now, outcome, |group, turn| group.leave(members, turn));
-                let answer = match answer {
-                    Ok(members) => LeaveGroupResponse {
-                        members,
-                        ..Default::default()
-                    },
-                    Err(_) => LeaveGroupResponse {
-                        error_code: ErrorCode::UnknownMemberId.code(),
-                        ..Default::default()
-                    },
-                };
+                let answer = self.leave(&group, members, now, outcome);
                 outcome.reply(to, answer);
             }
             Request::List { states, types, to } => {

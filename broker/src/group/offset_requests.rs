@@ -66,6 +66,8 @@ impl Groups {
                 partitions,
             });
         }
+        // One that was made for offsets of which none was taken.
+        self.forget_if_void(&request.group_id);
         response
     }
 
@@ -189,9 +191,7 @@ impl Groups {
                 partitions,
             });
         }
-        if group.is_void() {
-            self.groups.remove(&*request.group_id);
-        }
+        self.forget_if_void(&request.group_id);
         response
     }
 }

@@ -1,5 +1,7 @@
 //! The settings of group coordinators, under Kafka's names (`GroupCoordinatorConfig`).
 
+use std::time::Duration;
+
 use weir_protocol::config::Layers;
 
 /// What is in force on this broker.
@@ -25,12 +27,54 @@ pub(super) struct Settings {
     pub(super) consumer_heartbeat_interval_ms: i32,
     /// `group.consumer.max.size`
     pub(super) consumer_group_size_max: usize,
+    /// `group.consumer.migration.policy`
+    pub(super) migration: Migration,
+}
+
+/// Which groups with members may change their protocol (`ConsumerGroupMigrationPolicy`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Migration {
+    /// None.
+    Disabled,
+    /// From the classic protocol to the consumer protocol.
+    Upgrade,
+    /// From the consumer protocol to the classic one.
+    Downgrade,
+    /// Both ways.
+    #[default]
+    Bidirectional,
+}
+
+impl Migration {
+    /// What Kafka calls this, in any case; anything else is what Kafka does unasked.
+    fn of(name: &str) -> Self {
+        match name.to_ascii_lowercase().as_str() {
+            "disabled" => Self::Disabled,
+            "upgrade" => Self::Upgrade,
+            "downgrade" => Self::Downgrade,
+            _ => Self::Bidirectional,
+        }
+    }
+
+    pub(super) fn upgrades(self) -> bool {
+        matches!(self, Self::Upgrade | Self::Bidirectional)
+    }
+
+    pub(super) fn downgrades(self) -> bool {
+        matches!(self, Self::Downgrade | Self::Bidirectional)
+    }
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self::of(&Layers::default())
     }
+}
+
+/// `offsets.commit.timeout.ms`, which is looked at for each commit that has to be waited for.
+pub(super) fn commit_timeout(layers: &Layers<'_>) -> Duration {
+    let set = layers.broker_value("offsets.commit.timeout.ms").and_then(|value| value.parse().ok());
+    Duration::from_millis(set.unwrap_or(5_000))
 }
 
 impl Settings {
@@ -50,6 +94,7 @@ impl Settings {
             consumer_session_timeout_ms: int("group.consumer.session.timeout.ms", 45_000),
             consumer_heartbeat_interval_ms: int("group.consumer.heartbeat.interval.ms", 5_000),
             consumer_group_size_max: size("group.consumer.max.size", i32::MAX as usize),
+            migration: Migration::of(&layers.broker_value("group.consumer.migration.policy").unwrap_or_default()),
         }
     }
 }

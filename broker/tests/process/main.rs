@@ -6,6 +6,7 @@
 
 mod apis;
 mod consume;
+mod coordinators;
 mod disk;
 mod groups;
 mod leaders;

@@ -121,6 +121,18 @@ async fn producer_id(client: &mut Client) -> i64 {
     response.producer_id
 }
 
+#[tokio::test]
+async fn producers_begin_while_no_controller_is_there() {
+    let mut cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;
+    // Whoever asks for the one in reserve has the one in use.
+    cluster.controller.gave_producer_ids(2).await;
+    cluster.controller.go_away();
+    let mut client = cluster.client().await;
+    let id = producer_id(&mut client).await;
+    let stored = client.produce("t", 0, -1, idempotent_batch(id, 0, &["a"])).await;
+    assert_eq!(told(&stored), (ErrorCode::None, 0));
+}
+
 fn told(response: &PartitionProduceResponse) -> (ErrorCode, i64) {
     (ErrorCode::from_code(response.error_code), response.base_offset)
 }

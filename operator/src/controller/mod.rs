@@ -43,8 +43,8 @@ pub const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
 /// The most partitions of a cluster: what its shards can hold and a failover can write in good time.
 pub const PARTITIONS_MAX: usize = 200_000;
 
-/// Producer ids that a broker gets at a time (`ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE` in Apache Kafka).
-pub const PRODUCER_IDS_PER_BLOCK: i64 = 1_000;
+/// Producer ids that a broker gets at a time: so many producers begin while no controller is there. Apache Kafka has 1,000 (`ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
+pub const PRODUCER_IDS_PER_BLOCK: i64 = 10_000;
 
 /// The most bytes of settings on one topic or broker: they are kept in memory and sent to every broker.
 pub const SETTINGS_BYTES_MAX: usize = 32 * 1024;

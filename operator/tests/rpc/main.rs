@@ -44,7 +44,7 @@ async fn a_broker_joins_serves_and_leaves() {
 
     let first = broker.producer_ids(broker.epoch).await;
     let second = broker.producer_ids(broker.epoch).await;
-    assert_eq!((first.first, first.count, second.first), (0, 1000, 1000));
+    assert_eq!((first.first, first.count, second.first), (0, 10_000, 10_000));
 
     broker
         .heartbeat(rpc::Heartbeat {

@@ -17,7 +17,7 @@ use crate::group::request::Client;
 const NEW_MEMBER_MS: i32 = 5 * 60 * 1000;
 
 /// The first version in which a member must come back with the id that it was given (KIP-394).
-const MEMBER_ID_REQUIRED: i16 = 4;
+pub(in crate::group) const MEMBER_ID_REQUIRED: i16 = 4;
 /// The first version in which a static leader can be told not to assign anew (KIP-814).
 const SKIP_ASSIGNMENT: i16 = 9;
 

@@ -15,19 +15,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::GroupMetadataValue;
 use weir_protocol::messages::group_metadata_value::MemberMetadata;
-use weir_protocol::messages::{ConsumerProtocolSubscription, GroupMetadataValue, Message};
 
+pub(in crate::group) use self::join::MEMBER_ID_REQUIRED;
 pub(crate) use self::join::{Join, refused as refused_join};
-pub(in crate::group) use self::member::Member;
+pub(in crate::group) use self::member::{Member, Protocols, protocols};
+pub(in crate::group) use self::sync::assigned;
 pub(crate) use self::sync::refused as refused_sync;
-use super::Turn;
 use super::deadlines::Session;
-use super::record;
+use super::embedded::{CONSUMER, subscription};
+use super::{Turn, record};
 use crate::coordinator::Record;
-
-/// The protocol type of consumers.
-pub(in crate::group) const CONSUMER: &str = "consumer";
 
 /// The phase that a group is in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,6 +132,34 @@ impl ClassicGroup {
         group
     }
 
+    /// The stable group of these consumers, the first of which leads, that has come so far (`ClassicGroup.fromConsumerGroup`). Nobody has been assigned anything yet.
+    pub(in crate::group) fn of_consumers(id: Arc<str>, generation: i32, members: Vec<Member>, now_ms: i64) -> Self {
+        let mut group = Self::new(id);
+        group.generation = generation;
+        group.protocol_type = Some(CONSUMER.into());
+        group.phase = Phase::Stable;
+        group.phase_since_ms = Some(now_ms);
+        for member in members {
+            if let Some(instance) = &member.instance {
+                group.statics.insert(Arc::clone(instance), Arc::clone(&member.id));
+            }
+            group.members.insert(Arc::clone(&member.id), member);
+        }
+        group.leader = group.members.keys().next().cloned();
+        group.protocol = group.select_protocol();
+        group.subscribed = group.subscriptions();
+        group
+    }
+
+    /// Answers everybody who waits that a rebalance is under way: the group goes on in another protocol.
+    pub(in crate::group) fn send_away(&mut self, turn: &mut Turn<'_>) {
+        for member in self.members.values_mut() {
+            let answer = join::refused(&member.id, ErrorCode::RebalanceInProgress);
+            member.answer_join(turn.outcome, answer);
+            member.answer_sync(turn.outcome, sync::refused(ErrorCode::RebalanceInProgress));
+        }
+    }
+
     fn member_of_record(&self, member: MemberMetadata) -> Member {
         let protocol = self.protocol.clone().unwrap_or_else(|| "".into());
         Member {
@@ -178,11 +205,14 @@ impl ClassicGroup {
         record::group(&self.id, Some(&value))
     }
 
-    /// Begins the sessions of the members that the log told of.
+    /// Begins the sessions of the members that the log told of. Those that nobody leads are of a group that spoke the consumer protocol until a member of that left: somebody has to assign anew.
     pub(in crate::group) fn loaded(&mut self, turn: &mut Turn<'_>) {
         let members: Vec<_> = self.members.keys().cloned().collect();
         for member in members {
             self.heard_of(&member, turn);
+        }
+        if self.leader.is_none() && !self.members.is_empty() {
+            self.prepare_rebalance(turn);
         }
     }
 
@@ -328,17 +358,4 @@ impl ClassicGroup {
         }
         Some(topics)
     }
-}
-
-/// A consumer's subscription, as it stands in the metadata of its protocols: a version, and what belongs to it. Later versions only add fields.
-pub(in crate::group) fn subscription(metadata: &Bytes) -> Option<ConsumerProtocolSubscription> {
-    let mut bytes = metadata.clone();
-    let version = versioned(&mut bytes)?.min(*ConsumerProtocolSubscription::VERSIONS.end());
-    ConsumerProtocolSubscription::decode(&mut bytes, version).ok()
-}
-
-/// Takes a version off the front.
-pub(in crate::group) fn versioned(bytes: &mut Bytes) -> Option<i16> {
-    use bytes::Buf;
-    (bytes.len() >= 2).then(|| bytes.get_i16()).filter(|version| *version >= 0)
 }

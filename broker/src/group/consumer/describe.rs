@@ -8,7 +8,8 @@ use super::assignor::Partitions;
 use super::{ConsumerGroup, Member};
 use crate::metadata::MetadataImage;
 
-/// A member that speaks the consumer protocol.
+/// What a member speaks, as a description says it.
+const CLASSIC_MEMBER: i8 = 0;
 const CONSUMER_MEMBER: i8 = 1;
 
 impl ConsumerGroup {
@@ -24,7 +25,10 @@ impl ConsumerGroup {
             subscribed_topic_regex: member.regex.as_deref().map(str::to_owned),
             assignment: assignment(&member.current.assigned, image),
             target_assignment: assignment(&self.target_of(&member.id), image),
-            member_type: CONSUMER_MEMBER,
+            member_type: match member.classic {
+                Some(_) => CLASSIC_MEMBER,
+                None => CONSUMER_MEMBER,
+            },
         };
         DescribedGroup {
             group_id: self.id.to_string(),

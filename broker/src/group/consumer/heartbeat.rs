@@ -13,6 +13,7 @@ use super::{ConsumerGroup, LEFT_FOR_A_WHILE, Member};
 use crate::coordinator::ReplyTo;
 use crate::group::Turn;
 use crate::group::request::Client;
+use crate::group::settings::Settings;
 
 /// The first version in which members make up their ids themselves.
 const OWN_MEMBER_ID: i16 = 1;
@@ -86,6 +87,12 @@ impl Heartbeat {
             let message = format!("ServerAssignor {assignor} is not supported. Supported assignors: {}.", NAMES.join(", "));
             return refuse(ErrorCode::UnsupportedAssignor, message);
         }
+        if let Some(pattern) = request.subscribed_topic_regex.as_deref()
+            && (pattern.len() > REGEX_LENGTH_MAX || compile(pattern).is_none())
+        {
+            let message = format!("SubscribedTopicRegex `{pattern}` is not a valid regular expression.");
+            return refuse(ErrorCode::InvalidRegularExpression, message);
+        }
         Ok(())
     }
 
@@ -106,18 +113,7 @@ impl ConsumerGroup {
         if request.member_epoch < 0 {
             return self.leave(request, turn);
         }
-        if !self.members.contains_key(request.member_id.as_str()) && self.members.len() >= turn.settings.consumer_group_size_max {
-            return refuse(
-                ErrorCode::GroupMaxSizeReached,
-                "The consumer group has reached its maximum capacity of members.",
-            );
-        }
-        if let Some(pattern) = request.subscribed_topic_regex.as_deref()
-            && (pattern.len() > REGEX_LENGTH_MAX || compile(pattern).is_none())
-        {
-            let message = format!("SubscribedTopicRegex `{pattern}` is not a valid regular expression.");
-            return refuse(ErrorCode::InvalidRegularExpression, message);
-        }
+        self.check_room(&request.member_id, turn.settings)?;
         let owned = heartbeat.owned();
         let id = match request.member_id.as_str() {
             "" => turn.ids.uuid().to_string().into(),
@@ -140,6 +136,15 @@ impl ConsumerGroup {
         self.heard_of(&id, turn);
         self.expect_revocation(&id, turn);
         Ok(self.told(&id, request, &before, turn))
+    }
+
+    /// Whether the group takes a member of this id (`throwIfConsumerGroupIsFull`).
+    pub(in crate::group) fn check_room(&self, id: &str, settings: &Settings) -> Result<(), Refusal> {
+        if !self.members.contains_key(id) && self.members.len() >= settings.consumer_group_size_max {
+            let message = "The consumer group has reached its maximum capacity of members.";
+            return refuse(ErrorCode::GroupMaxSizeReached, message);
+        }
+        Ok(())
     }
 
     fn told(&self, id: &Arc<str>, request: &ConsumerGroupHeartbeatRequest, before: &Member, turn: &Turn<'_>) -> ConsumerGroupHeartbeatResponse {
@@ -168,10 +173,10 @@ impl ConsumerGroup {
     /// The group's epoch goes up.
     pub(super) fn bump(&mut self, turn: &mut Turn<'_>) {
         let hash = self.hash_of_topics(turn.image);
-        self.set_epoch(self.epoch + 1, hash, turn.outcome);
+        self.set_epoch(self.epoch.saturating_add(1), hash, turn.outcome);
     }
 
-    fn reconcile(&mut self, id: &Arc<str>, owned: Option<&Partitions>, turn: &mut Turn<'_>) {
+    pub(super) fn reconcile(&mut self, id: &Arc<str>, owned: Option<&Partitions>, turn: &mut Turn<'_>) {
         let Some(member) = self.members.get(id) else { return };
         let (owners, target) = (&self.owners, self.target_of(id));
         let is_taken = |topic, partition| owners.get(&(topic, partition)).is_some_and(|owner| owner != id);
@@ -206,6 +211,9 @@ fn updated(before: &Member, heartbeat: &Heartbeat) -> Member {
     }
     if let Some(assignor) = &request.server_assignor {
         member.assignor = Some(text(assignor));
+    }
+    if member.classic.take().is_some() {
+        member.due.clear();
     }
     member
 }

@@ -1,6 +1,7 @@
 //! PURE: who is a member: who joins, who comes back, who is another one of the same name, who leaves, and who is not heard of any more.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weir_protocol::error::ErrorCode;
@@ -9,7 +10,7 @@ use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartb
 use super::assignor::Partitions;
 use super::heartbeat::{Refusal, refuse};
 use super::reconcile::{Current, State, common};
-use super::{ConsumerGroup, LEFT_FOR_A_WHILE, Member};
+use super::{ConsumerGroup, Downgrade, LEFT_FOR_A_WHILE, Member};
 use crate::group::Turn;
 use crate::group::deadlines::{Due, SessionIs};
 
@@ -66,16 +67,23 @@ impl ConsumerGroup {
         refuse(ErrorCode::FencedMemberEpoch, message)
     }
 
-    /// A static member is there again under another id, and takes over what the older one had.
+    /// A static member is there again under another id. One that speaks the consumer protocol must have left before another one that does comes.
     fn replace(&mut self, old: &Arc<str>, new: &Arc<str>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
-        let Some(known) = self.members.get(old).cloned() else { return Ok(()) };
-        if known.current.epoch != LEFT_FOR_A_WHILE {
+        let Some(known) = self.members.get(old) else { return Ok(()) };
+        if known.current.epoch != LEFT_FOR_A_WHILE && known.classic.is_none() {
             let message = format!(
                 "Static member {new} with instance id {} cannot join while the older one has not left.",
                 known.instance.as_deref().unwrap_or_default()
             );
             return refuse(ErrorCode::UnreleasedInstanceId, message);
         }
+        self.take_over(old, new, turn);
+        Ok(())
+    }
+
+    /// A member takes over what an older one of the same name had.
+    pub(super) fn take_over(&mut self, old: &Arc<str>, new: &Arc<str>, turn: &mut Turn<'_>) {
+        let Some(known) = self.members.get(old).cloned() else { return };
         let target = self.target_of(old);
         self.remove(old, turn.outcome);
         let current = Current {
@@ -88,14 +96,13 @@ impl ConsumerGroup {
                 id: Arc::clone(new),
                 current: Current::default(),
                 session: Default::default(),
-                rebalance_ends: None,
+                due: Default::default(),
                 ..known
             },
             turn.outcome,
         );
         self.set_target(new, target, turn.outcome);
         self.set_current(new, current, turn.outcome);
-        Ok(())
     }
 
     pub(super) fn leave(&mut self, request: &ConsumerGroupHeartbeatRequest, turn: &mut Turn<'_>) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
@@ -130,31 +137,50 @@ impl ConsumerGroup {
         })
     }
 
-    /// Takes a member out. Who is left gets its partitions with the next heartbeats.
     fn fence(&mut self, id: &Arc<str>, turn: &mut Turn<'_>) {
-        self.remove(id, turn.outcome);
+        self.fence_all(&BTreeSet::from([Arc::clone(id)]), turn);
+    }
+
+    /// Takes members out. Who is left gets their partitions with the next heartbeats; where those are members of the classic protocol alone, the group is theirs
+    /// (`consumerGroupFenceMembers`).
+    pub(super) fn fence_all(&mut self, ids: &BTreeSet<Arc<str>>, turn: &mut Turn<'_>) {
+        if ids.is_empty() {
+            return;
+        }
+        for id in ids {
+            self.remove(id, turn.outcome);
+        }
+        if self.may_be_classic(turn.settings) {
+            self.downgrade = Some(Downgrade::Rebalancing);
+            return;
+        }
         self.look_at_topics(true, turn);
         self.bump(turn);
     }
 
-    /// Sets the time by which a member that is to give something up must have done so.
+    /// Sets the time by which a member that is to give something up must have done so. Those of the classic protocol are waited for otherwise.
     pub(super) fn expect_revocation(&mut self, id: &Arc<str>, turn: &mut Turn<'_>) {
         let Some(member) = self.members.get_mut(id) else { return };
-        if member.current.state != State::Unrevoked {
-            member.rebalance_ends = None;
+        if member.current.state != State::Unrevoked || member.classic.is_some() {
+            member.due.revocation = None;
             return;
         }
-        if member.rebalance_ends.is_some_and(|(_, epoch)| epoch == member.current.epoch) {
+        if member.due.revocation.is_some_and(|(_, epoch)| epoch == member.current.epoch) {
             return;
         }
         let at = turn.in_ms(member.rebalance_timeout_ms);
-        member.rebalance_ends = Some((at, member.current.epoch));
-        turn.deadlines.add(at, Due::Revocation(Arc::clone(&self.id), Arc::clone(id)));
+        member.due.revocation = Some((at, member.current.epoch));
+        turn.deadlines.add(at, Due::Rebalance(Arc::clone(&self.id), Arc::clone(id)));
     }
 
-    pub(in crate::group) fn revocation_due(&mut self, id: &Arc<str>, at: u64, turn: &mut Turn<'_>) {
-        let ends = self.members.get(id).and_then(|member| member.rebalance_ends);
-        if ends.is_some_and(|(ends, _)| ends == at) {
+    /// A member may have failed to do its part of a rebalance in time.
+    pub(in crate::group) fn rebalance_due(&mut self, id: &Arc<str>, at: u64, turn: &mut Turn<'_>) {
+        let Some(member) = self.members.get_mut(id) else { return };
+        let due = Due::Rebalance(Arc::clone(&self.id), Arc::clone(id));
+        let has_not_joined = member.due.join.is_up(at, &due, turn.deadlines);
+        let has_not_synced = member.due.sync.is_up(at, &due, turn.deadlines);
+        let keeps = member.due.revocation.is_some_and(|(ends, _)| ends == at);
+        if has_not_joined || has_not_synced || keeps {
             self.fence(id, turn);
         }
     }

@@ -5,6 +5,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub(super) mod assignor;
+mod classic;
+mod conversion;
 mod describe;
 mod heartbeat;
 mod membership;
@@ -23,11 +25,13 @@ use weir_protocol::messages::{
 };
 
 pub(in crate::group) use self::assignor::Partitions;
+use self::classic::Classic;
+pub(in crate::group) use self::conversion::{Downgrade, WhyNot};
 pub(crate) use self::heartbeat::Heartbeat;
 pub(in crate::group) use self::heartbeat::{Refusal, refuse};
 use self::reconcile::Current;
 use super::Turn;
-use super::deadlines::Session;
+use super::deadlines::{Deadline, Session};
 use crate::coordinator::Outcome;
 
 /// The epoch of a static member that has left for a while.
@@ -46,9 +50,30 @@ pub(in crate::group) struct Member {
     rebalance_timeout_ms: i32,
     assignor: Option<Arc<str>>,
     current: Current,
+    /// Of a member that speaks the classic protocol.
+    classic: Option<Classic>,
     session: Session,
-    /// When it must have given up what it is to, and in which epoch it was told so.
-    rebalance_ends: Option<(u64, i32)>,
+    due: Promises,
+}
+
+/// When a member must have done its part of a rebalance.
+#[derive(Clone, Debug, Default)]
+struct Promises {
+    /// Given up what it is to, and in which epoch it was told so: of the consumer protocol.
+    revocation: Option<(u64, i32)>,
+    /// Joined again: of the classic protocol.
+    join: Deadline,
+    /// Synced: of the classic protocol.
+    sync: Deadline,
+}
+
+impl Promises {
+    /// Nothing is awaited any more.
+    fn clear(&mut self) {
+        self.revocation = None;
+        self.join.clear();
+        self.sync.clear();
+    }
 }
 
 impl Member {
@@ -64,8 +89,9 @@ impl Member {
             rebalance_timeout_ms: -1,
             assignor: None,
             current: Current::default(),
+            classic: None,
             session: Session::default(),
-            rebalance_ends: None,
+            due: Promises::default(),
         }
     }
 
@@ -74,6 +100,16 @@ impl Member {
         (&self.instance, &self.rack, &self.client_id, &self.client_host) == (&other.instance, &other.rack, &other.client_id, &other.client_host)
             && (&self.topics, &self.regex, &self.assignor) == (&other.topics, &other.regex, &other.assignor)
             && self.rebalance_timeout_ms == other.rebalance_timeout_ms
+            && self.classic == other.classic
+    }
+
+    /// Whether it is in this epoch, which members of the classic protocol call their generation.
+    fn check_epoch(&self, epoch: i32) -> Result<(), ErrorCode> {
+        match &self.classic {
+            _ if self.current.epoch == epoch => Ok(()),
+            Some(_) => Err(ErrorCode::IllegalGeneration),
+            None => Err(ErrorCode::StaleMemberEpoch),
+        }
     }
 }
 
@@ -96,6 +132,8 @@ pub(in crate::group) struct ConsumerGroup {
     regexes: Regexes,
     /// The version of the metadata that was looked at last.
     looked_at: Option<u64>,
+    /// What was just decided: those that are left go on as a classic group.
+    downgrade: Option<Downgrade>,
 }
 
 impl ConsumerGroup {
@@ -111,6 +149,7 @@ impl ConsumerGroup {
             owners: BTreeMap::new(),
             regexes: BTreeMap::new(),
             looked_at: None,
+            downgrade: None,
         }
     }
 
@@ -168,13 +207,12 @@ impl ConsumerGroup {
         }
         let known = self.members.get(member).ok_or(ErrorCode::UnknownMemberId)?;
         // Older versions do not know the error that follows.
-        if version < 9 && !transactional {
+        if version < 9 && !transactional && known.classic.is_none() {
             return Err(ErrorCode::UnsupportedVersion);
         }
-        match known.current.epoch == epoch {
-            true => Ok(()),
-            false if transactional => Err(ErrorCode::IllegalGeneration),
-            false => Err(ErrorCode::StaleMemberEpoch),
+        match known.check_epoch(epoch) {
+            Err(_) if transactional => Err(ErrorCode::IllegalGeneration),
+            checked => checked,
         }
     }
 
@@ -184,11 +222,7 @@ impl ConsumerGroup {
             None if epoch < 0 => Ok(()),
             member => {
                 let known = self.members.get(member.unwrap_or_default()).ok_or(ErrorCode::UnknownMemberId)?;
-                if known.current.epoch == epoch {
-                    Ok(())
-                } else {
-                    Err(ErrorCode::StaleMemberEpoch)
-                }
+                known.check_epoch(epoch)
             }
         }
     }
@@ -236,6 +270,7 @@ impl ConsumerGroup {
         member.regex = value.subscribed_topic_regex.map(text).filter(|regex| !regex.is_empty());
         member.rebalance_timeout_ms = value.rebalance_timeout_ms;
         member.assignor = value.server_assignor.map(text);
+        member.classic = value.classic_member_metadata.map(Classic::of_record);
         if let Some(instance) = &member.instance {
             self.statics.insert(Arc::clone(instance), id);
         }
@@ -326,8 +361,9 @@ impl ConsumerGroup {
 
     /// A member was heard of: its session begins anew.
     fn heard_of(&mut self, id: &str, turn: &mut Turn<'_>) {
-        let until = turn.in_ms(turn.settings.consumer_session_timeout_ms);
         if let Some(member) = self.members.get_mut(id) {
+            let own = member.classic.as_ref().map(|classic| classic.session_timeout_ms);
+            let until = turn.in_ms(own.unwrap_or(turn.settings.consumer_session_timeout_ms));
             member.session.extend(until, &self.id, &member.id, turn.deadlines);
         }
     }

@@ -14,6 +14,7 @@ use weir_protocol::messages::{
 
 use super::Member;
 use super::assignor::Partitions;
+use super::classic::Classic;
 use super::reconcile::{Current, State};
 use crate::coordinator::Record;
 use crate::group::record::record;
@@ -51,7 +52,7 @@ pub(super) fn member(group: &str, id: &str, member: Option<&Member>) -> Record {
         subscribed_topic_regex: text(&member.regex),
         rebalance_timeout_ms: member.rebalance_timeout_ms,
         server_assignor: text(&member.assignor),
-        classic_member_metadata: None,
+        classic_member_metadata: member.classic.as_ref().map(Classic::record),
     });
     record(&key, value.as_ref().map(|value| (value, VERSION)))
 }

@@ -11,7 +11,8 @@ use crate::group::Request;
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
-fn commit_as(world: &mut World, version: i16, member: &str, generation: i32, partitions: &[(&str, i32, i64)]) -> Vec<ErrorCode> {
+/// A commit of these offsets by a member of group `g`.
+pub(super) fn commit_request(member: &str, generation: i32, partitions: &[(&str, i32, i64)]) -> OffsetCommitRequest {
     let topic = |(topic, partition, offset): &(&str, i32, i64)| OffsetCommitRequestTopic {
         name: (*topic).to_owned(),
         partitions: vec![OffsetCommitRequestPartition {
@@ -22,13 +23,17 @@ fn commit_as(world: &mut World, version: i16, member: &str, generation: i32, par
         }],
         ..Default::default()
     };
-    let request = OffsetCommitRequest {
+    OffsetCommitRequest {
         group_id: "g".to_owned(),
         generation_id_or_member_epoch: generation,
         member_id: member.to_owned(),
         topics: partitions.iter().map(topic).collect(),
         ..Default::default()
-    };
+    }
+}
+
+fn commit_as(world: &mut World, version: i16, member: &str, generation: i32, partitions: &[(&str, i32, i64)]) -> Vec<ErrorCode> {
+    let request = commit_request(member, generation, partitions);
     let response = world.ask(|to| Request::Commit { request, version, to }).expect();
     let codes = response
         .topics

@@ -1,11 +1,14 @@
 //! A group coordinator that a test asks, and the requests of its clients.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use uuid::Uuid;
 use weir_protocol::controller as rpc;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
+use weir_protocol::messages::list_groups_response::ListedGroup;
 use weir_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use weir_protocol::messages::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupResponse,
@@ -30,6 +33,17 @@ impl World {
     pub(super) fn with_topics(configs: &[(&str, &str)], topics: &[(&str, usize)]) -> Self {
         let configs = configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         Self::begin(configs, image(topics))
+    }
+
+    /// The partitions of these topics.
+    pub(super) fn partitions(&self, topics: &[String]) -> Vec<(String, i32)> {
+        let found = topics.iter().filter_map(|name| self.image.topic_by_name(name));
+        let of = |topic: &Arc<crate::metadata::TopicImage>| {
+            (0..topic.partitions.len())
+                .map(|index| (topic.name.to_string(), index as i32))
+                .collect::<Vec<_>>()
+        };
+        found.flat_map(of).collect()
     }
 
     /// The topics are these now.
@@ -86,13 +100,21 @@ impl World {
 
     /// The state of group `g`, as it is listed.
     pub(super) fn state(&mut self) -> String {
+        self.listed().map_or_else(|| "none".to_owned(), |group| group.group_state)
+    }
+
+    /// The protocol of group `g`, as it is listed.
+    pub(super) fn kind(&mut self) -> String {
+        self.listed().map_or_else(|| "none".to_owned(), |group| group.group_type)
+    }
+
+    fn listed(&mut self) -> Option<ListedGroup> {
         let listed = self.ask(|to| Request::List {
             states: Vec::new(),
             types: Vec::new(),
             to,
         });
-        let found = listed.expect().into_iter().find(|group| group.group_id == "g");
-        found.map_or_else(|| "none".to_owned(), |group| group.group_state)
+        listed.expect().into_iter().find(|group| group.group_id == "g")
     }
 }
 

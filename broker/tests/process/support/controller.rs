@@ -183,6 +183,16 @@ impl FakeController {
         super::soon("a registration", enough).await.unwrap().clone()
     }
 
+    /// Waits until so many blocks of producer ids were given.
+    pub(crate) async fn gave_producer_ids(&self, blocks: i64) {
+        let enough = async {
+            while self.state.next_producer_id.load(Ordering::SeqCst) < blocks * i64::from(PRODUCER_IDS) {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        super::soon("producer ids are asked for", enough).await;
+    }
+
     /// Changes what is told of a topic's partition, and waits until the brokers that are connected know.
     pub(crate) fn change(&self, topic: u8, index: i32, change: impl FnOnce(&mut rpc::Partition)) {
         let mut world = self.state.world.lock();

@@ -1,8 +1,8 @@
 //! The configurations of brokers that have to do with groups and committed offsets (`GroupCoordinatorConfig`).
 
-use super::super::Check::{AtLeast, Between};
+use super::super::Check::{AtLeast, Between, OneOf};
 use super::super::ConfigKey;
-use super::super::ConfigType::{Int, Long, Short};
+use super::super::ConfigType::{Int, Long, Short, String};
 use super::super::Scope::Cluster;
 use super::super::row as broker;
 
@@ -23,6 +23,14 @@ pub(super) const ROWS: &[ConfigKey] = &[
         AtLeast(1),
         Cluster,
         "The most members of a group of the consumer protocol.",
+    ),
+    broker(
+        "group.consumer.migration.policy",
+        String,
+        Some("bidirectional"),
+        OneOf(&["disabled", "downgrade", "upgrade", "bidirectional"]),
+        Cluster,
+        "Which groups with members may go on in the other protocol: classic ones when a member of the consumer protocol joins (upgrade), and back when the last one leaves (downgrade).",
     ),
     broker(
         "group.consumer.session.timeout.ms",
@@ -71,6 +79,14 @@ pub(super) const ROWS: &[ConfigKey] = &[
         AtLeast(0),
         Cluster,
         "The most bytes of metadata that a committed offset may have.",
+    ),
+    broker(
+        "offsets.commit.timeout.ms",
+        Int,
+        Some("5000"),
+        AtLeast(1),
+        Cluster,
+        "How long a commit of offsets, or what else a group coordinator writes, may take to be replicated before the client is told to ask again.",
     ),
     broker(
         "offsets.retention.check.interval.ms",

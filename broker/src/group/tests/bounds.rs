@@ -1,0 +1,223 @@
+//! What clients can make of a coordinator without end has a bound: groups, members, entries of the queue, and offsets that mean nothing.
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, JoinGroupRequest, OffsetCommitRequest};
+
+use super::classic_client::Classic;
+use super::consumer::Consumer;
+use super::offsets::commit_request;
+use super::world::{World, join, sync};
+use crate::group::{GROUPS_MAX, Request};
+
+const DELAY: (&str, &str) = ("group.initial.rebalance.delay.ms", "3000");
+
+/// A group for each number.
+fn named(number: usize) -> String {
+    format!("g-{number}")
+}
+
+fn count(world: &World) -> usize {
+    world.machine.groups.len()
+}
+
+fn commit_to(world: &mut World, group: String, metadata: &str) -> ErrorCode {
+    let mut request = OffsetCommitRequest {
+        group_id: group,
+        ..commit_request("", -1, &[("a", 0, 1)])
+    };
+    request.topics[0].partitions[0].committed_metadata = Some(metadata.to_owned());
+    let response = world.ask(|to| Request::Commit { request, version: 9, to });
+    ErrorCode::from_code(response.expect().topics[0].partitions[0].error_code)
+}
+
+#[test]
+fn a_thousand_members_join_at_once_and_no_more() {
+    let mut world = World::new(&[DELAY, ("group.max.size", "1000")]);
+    let mut joins: Vec<_> = (0..1000).map(|_| world.join(3, join("", &["range"]))).collect();
+    for _ in 0..10 {
+        let refused = world.join(3, join("", &["range"])).expect();
+        assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::GroupMaxSizeReached);
+    }
+    world.pass(7_000);
+    let answers: Vec<_> = joins.iter_mut().map(|join| join.answer().expect("joined")).collect();
+    assert!(answers.iter().all(|answer| (answer.error_code, answer.generation_id) == (0, 1)));
+    let told: Vec<_> = answers.iter().map(|answer| answer.members.len()).filter(|told| *told > 0).collect();
+    assert_eq!(told, [1000], "the leader alone is told of everybody");
+    let (leader, ids): (_, Vec<&str>) = (
+        answers[0].leader.clone(),
+        answers.iter().map(|answer| answer.member_id.as_str()).collect(),
+    );
+    assert_eq!(world.sync(sync(&leader, 1, &ids)).expect().error_code, 0);
+    assert_eq!(world.log.len(), 1, "one record for all of them");
+    // However often they are heard of, each stands in the queue once; and once for the time before it knew its id.
+    for _ in 0..20 {
+        world.pass(1_000);
+        for id in &ids {
+            assert_eq!(world.heartbeat(id, 1), ErrorCode::None);
+        }
+    }
+    let queued = world.machine.around.deadlines.len();
+    assert!(queued <= 2 * 1000 + 10, "{queued}");
+    world.fail_over();
+    assert_eq!(world.state(), "Stable");
+    world.pass(80_000);
+    assert_eq!((world.state(), world.machine.around.deadlines.len()), ("Empty".to_owned(), 1));
+}
+
+#[test]
+fn a_thousand_members_of_the_consumer_protocol_and_no_more() {
+    let mut world = World::with_topics(&[("group.consumer.max.size", "1000")], &[("a", 100)]);
+    let request = |number: usize, epoch| ConsumerGroupHeartbeatRequest {
+        member_id: format!("m-{number}"),
+        member_epoch: epoch,
+        ..Consumer::new("m", &["a"]).request()
+    };
+    let epochs: Vec<_> = (0..1000).map(|number| world.consumer(request(number, 0)).member_epoch).collect();
+    assert_eq!(epochs.last(), Some(&1000));
+    for number in 1000..1010 {
+        let refused = world.consumer(request(number, 0));
+        assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::GroupMaxSizeReached);
+    }
+    assert!(world.machine.around.deadlines.len() <= 2 * 1000 + 1);
+    world.fail_over();
+    world.pass(120_000);
+    assert_eq!((world.state(), world.machine.around.deadlines.len()), ("Empty".to_owned(), 1));
+}
+
+#[test]
+fn a_member_that_joins_in_a_loop_stands_in_the_queue_once() {
+    let mut world = World::new(&[DELAY]);
+    assert_eq!(Consumer::new("new", &["a"]).beat(&mut world).error_code, 0);
+    let request = JoinGroupRequest {
+        member_id: "old".to_owned(),
+        rebalance_timeout_ms: i32::MAX,
+        ..Classic::new(&["a"], false).request()
+    };
+    for _ in 0..1000 {
+        let answer = world.join(9, request.clone()).expect();
+        world.pass(1);
+        assert_eq!(world.sync(sync("old", answer.generation_id, &[])).expect().error_code, 0);
+    }
+    assert!(world.machine.around.deadlines.len() < 10, "{}", world.machine.around.deadlines.len());
+}
+
+#[test]
+fn groups_that_hold_nothing_are_forgotten() {
+    let mut world = World::new(&[DELAY, ("offset.metadata.max.bytes", "4")]);
+    for number in 0..10_000 {
+        let group = named(number);
+        assert_eq!(commit_to(&mut world, group.clone(), "too long"), ErrorCode::OffsetMetadataTooLarge);
+        let refused = [
+            ConsumerGroupHeartbeatRequest {
+                group_id: group.clone(),
+                subscribed_topic_regex: Some("(".to_owned()),
+                ..Consumer::new("m", &["a"]).request()
+            },
+            ConsumerGroupHeartbeatRequest {
+                group_id: group.clone(),
+                member_epoch: 5,
+                ..Consumer::new("m", &["a"]).request()
+            },
+        ];
+        for request in refused {
+            assert_ne!(world.consumer(request).error_code, 0);
+        }
+        let request = JoinGroupRequest {
+            group_id: group.clone(),
+            ..join("", &[])
+        };
+        assert_ne!(world.join(3, request).expect().error_code, 0);
+        let request = OffsetFetchRequestGroup {
+            group_id: group,
+            ..Default::default()
+        };
+        let fetched = world.ask(|to| Request::Fetch {
+            request,
+            require_stable: false,
+            to,
+        });
+        assert_eq!(fetched.expect().error_code, 0);
+    }
+    assert_eq!((count(&world), world.log.len()), (0, 0));
+    // An id that was given out is awaited for as long as its session would last.
+    for number in 0..10_000 {
+        let request = JoinGroupRequest {
+            group_id: named(number),
+            ..join("", &["range"])
+        };
+        let answer = world.join(4, request).expect();
+        assert_eq!(ErrorCode::from_code(answer.error_code), ErrorCode::MemberIdRequired);
+    }
+    assert_eq!(count(&world), 10_000);
+    world.pass(11_000);
+    assert_eq!((count(&world), world.log.len(), world.machine.around.deadlines.len()), (0, 0, 1));
+}
+
+#[test]
+fn ten_thousand_groups_are_kept_and_expire() {
+    let mut world = World::new(&[("offsets.retention.minutes", "60")]);
+    for number in 0..10_000 {
+        assert_eq!(commit_to(&mut world, named(number), "m"), ErrorCode::None);
+    }
+    world.fail_over();
+    assert_eq!(count(&world), 10_000);
+    assert_eq!(world.machine.topics.len(), 1, "a topic's name is there once");
+    world.pass(5_000_000);
+    assert_eq!(count(&world), 0);
+    world.fail_over();
+    assert_eq!(count(&world), 0);
+}
+
+#[test]
+fn there_are_no_more_groups_than_can_be() {
+    let mut world = World::new(&[DELAY]);
+    for number in 0..GROUPS_MAX {
+        world.machine.get_or_make(&named(number)).unwrap();
+    }
+    let (more, known) = (named(GROUPS_MAX), named(7));
+    assert_eq!(commit_to(&mut world, more.clone(), "m"), ErrorCode::CoordinatorNotAvailable);
+    let request = JoinGroupRequest {
+        group_id: more.clone(),
+        ..join("", &["range"])
+    };
+    assert_eq!(
+        ErrorCode::from_code(world.join(3, request).expect().error_code),
+        ErrorCode::CoordinatorNotAvailable
+    );
+    let request = ConsumerGroupHeartbeatRequest {
+        group_id: more,
+        ..Consumer::new("m", &["a"]).request()
+    };
+    assert_eq!(
+        ErrorCode::from_code(world.consumer(request).error_code),
+        ErrorCode::CoordinatorNotAvailable
+    );
+    assert_eq!(commit_to(&mut world, known, "m"), ErrorCode::None, "those that are there go on");
+    assert_eq!(count(&world), GROUPS_MAX);
+}
+
+#[test]
+fn an_offset_beyond_the_log_is_the_clients_business() {
+    let mut world = World::new(&[]);
+    let request = commit_request("", -1, &[("a", 0, i64::MAX), ("a", 2, 0)]);
+    let response = world.ask(|to| Request::Commit { request, version: 9, to }).expect();
+    assert!(response.topics.iter().all(|topic| topic.partitions[0].error_code == 0));
+    world.fail_over();
+    let request = OffsetFetchRequestGroup {
+        group_id: "g".to_owned(),
+        topics: None,
+        ..Default::default()
+    };
+    let fetched = world.ask(|to| Request::Fetch {
+        request,
+        require_stable: false,
+        to,
+    });
+    let offsets: Vec<_> = fetched.expect().topics[0]
+        .partitions
+        .iter()
+        .map(|partition| partition.committed_offset)
+        .collect();
+    assert_eq!(offsets, [i64::MAX, 0]);
+}
