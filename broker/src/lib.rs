@@ -9,6 +9,7 @@ pub mod broker;
 pub mod config;
 pub mod controller_client;
 mod coordinator;
+pub mod cores;
 mod group;
 pub mod log;
 pub mod metadata;

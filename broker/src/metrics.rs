@@ -6,6 +6,7 @@
 
 mod latency;
 mod requests;
+mod transactions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use weir_protocol::api::ApiKey;
 
 use self::latency::SharedLatency;
 use self::requests::Requests;
+use self::transactions::Transactions;
 
 /// The counts of one broker.
 #[derive(Debug)]
@@ -34,6 +36,7 @@ pub struct Metrics {
     bad_requests: Counter,
     produced_bytes: Counter,
     produced_records: Counter,
+    transactions: Transactions,
     gauges: Gauges,
 }
 
@@ -56,6 +59,10 @@ pub struct Readings {
     pub fetch_sessions: usize,
     /// Memory of requests that are being received or carried out.
     pub request_memory_bytes: usize,
+    /// Open transactions that this broker coordinates.
+    pub transactions_open: usize,
+    /// How long the oldest of them is open.
+    pub transaction_oldest_seconds: u64,
 }
 
 #[derive(Debug, Default)]
@@ -87,9 +94,11 @@ impl Metrics {
             bad_requests: Counter::default(),
             produced_bytes: Counter::default(),
             produced_records: Counter::default(),
+            transactions: Transactions::default(),
             gauges: Gauges::default(),
         };
         metrics.register_counts();
+        metrics.transactions.register(&mut metrics.registry);
         metrics.gauges.register(&mut metrics.registry);
         metrics
     }
@@ -186,9 +195,21 @@ impl Metrics {
         self.flush_failures.inc();
     }
 
+    /// Transactions ended: so many were committed, and aborted by their client, since they took too long, and since another producer took up the transactional id.
+    pub fn transactions_ended(&self, committed: u64, aborted: [u64; 3]) {
+        self.transactions.ended(committed, aborted);
+    }
+
+    /// So many requests came from producers that were fenced.
+    pub fn producers_fenced(&self, count: u64) {
+        self.transactions.fenced(count);
+    }
+
     /// Everything in the OpenMetrics text format.
     pub fn render(&self, readings: Readings) -> String {
         self.gauges.set(readings);
+        self.transactions
+            .set_open(readings.transactions_open, readings.transaction_oldest_seconds);
         let mut text = String::new();
         // Writing to a string does not fail, and no metric of ours refuses to be written.
         let _ = encode(&mut text, &self.registry);
@@ -268,9 +289,13 @@ mod tests {
         metrics.received_bytes(7);
         metrics.received_records(100);
         metrics.flushed(Duration::from_millis(3));
+        metrics.transactions_ended(5, [1, 0, 2]);
+        metrics.producers_fenced(4);
         let text = metrics.render(Readings {
             partitions: 3,
             log_dir_online: true,
+            transactions_open: 6,
+            transaction_oldest_seconds: 90,
             ..Readings::default()
         });
         for line in [
@@ -288,6 +313,13 @@ mod tests {
             "weir_broker_flush_duration_seconds_count 1",
             "weir_broker_partitions 3",
             "weir_broker_log_dir_online 1",
+            "weir_broker_transactions_committed_total 5",
+            "weir_broker_transactions_aborted_total{by=\"client\"} 1",
+            "weir_broker_transactions_aborted_total{by=\"timeout\"} 0",
+            "weir_broker_transactions_aborted_total{by=\"fencing\"} 2",
+            "weir_broker_producers_fenced_total 4",
+            "weir_broker_transactions_open 6",
+            "weir_broker_transaction_oldest_seconds 90",
             "# EOF",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is missing in\n{text}");

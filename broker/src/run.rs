@@ -23,7 +23,7 @@ use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
 use crate::metadata::Metadata;
 use crate::metrics::{Metrics, Readings};
 use crate::net::{self, Bound, RequestMemory, Server};
-use crate::replica::{Fetchers, Maintenance, Replicas};
+use crate::replica::{Fetchers, Maintenance, Replicas, now_ms};
 use crate::transaction_io::{Markers, Peers, keep_marking};
 
 /// How long a controlled shutdown may take before the broker stops without one.
@@ -247,6 +247,8 @@ fn probes(broker: &Arc<Broker>) -> Probes {
 fn readings(broker: &Broker) -> Readings {
     let standing = *broker.controller.standing().borrow();
     let (partitions, partitions_led) = broker.replicas.count();
+    let (transactions_open, oldest_ms) = broker.markers.open();
+    let oldest_ms = oldest_ms.map_or(0, |began_ms| now_ms().saturating_sub(began_ms));
     Readings {
         partitions,
         partitions_led,
@@ -256,6 +258,8 @@ fn readings(broker: &Broker) -> Readings {
         metadata_version: broker.metadata.load().version,
         fetch_sessions: broker.fetch_sessions.size().0,
         request_memory_bytes: broker.request_memory.used_bytes(),
+        transactions_open,
+        transaction_oldest_seconds: u64::try_from(oldest_ms / 1_000).unwrap_or(0),
     }
 }
 

@@ -190,6 +190,17 @@ impl Driver {
             .unwrap_or_else(|e| panic!("{:?} {}: {e:#}", self.client, request["op"]))
     }
 
+    /// One operation of a driver that may be killed meanwhile: `None` when it is.
+    pub fn call_if_alive(&mut self, request: &Value) -> Option<Result<Value, Failure>> {
+        self.try_call(request).ok()
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn try_call(&mut self, request: &Value) -> Result<Result<Value, Failure>> {
         writeln!(self.requests, "{request}").context("write the request")?;
         self.requests.flush().context("write the request")?;

@@ -13,6 +13,7 @@ pub mod kubernetes;
 pub mod node;
 pub mod record;
 pub mod tools;
+pub mod txn;
 pub mod wire;
 pub mod writer;
 

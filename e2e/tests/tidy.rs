@@ -45,6 +45,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "transaction_io",
         &["broker", "coordinator", "group", "log", "metadata", "replica", "transaction"],
     ),
+    ("cores", &["coordinator", "group", "log", "metadata", "transaction"]),
     (
         "api",
         &[
@@ -72,6 +73,8 @@ const OPERATOR: &[(&str, &[&str])] = &[
     ("store", &["controller"]),
     ("shell", &["controller", "probe", "store"]),
     ("schema", &[]),
+    ("kafka", &["controller"]),
+    ("groups", &["kafka"]),
 ];
 
 /// Words that would say that a module has no subject.

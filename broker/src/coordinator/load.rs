@@ -114,7 +114,7 @@ impl<M: Machine> Loading<M> {
             self.records += 1;
             if header.is_control() {
                 match record.key.and_then(marker) {
-                    Some(committed) => self.machine.replay_end(header.producer_id, header.producer_epoch, committed),
+                    Some(committed) => self.machine.end_transaction(header.producer_id, header.producer_epoch, committed),
                     None => self.skip(offset, "a control record of an unknown type"),
                 }
                 continue;

@@ -72,8 +72,8 @@ pub(crate) trait Machine: Send + Sized + 'static {
     /// What is wrong with it, for the log line.
     fn replay(&mut self, record: &Logged<'_>) -> Result<(), String>;
 
-    /// Takes up the end of a transaction whose records were replayed.
-    fn replay_end(&mut self, producer: ProducerId, epoch: ProducerEpoch, committed: bool);
+    /// Takes up the end of a transaction whose records it has written, or replayed.
+    fn end_transaction(&mut self, producer: ProducerId, epoch: ProducerEpoch, committed: bool);
 
     /// The metadata changed, or the machine has just been loaded.
     fn metadata(&mut self, image: &Arc<MetadataImage>, layers: &Layers<'_>, now: Now, outcome: &mut Outcome);

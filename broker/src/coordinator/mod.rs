@@ -4,9 +4,12 @@
 //! through the partition's writer, answered once committed with `acks=all`. Called by `api`; knows nothing of groups or transactions.
 
 mod append;
+#[cfg(test)]
+pub(crate) mod harness;
 mod load;
 mod machine;
 mod shard;
+mod transactional;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,18 +17,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tracing::warn;
 use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
-#[cfg(test)]
+use self::machine::Answer;
 pub(crate) use self::machine::Commit;
 pub(crate) use self::machine::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
 use self::shard::{Job, Shard, Status, Surroundings};
+pub(crate) use self::transactional::{InTransaction, Producer, Transactional};
 use crate::broker::Broker;
+use crate::log::producers::{Guard, Marker};
 use crate::metadata::MetadataImage;
 use crate::replica::{self, Partition, Waiter};
 
@@ -50,8 +55,14 @@ impl<M: Machine> std::fmt::Debug for Coordinator<M> {
     }
 }
 
+/// The partition of a coordinator's topic that a key belongs to; `None` before the topic was made.
+pub(crate) fn partition_in(image: &MetadataImage, topic: &str, key: &str) -> Option<i32> {
+    let topic = image.topic_by_name(topic).filter(|topic| !topic.partitions.is_empty())?;
+    Some(partition_of(key, topic.partitions.len()))
+}
+
 /// The partition that a key belongs to (`Utils.abs(key.hashCode())` modulo the number of partitions).
-pub(crate) fn partition_of(key: &str, partitions: usize) -> i32 {
+fn partition_of(key: &str, partitions: usize) -> i32 {
     let hash = key
         .encode_utf16()
         .fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
@@ -88,8 +99,8 @@ impl<M: Machine> Coordinator<M> {
         key: &str,
         make: impl FnOnce(ReplyTo<T>) -> M::Request,
     ) -> Result<T, ErrorCode> {
-        let partitions = broker.metadata.load().topic_by_name(M::TOPIC).map_or(0, |topic| topic.partitions.len());
-        self.ask_partition(broker, partition_of(key, partitions), make).await
+        let partition = partition_in(&broker.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
+        self.ask_partition(broker, partition, make).await
     }
 
     /// As [`Coordinator::ask`], of the coordinator that this partition has.
@@ -102,19 +113,60 @@ impl<M: Machine> Coordinator<M> {
         partition: i32,
         make: impl FnOnce(ReplyTo<T>) -> M::Request,
     ) -> Result<T, ErrorCode> {
-        let shard = self.shard(partition).ok_or(ErrorCode::NotCoordinator)?;
         let (to, answer) = ReplyTo::new();
         let request = make(to);
-        shard.check(&request)?;
+        let shard = self.checked(partition, M::writes(&request))?;
         self.bring(broker, partition, &shard, Job::Ask(request));
-        let (answer, commit) = answer.await.map_err(|_| shard.refusal())?;
-        if let Some(commit) = commit {
-            let timeout = M::commit_timeout(&replica::layers(&broker.metadata.load(), broker.config.id));
-            tokio::time::timeout(timeout, commit)
-                .await
-                .unwrap_or(Err(ErrorCode::CoordinatorNotAvailable))?;
-        }
-        Ok(answer)
+        believed::<M, _>(broker, answer).await.ok_or_else(|| shard.refusal())?
+    }
+
+    /// Puts down that the coordinator of a transaction is asked whether it has to do with `key`. `None`: that is known already.
+    ///
+    /// # Errors
+    /// As [`Coordinator::ask`].
+    pub(crate) async fn ask_to_verify(&self, broker: &Broker, key: &str, producer: Producer) -> Result<Option<Guard>, ErrorCode> {
+        let partition = partition_in(&broker.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
+        let shard = self.checked(partition, true)?;
+        let (to, answer) = ReplyTo::new();
+        self.bring(broker, partition, &shard, Job::AskToVerify(producer, to));
+        believed::<M, _>(broker, answer).await.ok_or_else(|| shard.refusal())?
+    }
+
+    /// As [`Coordinator::ask`], for what is written in a transaction: it counts if that is committed.
+    ///
+    /// # Errors
+    /// As there; INVALID_TXN_STATE when the transaction has ended since the guard was given, INVALID_PRODUCER_EPOCH for a zombie.
+    pub(crate) async fn ask_in_transaction<T: Send + 'static>(
+        &self,
+        broker: &Broker,
+        key: &str,
+        write: InTransaction,
+        make: impl FnOnce(ReplyTo<T>) -> M::Request,
+    ) -> Result<T, ErrorCode> {
+        let partition = partition_in(&broker.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
+        let shard = self.checked(partition, true)?;
+        let (to, answer) = ReplyTo::new();
+        let (refuse, mut refused) = oneshot::channel();
+        self.bring(broker, partition, &shard, Job::AskIn(write, make(to), refuse));
+        let answer = believed::<M, _>(broker, answer).await;
+        answer.ok_or_else(|| refused.try_recv().unwrap_or_else(|_| shard.refusal()))?
+    }
+
+    /// Ends a producer's transaction in a partition, and waits until that is committed.
+    ///
+    /// # Errors
+    /// As [`Coordinator::ask`]; INVALID_PRODUCER_EPOCH and TRANSACTION_COORDINATOR_FENCED for a marker that comes late.
+    pub(crate) async fn end_transaction(&self, broker: &Broker, partition: i32, marker: Marker) -> Result<(), ErrorCode> {
+        let shard = self.checked(partition, true)?;
+        let (to, answer) = ReplyTo::new();
+        self.bring(broker, partition, &shard, Job::EndTransaction(marker, to));
+        believed::<M, _>(broker, answer).await.ok_or_else(|| shard.refusal())??
+    }
+
+    fn checked(&self, partition: i32, writes: bool) -> Result<Arc<Shard<M>>, ErrorCode> {
+        let shard = self.shard(partition).ok_or(ErrorCode::NotCoordinator)?;
+        shard.check(writes)?;
+        Ok(shard)
     }
 
     /// The partitions whose coordinator this broker is, or is about to be.
@@ -263,13 +315,16 @@ impl<M: Machine> Coordinator<M> {
         if !until(&partition, wanted, |partition| partition.high_watermark() >= end).await {
             return Ok(());
         }
+        // Nobody else appends in this epoch: what the log knows of producers now it knows when the machine begins.
+        let producers = partition.with_writer(|writer| writer.known_producers(replica::now_ms())).await;
+        let producers = producers.map_err(|code| anyhow::anyhow!("{}", code.name()))??;
         let image = broker.metadata.load();
         let surroundings = Surroundings {
             now: self.now(),
             image: &image,
             broker: broker.config.id,
         };
-        if let Some(wake) = shard.begin(machine, partition, epoch, surroundings) {
+        if let Some(wake) = shard.begin((machine, producers), partition, epoch, surroundings) {
             self.set_due(key.index, wake);
         }
         Ok(())
@@ -284,6 +339,20 @@ impl<M: Machine> Coordinator<M> {
             self.bring(broker, index, shard, Job::End);
         }
     }
+}
+
+/// An answer, once what it rests on is committed; `None` when nobody gives one any more.
+async fn believed<M: Machine, T>(broker: &Broker, answer: oneshot::Receiver<Answer<T>>) -> Option<Result<T, ErrorCode>> {
+    let (answer, commit) = answer.await.ok()?;
+    let committed = match commit {
+        Some(commit) => {
+            let timeout = M::commit_timeout(&replica::layers(&broker.metadata.load(), broker.config.id));
+            let committed = tokio::time::timeout(timeout, commit).await;
+            committed.unwrap_or(Err(ErrorCode::CoordinatorNotAvailable))
+        }
+        None => Ok(()),
+    };
+    Some(committed.map(|()| answer))
 }
 
 /// Waits until the partition is as asked for; returns whether it is, or nobody wants it any more.
@@ -301,9 +370,8 @@ async fn until(partition: &Arc<Partition>, wanted: impl Fn() -> bool, reached: i
 
 /// Who coordinates `key`, if anybody does.
 pub(crate) fn coordinator_of(image: &MetadataImage, topic: &str, key: &str) -> Option<BrokerId> {
-    let topic = image.topic_by_name(topic)?;
-    let partition = topic.partition(partition_of(key, topic.partitions.len()))?;
-    partition.leader
+    let partition = partition_in(image, topic, key)?;
+    image.topic_by_name(topic)?.partition(partition)?.leader
 }
 
 #[cfg(test)]

@@ -6,12 +6,15 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::LeaderEpoch;
 
 use super::append::Batches;
-use super::machine::{Commit, Machine, Now, Outcome, commit};
-use crate::log::AppendError;
+use super::machine::{Commit, Machine, Now, Outcome, ReplyTo, commit};
+use super::transactional::{InTransaction, Producer, Transactional};
+use crate::log::producers::{Guard, Marker, Producers};
+use crate::log::{AppendError, Prepared};
 use crate::metadata::MetadataImage;
 use crate::replica::{self, Acks, Partition, Seat, Waiter};
 
@@ -61,6 +64,8 @@ struct Standing {
 /// What coordinates.
 pub(super) struct Active<M> {
     machine: M,
+    /// The producers that write here in transactions.
+    transactional: Transactional,
     partition: Arc<Partition>,
     epoch: LeaderEpoch,
     /// The newest append; what is answered after it waits for it too.
@@ -70,6 +75,11 @@ pub(super) struct Active<M> {
 /// What is brought to the machine.
 pub(super) enum Job<M: Machine> {
     Ask(M::Request),
+    /// A request that writes in a transaction; whoever may not is told why.
+    AskIn(InTransaction, M::Request, oneshot::Sender<ErrorCode>),
+    /// The transaction's coordinator is about to be asked.
+    AskToVerify(Producer, ReplyTo<Option<Guard>>),
+    EndTransaction(Marker, ReplyTo<Result<(), ErrorCode>>),
     Wake,
     Metadata(Arc<MetadataImage>),
     Begin(Box<Active<M>>),
@@ -102,9 +112,16 @@ impl<M: Machine> Shard<M> {
     }
 
     /// Becomes active with what was loaded, unless the broker has stopped to lead in this epoch meanwhile.
-    pub(super) fn begin(&self, machine: M, partition: Arc<Partition>, epoch: LeaderEpoch, surroundings: Surroundings<'_>) -> Option<u64> {
+    pub(super) fn begin(
+        &self,
+        (machine, producers): (M, Producers),
+        partition: Arc<Partition>,
+        epoch: LeaderEpoch,
+        surroundings: Surroundings<'_>,
+    ) -> Option<u64> {
         let active = Active {
             machine,
+            transactional: Transactional::of(producers),
             partition,
             epoch,
             last: None,
@@ -116,10 +133,10 @@ impl<M: Machine> Shard<M> {
     ///
     /// # Errors
     /// NOT_COORDINATOR and COORDINATOR_LOAD_IN_PROGRESS; COORDINATOR_NOT_AVAILABLE for what needs a record while none can be committed.
-    pub(super) fn check(&self, request: &M::Request) -> Result<(), ErrorCode> {
+    pub(super) fn check(&self, writes: bool) -> Result<(), ErrorCode> {
         let standing = self.standing.lock();
         match (&standing.status, &standing.partition) {
-            (Status::Active(_), Some(partition)) if M::writes(request) => match partition.accepts(Acks::All) {
+            (Status::Active(_), Some(partition)) if writes => match partition.accepts(Acks::All) {
                 Err(ErrorCode::NotEnoughReplicas) => Err(ErrorCode::CoordinatorNotAvailable),
                 Err(_) => Err(ErrorCode::NotCoordinator),
                 Ok(()) => Ok(()),
@@ -159,6 +176,13 @@ impl<M: Machine> Shard<M> {
                         *core = None;
                     }
                 }
+                // A marker stands behind all that was decided before it, in an append of its own.
+                Job::EndTransaction(marker, to) => {
+                    gathered.append(core.as_mut());
+                    if let Some(active) = core {
+                        active.end_transaction(marker, to, surroundings.now);
+                    }
+                }
                 other => {
                     if let Some(active) = core {
                         active.work(other, surroundings, &mut gathered);
@@ -193,24 +217,54 @@ impl<M: Machine> Active<M> {
         let now = surroundings.now;
         match job {
             Job::Ask(request) => gathered.decide(now, |outcome| self.machine.decide(request, now, outcome)),
+            Job::AskIn(write, request, refused) => match self.transactional.admit(write) {
+                Ok(()) => gathered.decide(now, |outcome| self.machine.decide(request, now, outcome)),
+                // The request goes after its refusal: who finds it gone knows why. Nobody waits any more: that is nobody's loss.
+                Err(code) => drop((refused.send(code), request)),
+            },
+            Job::AskToVerify(producer, to) => {
+                let answer = self.transactional.ask(producer);
+                gathered.decide(now, |outcome| outcome.reply(to, answer));
+            }
             // What is due stays due: it is looked at again.
             Job::Wake if writable.is_err() => {}
             Job::Wake => gathered.decide(now, |outcome| self.machine.wake(now, outcome)),
             Job::Metadata(image) => self.take_up_metadata(&image, surroundings, gathered),
-            Job::Begin(_) | Job::End => {}
+            Job::Begin(_) | Job::End | Job::EndTransaction(..) => {}
+        }
+    }
+
+    /// The machine and the log hear of the end of a transaction in the same place.
+    fn end_transaction(&mut self, marker: Marker, to: ReplyTo<Result<(), ErrorCode>>, now: Now) {
+        let batch = self
+            .transactional
+            .admit_marker(&marker)
+            .and_then(|()| Prepared::marker(marker, now.wall_ms).map_err(|error| refusal(&error)));
+        match batch {
+            Ok(batch) => {
+                self.machine.end_transaction(marker.producer, marker.epoch, marker.commit);
+                let commit = self.append(Some(batch), now);
+                to.with(Ok(())).send(commit);
+            }
+            Err(code) => to.with(Err(code)).send(None),
         }
     }
 
     fn take_up_metadata(&mut self, image: &Arc<MetadataImage>, surroundings: Surroundings<'_>, gathered: &mut Gathered) {
         let layers = replica::layers(image, surroundings.broker);
+        self.transactional
+            .expire(surroundings.now.wall_ms, self.partition.config().producer_expiration_ms);
         gathered.decide(surroundings.now, |outcome| {
             self.machine.metadata(image, &layers, surroundings.now, outcome);
         });
     }
 
     /// Appends, and says what the answers must wait for.
-    fn append(&mut self, batches: Batches) -> Option<Commit> {
-        if let Some(prepared) = batches.finish() {
+    fn append(&mut self, batch: Option<Prepared>, now: Now) -> Option<Commit> {
+        if let Some(prepared) = batch {
+            for (header, bytes) in prepared.batches() {
+                self.transactional.appended(&header, bytes, now.wall_ms);
+            }
             let appending = self.partition.append_in(self.epoch, prepared);
             let appended = async move { appending.acknowledged(Acks::All).await.map(drop).map_err(|error| refusal(&error)) };
             self.last = Some(commit(appended));
@@ -245,6 +299,7 @@ async fn committed(partition: &Arc<Partition>, epoch: LeaderEpoch, end: i64) -> 
 /// What comes of the decisions that are carried out together.
 #[derive(Debug, Default)]
 struct Gathered {
+    now: Now,
     batches: Batches,
     replies: Vec<super::machine::Reply>,
 }
@@ -253,14 +308,15 @@ impl Gathered {
     fn decide(&mut self, now: Now, decide: impl FnOnce(&mut Outcome)) {
         let mut outcome = Outcome::default();
         decide(&mut outcome);
+        self.now = now;
         self.batches.add(&outcome.records, outcome.transaction, now.wall_ms);
         self.replies.append(&mut outcome.replies);
     }
 
     fn append<M: Machine>(&mut self, active: Option<&mut Active<M>>) {
         let Some(active) = active else { return };
-        let Self { batches, replies } = std::mem::take(self);
-        let commit = active.append(batches);
+        let Self { now, batches, replies } = std::mem::take(self);
+        let commit = active.append(batches.finish(), now);
         for reply in replies {
             reply.send(commit.clone());
         }

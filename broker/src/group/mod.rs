@@ -240,7 +240,7 @@ impl Machine for Groups {
         self.take_up(record)
     }
 
-    fn replay_end(&mut self, producer: ProducerId, _epoch: ProducerEpoch, committed: bool) {
+    fn end_transaction(&mut self, producer: ProducerId, _epoch: ProducerEpoch, committed: bool) {
         for group in self.transactions.remove(&producer).unwrap_or_default() {
             if let Some(group) = self.groups.get_mut(&group) {
                 group.offsets.end(producer, committed);
@@ -284,10 +284,6 @@ impl Machine for Groups {
                 outcome.transaction = Some(producer);
                 let answer = self.commit_in(request, NEWEST_VERSION, Some(producer.0), now, outcome);
                 outcome.reply(to, answer);
-            }
-            Request::EndTransaction { producer, committed, to } => {
-                self.replay_end(producer, ProducerEpoch(-1), committed);
-                outcome.reply(to, ());
             }
             Request::Fetch { request, require_stable, to } => {
                 let answer = self.fetch(request, require_stable);

@@ -43,12 +43,6 @@ pub(crate) enum Request {
         producer: (ProducerId, ProducerEpoch),
         to: ReplyTo<OffsetCommitResponse>,
     },
-    /// The transaction of a producer has ended, and the marker is in the log.
-    EndTransaction {
-        producer: ProducerId,
-        committed: bool,
-        to: ReplyTo<()>,
-    },
     Fetch {
         request: OffsetFetchRequestGroup,
         require_stable: bool,
@@ -107,12 +101,7 @@ impl Request {
             | Self::Sync { .. }
             | Self::Leave { .. }
             | Self::Delete { .. } => true,
-            Self::EndTransaction { .. }
-            | Self::Fetch { .. }
-            | Self::Heartbeat { .. }
-            | Self::List { .. }
-            | Self::Describe { .. }
-            | Self::DescribeConsumers { .. } => false,
+            Self::Fetch { .. } | Self::Heartbeat { .. } | Self::List { .. } | Self::Describe { .. } | Self::DescribeConsumers { .. } => false,
         }
     }
 }

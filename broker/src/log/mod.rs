@@ -25,7 +25,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 mod timestamps;
-mod transactions;
+pub(crate) mod transactions;
 pub mod validate;
 mod writer;
 

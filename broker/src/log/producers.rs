@@ -23,7 +23,7 @@ mod snapshot;
 mod verification;
 
 pub use marker::{Marker, marker_batch};
-pub(super) use verification::Verifications;
+pub(crate) use verification::Verifications;
 pub use verification::{Guard, Verification};
 
 pub use snapshot::{SNAPSHOT_BYTES_MAX, SnapshotError};
@@ -219,7 +219,7 @@ impl Producers {
             let Some(entry) = self.entries.get(&header.producer_id.0) else {
                 continue;
             };
-            check_epoch(entry, header)?;
+            check_epoch(entry, header.producer_id, header.producer_epoch)?;
             check_kind(entry, header)?;
         }
         Ok(())
@@ -250,6 +250,14 @@ impl Producers {
             });
         }
         Ok(())
+    }
+
+    /// Whether nobody has written under this id in a newer epoch.
+    ///
+    /// # Errors
+    /// That somebody has.
+    pub(crate) fn admit_epoch(&self, producer: ProducerId, epoch: ProducerEpoch) -> Result<(), ProducerError> {
+        self.entries.get(&producer.0).map_or(Ok(()), |entry| check_epoch(entry, producer, epoch))
     }
 
     /// Whether the producer has a transaction open here, in this epoch.
@@ -353,8 +361,8 @@ impl Producers {
 }
 
 /// `ProducerAppendInfo.checkProducerEpoch`.
-fn check_epoch(entry: &Entry, header: &BatchHeader) -> Result<(), ProducerError> {
-    let (producer, epoch, current) = (header.producer_id, header.producer_epoch, entry.epoch);
+fn check_epoch(entry: &Entry, producer: ProducerId, epoch: ProducerEpoch) -> Result<(), ProducerError> {
+    let current = entry.epoch;
     if epoch < current {
         return Err(ProducerError::Epoch { producer, epoch, current });
     }

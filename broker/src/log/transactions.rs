@@ -51,7 +51,7 @@ pub(crate) struct Transactions {
 
 impl Transactions {
     /// Of a log that holds none.
-    pub(super) fn none(offset: i64) -> Self {
+    pub(crate) fn none(offset: i64) -> Self {
         Self {
             is_known: true,
             in_memory_from: offset,
@@ -71,7 +71,7 @@ impl Transactions {
     }
 
     /// Takes up what a batch changes. What has ended below the high watermark is forgotten.
-    pub(super) fn changed(&mut self, change: Change, high_watermark: i64) {
+    pub(crate) fn changed(&mut self, change: Change, high_watermark: i64) {
         self.ended.retain(|(_, marker)| *marker >= high_watermark);
         match change {
             Change::Began {
@@ -102,7 +102,7 @@ impl Transactions {
     }
 
     /// The offset before which every transaction has ended, and that is committed.
-    pub(super) fn last_stable_offset(&self, high_watermark: i64) -> i64 {
+    pub(crate) fn last_stable_offset(&self, high_watermark: i64) -> i64 {
         let open = self.open.keys().next().copied();
         let ended = self.ended.iter().filter(|(_, marker)| *marker >= high_watermark).map(|(first, _)| *first);
         ended.chain(open).fold(high_watermark, i64::min)
@@ -114,7 +114,7 @@ impl Transactions {
     }
 
     /// The aborted transactions in memory.
-    pub(super) fn aborted(&self) -> &[Aborted] {
+    pub(crate) fn aborted(&self) -> &[Aborted] {
         &self.aborted
     }
 

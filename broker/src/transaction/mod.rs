@@ -1,11 +1,12 @@
 //! PURE: transaction coordinators: the transactional ids of one partition of `__transaction_state`.
 //!
 //! A [`Machine`] for the coordinators' runtime. A transaction is decided when the record that prepares its end is committed; its markers are asked for from outside
-//! ([`Request::Prepared`]), where they are written to all partitions of the transaction and told of ([`Request::Written`]), for as long as that takes.
+//! ([`Request::Look`]), where they are written to all partitions of the transaction and told of ([`Request::Written`]), for as long as that takes.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod record;
 mod state;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 
 use self::state::{End, Init, Transaction};
 pub(crate) use self::state::{Partition, Producer, Refusal, State};
+pub(crate) use self::tally::{Looked, Tally};
 use crate::coordinator::{Logged, Machine, Now, Origin, Outcome, ReplyTo};
 use crate::metadata::MetadataImage;
 
@@ -60,8 +62,8 @@ pub(crate) enum Request {
         fresh: Option<ProducerId>,
         to: ReplyTo<Result<Producer, Refusal>>,
     },
-    /// Which transactions wait for markers.
-    Prepared { to: ReplyTo<Vec<Prepared>> },
+    /// Which transactions wait for markers, and what happened since this was asked last.
+    Look { to: ReplyTo<Looked> },
     /// Markers are written.
     Written {
         id: String,
@@ -118,6 +120,9 @@ pub(crate) struct Transactions {
     /// When something is due, on the clock of [`Now::ms`], and since when it stands in the queue for each id.
     due: BTreeSet<(u64, String)>,
     due_at: BTreeMap<String, u64>,
+    /// When those that are open began.
+    open: BTreeSet<(i64, String)>,
+    tally: Tally,
     epoch: LeaderEpoch,
     settings: Settings,
     begun: bool,
@@ -147,6 +152,8 @@ impl Machine for Transactions {
             prepared: BTreeSet::new(),
             due: BTreeSet::new(),
             due_at: BTreeMap::new(),
+            open: BTreeSet::new(),
+            tally: Tally::default(),
             epoch: origin.epoch,
             settings: Settings::of(&Layers::default(), 0),
             begun: false,
@@ -156,16 +163,13 @@ impl Machine for Transactions {
     fn replay(&mut self, record: &Logged<'_>) -> Result<(), String> {
         match record::read(record)? {
             Some((id, Some(transaction))) => self.keep(id, transaction),
-            Some((id, None)) => {
-                self.prepared.remove(&id);
-                self.ids.remove(&id);
-            }
+            Some((id, None)) => self.forget(&id),
             None => {}
         }
         Ok(())
     }
 
-    fn replay_end(&mut self, _producer: ProducerId, _epoch: ProducerEpoch, _committed: bool) {
+    fn end_transaction(&mut self, _producer: ProducerId, _epoch: ProducerEpoch, _committed: bool) {
         // Nobody writes here in transactions.
     }
 
@@ -182,8 +186,8 @@ impl Machine for Transactions {
 
     fn writes(request: &Request) -> bool {
         match request {
-            Request::Init { .. } | Request::Add { .. } | Request::End { .. } | Request::Written { .. } => true,
-            Request::Verify { .. } | Request::Prepared { .. } | Request::Describe { .. } | Request::List { .. } => false,
+            Request::Init { .. } | Request::Add { .. } | Request::Verify { .. } | Request::End { .. } | Request::Written { .. } => true,
+            Request::Look { .. } | Request::Describe { .. } | Request::List { .. } => false,
         }
     }
 
@@ -197,6 +201,7 @@ impl Machine for Transactions {
                 to,
             } => {
                 let result = self.init(id, timeout_ms, expected, fresh, now, outcome);
+                self.tally.fenced += u64::from(result == Err(ErrorCode::ProducerFenced.into()));
                 outcome.reply(to, result);
             }
             Request::Add {
@@ -207,13 +212,12 @@ impl Machine for Transactions {
                 to,
             } => {
                 let result = self.add(&id, from, &partitions, version, now, outcome);
+                self.tally.fenced += u64::from(result == Err(ErrorCode::ProducerFenced));
                 outcome.reply(to, result.err().unwrap_or(ErrorCode::None));
             }
             Request::Verify { id, from, partitions, to } => {
-                let result = self.known(&id).and_then(|transaction| {
-                    let verified = transaction.verify(from, &partitions)?;
-                    Ok(verified.into_iter().map(|(partition, code)| (partition.clone(), code)).collect())
-                });
+                let result = self.verify(&id, from, &partitions, outcome);
+                self.tally.fenced += u64::from(result == Err(ErrorCode::ProducerFenced));
                 outcome.reply(to, result);
             }
             Request::End {
@@ -225,11 +229,17 @@ impl Machine for Transactions {
                 to,
             } => {
                 let result = self.end(&id, from, commit, version, fresh, now, outcome);
+                self.tally.fenced += u64::from(result == Err(ErrorCode::ProducerFenced.into()));
                 outcome.reply(to, result);
             }
-            Request::Prepared { to } => {
-                let prepared = self.prepared();
-                outcome.reply(to, prepared);
+            Request::Look { to } => {
+                let looked = Looked {
+                    prepared: self.prepared(),
+                    tally: std::mem::take(&mut self.tally),
+                    open: self.open.len(),
+                    oldest_ms: self.open.first().map(|(start_ms, _)| *start_ms),
+                };
+                outcome.reply(to, looked);
             }
             Request::Written {
                 id,
@@ -264,10 +274,11 @@ impl Machine for Transactions {
                 (false, _) => self.plan(&id, now),
                 (true, State::Ongoing) => {
                     let aborted = transaction.fenced(self.settings.version, now.wall_ms);
+                    self.tally.aborted_by_timeout += 1;
                     self.put(&id, aborted, now, outcome);
                 }
                 (true, _) => {
-                    self.ids.remove(&id);
+                    self.forget(&id);
                     outcome.records.push(record::record(&id, None));
                 }
             }
@@ -312,6 +323,7 @@ impl Transactions {
                 Ok(producer)
             }
             Init::Fenced(next) => {
+                self.tally.aborted_by_fencing += 1;
                 self.put(&id, next, now, outcome);
                 Err(ErrorCode::ConcurrentTransactions.into())
             }
@@ -323,6 +335,15 @@ impl Transactions {
             self.put(id, next, now, outcome);
         }
         Ok(())
+    }
+
+    /// Whoever is told that a transaction is open appends to it. So this is written down once more: a coordinator that was deposed, and whose transaction another one has ended, cannot do that,
+    /// and its answer never leaves. With transactions v2 nobody asks: there the epoch tells.
+    fn verify(&self, id: &str, from: Producer, partitions: &[Partition], outcome: &mut Outcome) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
+        let transaction = self.known(id)?;
+        let verified = transaction.verify(from, partitions)?;
+        outcome.records.push(record::record(id, Some(transaction)));
+        Ok(verified.into_iter().map(|(partition, code)| (partition.clone(), code)).collect())
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one request")]
@@ -342,10 +363,22 @@ impl Transactions {
             _ => transaction.end_v1(from, commit, now.wall_ms)?,
         };
         match end {
-            End::Done => Ok(transaction.producer),
+            End::Done => {
+                // As in `verify`: without epochs a coordinator that was deposed takes the end of this transaction for that of the one before.
+                if version < 2 {
+                    outcome.records.push(record::record(id, Some(transaction)));
+                }
+                Ok(transaction.producer)
+            }
             End::Next(next) => {
                 // Who ends a transaction goes on under the epoch, or the id, that it has when it is over.
                 let producer = next.completed(now.wall_ms).producer;
+                match (transaction.state, commit) {
+                    (State::Ongoing, true) => self.tally.committed += 1,
+                    (State::Ongoing, false) => self.tally.aborted_by_client += 1,
+                    // There was none to be aborted: the epoch is raised.
+                    _ => {}
+                }
                 self.put(id, next, now, outcome);
                 Ok(producer)
             }
@@ -401,7 +434,20 @@ impl Transactions {
         } else {
             self.prepared.remove(&id);
         }
-        self.ids.insert(id, transaction);
+        let (is_open, start_ms) = (transaction.state == State::Ongoing, transaction.start_ms);
+        if let Some(before) = self.ids.insert(id.clone(), transaction) {
+            self.open.remove(&(before.start_ms, id.clone()));
+        }
+        if is_open {
+            self.open.insert((start_ms, id));
+        }
+    }
+
+    fn forget(&mut self, id: &str) {
+        self.prepared.remove(id);
+        if let Some(before) = self.ids.remove(id) {
+            self.open.remove(&(before.start_ms, id.to_owned()));
+        }
     }
 
     /// Puts down when something will be due for a transactional id.

@@ -65,7 +65,7 @@ impl State {
 pub(crate) type Partition = (String, i32);
 
 /// The producer that a request is from: its id and epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Producer {
     pub(crate) id: ProducerId,
     pub(crate) epoch: ProducerEpoch,
@@ -227,12 +227,13 @@ impl Transaction {
         fenced.prepared(false, version, NO_ID, now_ms)
     }
 
-    /// Partitions become part of the transaction, which begins with the first. `None`: they are already.
+    /// Partitions become part of the transaction, which begins with the first. `None`: they are already, and the epoch says of which transaction. Before transactions v2 it does not: then
+    /// it is written down once more, since only a coordinator that still is one can do that.
     pub(crate) fn add(&self, from: Producer, partitions: &[Partition], version: i16, now_ms: i64) -> Result<Option<Self>, ErrorCode> {
         self.check(from)?;
         match self.state {
             State::PrepareCommit | State::PrepareAbort => return Err(ErrorCode::ConcurrentTransactions),
-            State::Ongoing if partitions.iter().all(|partition| self.partitions.contains(partition)) => return Ok(None),
+            State::Ongoing if version >= 2 && partitions.iter().all(|partition| self.partitions.contains(partition)) => return Ok(None),
             _ => {}
         }
         let mut next = Self {

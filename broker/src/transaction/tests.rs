@@ -1,51 +1,15 @@
 //! A coordinator by example: what is asked, what is answered, and what another broker knows that takes over.
 
-use futures::FutureExt;
-
 use super::*;
+use crate::coordinator::harness::Harness;
 
-struct World {
-    machine: Transactions,
-    log: Vec<crate::coordinator::Record>,
-    now_ms: u64,
-}
+type World = Harness<Transactions>;
 
 impl World {
     fn new() -> Self {
-        let mut world = Self {
-            machine: Transactions::new(origin(5)),
-            log: Vec::new(),
-            now_ms: 1_000,
-        };
-        world.metadata();
-        world
-    }
-
-    fn metadata(&mut self) {
         let mut image = MetadataImage::default();
         image.features.insert("transaction.version".to_owned(), 2);
-        let image = Arc::new(image);
-        self.run(|machine, now, outcome| machine.metadata(&image, &Layers::default(), now, outcome));
-    }
-
-    fn run(&mut self, act: impl FnOnce(&mut Transactions, Now, &mut Outcome)) {
-        let now = Now {
-            ms: self.now_ms,
-            wall_ms: 1_000_000 + self.now_ms as i64,
-        };
-        let mut outcome = Outcome::default();
-        act(&mut self.machine, now, &mut outcome);
-        self.log.extend(outcome.records);
-        for reply in outcome.replies {
-            reply.send(None);
-        }
-    }
-
-    fn ask<T: Send + 'static>(&mut self, make: impl FnOnce(ReplyTo<T>) -> Request) -> T {
-        let (to, answer) = ReplyTo::new();
-        let request = make(to);
-        self.run(|machine, now, outcome| machine.decide(request, now, outcome));
-        answer.now_or_never().unwrap().unwrap().0
+        Self::begin(Default::default(), image)
     }
 
     fn init(&mut self, fresh: Option<i64>) -> Result<Producer, Refusal> {
@@ -56,6 +20,7 @@ impl World {
             fresh: fresh.map(ProducerId),
             to,
         })
+        .expect()
     }
 
     fn add(&mut self, from: Producer, index: i32) -> ErrorCode {
@@ -66,6 +31,7 @@ impl World {
             version: 2,
             to,
         })
+        .expect()
     }
 
     fn end(&mut self, from: Producer, commit: bool) -> Result<Producer, Refusal> {
@@ -77,10 +43,15 @@ impl World {
             fresh: None,
             to,
         })
+        .expect()
     }
 
     fn prepared(&mut self) -> Vec<Prepared> {
-        self.ask(|to| Request::Prepared { to })
+        self.look().prepared
+    }
+
+    fn look(&mut self) -> Looked {
+        self.ask(|to| Request::Look { to }).expect()
     }
 
     fn written(&mut self, prepared: &Prepared, indexes: &[i32]) {
@@ -90,43 +61,13 @@ impl World {
             producer: prepared.producer,
             partitions,
             to,
-        });
+        })
+        .expect();
     }
 
     fn state(&mut self) -> Option<State> {
-        let described = self.ask(|to| Request::Describe { id: "x".to_owned(), to });
+        let described = self.ask(|to| Request::Describe { id: "x".to_owned(), to }).expect();
         described.map(|described| described.state)
-    }
-
-    fn pass(&mut self, ms: u64) {
-        let end = self.now_ms + ms;
-        while let Some(at) = self.machine.next_wake().filter(|at| *at <= end) {
-            self.now_ms = at.max(self.now_ms);
-            self.run(|machine, now, outcome| machine.wake(now, outcome));
-        }
-        self.now_ms = end;
-    }
-
-    fn fail_over(&mut self) {
-        let mut next = Transactions::new(origin(6));
-        for record in &self.log {
-            let logged = Logged {
-                key: &record.key,
-                value: record.value.as_deref(),
-                transaction: None,
-            };
-            next.replay(&logged).unwrap();
-        }
-        self.machine = next;
-        self.metadata();
-    }
-}
-
-fn origin(epoch: i32) -> Origin {
-    Origin {
-        partition: 0,
-        epoch: LeaderEpoch(epoch),
-        seed: 1,
     }
 }
 
@@ -142,7 +83,7 @@ fn a_transaction_is_over_when_all_markers_are_written() {
     assert_eq!(next.epoch, ProducerEpoch(1));
     let prepared = world.prepared().remove(0);
     assert_eq!((prepared.commit, prepared.version, prepared.producer.epoch), (true, 2, ProducerEpoch(1)));
-    assert_eq!((prepared.partitions.len(), prepared.coordinator_epoch), (2, LeaderEpoch(5)));
+    assert_eq!((prepared.partitions.len(), prepared.coordinator_epoch), (2, LeaderEpoch(0)));
     assert_eq!(world.add(next, 0), ErrorCode::ConcurrentTransactions);
     world.written(&prepared, &[0]);
     assert_eq!(world.state(), Some(State::PrepareCommit));
@@ -150,7 +91,7 @@ fn a_transaction_is_over_when_all_markers_are_written() {
     // Another broker takes over: what is decided stays decided, and all markers are written again, under its epoch.
     world.fail_over();
     let again = world.prepared().remove(0);
-    assert_eq!((again.commit, again.partitions.len(), again.coordinator_epoch), (true, 2, LeaderEpoch(6)));
+    assert_eq!((again.commit, again.partitions.len(), again.coordinator_epoch), (true, 2, LeaderEpoch(1)));
     world.written(&again, &[0, 1]);
     assert_eq!((world.state(), world.prepared().len()), (Some(State::CompleteCommit), 0));
     world.written(&again, &[0, 1]);
@@ -212,6 +153,101 @@ fn timeouts_have_bounds() {
             fresh: Some(ProducerId(1)),
             to,
         });
-        assert_eq!(refused, Err(ErrorCode::InvalidTransactionTimeout.into()));
+        assert_eq!(refused.expect(), Err(ErrorCode::InvalidTransactionTimeout.into()));
     }
+}
+
+/// A coordinator that was deposed answers nothing that it cannot write down: with transactions v1 its transaction and the next look the same.
+#[test]
+fn what_clients_of_version_1_are_told_is_written_down() {
+    let mut world = World::new();
+    let producer = world.init(Some(7)).unwrap();
+    let partition = ("t".to_owned(), 0);
+    let mut writes = |ask: &dyn Fn(&mut World) -> ErrorCode| {
+        let before = world.log.len();
+        assert_eq!(ask(&mut world), ErrorCode::None);
+        world.log.len() - before
+    };
+    let add = |version: i16| {
+        let partitions = vec![partition.clone()];
+        move |world: &mut World| {
+            let partitions = partitions.clone();
+            let make = |to| Request::Add {
+                id: "x".to_owned(),
+                from: producer,
+                partitions,
+                version,
+                to,
+            };
+            world.ask(make).expect()
+        }
+    };
+    let verify = |world: &mut World| {
+        let make = |to| Request::Verify {
+            id: "x".to_owned(),
+            from: producer,
+            partitions: vec![partition.clone()],
+            to,
+        };
+        world.ask(make).expect().unwrap()[0].1
+    };
+    let end = |world: &mut World| {
+        let make = |to| Request::End {
+            id: "x".to_owned(),
+            from: producer,
+            commit: true,
+            version: 0,
+            fresh: None,
+            to,
+        };
+        world.ask(make).expect().map_or(ErrorCode::UnknownServerError, |_| ErrorCode::None)
+    };
+    assert_eq!([writes(&add(0)), writes(&add(0)), writes(&verify)], [1, 1, 1]);
+    assert_eq!(writes(&add(2)), 0, "the epoch tells");
+    assert_eq!(writes(&end), 1);
+    let prepared = world.prepared().remove(0);
+    world.written(&prepared, &[0]);
+    let mut writes = |ask: &dyn Fn(&mut World) -> ErrorCode| {
+        let before = world.log.len();
+        assert_eq!(ask(&mut world), ErrorCode::None);
+        world.log.len() - before
+    };
+    assert_eq!(writes(&end), 1, "asked again");
+}
+
+#[test]
+fn what_operators_are_told() {
+    let mut world = World::new();
+    let began_ms = world.now_ms as i64;
+    let mut producer = world.init(Some(7)).unwrap();
+    let mut total = Tally::default();
+    for commit in [true, true, false] {
+        world.add(producer, 0);
+        let looked = world.look();
+        assert_eq!((looked.open, looked.oldest_ms), (1, Some(began_ms)));
+        producer = world.end(producer, commit).unwrap();
+        let mut looked = world.look();
+        assert_eq!((looked.open, looked.oldest_ms), (0, None));
+        total.committed += looked.tally.committed;
+        total.aborted_by_client += looked.tally.aborted_by_client;
+        world.written(&looked.prepared.remove(0), &[0]);
+    }
+    assert_eq!((total.committed, total.aborted_by_client), (2, 1));
+    world.add(producer, 0);
+    world.fail_over();
+    assert_eq!(
+        (world.look().open, world.look().tally),
+        (1, Tally::default()),
+        "it is open for whoever coordinates it"
+    );
+    assert_eq!(world.init(None), Err(ErrorCode::ConcurrentTransactions.into()));
+    let looked = world.look();
+    assert_eq!((looked.tally.aborted_by_fencing, looked.open), (1, 0));
+    world.written(&looked.prepared[0], &[0]);
+    assert_eq!(world.end(producer, true), Err(ErrorCode::ProducerFenced.into()));
+    assert_eq!(world.look().tally.fenced, 1);
+    let next = world.init(None).unwrap();
+    world.add(next, 0);
+    world.pass(61_000);
+    assert_eq!(world.look().tally.aborted_by_timeout, 1);
 }

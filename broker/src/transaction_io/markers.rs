@@ -3,6 +3,7 @@
 //! A task asks the coordinators here which transactions are prepared: when one has been ended, and from time to time, since coordinators move and transactions time out. What it is told is
 //! committed. Markers may be written twice, which changes nothing: the coordinator counts a transaction as complete once every partition has one.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tracing::debug;
+use tracing::{debug, warn};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::WriteTxnMarkersRequest;
 use weir_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
@@ -18,12 +19,12 @@ use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
 use super::failed;
 use crate::broker::Broker;
-use crate::coordinator::{Machine, partition_of};
-use crate::group::{self, Groups};
+use crate::coordinator::{Machine, partition_in};
+use crate::group::Groups;
 use crate::log::producers::Marker;
 use crate::log::{AppendError, Prepared as Batch};
 use crate::replica::{Acks, now_ms};
-use crate::transaction::{Partition, Prepared, Request, Transactions};
+use crate::transaction::{Looked, Partition, Prepared, Producer, Request, Transactions};
 
 /// The version that is spoken among brokers of this build.
 const VERSION: i16 = 2;
@@ -43,19 +44,34 @@ const COMMIT_MAX: Duration = Duration::from_secs(20);
 pub(crate) struct Markers {
     ended: Mutex<BTreeSet<i32>>,
     notify: Notify,
-    /// Transactions whose markers are being written.
-    begun: Mutex<BTreeSet<(String, i64, i16)>>,
+    /// Transactions whose markers are being written, and those of which nothing more is to be written.
+    begun: Mutex<BTreeMap<Key, Begun>>,
+    /// How many transactions are open and when the oldest began, by partition of `__transaction_state`, as they were when somebody looked.
+    open: Mutex<BTreeMap<i32, (usize, Option<i64>)>>,
+}
+
+/// The end of a transaction, as one coordinator has it written.
+type Key = (String, Producer, LeaderEpoch);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Begun {
+    /// Of `__transaction_state`.
+    partition: i32,
+    /// Somebody newer has ended it: this coordinator writes nothing more of it.
+    is_given_up: bool,
 }
 
 impl Markers {
+    /// How many transactions are open that this broker coordinates, and when the oldest of them began, in milliseconds since 1970.
+    pub(crate) fn open(&self) -> (usize, Option<i64>) {
+        let open = self.open.lock();
+        let count = open.values().map(|(count, _)| count).sum();
+        (count, open.values().filter_map(|(_, oldest_ms)| *oldest_ms).min())
+    }
+
     /// A transaction of this id was ended, or aborted by whoever comes after its producer.
     pub(crate) fn ended(&self, broker: &Broker, id: &str) {
-        let partitions = broker
-            .metadata
-            .load()
-            .topic_by_name(Transactions::TOPIC)
-            .map_or(0, |topic| topic.partitions.len());
-        self.ended.lock().insert(partition_of(id, partitions));
+        self.ended.lock().extend(partition_in(&broker.metadata.load(), Transactions::TOPIC, id));
         self.notify.notify_one();
     }
 }
@@ -68,7 +84,11 @@ pub(crate) async fn keep_marking(broker: Arc<Broker>) {
     loop {
         let partitions: Vec<i32> = tokio::select! {
             () = broker.markers.notify.notified() => std::mem::take(&mut *broker.markers.ended.lock()).into_iter().collect(),
-            _ = next_round.tick() => broker.transactions.partitions(),
+            _ = next_round.tick() => {
+                let all = broker.transactions.partitions();
+                broker.markers.open.lock().retain(|partition, _| all.contains(partition));
+                all
+            }
         };
         for partition in partitions {
             tasks.spawn(look(Arc::clone(&broker), partition));
@@ -79,25 +99,80 @@ pub(crate) async fn keep_marking(broker: Arc<Broker>) {
 
 /// Writes the markers of all that one coordinator has prepared.
 async fn look(broker: Arc<Broker>, partition: i32) {
-    let Ok(prepared) = broker.transactions.ask_partition(&broker, partition, |to| Request::Prepared { to }).await else {
+    let Ok(looked) = broker.transactions.ask_partition(&broker, partition, |to| Request::Look { to }).await else {
         return;
     };
+    let Looked {
+        prepared,
+        tally,
+        open,
+        oldest_ms,
+    } = looked;
+    broker.markers.open.lock().insert(partition, (open, oldest_ms));
+    let aborted = [tally.aborted_by_client, tally.aborted_by_timeout, tally.aborted_by_fencing];
+    broker.metrics.transactions_ended(tally.committed, aborted);
+    broker.metrics.producers_fenced(tally.fenced);
+    let keys: BTreeSet<Key> = prepared.iter().map(key).collect();
+    let is_over = |key: &Key, begun: &Begun| begun.partition == partition && begun.is_given_up && !keys.contains(key);
+    broker.markers.begun.lock().retain(|key, begun| !is_over(key, begun));
     let mut tasks = JoinSet::new();
     for transaction in prepared {
-        let key = (transaction.id.clone(), transaction.producer.id.0, transaction.producer.epoch.0);
-        if broker.markers.begun.lock().insert(key.clone()) {
+        let key = key(&transaction);
+        let begun = Begun {
+            partition,
+            is_given_up: false,
+        };
+        if let Entry::Vacant(vacant) = broker.markers.begun.lock().entry(key.clone()) {
+            vacant.insert(begun);
             let broker = Arc::clone(&broker);
             tasks.spawn(async move {
-                mark(&broker, partition, transaction).await;
-                broker.markers.begun.lock().remove(&key);
+                let is_given_up = mark(&broker, partition, transaction).await == Marked::GivenUp;
+                let mut all = broker.markers.begun.lock();
+                match is_given_up {
+                    true => drop(all.insert(key, Begun { is_given_up, ..begun })),
+                    false => drop(all.remove(&key)),
+                }
             });
         }
     }
     while tasks.join_next().await.is_some() {}
 }
 
+fn key(transaction: &Prepared) -> Key {
+    (transaction.id.clone(), transaction.producer, transaction.coordinator_epoch)
+}
+
+/// What came of writing the markers of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Marked {
+    /// All are written, or another coordinator writes them.
+    Done,
+    GivenUp,
+}
+
+/// What an answer to a marker means (`TransactionMarkerRequestCompletionHandler` in Apache Kafka).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// The partition needs no marker any more.
+    Done,
+    Again,
+    /// A newer epoch of the producer, or of its coordinator, was there before: this one writes nothing more of this transaction.
+    GiveUp,
+}
+
+impl Meaning {
+    fn of(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::None | ErrorCode::UnsupportedForMessageFormat | ErrorCode::UnsupportedVersion => Self::Done,
+            ErrorCode::InvalidProducerEpoch | ErrorCode::TransactionCoordinatorFenced => Self::GiveUp,
+            // Kafka takes what it does not expect for a bug, and the marker is never written; here it may pass.
+            _ => Self::Again,
+        }
+    }
+}
+
 /// Writes the markers of one transaction, and tells its coordinator.
-async fn mark(broker: &Arc<Broker>, coordinator: i32, transaction: Prepared) {
+async fn mark(broker: &Arc<Broker>, coordinator: i32, transaction: Prepared) -> Marked {
     let mut pause = RETRY_MIN;
     let mut missing: BTreeSet<Partition> = transaction.partitions.iter().cloned().collect();
     while !missing.is_empty() {
@@ -112,28 +187,44 @@ async fn mark(broker: &Arc<Broker>, coordinator: i32, transaction: Prepared) {
                 }
             });
         }
+        let mut is_given_up = false;
         while let Some(said) = rounds.join_next().await {
             for (partition, code) in said.unwrap_or_default() {
-                match code {
-                    ErrorCode::None => drop(missing.remove(&partition)),
-                    code => debug!(
+                let meaning = Meaning::of(code);
+                if code != ErrorCode::None {
+                    let (topic, index) = &partition;
+                    debug!(
                         id = transaction.id,
-                        topic = partition.0,
-                        partition = partition.1,
+                        topic,
+                        partition = index,
                         error = code.name(),
-                        "a marker is not written yet"
-                    ),
+                        ?meaning,
+                        "a marker was not written"
+                    );
+                }
+                is_given_up |= meaning == Meaning::GiveUp;
+                if meaning == Meaning::Done {
+                    missing.remove(&partition);
                 }
             }
         }
         if missing.is_empty() {
             break;
         }
+        if !is_coordinator(broker, coordinator, transaction.coordinator_epoch) {
+            return Marked::Done;
+        }
+        if is_given_up {
+            warn!(
+                id = transaction.id,
+                producer = transaction.producer.id.0,
+                epoch = transaction.producer.epoch.0,
+                "a partition knows a newer epoch: no more markers of this transaction are written"
+            );
+            return Marked::GivenUp;
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_MAX);
-        if !is_coordinator(broker, coordinator, transaction.coordinator_epoch) {
-            return;
-        }
     }
     let Prepared {
         id, producer, partitions, ..
@@ -146,6 +237,7 @@ async fn mark(broker: &Arc<Broker>, coordinator: i32, transaction: Prepared) {
     };
     // Whoever coordinates it now writes them again.
     let _ = broker.transactions.ask_partition(broker, coordinator, make).await;
+    Marked::Done
 }
 
 fn marker(transaction: &Prepared) -> Marker {
@@ -222,20 +314,24 @@ async fn ask_leader(broker: &Broker, leader: BrokerId, marker: Marker, partition
 
 /// Writes a marker to partitions that this broker leads, and waits until it is committed.
 pub(crate) async fn write_markers(broker: &Broker, marker: Marker, partitions: Vec<Partition>) -> Vec<(Partition, ErrorCode)> {
-    let brought: Vec<_> = partitions.iter().map(|partition| bring(broker, marker, partition)).collect();
-    let mut said = Vec::with_capacity(partitions.len());
-    for (partition, brought) in partitions.into_iter().zip(brought) {
-        let code = match brought {
-            Ok(appending) => match tokio::time::timeout(COMMIT_MAX, appending.acknowledged(Acks::All)).await {
-                Ok(Ok(_)) => tell_the_group(broker, marker, &partition).await,
-                Ok(Err(error)) => code_of(error),
-                Err(_) => ErrorCode::RequestTimedOut,
-            },
-            Err(code) => code,
-        };
-        said.push((partition, code));
+    let writes = partitions.into_iter().map(|partition| async move {
+        let written = write_marker(broker, marker, &partition).await;
+        (partition, written.err().unwrap_or(ErrorCode::None))
+    });
+    futures::future::join_all(writes).await
+}
+
+async fn write_marker(broker: &Broker, marker: Marker, partition: &Partition) -> Result<(), ErrorCode> {
+    // The coordinator of groups counts offsets from the end of their transaction on: it writes the marker itself.
+    if partition.0 == Groups::TOPIC {
+        let ended = broker.groups.end_transaction(broker, partition.1, marker).await;
+        return ended.map_err(code_of_coordinator);
     }
-    said
+    let appending = bring(broker, marker, partition)?;
+    match tokio::time::timeout(COMMIT_MAX, appending.acknowledged(Acks::All)).await {
+        Ok(written) => written.map(drop).map_err(code_of),
+        Err(_) => Err(ErrorCode::RequestTimedOut),
+    }
 }
 
 fn bring(broker: &Broker, marker: Marker, (topic, index): &Partition) -> Result<crate::replica::Appending, ErrorCode> {
@@ -254,19 +350,11 @@ fn bring(broker: &Broker, marker: Marker, (topic, index): &Partition) -> Result<
     Ok(partition.append(batch))
 }
 
-/// The coordinator of a group counts the offsets of a transaction once it has ended. While it is loading, it may or may not have met the marker.
-async fn tell_the_group(broker: &Broker, marker: Marker, (topic, index): &Partition) -> ErrorCode {
-    if topic != Groups::TOPIC {
-        return ErrorCode::None;
-    }
-    let make = |to| group::Request::EndTransaction {
-        producer: marker.producer,
-        committed: marker.commit,
-        to,
-    };
-    match broker.groups.ask_partition(broker, *index, make).await {
-        Ok(()) => ErrorCode::None,
-        Err(_) => ErrorCode::NotLeaderOrFollower,
+/// What is not written because the group coordinator is elsewhere or not ready is tried again (`KafkaApis.handleWriteTxnMarkersRequest`).
+fn code_of_coordinator(code: ErrorCode) -> ErrorCode {
+    match code {
+        ErrorCode::NotCoordinator | ErrorCode::CoordinatorLoadInProgress | ErrorCode::CoordinatorNotAvailable => ErrorCode::NotLeaderOrFollower,
+        code => code,
     }
 }
 
@@ -276,5 +364,30 @@ fn code_of(error: AppendError) -> ErrorCode {
         AppendError::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
         AppendError::Storage => ErrorCode::KafkaStorageError,
         AppendError::Producer(error) => error.code(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_answers_to_markers_mean() {
+        for (code, meaning) in [
+            (ErrorCode::None, Meaning::Done),
+            (ErrorCode::UnsupportedForMessageFormat, Meaning::Done),
+            (ErrorCode::UnsupportedVersion, Meaning::Done),
+            (ErrorCode::UnknownTopicOrPartition, Meaning::Again),
+            (ErrorCode::NotLeaderOrFollower, Meaning::Again),
+            (ErrorCode::NotEnoughReplicas, Meaning::Again),
+            (ErrorCode::NotEnoughReplicasAfterAppend, Meaning::Again),
+            (ErrorCode::RequestTimedOut, Meaning::Again),
+            (ErrorCode::KafkaStorageError, Meaning::Again),
+            (ErrorCode::NetworkException, Meaning::Again),
+            (ErrorCode::InvalidProducerEpoch, Meaning::GiveUp),
+            (ErrorCode::TransactionCoordinatorFenced, Meaning::GiveUp),
+        ] {
+            assert_eq!(Meaning::of(code), meaning, "{}", code.name());
+        }
     }
 }

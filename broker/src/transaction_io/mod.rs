@@ -16,7 +16,7 @@ use weir_protocol::messages::Request;
 use weir_protocol::types::BrokerId;
 
 pub(crate) use self::markers::{Markers, keep_marking, write_markers};
-pub(crate) use self::verify::{verify, verify_once};
+pub(crate) use self::verify::{verify, verify_here, verify_once};
 use crate::broker::Broker;
 use crate::replica::Connection;
 

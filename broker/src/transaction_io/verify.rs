@@ -35,7 +35,7 @@ pub(crate) async fn verify(broker: &Broker, id: &str, from: Producer, partitions
 async fn ask(broker: &Broker, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
     let coordinator = coordinator_of(&broker.metadata.load(), Transactions::TOPIC, id).ok_or(ErrorCode::CoordinatorNotAvailable)?;
     if coordinator == broker.config.id {
-        return ask_here(broker, id, from, partitions, add).await;
+        return verify_here(broker, id, from, partitions, add.then_some(2)).await;
     }
     let mut topics: Vec<AddPartitionsToTxnTopic> = Vec::new();
     for (topic, index) in partitions {
@@ -84,9 +84,19 @@ pub(crate) async fn verify_once(broker: &Broker, id: &str, from: Producer, parti
     }
 }
 
-async fn ask_here(broker: &Broker, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
+/// As [`verify`], of the coordinator on this broker. With `add` the partitions become part of the transaction, by a client of this version of transactions.
+///
+/// # Errors
+/// What is said of all of them.
+pub(crate) async fn verify_here(
+    broker: &Broker,
+    id: &str,
+    from: Producer,
+    partitions: &[Partition],
+    add: Option<i16>,
+) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
     let (own, wanted) = (id.to_owned(), partitions.to_vec());
-    if !add {
+    let Some(version) = add else {
         let make = |to| Request::Verify {
             id: own,
             from,
@@ -94,12 +104,12 @@ async fn ask_here(broker: &Broker, id: &str, from: Producer, partitions: &[Parti
             to,
         };
         return broker.transactions.ask(broker, id, make).await?;
-    }
+    };
     let make = |to| Request::Add {
         id: own,
         from,
         partitions: wanted,
-        version: 2,
+        version,
         to,
     };
     let code = broker.transactions.ask(broker, id, make).await?;

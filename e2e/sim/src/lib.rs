@@ -16,6 +16,7 @@ pub mod operator;
 pub mod plan;
 pub mod rng;
 pub mod store;
+pub mod transactions;
 pub mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -26,7 +26,7 @@ use crate::broker::Broker;
 ///
 /// # Errors
 /// GROUP_AUTHORIZATION_FAILED.
-fn authorize(broker: &Broker, cx: &RequestContext, operation: Operation, group: &str) -> Result<(), ErrorCode> {
+pub(crate) fn authorize(broker: &Broker, cx: &RequestContext, operation: Operation, group: &str) -> Result<(), ErrorCode> {
     if broker.authorizer.allows(&cx.principal, operation, Resource::Group(group)) {
         Ok(())
     } else {
@@ -38,7 +38,7 @@ fn authorize(broker: &Broker, cx: &RequestContext, operation: Operation, group: 
 ///
 /// # Errors
 /// GROUP_AUTHORIZATION_FAILED, INVALID_GROUP_ID.
-fn authorize_member(broker: &Broker, cx: &RequestContext, group: &str) -> Result<(), ErrorCode> {
+pub(crate) fn authorize_member(broker: &Broker, cx: &RequestContext, group: &str) -> Result<(), ErrorCode> {
     authorize(broker, cx, Operation::Read, group)?;
     if group.is_empty() { Err(ErrorCode::InvalidGroupId) } else { Ok(()) }
 }

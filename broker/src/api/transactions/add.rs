@@ -7,14 +7,13 @@ use weir_protocol::messages::add_partitions_to_txn_response::{
 };
 use weir_protocol::messages::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
 
-use super::{authorize, fenced_as, producer};
-use crate::api::RequestContext;
+use super::{authorize, fenced_as, offsets_partition, producer};
+use crate::api::{RequestContext, groups};
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
-use crate::coordinator::{Machine, partition_of};
-use crate::group::Groups;
 use crate::metadata::MetadataImage;
-use crate::transaction::{Partition, Producer, Request};
+use crate::transaction::{Partition, Producer};
+use crate::transaction_io::verify_here;
 
 /// The first version that other brokers send, with several transactions.
 const BROKERS_SINCE: i16 = 4;
@@ -88,7 +87,11 @@ async fn add(
         let codes = refused.into_iter().map(|code| code.unwrap_or(ErrorCode::OperationNotAttempted));
         return results(partitions.into_iter().zip(codes));
     }
-    let said = ask(broker, cx, id, from, &partitions, verify_only).await;
+    let version = if cx.version >= BROKERS_SINCE { 2 } else { 0 };
+    let said = match id.is_empty() {
+        true => Err(ErrorCode::InvalidRequest),
+        false => verify_here(broker, id, from, &partitions, (!verify_only).then_some(version)).await,
+    };
     let said = said.unwrap_or_else(|code| partitions.into_iter().map(|partition| (partition, code)).collect());
     results(said.into_iter().map(|(partition, code)| (partition, told(code, cx.version))))
 }
@@ -111,39 +114,6 @@ fn check(broker: &Broker, cx: &RequestContext, image: &MetadataImage, (topic, in
         .and_then(|topic| topic.partition(*index))
         .map(|_| ())
         .ok_or(ErrorCode::UnknownTopicOrPartition)
-}
-
-async fn ask(
-    broker: &Broker,
-    cx: &RequestContext,
-    id: &str,
-    from: Producer,
-    partitions: &[Partition],
-    verify_only: bool,
-) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
-    if id.is_empty() {
-        return Err(ErrorCode::InvalidRequest);
-    }
-    let (own, wanted) = (id.to_owned(), partitions.to_vec());
-    if verify_only {
-        let make = |to| Request::Verify {
-            id: own,
-            from,
-            partitions: wanted,
-            to,
-        };
-        return broker.transactions.ask(broker, id, make).await?;
-    }
-    let version = if cx.version >= BROKERS_SINCE { 2 } else { 0 };
-    let make = |to| Request::Add {
-        id: own,
-        from,
-        partitions: wanted,
-        version,
-        to,
-    };
-    let code = broker.transactions.ask(broker, id, make).await?;
-    Ok(partitions.iter().map(|partition| (partition.clone(), code)).collect())
 }
 
 fn results(said: impl Iterator<Item = (Partition, ErrorCode)>) -> Vec<AddPartitionsToTxnTopicResult> {
@@ -176,33 +146,16 @@ pub(crate) async fn add_offsets(broker: &Broker, cx: &RequestContext, request: A
 async fn add_group(broker: &Broker, cx: &RequestContext, request: &AddOffsetsToTxnRequest) -> Result<(), ErrorCode> {
     let id = &request.transactional_id;
     authorize(broker, cx, Operation::Write, id)?;
-    if !broker
-        .authorizer
-        .allows(&cx.principal, Operation::Read, Resource::Group(&request.group_id))
-    {
-        return Err(ErrorCode::GroupAuthorizationFailed);
-    }
-    let count = broker
-        .metadata
-        .load()
-        .topic_by_name(Groups::TOPIC)
-        .map_or(0, |topic| topic.partitions.len());
-    if count == 0 {
-        return Err(ErrorCode::CoordinatorNotAvailable);
-    }
+    groups::authorize(broker, cx, Operation::Read, &request.group_id)?;
+    let partition = offsets_partition(broker, &request.group_id)?;
     if id.is_empty() {
         return Err(ErrorCode::InvalidRequest);
     }
-    let partition = (Groups::TOPIC.to_owned(), partition_of(&request.group_id, count));
-    let make = |to| Request::Add {
-        id: id.clone(),
-        from: producer(request.producer_id, request.producer_epoch),
-        partitions: vec![partition],
-        version: 0,
-        to,
-    };
-    match broker.transactions.ask(broker, id, make).await? {
-        ErrorCode::None => Ok(()),
-        code => Err(code),
+    let from = producer(request.producer_id, request.producer_epoch);
+    let said = verify_here(broker, id, from, &[partition], Some(0)).await?;
+    match said.first() {
+        Some((_, ErrorCode::None)) => Ok(()),
+        Some((_, code)) => Err(*code),
+        None => Err(ErrorCode::UnknownServerError),
     }
 }

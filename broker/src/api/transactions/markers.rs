@@ -1,13 +1,13 @@
 //! WriteTxnMarkers: from coordinators on other brokers.
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::write_txn_markers_request::WritableTxnMarker;
+use weir_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use weir_protocol::messages::write_txn_markers_response::{WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult};
 use weir_protocol::messages::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use crate::api::RequestContext;
-use crate::auth::{Operation, Resource};
+use crate::auth::{Authorizer, Operation, Resource};
 use crate::broker::Broker;
 use crate::log::producers::Marker;
 use crate::transaction::Partition;
@@ -15,24 +15,42 @@ use crate::transaction_io::write_markers;
 
 /// Answers a request.
 pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
-    let allowed = broker.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster)
-        || broker.authorizer.allows(&cx.principal, Operation::Alter, Resource::Cluster);
+    if !may_write(&broker.authorizer, cx) {
+        return refuse(&request);
+    }
     let mut response = WriteTxnMarkersResponse::default();
     for asked in request.markers {
-        let partitions: Vec<Partition> = asked
-            .topics
-            .iter()
-            .flat_map(|topic| topic.partition_indexes.iter().map(|index| (topic.name.clone(), *index)))
-            .collect();
-        let said = if allowed {
-            write_markers(broker, marker(&asked), partitions).await
-        } else {
-            let refused = |partition| (partition, ErrorCode::ClusterAuthorizationFailed);
-            partitions.into_iter().map(refused).collect()
-        };
+        let said = write_markers(broker, marker(&asked), partitions(&asked)).await;
         response.markers.push(result(asked.producer_id, said));
     }
     response
+}
+
+/// Brokers may, and administrators: `kafka-transactions` aborts what hangs.
+fn may_write(authorizer: &Authorizer, cx: &RequestContext) -> bool {
+    let may = |operation| authorizer.allows(&cx.principal, operation, Resource::Cluster);
+    may(Operation::ClusterAction) || may(Operation::Alter)
+}
+
+fn refuse(request: &WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
+    let refused = |asked: &WritableTxnMarker| {
+        let partitions = partitions(asked).into_iter();
+        result(
+            asked.producer_id,
+            partitions.map(|partition| (partition, ErrorCode::ClusterAuthorizationFailed)).collect(),
+        )
+    };
+    WriteTxnMarkersResponse {
+        markers: request.markers.iter().map(refused).collect(),
+    }
+}
+
+fn partitions(asked: &WritableTxnMarker) -> Vec<Partition> {
+    let of_topic = |topic: &WritableTxnMarkerTopic| {
+        let name = topic.name.clone();
+        topic.partition_indexes.clone().into_iter().map(move |index| (name.clone(), index))
+    };
+    asked.topics.iter().flat_map(of_topic).collect()
 }
 
 fn marker(asked: &WritableTxnMarker) -> Marker {
@@ -61,4 +79,38 @@ fn result(producer_id: i64, said: Vec<(Partition, ErrorCode)>) -> WritableTxnMar
         }
     }
     WritableTxnMarkerResult { producer_id, topics }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::fixtures;
+
+    #[test]
+    fn who_is_neither_broker_nor_administrator_writes_none() {
+        assert!(may_write(&fixtures::everyone(), &fixtures::request(2)));
+        assert!(!may_write(&fixtures::nobody(), &fixtures::request(2)));
+        let topic = |name: &str, indexes: &[i32]| WritableTxnMarkerTopic {
+            name: name.to_owned(),
+            partition_indexes: indexes.to_vec(),
+        };
+        let request = WriteTxnMarkersRequest {
+            markers: vec![WritableTxnMarker {
+                producer_id: 7,
+                topics: vec![topic("a", &[0, 2]), topic("b", &[1])],
+                ..Default::default()
+            }],
+        };
+        let refused = refuse(&request).markers.remove(0);
+        let told = refused.topics.iter().flat_map(|topic| {
+            let name = topic.name.as_str();
+            topic
+                .partitions
+                .iter()
+                .map(move |partition| (name, partition.partition_index, partition.error_code))
+        });
+        let code = ErrorCode::ClusterAuthorizationFailed.code();
+        assert_eq!(told.collect::<Vec<_>>(), [("a", 0, code), ("a", 2, code), ("b", 1, code)]);
+        assert_eq!(refused.producer_id, 7);
+    }
 }

@@ -20,8 +20,9 @@ use weir_protocol::types::{ProducerEpoch, ProducerId};
 use super::RequestContext;
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
-use crate::coordinator::ReplyTo;
-use crate::transaction::{Producer, Refusal, Request};
+use crate::coordinator::{Machine, ReplyTo, partition_in};
+use crate::group::Groups;
+use crate::transaction::{Partition, Producer, Refusal, Request};
 
 /// Whether the caller may do this with the transactional id.
 ///
@@ -40,6 +41,15 @@ fn producer(id: i64, epoch: i16) -> Producer {
         id: ProducerId(id),
         epoch: ProducerEpoch(epoch),
     }
+}
+
+/// The partition in which a group's offsets are kept.
+///
+/// # Errors
+/// COORDINATOR_NOT_AVAILABLE before there is one.
+fn offsets_partition(broker: &Broker, group: &str) -> Result<Partition, ErrorCode> {
+    let partition = partition_in(&broker.metadata.load(), Groups::TOPIC, group).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+    Ok((Groups::TOPIC.to_owned(), partition))
 }
 
 /// Asks the coordinator for something for which it may need a producer id that nobody has: then it is fetched, and asked again.

@@ -5,18 +5,22 @@ use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartitio
 use weir_protocol::messages::txn_offset_commit_response::{TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic};
 use weir_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse, TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
-use super::{authorize, producer};
-use crate::api::RequestContext;
+use super::{authorize, offsets_partition, producer};
 use crate::api::groups::take_refused;
-use crate::auth::{Operation, Resource};
+use crate::api::{RequestContext, groups};
+use crate::auth::Operation;
 use crate::broker::Broker;
-use crate::coordinator::{Machine, partition_of};
-use crate::group::{self, Groups, refuse_commit};
+use crate::coordinator::InTransaction;
+use crate::group::{self, refuse_commit};
+use crate::transaction::Producer;
 use crate::transaction_io::verify;
 
 /// The first version of transactions v2, and the first with topic ids.
 const V2_SINCE: i16 = 5;
 const TOPIC_ID_SINCE: i16 = 6;
+
+/// How often the end of a transaction may get in between: there is one before and one of its own.
+const ATTEMPTS: usize = 4;
 
 /// Answers a request.
 pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
@@ -38,55 +42,50 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: TxnOff
     told(response)
 }
 
-/// The transaction is asked first whether the group's offsets are part of it, then the group whether it takes them.
+/// The transaction is asked first whether the group's offsets are part of it, then the group whether it takes them: unless the transaction has ended in between, which the group's
+/// coordinator knows by the question that it was told of before.
 async fn ask_coordinators(
     broker: &Broker,
     cx: &RequestContext,
     id: &str,
-    from: crate::transaction::Producer,
+    from: Producer,
     commit: OffsetCommitRequest,
 ) -> Result<OffsetCommitResponse, ErrorCode> {
-    let count = broker
-        .metadata
-        .load()
-        .topic_by_name(Groups::TOPIC)
-        .map_or(0, |topic| topic.partitions.len());
-    if count == 0 {
-        return Err(ErrorCode::CoordinatorNotAvailable);
+    let group = commit.group_id.clone();
+    let producer = (from.id, from.epoch);
+    for _ in 0..ATTEMPTS {
+        let guard = broker.groups.ask_to_verify(broker, &group, producer).await?;
+        if guard.is_some() {
+            verify_offsets(broker, cx, id, from, &group).await?;
+        }
+        let request = commit.clone();
+        let make = |to| group::Request::CommitInTransaction { request, producer, to };
+        let write = InTransaction { producer, guard };
+        let answer = broker.groups.ask_in_transaction(broker, &group, write, make).await;
+        // The marker of the transaction before came while the coordinator was asked: it is asked again.
+        if !matches!(answer, Err(ErrorCode::InvalidTxnState)) {
+            return answer;
+        }
     }
-    let partition = (Groups::TOPIC.to_owned(), partition_of(&commit.group_id, count));
+    Err(ErrorCode::InvalidTxnState)
+}
+
+async fn verify_offsets(broker: &Broker, cx: &RequestContext, id: &str, from: Producer, group: &str) -> Result<(), ErrorCode> {
+    let partition = offsets_partition(broker, group)?;
     let said = verify(broker, id, from, &[partition], cx.version >= V2_SINCE).await;
     match said.first().map_or(ErrorCode::CoordinatorNotAvailable, |(_, code)| *code) {
-        ErrorCode::None => {}
+        ErrorCode::None => Ok(()),
         // What clients try again over: it is the transaction's coordinator that is looked for.
-        ErrorCode::NetworkException | ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable => {
-            return Err(ErrorCode::CoordinatorLoadInProgress);
-        }
-        ErrorCode::TransactionAbortable if cx.version < V2_SINCE - 1 => return Err(ErrorCode::InvalidTxnState),
-        ErrorCode::ConcurrentTransactions if cx.version < V2_SINCE => return Err(ErrorCode::CoordinatorLoadInProgress),
-        code => return Err(code),
+        ErrorCode::NetworkException | ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable => Err(ErrorCode::CoordinatorLoadInProgress),
+        ErrorCode::TransactionAbortable if cx.version < V2_SINCE - 1 => Err(ErrorCode::InvalidTxnState),
+        ErrorCode::ConcurrentTransactions if cx.version < V2_SINCE => Err(ErrorCode::CoordinatorLoadInProgress),
+        code => Err(code),
     }
-    let group = commit.group_id.clone();
-    let make = |to| group::Request::CommitInTransaction {
-        request: commit,
-        producer: (from.id, from.epoch),
-        to,
-    };
-    broker.groups.ask(broker, &group, make).await
 }
 
 fn check(broker: &Broker, cx: &RequestContext, id: &str, commit: &OffsetCommitRequest) -> Result<(), ErrorCode> {
     authorize(broker, cx, Operation::Write, id)?;
-    if !broker
-        .authorizer
-        .allows(&cx.principal, Operation::Read, Resource::Group(&commit.group_id))
-    {
-        return Err(ErrorCode::GroupAuthorizationFailed);
-    }
-    if commit.group_id.is_empty() {
-        return Err(ErrorCode::InvalidGroupId);
-    }
-    Ok(())
+    groups::authorize_member(broker, cx, &commit.group_id)
 }
 
 fn as_commit(request: TxnOffsetCommitRequest) -> OffsetCommitRequest {

@@ -18,7 +18,7 @@ fn named(number: usize) -> String {
 }
 
 fn count(world: &World) -> usize {
-    world.groups.groups.len()
+    world.machine.groups.len()
 }
 
 fn commit_to(world: &mut World, group: String, metadata: &str) -> ErrorCode {
@@ -57,12 +57,12 @@ fn a_thousand_members_join_at_once_and_no_more() {
             assert_eq!(world.heartbeat(id, 1), ErrorCode::None);
         }
     }
-    let queued = world.groups.around.deadlines.len();
+    let queued = world.machine.around.deadlines.len();
     assert!(queued <= 2 * 1000 + 10, "{queued}");
     world.fail_over();
     assert_eq!(world.state(), "Stable");
     world.pass(80_000);
-    assert_eq!((world.state(), world.groups.around.deadlines.len()), ("Empty".to_owned(), 1));
+    assert_eq!((world.state(), world.machine.around.deadlines.len()), ("Empty".to_owned(), 1));
 }
 
 #[test]
@@ -79,10 +79,10 @@ fn a_thousand_members_of_the_consumer_protocol_and_no_more() {
         let refused = world.consumer(request(number, 0));
         assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::GroupMaxSizeReached);
     }
-    assert!(world.groups.around.deadlines.len() <= 2 * 1000 + 1);
+    assert!(world.machine.around.deadlines.len() <= 2 * 1000 + 1);
     world.fail_over();
     world.pass(120_000);
-    assert_eq!((world.state(), world.groups.around.deadlines.len()), ("Empty".to_owned(), 1));
+    assert_eq!((world.state(), world.machine.around.deadlines.len()), ("Empty".to_owned(), 1));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_member_that_joins_in_a_loop_stands_in_the_queue_once() {
         world.pass(1);
         assert_eq!(world.sync(sync("old", answer.generation_id, &[])).expect().error_code, 0);
     }
-    assert!(world.groups.around.deadlines.len() < 10, "{}", world.groups.around.deadlines.len());
+    assert!(world.machine.around.deadlines.len() < 10, "{}", world.machine.around.deadlines.len());
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn groups_that_hold_nothing_are_forgotten() {
     }
     assert_eq!(count(&world), 10_000);
     world.pass(11_000);
-    assert_eq!((count(&world), world.log.len(), world.groups.around.deadlines.len()), (0, 0, 1));
+    assert_eq!((count(&world), world.log.len(), world.machine.around.deadlines.len()), (0, 0, 1));
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn ten_thousand_groups_are_kept_and_expire() {
     }
     world.fail_over();
     assert_eq!(count(&world), 10_000);
-    assert_eq!(world.groups.topics.len(), 1, "a topic's name is there once");
+    assert_eq!(world.machine.topics.len(), 1, "a topic's name is there once");
     world.pass(5_000_000);
     assert_eq!(count(&world), 0);
     world.fail_over();
@@ -173,7 +173,7 @@ fn ten_thousand_groups_are_kept_and_expire() {
 fn there_are_no_more_groups_than_can_be() {
     let mut world = World::new(&[DELAY]);
     for number in 0..GROUPS_MAX {
-        world.groups.get_or_make(&named(number)).unwrap();
+        world.machine.get_or_make(&named(number)).unwrap();
     }
     let (more, known) = (named(GROUPS_MAX), named(7));
     assert_eq!(commit_to(&mut world, more.clone(), "m"), ErrorCode::CoordinatorNotAvailable);

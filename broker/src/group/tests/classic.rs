@@ -121,7 +121,7 @@ fn each_case_has_its_own_error() {
 fn a_follower_that_says_nothing_new_starts_no_rebalance() {
     let mut world = World::new(&[DELAY]);
     let [leader, follower] = stable(&mut world);
-    let same = world.groups.groups["g"].kind_of_classic().members[&*follower].protocols.clone();
+    let same = world.machine.groups["g"].kind_of_classic().members[&*follower].protocols.clone();
     let names: Vec<&str> = same.iter().map(|(name, _)| &**name).collect();
     let again = world.join(3, join(&follower, &names)).expect();
     assert_eq!((again.generation_id, again.leader, again.members.len()), (1, leader.clone(), 0));

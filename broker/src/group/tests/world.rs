@@ -1,12 +1,9 @@
-//! A machine that a test asks: requests in, answers and records out, at the times that the test says. What it has written can be read into another one, as a new coordinator does.
+//! A group coordinator that a test asks, and the requests of its clients.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::FutureExt;
-use tokio::sync::oneshot::Receiver;
 use uuid::Uuid;
-use weir_protocol::config::{Configs, Layers};
 use weir_protocol::controller as rpc;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -17,35 +14,16 @@ use weir_protocol::messages::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupResponse,
     SyncGroupRequest, SyncGroupResponse,
 };
-use weir_protocol::types::{ControllerEpoch, LeaderEpoch};
+use weir_protocol::types::ControllerEpoch;
 
-use crate::coordinator::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
+use crate::coordinator::harness::Harness;
 use crate::group::{Client, ConsumerHeartbeat, Groups, Join, Request};
 use crate::metadata::MetadataImage;
 
-/// What somebody was answered, if anything yet.
-#[derive(Debug)]
-pub(super) struct Asked<T>(Receiver<(T, Option<crate::coordinator::Commit>)>);
+pub(super) use crate::coordinator::harness::Asked;
 
-impl<T> Asked<T> {
-    pub(super) fn answer(&mut self) -> Option<T> {
-        (&mut self.0).now_or_never()?.ok().map(|(answer, _)| answer)
-    }
-
-    pub(super) fn expect(mut self) -> T {
-        self.answer().expect("an answer")
-    }
-}
-
-pub(super) struct World {
-    pub(super) groups: Groups,
-    pub(super) now_ms: u64,
-    /// All that was written.
-    pub(super) log: Vec<Record>,
-    configs: Configs,
-    image: Arc<MetadataImage>,
-    failovers: u128,
-}
+/// A group coordinator, as a test asks it.
+pub(super) type World = Harness<Groups>;
 
 impl World {
     pub(super) fn new(configs: &[(&str, &str)]) -> Self {
@@ -53,16 +31,8 @@ impl World {
     }
 
     pub(super) fn with_topics(configs: &[(&str, &str)], topics: &[(&str, usize)]) -> Self {
-        let mut world = Self {
-            groups: Groups::new(origin(1)),
-            now_ms: 1_000_000,
-            log: Vec::new(),
-            configs: configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-            image: image(topics),
-            failovers: 0,
-        };
-        world.metadata();
-        world
+        let configs = configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Self::begin(configs, image(topics))
     }
 
     /// The partitions of these topics.
@@ -78,63 +48,7 @@ impl World {
 
     /// The topics are these now.
     pub(super) fn topics(&mut self, topics: &[(&str, usize)]) {
-        self.image = image(topics);
-        self.metadata();
-    }
-
-    fn metadata(&mut self) {
-        let (image, configs) = (Arc::clone(&self.image), self.configs.clone());
-        let layers = Layers {
-            cluster: Some(&configs),
-            ..Layers::default()
-        };
-        self.run(|groups, now, outcome| groups.metadata(&image, &layers, now, outcome));
-    }
-
-    fn run(&mut self, act: impl FnOnce(&mut Groups, Now, &mut Outcome)) {
-        let now = Now {
-            ms: self.now_ms,
-            wall_ms: self.now_ms as i64,
-        };
-        let mut outcome = Outcome::default();
-        act(&mut self.groups, now, &mut outcome);
-        self.log.extend(outcome.records);
-        for reply in outcome.replies {
-            reply.send(None);
-        }
-    }
-
-    /// Time goes by, and what is due on the way is done when it is.
-    pub(super) fn pass(&mut self, ms: u64) {
-        let end = self.now_ms + ms;
-        while let Some(at) = self.groups.next_wake().filter(|at| *at <= end) {
-            self.now_ms = at.max(self.now_ms);
-            self.run(|groups, now, outcome| groups.wake(now, outcome));
-        }
-        self.now_ms = end;
-    }
-
-    /// Another broker takes over: it knows what was written, and nothing else.
-    pub(super) fn fail_over(&mut self) {
-        self.failovers += 1;
-        let mut next = Groups::new(origin(1 + self.failovers));
-        for record in &self.log {
-            let logged = Logged {
-                key: &record.key,
-                value: record.value.as_deref(),
-                transaction: None,
-            };
-            next.replay(&logged).unwrap();
-        }
-        self.groups = next;
-        self.metadata();
-    }
-
-    pub(super) fn ask<T: Send + 'static>(&mut self, make: impl FnOnce(ReplyTo<T>) -> Request) -> Asked<T> {
-        let (to, answer) = ReplyTo::new();
-        let request = make(to);
-        self.run(|groups, now, outcome| groups.decide(request, now, outcome));
-        Asked(answer)
+        self.set_image(image(topics));
     }
 
     pub(super) fn join(&mut self, version: i16, request: JoinGroupRequest) -> Asked<JoinGroupResponse> {
@@ -204,19 +118,11 @@ impl World {
     }
 }
 
-fn origin(seed: u128) -> Origin {
-    Origin {
-        partition: 0,
-        epoch: LeaderEpoch(0),
-        seed,
-    }
-}
-
 pub(super) fn topic_id(name: &str) -> Uuid {
     Uuid::from_u128(name.bytes().fold(1, |id, byte| id << 8 | u128::from(byte)))
 }
 
-fn image(topics: &[(&str, usize)]) -> Arc<MetadataImage> {
+fn image(topics: &[(&str, usize)]) -> MetadataImage {
     let topic = |(name, count): &(&str, usize)| rpc::Topic {
         id: topic_id(name).as_bytes().to_vec(),
         name: (*name).to_owned(),
@@ -239,7 +145,7 @@ fn image(topics: &[(&str, usize)]) -> Arc<MetadataImage> {
         topics: topics.iter().map(topic).collect(),
         ..Default::default()
     };
-    Arc::new(MetadataImage::default().after(ControllerEpoch(1), &update).unwrap().0)
+    MetadataImage::default().after(ControllerEpoch(1), &update).unwrap().0
 }
 
 /// A JoinGroup to group `g`, by a consumer that can do these protocols.

@@ -15,7 +15,6 @@ pub struct Guard(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verification {
     guard: Guard,
-    epoch: ProducerEpoch,
     /// The smallest sequence number that was asked for: what comes behind it is not to come before it.
     pub(super) lowest_sequence: i32,
     /// The producer's epoch is raised at the end of each transaction (transactions v2).
@@ -25,49 +24,73 @@ pub struct Verification {
 /// Producers of which more is asked at a time; then a question of one that did not come back goes.
 const ASKED_MAX: usize = 100_000;
 
-/// All questions of a partition, by producer.
+/// All questions of a partition, by producer and epoch: what somebody claims to ask in another epoch takes nothing from who has this one.
 #[derive(Debug, Default)]
-pub(in crate::log) struct Verifications {
-    asked: BTreeMap<i64, Verification>,
+pub(crate) struct Verifications {
+    asked: BTreeMap<(i64, i16), Verification>,
     last: u64,
 }
 
 impl Verifications {
-    /// The question about this producer: the one that is asked already, or a new one. `None` when a newer epoch was asked for.
-    pub(in crate::log) fn ask(&mut self, producer: ProducerId, epoch: ProducerEpoch, sequence: i32, raises_epoch: bool) -> Option<Guard> {
-        let known = self.asked.get_mut(&producer.0).filter(|known| known.epoch >= epoch);
-        if let Some(known) = known {
-            if known.epoch > epoch {
-                return None;
-            }
+    /// The question about this producer: the one that is asked already, or a new one.
+    pub(crate) fn ask(&mut self, producer: ProducerId, epoch: ProducerEpoch, sequence: i32, raises_epoch: bool) -> Guard {
+        let key = (producer.0, epoch.0);
+        if let Some(known) = self.asked.get_mut(&key) {
             known.lowest_sequence = known.lowest_sequence.min(sequence);
             known.raises_epoch |= raises_epoch;
-            return Some(known.guard);
+            return known.guard;
         }
         if self.asked.len() >= ASKED_MAX {
             self.asked.pop_first();
         }
         self.last += 1;
         let guard = Guard(self.last);
-        self.asked.insert(
-            producer.0,
-            Verification {
-                guard,
-                epoch,
-                lowest_sequence: sequence,
-                raises_epoch,
-            },
-        );
-        Some(guard)
+        let verification = Verification {
+            guard,
+            lowest_sequence: sequence,
+            raises_epoch,
+        };
+        self.asked.insert(key, verification);
+        guard
     }
 
     /// What an answer is worth now.
-    pub(in crate::log) fn answered(&self, producer: ProducerId, guard: Guard) -> Option<&Verification> {
-        self.asked.get(&producer.0).filter(|asked| asked.guard == guard)
+    pub(crate) fn answered(&self, producer: ProducerId, epoch: ProducerEpoch, guard: Guard) -> Option<&Verification> {
+        self.asked.get(&(producer.0, epoch.0)).filter(|asked| asked.guard == guard)
     }
 
     /// A transaction of the producer began or ended here: what was asked about it is answered by that.
-    pub(in crate::log) fn settle(&mut self, producer: ProducerId) {
-        self.asked.remove(&producer.0);
+    pub(crate) fn settle(&mut self, producer: ProducerId) {
+        let of_it = (producer.0, i16::MIN)..=(producer.0, i16::MAX);
+        let keys: Vec<_> = self.asked.range(of_it).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.asked.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_settled_by_what_ends_a_transaction_and_by_no_other_question() {
+        let mut asked = Verifications::default();
+        let (id, own) = (ProducerId(7), ProducerEpoch(3));
+        let guard = asked.ask(id, own, 5, false);
+        assert_eq!(asked.ask(id, own, 4, false), guard, "it is the same question");
+        // Who lies about the epoch, or is a zombie.
+        for other in [ProducerEpoch(i16::MAX), ProducerEpoch(2)] {
+            let others = asked.ask(id, other, 0, true);
+            assert!(asked.answered(id, own, others).is_none() && asked.answered(id, other, guard).is_none());
+        }
+        let known = asked.answered(id, own, guard).unwrap();
+        assert_eq!((known.lowest_sequence, known.raises_epoch), (4, false));
+        asked.settle(ProducerId(8));
+        assert!(asked.answered(id, own, guard).is_some());
+        asked.settle(id);
+        assert!(asked.answered(id, own, guard).is_none());
+        assert_ne!(asked.ask(id, own, 0, false), guard);
+        assert_eq!(asked.asked.len(), 1);
     }
 }

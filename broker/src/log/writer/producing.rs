@@ -6,7 +6,7 @@ use std::io;
 use weir_protocol::batch::BatchHeader;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
-use super::super::producers::{Described, Duplicate, Guard, LastRecord, ProducerError};
+use super::super::producers::{Described, Duplicate, Guard, LastRecord, ProducerError, Producers};
 use super::super::transactions::{Transactions, write_index};
 use super::super::validate::{Origin, Prepared};
 use super::super::{AppendError, snapshots};
@@ -45,8 +45,9 @@ impl LogWriter {
         let Some(producers) = &self.producers else { return Ok(None) };
         match append.origin {
             Origin::Client(guard) => {
-                let producer = append.headers.first().map_or(ProducerId(-1), |header| header.producer_id);
-                let verified = guard.and_then(|guard| self.verifications.answered(producer, guard));
+                let first = append.headers.first();
+                let verified = first.zip(guard);
+                let verified = verified.and_then(|(header, guard)| self.verifications.answered(header.producer_id, header.producer_epoch, guard));
                 producers.admit(&append.headers, verified)
             }
             Origin::Coordinator => producers.admit_from_coordinator(&append.headers).map(|()| None),
@@ -73,7 +74,7 @@ impl LogWriter {
     /// `None`: the transaction is open here already.
     ///
     /// # Errors
-    /// For a producer that was fenced meanwhile, and when the producers cannot be read.
+    /// When the producers cannot be read.
     pub fn ask_to_verify(
         &mut self,
         producer: ProducerId,
@@ -85,9 +86,7 @@ impl LogWriter {
         if self.producers(now_ms)?.has_open_transaction(producer, epoch) {
             return Ok(None);
         }
-        let guard = self.verifications.ask(producer, epoch, sequence, raises_epoch);
-        let fenced = ProducerError::NotVerified(producer);
-        guard.map(Some).ok_or(AppendError::Producer(fenced))
+        Ok(Some(self.verifications.ask(producer, epoch, sequence, raises_epoch)))
     }
 
     /// Writes down what the readers have in memory of transactions that were aborted in segments that are sealed now, or about to be left.
@@ -140,6 +139,14 @@ impl LogWriter {
         Ok(self.producers(now_ms)?.last_records())
     }
 
+    /// A copy of all that is known of the producers, for who goes on from here without asking the log.
+    ///
+    /// # Errors
+    /// When their state cannot be read.
+    pub(crate) fn known_producers(&mut self, now_ms: i64) -> Result<Producers, AppendError> {
+        Ok(self.producers(now_ms)?.clone())
+    }
+
     /// The producers, for DescribeProducers.
     ///
     /// # Errors
@@ -151,7 +158,7 @@ impl LogWriter {
 
 impl Prepared {
     /// Each batch, with its bytes.
-    pub(super) fn batches(&self) -> impl Iterator<Item = (BatchHeader, &[u8])> {
+    pub(crate) fn batches(&self) -> impl Iterator<Item = (BatchHeader, &[u8])> {
         let mut position = 0;
         self.headers.iter().map(move |header| {
             let begin = position;

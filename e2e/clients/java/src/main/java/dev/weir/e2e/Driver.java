@@ -38,12 +38,14 @@ public final class Driver {
     private final Administration administration;
     private final Members members;
     private final Transactions transactions;
+    private final WordCount wordCount;
 
     private Driver(String bootstrap) {
         this.bootstrap = bootstrap;
         this.administration = new Administration(bootstrap);
         this.members = new Members(bootstrap);
         this.transactions = new Transactions(bootstrap);
+        this.wordCount = new WordCount(bootstrap);
     }
 
     public static void main(String[] args) throws Exception {
@@ -78,6 +80,7 @@ public final class Driver {
             default -> {
                 JsonNode reply = members.handle(request);
                 if (reply == null) reply = transactions.handle(request);
+                if (reply == null) reply = wordCount.handle(request);
                 yield reply != null ? reply : administration.handle(request);
             }
         };

@@ -1,0 +1,122 @@
+//! A machine that a test asks: requests in, answers and records out, at the times that the test says. What it has written can be read into another one, as a new coordinator does.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use tokio::sync::oneshot::Receiver;
+use weir_protocol::config::{Configs, Layers};
+use weir_protocol::types::LeaderEpoch;
+
+use super::machine::Commit;
+use super::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
+use crate::metadata::MetadataImage;
+
+/// What somebody was answered, if anything yet.
+#[derive(Debug)]
+pub(crate) struct Asked<T>(Receiver<(T, Option<Commit>)>);
+
+impl<T> Asked<T> {
+    pub(crate) fn answer(&mut self) -> Option<T> {
+        (&mut self.0).now_or_never()?.ok().map(|(answer, _)| answer)
+    }
+
+    pub(crate) fn expect(mut self) -> T {
+        self.answer().expect("an answer")
+    }
+}
+
+/// A machine in the world of a test. Both clocks show the same time.
+pub(crate) struct Harness<M: Machine> {
+    pub(crate) machine: M,
+    pub(crate) now_ms: u64,
+    /// All that was written.
+    pub(crate) log: Vec<Record>,
+    epoch: LeaderEpoch,
+    configs: Configs,
+    pub(crate) image: Arc<MetadataImage>,
+}
+
+impl<M: Machine> Harness<M> {
+    /// A machine without any state, in leader epoch 0.
+    pub(crate) fn begin(configs: Configs, image: MetadataImage) -> Self {
+        let mut harness = Self {
+            machine: M::new(origin(LeaderEpoch(0))),
+            now_ms: 1_000_000,
+            log: Vec::new(),
+            epoch: LeaderEpoch(0),
+            configs,
+            image: Arc::new(image),
+        };
+        harness.metadata();
+        harness
+    }
+
+    /// The metadata is this now.
+    pub(crate) fn set_image(&mut self, image: MetadataImage) {
+        self.image = Arc::new(image);
+        self.metadata();
+    }
+
+    fn metadata(&mut self) {
+        let (image, configs) = (Arc::clone(&self.image), self.configs.clone());
+        let layers = Layers {
+            cluster: Some(&configs),
+            ..Layers::default()
+        };
+        self.run(|machine, now, outcome| machine.metadata(&image, &layers, now, outcome));
+    }
+
+    fn run(&mut self, act: impl FnOnce(&mut M, Now, &mut Outcome)) {
+        let now = Now {
+            ms: self.now_ms,
+            wall_ms: self.now_ms as i64,
+        };
+        let mut outcome = Outcome::default();
+        act(&mut self.machine, now, &mut outcome);
+        self.log.extend(outcome.records);
+        for reply in outcome.replies {
+            reply.send(None);
+        }
+    }
+
+    pub(crate) fn ask<T: Send + 'static>(&mut self, make: impl FnOnce(ReplyTo<T>) -> M::Request) -> Asked<T> {
+        let (to, answer) = ReplyTo::new();
+        let request = make(to);
+        self.run(|machine, now, outcome| machine.decide(request, now, outcome));
+        Asked(answer)
+    }
+
+    /// Time goes by, and what is due on the way is done when it is.
+    pub(crate) fn pass(&mut self, ms: u64) {
+        let end = self.now_ms + ms;
+        while let Some(at) = self.machine.next_wake().filter(|at| *at <= end) {
+            self.now_ms = at.max(self.now_ms);
+            self.run(|machine, now, outcome| machine.wake(now, outcome));
+        }
+        self.now_ms = end;
+    }
+
+    /// Another broker takes over, in the next leader epoch: it knows what was written, and nothing else.
+    pub(crate) fn fail_over(&mut self) {
+        self.epoch = LeaderEpoch(self.epoch.0 + 1);
+        let mut next = M::new(origin(self.epoch));
+        for record in &self.log {
+            let logged = Logged {
+                key: &record.key,
+                value: record.value.as_deref(),
+                transaction: None,
+            };
+            next.replay(&logged).unwrap();
+        }
+        self.machine = next;
+        self.metadata();
+    }
+}
+
+fn origin(epoch: LeaderEpoch) -> Origin {
+    Origin {
+        partition: 0,
+        epoch,
+        seed: 1 + epoch.0 as u128,
+    }
+}

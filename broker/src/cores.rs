@@ -1,0 +1,67 @@
+//! The pure cores of transactions, as the simulation drives them: a transaction coordinator, the group coordinator's offsets, and the transactions of a partition.
+//!
+//! Each does what its shell in the broker does, in the same order, and nothing else; time, network, logs and their commit are the caller's.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod coordinator;
+mod offsets;
+mod partition;
+
+use bytes::Bytes;
+use weir_protocol::batch::BatchHeader;
+use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
+
+pub use self::coordinator::{Answer, Ask, Coordinator, Prepared};
+pub use self::offsets::Offsets;
+pub use self::partition::Partition;
+pub use crate::log::Aborted;
+pub use crate::log::producers::{Guard, Marker};
+
+/// A producer: its id and epoch.
+pub type Producer = (ProducerId, ProducerEpoch);
+
+/// A record of a coordinator's log: a key, and a value or a tombstone.
+pub type Record = (Bytes, Option<Bytes>);
+
+/// The header of one batch of a transaction, of `records` records, whose base offset is still to be set.
+pub fn header((producer_id, producer_epoch): Producer, base_sequence: i32, records: i32) -> BatchHeader {
+    const TRANSACTIONAL: i16 = 1 << 4;
+    BatchHeader {
+        base_offset: 0,
+        batch_length: 0,
+        leader_epoch: LeaderEpoch(0),
+        crc: 0,
+        attributes: TRANSACTIONAL,
+        last_offset_delta: records - 1,
+        base_timestamp: 0,
+        max_timestamp: 0,
+        producer_id,
+        producer_epoch,
+        base_sequence,
+        records_count: records,
+    }
+}
+
+fn now(ms: u64) -> crate::coordinator::Now {
+    crate::coordinator::Now {
+        ms,
+        wall_ms: i64::try_from(ms).unwrap_or(i64::MAX),
+    }
+}
+
+/// What the machine answered, which it does at once.
+fn answered<T>(
+    receiver: tokio::sync::oneshot::Receiver<(T, Option<crate::coordinator::Commit>)>,
+    outcome: crate::coordinator::Outcome,
+) -> (Vec<Record>, Option<T>) {
+    for reply in outcome.replies {
+        reply.send(None);
+    }
+    let mut receiver = receiver;
+    let answer = receiver.try_recv().ok().map(|(answer, _)| answer);
+    (records(outcome.records), answer)
+}
+
+fn records(records: Vec<crate::coordinator::Record>) -> Vec<Record> {
+    records.into_iter().map(|record| (record.key, record.value)).collect()
+}

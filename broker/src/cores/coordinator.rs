@@ -1,0 +1,225 @@
+//! A transaction coordinator.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::sync::Arc;
+
+use weir_protocol::config::Layers;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::{LeaderEpoch, ProducerId};
+
+use super::{Marker, Producer, Record, answered, now, records};
+use crate::coordinator::{Logged, Machine, Origin, Outcome, ReplyTo};
+use crate::metadata::MetadataImage;
+use crate::transaction::{Producer as OwnProducer, Refusal, Request, Transactions};
+
+/// What is asked of a coordinator, of one transactional id.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// InitProducerId: `expected` of a producer that goes on, `fresh` an id that nobody has.
+    Init {
+        /// The producer that goes on.
+        expected: Option<Producer>,
+        /// An id for a new transactional id.
+        fresh: ProducerId,
+        /// `transaction.timeout.ms`
+        timeout_ms: i32,
+    },
+    /// Partitions become part of the transaction, by a client of this version of transactions.
+    Add {
+        /// Who asks.
+        from: Producer,
+        /// Topic and index of each.
+        partitions: Vec<(String, i32)>,
+        /// 0 or 2.
+        version: i16,
+    },
+    /// Whether a partition is part of the transaction.
+    Verify {
+        /// Who writes.
+        from: Producer,
+        /// Topic and index.
+        partition: (String, i32),
+    },
+    /// EndTxn.
+    End {
+        /// Who asks.
+        from: Producer,
+        /// Or abort.
+        commit: bool,
+        /// 0 or 2.
+        version: i16,
+    },
+    /// Which transactions wait for markers, of all transactional ids.
+    Prepared,
+    /// Markers are written.
+    Written(Prepared),
+}
+
+/// What a coordinator answers, once all that it has written before is committed.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// To InitProducerId and EndTxn: the producer from now on.
+    Producer(Result<Producer, ErrorCode>),
+    /// To the others but one.
+    Code(ErrorCode),
+    /// Those that wait for markers.
+    Prepared(Vec<Prepared>),
+}
+
+/// A transaction that waits for markers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// The transactional id.
+    pub id: String,
+    /// What is to be written.
+    pub marker: Marker,
+    /// To these partitions.
+    pub partitions: Vec<(String, i32)>,
+}
+
+/// A transaction coordinator, in one leader epoch.
+pub struct Coordinator(Transactions);
+
+impl std::fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Coordinator")
+    }
+}
+
+impl Coordinator {
+    /// One that has read nothing.
+    pub fn new(epoch: i32) -> Self {
+        Self(Transactions::new(Origin {
+            partition: 0,
+            epoch: LeaderEpoch(epoch),
+            seed: 1,
+        }))
+    }
+
+    /// Takes up a record of the log. One that cannot be read is left out, as in the broker.
+    pub fn replay(&mut self, (key, value): &Record) {
+        let _ = self.0.replay(&Logged {
+            key,
+            value: value.as_deref(),
+            transaction: None,
+        });
+    }
+
+    /// The log is read.
+    pub fn loaded(&mut self, ms: u64) -> Vec<Record> {
+        let mut image = MetadataImage::default();
+        image.features.insert("transaction.version".to_owned(), 2);
+        let mut outcome = Outcome::default();
+        self.0.metadata(&Arc::new(image), &Layers::default(), now(ms), &mut outcome);
+        records(outcome.records)
+    }
+
+    /// Carries out a request: the records to be appended, and the answer.
+    pub fn ask(&mut self, id: &str, ask: Ask, ms: u64) -> (Vec<Record>, Answer) {
+        let id = id.to_owned();
+        match ask {
+            Ask::Init { expected, fresh, timeout_ms } => {
+                let (written, answer) = self.decide(ms, |to| Request::Init {
+                    id,
+                    timeout_ms,
+                    expected: expected.map(own),
+                    fresh: Some(fresh),
+                    to,
+                });
+                (written, Answer::Producer(producer(answer)))
+            }
+            Ask::Add { from, partitions, version } => {
+                let (written, answer) = self.decide(ms, |to| Request::Add {
+                    id,
+                    from: own(from),
+                    partitions,
+                    version,
+                    to,
+                });
+                (written, Answer::Code(answer.unwrap_or(ErrorCode::UnknownServerError)))
+            }
+            Ask::Verify { from, partition } => {
+                let partitions = vec![partition];
+                let (written, answer) = self.decide(ms, |to| Request::Verify {
+                    id,
+                    from: own(from),
+                    partitions,
+                    to,
+                });
+                let said = answer.unwrap_or(Err(ErrorCode::UnknownServerError));
+                let code = said.map_or_else(|code| code, |said| said.first().map_or(ErrorCode::UnknownServerError, |(_, code)| *code));
+                (written, Answer::Code(code))
+            }
+            Ask::End { from, commit, version } => {
+                let (written, answer) = self.decide(ms, |to| Request::End {
+                    id,
+                    from: own(from),
+                    commit,
+                    version,
+                    fresh: None,
+                    to,
+                });
+                (written, Answer::Producer(producer(answer)))
+            }
+            Ask::Prepared => {
+                let (written, answer) = self.decide(ms, |to| Request::Look { to });
+                let prepared = answer.unwrap_or_default().prepared.into_iter().map(told);
+                (written, Answer::Prepared(prepared.collect()))
+            }
+            Ask::Written(prepared) => {
+                let (written, _) = self.decide(ms, |to| Request::Written {
+                    id: prepared.id,
+                    producer: own((prepared.marker.producer, prepared.marker.epoch)),
+                    partitions: prepared.partitions,
+                    to,
+                });
+                (written, Answer::Code(ErrorCode::None))
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub fn wake(&mut self, ms: u64) -> Vec<Record> {
+        let mut outcome = Outcome::default();
+        self.0.wake(now(ms), &mut outcome);
+        records(outcome.records)
+    }
+
+    /// When something is due.
+    pub fn next_wake(&self) -> Option<u64> {
+        self.0.next_wake()
+    }
+
+    fn decide<T: Send + 'static>(&mut self, ms: u64, make: impl FnOnce(ReplyTo<T>) -> Request) -> (Vec<Record>, Option<T>) {
+        let (to, receiver) = ReplyTo::new();
+        let mut outcome = Outcome::default();
+        self.0.decide(make(to), now(ms), &mut outcome);
+        answered(receiver, outcome)
+    }
+}
+
+fn own((id, epoch): Producer) -> OwnProducer {
+    OwnProducer { id, epoch }
+}
+
+fn producer(answer: Option<Result<OwnProducer, Refusal>>) -> Result<Producer, ErrorCode> {
+    match answer {
+        Some(Ok(producer)) => Ok((producer.id, producer.epoch)),
+        Some(Err(Refusal::Error(code))) => Err(code),
+        Some(Err(Refusal::NeedsProducerId)) | None => Err(ErrorCode::CoordinatorNotAvailable),
+    }
+}
+
+fn told(prepared: crate::transaction::Prepared) -> Prepared {
+    Prepared {
+        marker: Marker {
+            producer: prepared.producer.id,
+            epoch: prepared.producer.epoch,
+            coordinator_epoch: prepared.coordinator_epoch.0,
+            commit: prepared.commit,
+            transaction_version: i8::try_from(prepared.version).unwrap_or(0),
+        },
+        id: prepared.id,
+        partitions: prepared.partitions,
+    }
+}

@@ -1,0 +1,257 @@
+//! A chain's client: it copies inputs to all partitions, in transactions that also commit how far it came (consume, transform, produce), as clients of both versions of transactions do.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use weir_broker::cores::{Ask, Producer};
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::ProducerId;
+
+use super::checks::Checks;
+use super::message::{Asker, Body, From, Reply, Role, Value, What, Write};
+use super::plan::{Plan, TIMEOUT_MS};
+use crate::rng::Rng;
+
+/// How long a client waits for an answer, and after an error.
+const ANSWER_MS_MAX: u64 = 250;
+const PAUSE_MS: u64 = 8;
+
+/// Transactions that a client has to commit after the faults are over.
+const LAST_COMMITS: u32 = 3;
+
+/// What it does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Init,
+    FetchOffset,
+    AddPartitions,
+    AddOffsets,
+    /// The nth record of the transaction.
+    Produce(usize),
+    CommitOffset,
+    End(bool),
+}
+
+/// A process of a chain's client.
+#[derive(Debug)]
+pub struct Client {
+    /// The chain.
+    pub chain: usize,
+    /// Which of its processes.
+    pub process: u64,
+    /// It has ended, by an error that leaves nothing else.
+    pub is_dead: bool,
+    version: i16,
+    producer: Option<Producer>,
+    /// An epoch that nothing was sent under is needed: something may still be under way.
+    needs_epoch: bool,
+    position: Option<i64>,
+    sequences: BTreeMap<usize, i32>,
+    step: Step,
+    inputs: Range<i64>,
+    attempt: Option<u64>,
+    request: u64,
+    waits_until: u64,
+    is_waiting: bool,
+    last_commits: u32,
+    /// What was committed when it asked for its offset.
+    committed_before: i64,
+}
+
+impl Client {
+    /// Begins.
+    pub fn new(chain: usize, process: u64, plan: &Plan) -> Self {
+        Self {
+            chain,
+            process,
+            is_dead: false,
+            version: plan.versions[chain],
+            producer: None,
+            needs_epoch: false,
+            position: None,
+            sequences: BTreeMap::new(),
+            step: Step::Init,
+            inputs: 0..0,
+            attempt: None,
+            request: 0,
+            waits_until: 0,
+            is_waiting: false,
+            last_commits: 0,
+            committed_before: 0,
+        }
+    }
+
+    /// Whether it has done what it had to after the faults.
+    pub fn is_done(&self) -> bool {
+        self.last_commits >= LAST_COMMITS && self.attempt.is_none()
+    }
+
+    /// It is killed, or cannot go on.
+    pub fn die(&mut self, checks: &mut Checks) {
+        if !std::mem::replace(&mut self.is_dead, true) && self.attempt.is_some() {
+            checks.counts.unknown += 1;
+        }
+    }
+
+    /// What it sends now, if anything, and to whom.
+    pub fn act(&mut self, now: u64, plan: &Plan, rng: &mut Rng, checks: &mut Checks) -> Option<(Role, Body)> {
+        if self.is_dead || now < self.waits_until || (now >= plan.faults_end_ms && self.is_done()) {
+            return None;
+        }
+        if std::mem::take(&mut self.is_waiting) && self.version < 2 && matches!(self.step, Step::Produce(_) | Step::CommitOffset) {
+            // It may still arrive: before KIP-890 only another epoch tells it from what comes next.
+            (self.needs_epoch, self.step) = (true, Step::End(false));
+        }
+        if self.attempt.is_none() && matches!(self.step, Step::AddPartitions | Step::Produce(_)) {
+            let from = self.position.unwrap_or(0);
+            self.inputs = from..from + rng.between(1, 2) as i64;
+            self.attempt = Some(checks.begins(self.chain, self.inputs.clone()));
+        }
+        if self.step == Step::End(true) && rng.chance(plan.aborts) && self.request.is_multiple_of(2) {
+            self.step = Step::End(false);
+        }
+        if self.step == Step::FetchOffset {
+            self.committed_before = checks.committed(self.chain);
+        }
+        self.request += 1;
+        self.is_waiting = true;
+        self.waits_until = now + ANSWER_MS_MAX;
+        Some(self.message(plan))
+    }
+
+    fn message(&self, plan: &Plan) -> (Role, Body) {
+        let from = From {
+            chain: self.chain,
+            process: self.process,
+            request: self.request,
+        };
+        let nobody = (ProducerId(-1), weir_protocol::types::ProducerEpoch(-1));
+        let producer = self.producer.unwrap_or(nobody);
+        let ask = |ask| (Role::Coordinator, Body::Ask(Asker::Client(from), self.chain, ask));
+        let write = |role, what| {
+            let write = Write {
+                from,
+                producer,
+                version: self.version,
+                what,
+            };
+            (role, Body::Write(write))
+        };
+        match self.step {
+            Step::Init => ask(Ask::Init {
+                expected: self.producer,
+                fresh: ProducerId(-1),
+                timeout_ms: TIMEOUT_MS,
+            }),
+            Step::FetchOffset => (Role::Offsets, Body::FetchOffset(from)),
+            Step::AddPartitions => ask(Ask::Add {
+                from: producer,
+                partitions: (0..plan.partitions).map(|index| Role::Data(index).partition()).collect(),
+                version: self.version,
+            }),
+            Step::AddOffsets => ask(Ask::Add {
+                from: producer,
+                partitions: vec![Role::Offsets.partition()],
+                version: self.version,
+            }),
+            Step::Produce(nth) => {
+                let partition = nth % plan.partitions;
+                let value = Value {
+                    chain: self.chain,
+                    index: self.inputs.start + (nth / plan.partitions) as i64,
+                    attempt: self.attempt.unwrap_or(0),
+                };
+                let sequence = self.sequences.get(&partition).copied().unwrap_or(0);
+                write(Role::Data(partition), What::Record(value, sequence))
+            }
+            Step::CommitOffset => write(Role::Offsets, What::Offset(self.inputs.end)),
+            Step::End(commit) => ask(Ask::End {
+                from: producer,
+                commit,
+                version: self.version,
+            }),
+        }
+    }
+
+    /// An answer comes.
+    pub fn receive(&mut self, from: From, reply: Reply, now: u64, plan: &Plan, checks: &mut Checks) {
+        if self.is_dead || !self.is_waiting || from.request != self.request {
+            return;
+        }
+        self.is_waiting = false;
+        self.waits_until = now;
+        let result = match reply {
+            Reply::Producer(result) => result.map(|producer| self.is_told(producer, now, plan, checks)),
+            Reply::Offset(result) => result.map(|offset| {
+                checks.finds(self.chain, offset, self.committed_before);
+                self.position = Some(offset);
+                self.step = self.first_step();
+            }),
+            Reply::Code(ErrorCode::None) => {
+                self.goes_on(plan);
+                Ok(())
+            }
+            Reply::Code(code) => Err(code),
+        };
+        if let Err(code) = result {
+            self.fails(code, now, checks);
+        }
+    }
+
+    fn first_step(&self) -> Step {
+        if self.version >= 2 { Step::Produce(0) } else { Step::AddPartitions }
+    }
+
+    fn is_told(&mut self, producer: Producer, now: u64, plan: &Plan, checks: &mut Checks) {
+        if let Step::End(commit) = self.step {
+            if commit {
+                self.position = Some(self.inputs.end);
+                self.last_commits += u32::from(now >= plan.faults_end_ms);
+            }
+            if let Some(attempt) = self.attempt.take() {
+                checks.told(attempt, commit);
+            }
+            if self.version >= 2 {
+                self.begins_epoch(producer);
+            }
+            self.step = if self.needs_epoch { Step::Init } else { self.first_step() };
+        } else {
+            checks.fences(producer);
+            self.begins_epoch(producer);
+            self.needs_epoch = false;
+            self.step = if self.position.is_some() { self.first_step() } else { Step::FetchOffset };
+        }
+    }
+
+    fn begins_epoch(&mut self, producer: Producer) {
+        self.producer = Some(producer);
+        self.sequences.clear();
+    }
+
+    fn goes_on(&mut self, plan: &Plan) {
+        self.step = match self.step {
+            Step::AddPartitions => Step::AddOffsets,
+            Step::AddOffsets => Step::Produce(0),
+            Step::Produce(nth) => {
+                *self.sequences.entry(nth % plan.partitions).or_default() += 1;
+                let count = (self.inputs.end - self.inputs.start) as usize * plan.partitions;
+                if nth + 1 < count { Step::Produce(nth + 1) } else { Step::CommitOffset }
+            }
+            Step::CommitOffset => Step::End(true),
+            step => step,
+        };
+    }
+
+    fn fails(&mut self, code: ErrorCode, now: u64, checks: &mut Checks) {
+        match code {
+            ErrorCode::ProducerFenced | ErrorCode::InvalidProducerEpoch | ErrorCode::InvalidProducerIdMapping => {
+                checks.counts.fenced += 1;
+                self.die(checks);
+            }
+            ErrorCode::TransactionAbortable => self.step = Step::End(false),
+            ErrorCode::InvalidTxnState | ErrorCode::OutOfOrderSequenceNumber => self.die(checks),
+            // It is tried again.
+            _ => self.waits_until = now + PAUSE_MS,
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! A process that leads a partition, or believes so: the real core, around it what its shell does, and its log as a model.
+//!
+//! One record is one batch. What is appended is committed by the world, if the process still leads then; what is owed to somebody leaves after that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir_broker::cores::{Answer, Ask, Coordinator, Guard, Marker, Offsets, Partition, Prepared, Producer, Record, header};
+use weir_protocol::error::ErrorCode;
+use weir_protocol::types::ProducerId;
+
+use super::checks::Checks;
+use super::message::{Asker, Body, From, Leader, Reply, Role, Value, What, Write};
+use super::plan::{Mutation, Plan};
+
+/// How often a leader looks after the end of a transaction that gets in between, and how soon.
+const ATTEMPTS: u32 = 6;
+const RETRY_MS: u64 = 3;
+
+/// What stands at one offset.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// Of a transaction coordinator.
+    Record(Record),
+    /// An offset, written in a transaction.
+    Offset(Producer, Record),
+    /// A client's record, with its sequence number.
+    Data(Producer, i32, Value),
+    /// The end of a transaction.
+    Marker(Marker),
+}
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug)]
+pub enum To {
+    /// Whoever leads the partition, as far as the sender knows.
+    Role(Role),
+    /// This process.
+    Leader(Leader),
+    /// A client.
+    Client(From),
+}
+
+/// What a process sees of the world, and where it puts what it sends.
+#[derive(Debug)]
+pub struct Around<'a> {
+    /// The time.
+    pub now: u64,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The checkers.
+    pub checks: &'a mut Checks,
+    /// Messages; the last number is a pause that comes first.
+    pub sent: &'a mut Vec<(To, Body, u64)>,
+    /// The next producer id.
+    pub next_id: &'a mut i64,
+    /// Whether it still leads.
+    pub leads: bool,
+}
+
+#[derive(Debug)]
+enum Core {
+    Coordinator(Coordinator),
+    Offsets(Offsets),
+    Data(Partition),
+}
+
+/// What was asked of a transaction's coordinator, for a request that waits.
+#[derive(Clone, Copy, Debug)]
+struct Question {
+    write: Write,
+    guard: Guard,
+    attempts: u32,
+}
+
+/// A transaction whose markers are being written.
+#[derive(Debug)]
+struct Task {
+    prepared: Prepared,
+    missing: BTreeSet<Role>,
+    given_up: bool,
+}
+
+/// The process.
+#[derive(Debug)]
+pub struct Process {
+    /// What it leads, and in which epoch.
+    pub leader: Leader,
+    /// Its log.
+    pub log: Vec<Entry>,
+    /// What of it is committed, as far as it knows.
+    pub high_watermark: usize,
+    /// A coordinator answers once what it found is committed.
+    loaded: bool,
+    core: Core,
+    owed: Vec<(usize, To, Body)>,
+    questions: BTreeMap<u64, Question>,
+    tasks: BTreeMap<u64, Task>,
+    numbers: u64,
+}
+
+impl Process {
+    /// Begins to lead with this log.
+    pub fn new(leader: Leader, log: Vec<Entry>, high_watermark: usize, now: u64) -> Self {
+        let core = match leader.0 {
+            Role::Coordinator => Core::Coordinator(Coordinator::new(leader.1)),
+            Role::Offsets => Core::Offsets(Offsets::new(leader.1)),
+            Role::Data(_) => Core::Data(Partition::default()),
+        };
+        let mut process = Self {
+            leader,
+            high_watermark,
+            loaded: false,
+            core,
+            owed: Vec::new(),
+            questions: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            numbers: 0,
+            log: Vec::new(),
+        };
+        if let Core::Data(core) = &mut process.core {
+            replay(core, &log, now);
+            process.loaded = true;
+        }
+        process.log = log;
+        process
+    }
+
+    /// Everything before `end` is committed.
+    pub fn committed(&mut self, end: usize, cx: &mut Around<'_>) {
+        self.high_watermark = self.high_watermark.max(end);
+        if !self.loaded && self.high_watermark == self.log.len() {
+            self.load(cx);
+        }
+        let (due, owed) = std::mem::take(&mut self.owed)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(upto, ..)| *upto <= self.high_watermark);
+        self.owed = owed;
+        for (_, to, body) in due {
+            send(to, body, cx);
+        }
+    }
+
+    fn load(&mut self, cx: &mut Around<'_>) {
+        self.loaded = true;
+        let mut log = self.log.as_slice();
+        if cx.plan.has(Mutation::LoadsHalf) {
+            log = &log[..log.len().saturating_sub(1)];
+        }
+        match &mut self.core {
+            Core::Coordinator(core) => {
+                for entry in log {
+                    if let Entry::Record(record) = entry {
+                        core.replay(record);
+                    }
+                }
+                let records = core.loaded(cx.now);
+                self.log.extend(records.into_iter().map(Entry::Record));
+            }
+            Core::Offsets(core) => {
+                for entry in log {
+                    match entry {
+                        Entry::Offset(producer, record) => core.replay(*producer, record, cx.now),
+                        Entry::Marker(marker) => core.replay_marker(*marker, cx.now),
+                        Entry::Record(_) | Entry::Data(..) => {}
+                    }
+                }
+                core.loaded(cx.now);
+            }
+            Core::Data(_) => {}
+        }
+    }
+
+    /// A message arrives.
+    pub fn receive(&mut self, body: Body, cx: &mut Around<'_>) {
+        match body {
+            Body::Ask(asker, chain, ask) => self.ask(asker, chain, ask, cx),
+            Body::Write(write) => self.write(write, ATTEMPTS, cx),
+            Body::Verified(question, code) => self.verified(question, code, cx),
+            Body::FetchOffset(from) => self.fetch_offset(from, cx),
+            Body::Mark(coordinator, task, marker) => self.mark(coordinator, task, marker, cx),
+            Body::Marked(task, role, code) => self.marked(task, role, code, cx),
+            Body::Reply(..) => {}
+        }
+    }
+
+    /// What leaves once all that is in the log is committed.
+    fn owe(&mut self, to: To, body: Body, cx: &mut Around<'_>) {
+        if self.high_watermark >= self.log.len() || (cx.plan.has(Mutation::AnswersBeforeCommit) && self.leader.0 == Role::Coordinator) {
+            send(to, body, cx);
+        } else {
+            self.owed.push((self.log.len(), to, body));
+        }
+    }
+
+    fn ask(&mut self, asker: Asker, chain: usize, mut ask: Ask, cx: &mut Around<'_>) {
+        let Core::Coordinator(core) = &mut self.core else { return };
+        if !self.loaded {
+            return answer(asker, Err(ErrorCode::CoordinatorLoadInProgress), cx);
+        }
+        if let Ask::Init { fresh, .. } = &mut ask {
+            *fresh = ProducerId(*cx.next_id);
+            *cx.next_id += 1;
+        }
+        if cx.plan.has(Mutation::KeepsEpochs)
+            && let Ask::End { version, .. } = &mut ask
+        {
+            *version = 0;
+        }
+        let (records, said) = core.ask(&id(chain), ask, cx.now);
+        self.log.extend(records.into_iter().map(Entry::Record));
+        match (asker, said) {
+            (Asker::Client(from), Answer::Producer(result)) => self.owe(To::Client(from), Body::Reply(from, Reply::Producer(result)), cx),
+            (Asker::Client(from), Answer::Code(code)) => self.owe(To::Client(from), Body::Reply(from, Reply::Code(code)), cx),
+            (Asker::Leader(leader, question), Answer::Code(code)) => self.owe(To::Leader(leader), Body::Verified(question, code), cx),
+            _ => {}
+        }
+    }
+
+    /// From time to time: what is due, and markers.
+    pub fn tick(&mut self, cx: &mut Around<'_>) {
+        let Core::Coordinator(core) = &mut self.core else { return };
+        if !self.loaded || cx.plan.has(Mutation::NeverMarks) {
+            return;
+        }
+        if core.next_wake().is_some_and(|at| at <= cx.now) {
+            let records = core.wake(cx.now);
+            self.log.extend(records.into_iter().map(Entry::Record));
+        }
+        // It is told of those whose end is committed alone.
+        if self.high_watermark >= self.log.len()
+            && let (_, Answer::Prepared(all)) = core.ask("", Ask::Prepared, cx.now)
+        {
+            for prepared in all {
+                if self.tasks.values().all(|task| task.prepared.marker != prepared.marker) {
+                    self.numbers += 1;
+                    let task = Task {
+                        missing: prepared.partitions.iter().map(Role::of).collect(),
+                        prepared,
+                        given_up: false,
+                    };
+                    self.tasks.insert(self.numbers, task);
+                }
+            }
+        }
+        let written: Vec<u64> = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.missing.is_empty())
+            .map(|(number, _)| *number)
+            .collect();
+        for number in written {
+            if let Some(task) = self.tasks.remove(&number) {
+                let (records, _) = core.ask("", Ask::Written(task.prepared), cx.now);
+                self.log.extend(records.into_iter().map(Entry::Record));
+            }
+        }
+        for (number, task) in self.tasks.iter().filter(|(_, task)| !task.given_up) {
+            for role in &task.missing {
+                send(To::Role(*role), Body::Mark(self.leader, *number, task.prepared.marker), cx);
+            }
+        }
+    }
+
+    /// What an answer to a marker means, as `transaction_io::markers` has it.
+    fn marked(&mut self, number: u64, role: Role, code: ErrorCode, cx: &Around<'_>) {
+        let Some(task) = self.tasks.get_mut(&number) else { return };
+        match code {
+            ErrorCode::None if cx.plan.has(Mutation::CompletesEarly) => task.missing.clear(),
+            ErrorCode::None => drop(task.missing.remove(&role)),
+            ErrorCode::InvalidProducerEpoch | ErrorCode::TransactionCoordinatorFenced => task.given_up = true,
+            _ => {}
+        }
+    }
+
+    fn mark(&mut self, coordinator: Leader, task: u64, mut marker: Marker, cx: &mut Around<'_>) {
+        let role = self.leader.0;
+        let to = To::Leader(coordinator);
+        if !self.loaded {
+            return send(to, Body::Marked(task, role, ErrorCode::NotLeaderOrFollower), cx);
+        }
+        if role == Role::Offsets && cx.plan.has(Mutation::CommitsOffsetsAlways) {
+            marker.commit = true;
+        }
+        let admitted = match &mut self.core {
+            Core::Data(_) if cx.plan.has(Mutation::TakesLateMarkers) => Ok(()),
+            Core::Data(core) => core.admit_marker(&marker),
+            Core::Offsets(core) => core.end(marker, cx.now),
+            Core::Coordinator(_) => Err(ErrorCode::UnknownTopicOrPartition),
+        };
+        if let Err(code) = admitted {
+            return send(to, Body::Marked(task, role, code), cx);
+        }
+        if let Core::Data(core) = &mut self.core {
+            core.append_marker(marker, self.log.len() as i64, self.high_watermark as i64, cx.now);
+        }
+        self.log.push(Entry::Marker(marker));
+        self.owe(to, Body::Marked(task, role, ErrorCode::None), cx);
+    }
+
+    /// A client writes in a transaction: its coordinator is asked, unless it is open here.
+    fn write(&mut self, write: Write, attempts: u32, cx: &mut Around<'_>) {
+        if !self.loaded {
+            return refuse(&write, ErrorCode::CoordinatorLoadInProgress, cx);
+        }
+        match self.ask_to_verify(&write) {
+            Err(code) => refuse(&write, code, cx),
+            Ok(None) => self.verify_not(write, None, attempts, cx),
+            Ok(guard) if cx.plan.has(Mutation::VerifiesNothing) => self.verify_not(write, guard, attempts, cx),
+            Ok(Some(guard)) => {
+                self.numbers += 1;
+                self.questions.insert(self.numbers, Question { write, guard, attempts });
+                let asker = Asker::Leader(self.leader, self.numbers);
+                let ask = match write.version {
+                    2.. => Ask::Add {
+                        from: write.producer,
+                        partitions: vec![self.leader.0.partition()],
+                        version: write.version,
+                    },
+                    _ => Ask::Verify {
+                        from: write.producer,
+                        partition: self.leader.0.partition(),
+                    },
+                };
+                send(To::Role(Role::Coordinator), Body::Ask(asker, write.from.chain, ask), cx);
+            }
+        }
+    }
+
+    fn ask_to_verify(&mut self, write: &Write) -> Result<Option<Guard>, ErrorCode> {
+        match (&mut self.core, write.what) {
+            (Core::Data(core), What::Record(_, sequence)) => Ok(core.ask_to_verify(write.producer, sequence, write.version >= 2)),
+            (Core::Offsets(core), What::Offset(_)) => Ok(core.ask_to_verify(write.producer)),
+            _ => Err(ErrorCode::UnknownTopicOrPartition),
+        }
+    }
+
+    fn verified(&mut self, number: u64, code: ErrorCode, cx: &mut Around<'_>) {
+        let Some(Question { write, guard, attempts }) = self.questions.remove(&number) else {
+            return;
+        };
+        match code {
+            ErrorCode::None => self.verify_not(write, Some(guard), attempts, cx),
+            // The transaction before is being ended: it is asked again, so that the client need not.
+            ErrorCode::ConcurrentTransactions if write.version >= 2 && attempts > 0 => {
+                cx.sent.push((To::Leader(self.leader), Body::Write(write), RETRY_MS));
+            }
+            ErrorCode::ProducerFenced => refuse(&write, ErrorCode::InvalidProducerEpoch, cx),
+            code => refuse(&write, code, cx),
+        }
+    }
+
+    /// The transaction is open, or its coordinator has said so.
+    fn verify_not(&mut self, write: Write, mut guard: Option<Guard>, attempts: u32, cx: &mut Around<'_>) {
+        let forgets = match self.leader.0 {
+            Role::Offsets => cx.plan.has(Mutation::ForgetsOffsetGuards),
+            _ => cx.plan.has(Mutation::ForgetsGuards),
+        };
+        if forgets && guard.is_some() {
+            guard = self.ask_to_verify(&write).unwrap_or(guard);
+        }
+        match self.append(&write, guard, cx) {
+            Ok(()) => {
+                let reply = Body::Reply(write.from, Reply::Code(ErrorCode::None));
+                self.owe(To::Client(write.from), reply, cx);
+            }
+            // The end of a transaction came while its coordinator was asked.
+            Err(ErrorCode::InvalidTxnState) if guard.is_some() && attempts > 0 => self.write(write, attempts - 1, cx),
+            Err(code) => refuse(&write, code, cx),
+        }
+    }
+
+    fn append(&mut self, write: &Write, guard: Option<Guard>, cx: &mut Around<'_>) -> Result<(), ErrorCode> {
+        let Write { producer, from, .. } = *write;
+        match (&mut self.core, write.what) {
+            (Core::Data(core), What::Record(value, sequence)) => {
+                let mut header = header(producer, sequence, 1);
+                if core.admit(&header, guard)?.is_none() {
+                    header.base_offset = self.log.len() as i64;
+                    core.append(&header, self.high_watermark as i64, cx.now);
+                    self.log.push(Entry::Data(producer, sequence, value));
+                    if cx.leads {
+                        cx.checks.writes(producer, "a record");
+                    }
+                }
+            }
+            (Core::Offsets(core), What::Offset(offset)) => {
+                let records = core.commit(producer, guard, &id(from.chain), offset, cx.now)?;
+                self.log.extend(records.into_iter().map(|record| Entry::Offset(producer, record)));
+                if cx.leads {
+                    cx.checks.writes(producer, "an offset");
+                }
+            }
+            _ => return Err(ErrorCode::UnknownTopicOrPartition),
+        }
+        Ok(())
+    }
+
+    fn fetch_offset(&mut self, from: From, cx: &mut Around<'_>) {
+        let Core::Offsets(core) = &mut self.core else { return };
+        let offset = match self.loaded {
+            true => core.committed(&id(from.chain), cx.now),
+            false => Err(ErrorCode::CoordinatorLoadInProgress),
+        };
+        self.owe(To::Client(from), Body::Reply(from, Reply::Offset(offset)), cx);
+    }
+
+    /// The offset that a chain's group has committed; `None` where this is no group coordinator that is ready, or it may change.
+    pub fn committed_offset(&mut self, chain: usize, now: u64) -> Option<i64> {
+        match &mut self.core {
+            Core::Offsets(core) if self.loaded => core.committed(&id(chain), now).ok(),
+            _ => None,
+        }
+    }
+
+    /// The offset up to which a partition may be read with `read_committed`, and what of it belongs to transactions that were aborted.
+    pub fn stable(&self, plan: &Plan) -> (usize, impl Fn(usize, Producer) -> bool + use<'_>) {
+        let (end, aborted) = match &self.core {
+            Core::Data(core) => {
+                let stable = usize::try_from(core.last_stable_offset(self.high_watermark as i64)).unwrap_or(0);
+                (stable, core.aborted())
+            }
+            Core::Coordinator(_) | Core::Offsets(_) => (0, &[][..]),
+        };
+        let end = if plan.has(Mutation::ReadsToHighWatermark) {
+            self.high_watermark
+        } else {
+            end
+        };
+        let aborted = if plan.has(Mutation::ForgetsAborted) { &[][..] } else { aborted };
+        let is_aborted = move |offset: usize, producer: Producer| {
+            let offset = offset as i64;
+            aborted
+                .iter()
+                .any(|it| it.producer == producer.0 && (it.first_offset..=it.last_offset).contains(&offset))
+        };
+        (end, is_aborted)
+    }
+
+    /// Whether a coordinator has transactions that wait for markers.
+    pub fn is_at_rest(&self) -> bool {
+        self.loaded && self.tasks.is_empty() && self.high_watermark == self.log.len()
+    }
+}
+
+fn replay(core: &mut Partition, log: &[Entry], now: u64) {
+    for (offset, entry) in log.iter().enumerate() {
+        match entry {
+            Entry::Data(producer, sequence, _) => {
+                let mut header = header(*producer, *sequence, 1);
+                header.base_offset = offset as i64;
+                core.append(&header, 0, now);
+            }
+            Entry::Marker(marker) => core.append_marker(*marker, offset as i64, 0, now),
+            Entry::Record(_) | Entry::Offset(..) => {}
+        }
+    }
+}
+
+/// A chain's transactional id, and its group.
+fn id(chain: usize) -> String {
+    format!("chain-{chain}")
+}
+
+fn send(to: To, body: Body, cx: &mut Around<'_>) {
+    cx.sent.push((to, body, 0));
+}
+
+fn refuse(write: &Write, code: ErrorCode, cx: &mut Around<'_>) {
+    send(To::Client(write.from), Body::Reply(write.from, Reply::Code(code)), cx);
+}
+
+fn answer(asker: Asker, result: Result<(), ErrorCode>, cx: &mut Around<'_>) {
+    let code = result.err().unwrap_or(ErrorCode::None);
+    match asker {
+        Asker::Client(from) => send(To::Client(from), Body::Reply(from, Reply::Code(code)), cx),
+        Asker::Leader(leader, question) => send(To::Leader(leader), Body::Verified(question, code), cx),
+        Asker::Itself => {}
+    }
+}

@@ -1,0 +1,96 @@
+//! What a history of transactions is about, drawn from its seed, and what may deliberately be wrong in it.
+
+use clap::ValueEnum;
+
+use crate::rng::Rng;
+
+/// `transaction.timeout.ms` here: short, so that transactions time out within a history.
+pub const TIMEOUT_MS: i32 = 1_500;
+
+/// How long a healed cluster may take until nothing is open, and everybody has got on.
+pub const CONVERGENCE_MS_MAX: u64 = 30_000;
+
+/// The plan of one history.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed that it was drawn from.
+    pub seed: u64,
+    /// What is deliberately wrong.
+    pub mutation: Option<Mutation>,
+    /// Partitions that are produced to.
+    pub partitions: usize,
+    /// The version of transactions that each chain's client speaks.
+    pub versions: Vec<i16>,
+    /// When the faults stop.
+    pub faults_end_ms: u64,
+    /// The time between two faults, at most.
+    pub fault_pause_ms_max: u64,
+    /// Messages that are lost, per thousand.
+    pub loss: u64,
+    /// Messages that take long, per thousand.
+    pub slow: u64,
+    /// Leaders that go on as such for a while after another was elected, per thousand.
+    pub zombies: u64,
+    /// Transactions that their client aborts, per thousand.
+    pub aborts: u64,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn new(seed: u64, mutation: Option<Mutation>) -> Self {
+        let mut rng = Rng::new(seed ^ 0x7478);
+        Self {
+            seed,
+            mutation,
+            partitions: rng.between(1, 2) as usize,
+            versions: (0..rng.between(1, 2)).map(|_| if rng.chance(600) { 2 } else { 0 }).collect(),
+            faults_end_ms: rng.between(1_000, 4_000),
+            fault_pause_ms_max: rng.between(60, 600),
+            loss: [0, 10, 60][rng.index(3)],
+            slow: [5, 40, 120][rng.index(3)],
+            zombies: [0, 300, 800][rng.index(3)],
+            aborts: [50, 200, 500][rng.index(3)],
+        }
+    }
+
+    /// Whether this is what is deliberately wrong.
+    pub fn has(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+}
+
+/// What is deliberately wrong: around the cores, never in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mutation {
+    /// The coordinator answers before what it has written is committed.
+    AnswersBeforeCommit,
+    /// A new coordinator lacks the last record of its log.
+    LoadsHalf,
+    /// No marker is ever written.
+    NeverMarks,
+    /// A transaction counts as complete after its first marker.
+    CompletesEarly,
+    /// A partition takes markers whatever their epochs.
+    TakesLateMarkers,
+    /// A partition appends what was verified whatever happened since.
+    ForgetsGuards,
+    /// The group coordinator takes offsets that were verified whatever happened since.
+    ForgetsOffsetGuards,
+    /// Nobody asks the transaction's coordinator (before KIP-890).
+    VerifiesNothing,
+    /// The epoch stays at the end of a transaction, though the network brings requests late and twice (before KIP-890).
+    KeepsEpochs,
+    /// Consumers read to the high watermark.
+    ReadsToHighWatermark,
+    /// Consumers are not told of aborted transactions.
+    ForgetsAborted,
+    /// Offsets count whether their transaction was committed or aborted.
+    CommitsOffsetsAlways,
+}
+
+impl std::fmt::Display for Mutation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = self.to_possible_value();
+        f.write_str(name.as_ref().map_or("", |value| value.get_name()))
+    }
+}

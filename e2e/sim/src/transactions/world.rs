@@ -1,0 +1,384 @@
+//! The world of a history: who leads what, messages under way, clients, faults, and the time.
+
+use std::collections::BTreeMap;
+
+use super::checks::{Checks, Rule};
+use super::client::Client;
+use super::leader::{Around, Entry, Process, To};
+use super::message::{Asker, Body, From, Leader, Role, Value};
+use super::plan::{CONVERGENCE_MS_MAX, Plan};
+use crate::rng::Rng;
+
+/// How often processes look around, and readers read.
+const TICK_MS: u64 = 10;
+
+/// What happens.
+#[derive(Debug)]
+enum Event {
+    Tick,
+    Fault,
+    /// Clients act.
+    Act,
+    Arrives(Leader, Body),
+    Answered(From, Body),
+    Commits(Leader, usize),
+    Ends(Leader),
+    Starts(usize),
+}
+
+/// The world.
+#[derive(Debug)]
+pub struct World {
+    plan: Plan,
+    rng: Rng,
+    now: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    count: u64,
+    processes: BTreeMap<Leader, Process>,
+    leaders: BTreeMap<Role, i32>,
+    /// How far each partition is committed, and up to where a commit is under way.
+    committed: BTreeMap<Role, usize>,
+    committing: BTreeMap<Leader, usize>,
+    clients: Vec<Client>,
+    /// The newest process of each chain.
+    newest: Vec<u64>,
+    read: Vec<usize>,
+    next_id: i64,
+    checks: Checks,
+    trace: Option<Vec<String>>,
+}
+
+impl World {
+    /// Everybody begins.
+    pub fn new(plan: Plan, only: Option<Rule>, traced: bool) -> Self {
+        let roles = [Role::Coordinator, Role::Offsets].into_iter().chain((0..plan.partitions).map(Role::Data));
+        let leaders: BTreeMap<Role, i32> = roles.map(|role| (role, 0)).collect();
+        let mut world = Self {
+            rng: Rng::new(plan.seed),
+            now: 0,
+            events: BTreeMap::new(),
+            count: 0,
+            processes: leaders
+                .keys()
+                .map(|role| ((*role, 0), Process::new((*role, 0), Vec::new(), 0, 0)))
+                .collect(),
+            committed: BTreeMap::new(),
+            committing: BTreeMap::new(),
+            clients: Vec::new(),
+            newest: vec![0; plan.versions.len()],
+            read: vec![0; plan.partitions],
+            next_id: 1,
+            checks: Checks::new(plan.partitions, only),
+            trace: traced.then(Vec::new),
+            leaders,
+            plan,
+        };
+        for leader in world.processes.keys().copied().collect::<Vec<_>>() {
+            world.at(1, Event::Commits(leader, 0));
+        }
+        for chain in 0..world.plan.versions.len() {
+            world.at(2, Event::Starts(chain));
+        }
+        world.at(3, Event::Tick);
+        world.at(3, Event::Act);
+        world.at(50, Event::Fault);
+        world
+    }
+
+    /// Plays until everything is over, or a rule is broken.
+    pub fn run(mut self) -> (Checks, Vec<String>) {
+        while let Some(((at, _), event)) = self.events.pop_first() {
+            self.now = at;
+            self.checks.now = at;
+            self.checks.counts.events += 1;
+            self.happens(event);
+            if self.checks.failure.is_some() {
+                break;
+            }
+            if self.now > self.plan.faults_end_ms && self.is_over() {
+                self.end();
+                break;
+            }
+            if self.now > self.plan.faults_end_ms + CONVERGENCE_MS_MAX {
+                let open = self.open();
+                self.checks.broken(Rule::Ends, || open);
+                break;
+            }
+        }
+        (self.checks, self.trace.unwrap_or_default())
+    }
+
+    fn at(&mut self, at: u64, event: Event) {
+        self.count += 1;
+        self.events.insert((at, self.count), event);
+    }
+
+    fn is_healed(&self) -> bool {
+        self.now >= self.plan.faults_end_ms
+    }
+
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>6} {}", self.now, what()));
+        }
+    }
+
+    fn happens(&mut self, event: Event) {
+        match event {
+            Event::Tick => {
+                for leader in self.processes.keys().copied().collect::<Vec<_>>() {
+                    self.with(leader, |process, cx| process.tick(cx));
+                }
+                self.readers_read();
+                self.at(self.now + TICK_MS, Event::Tick);
+            }
+            Event::Act => {
+                self.clients_act();
+                self.at(self.now + 2, Event::Act);
+            }
+            Event::Fault if !self.is_healed() => {
+                self.fault();
+                let pause = self.rng.between(20, self.plan.fault_pause_ms_max);
+                self.at(self.now + pause, Event::Fault);
+            }
+            Event::Fault => {}
+            Event::Arrives(leader, body) => {
+                self.note(|| format!("{leader:?} gets {body:?}"));
+                self.with(leader, |process, cx| process.receive(body, cx));
+            }
+            Event::Answered(from, Body::Reply(_, reply)) => {
+                self.note(|| format!("{from:?} is told {reply:?}"));
+                let client = self
+                    .clients
+                    .iter_mut()
+                    .find(|client| (client.chain, client.process) == (from.chain, from.process));
+                if let Some(client) = client {
+                    client.receive(from, reply, self.now, &self.plan, &mut self.checks);
+                    if client.is_dead && self.newest[from.chain] == from.process {
+                        let pause = self.rng.between(1, 30);
+                        self.at(self.now + pause, Event::Starts(from.chain));
+                    }
+                }
+            }
+            Event::Answered(..) => {}
+            Event::Commits(leader, end) if self.leaders[&leader.0] == leader.1 => {
+                let committed = self.committed.entry(leader.0).or_default();
+                *committed = (*committed).max(end);
+                self.with(leader, |process, cx| process.committed(end, cx));
+            }
+            Event::Commits(..) => {}
+            Event::Ends(leader) => drop(self.processes.remove(&leader)),
+            Event::Starts(chain) => {
+                self.newest[chain] += 1;
+                self.clients.retain(|client| !client.is_dead);
+                self.clients.push(Client::new(chain, self.newest[chain], &self.plan));
+            }
+        }
+    }
+
+    /// A process does something; then what it has sent is under way, and what it has appended is on its way to being committed.
+    fn with(&mut self, leader: Leader, act: impl FnOnce(&mut Process, &mut Around<'_>)) {
+        let Some(process) = self.processes.get_mut(&leader) else { return };
+        let mut sent = Vec::new();
+        let leads = self.leaders[&leader.0] == leader.1;
+        let mut cx = Around {
+            now: self.now,
+            plan: &self.plan,
+            checks: &mut self.checks,
+            sent: &mut sent,
+            next_id: &mut self.next_id,
+            leads,
+        };
+        act(process, &mut cx);
+        let end = process.log.len();
+        let committing = self.committing.entry(leader).or_default();
+        if leads && end > *committing {
+            *committing = end;
+            let takes = self.delay();
+            self.at(self.now + takes, Event::Commits(leader, end));
+        }
+        for (to, body, pause) in sent {
+            self.send(to, body, pause);
+        }
+    }
+
+    fn delay(&mut self) -> u64 {
+        if !self.is_healed() && self.rng.chance(self.plan.slow) {
+            let most = if self.rng.chance(200) { 900 } else { 60 };
+            return self.rng.between(5, most);
+        }
+        self.rng.between(1, 3)
+    }
+
+    /// A message is lost, or arrives once or twice, soon or late.
+    fn send(&mut self, to: To, body: Body, pause: u64) {
+        if pause > 0 {
+            if let To::Leader(leader) = to {
+                self.at(self.now + pause, Event::Arrives(leader, body));
+            }
+            return;
+        }
+        let loses = !self.is_healed() && self.rng.chance(self.plan.loss);
+        if loses {
+            return;
+        }
+        // Transactions v1 cannot tell what belongs to the transaction before (KAFKA-17754): histories spare them what they are not safe against.
+        let spared = match &body {
+            Body::Ask(Asker::Client(_), chain, _) => self.plan.versions[*chain] < 2,
+            Body::Mark(.., marker) => marker.transaction_version < 2,
+            _ => false,
+        };
+        let takes = if spared { self.rng.between(1, 3) } else { self.delay() };
+        let again = (!spared && !self.is_healed() && self.rng.chance(self.plan.loss)).then(|| self.delay());
+        for takes in std::iter::once(takes).chain(again) {
+            let event = match to {
+                To::Client(from) => Event::Answered(from, body.clone()),
+                To::Leader(leader) => Event::Arrives(leader, body.clone()),
+                To::Role(role) => Event::Arrives(self.believed(role, &body), body.clone()),
+            };
+            self.at(self.now + takes, event);
+        }
+    }
+
+    /// Who is taken to lead: who does, or one that believes so still.
+    fn believed(&mut self, role: Role, body: &Body) -> Leader {
+        let epoch = self.leaders[&role];
+        // Who asks for its group's offset has joined the group there, which is written down and committed.
+        let is_stale = !matches!(body, Body::FetchOffset(_)) && self.processes.contains_key(&(role, epoch - 1)) && self.rng.chance(400);
+        (role, if is_stale { epoch - 1 } else { epoch })
+    }
+
+    fn clients_act(&mut self) {
+        for at in 0..self.clients.len() {
+            let acted = self.clients[at].act(self.now, &self.plan, &mut self.rng, &mut self.checks);
+            if let Some((role, body)) = acted {
+                self.send(To::Role(role), body, 0);
+            }
+        }
+    }
+
+    fn fault(&mut self) {
+        self.checks.counts.faults += 1;
+        let chain = self.rng.index(self.plan.versions.len());
+        match self.rng.index(6) {
+            0 => {
+                self.note(|| format!("the client of chain {chain} dies"));
+                let newest = self.newest[chain];
+                for client in &mut self.clients {
+                    if (client.chain, client.process) == (chain, newest) {
+                        client.die(&mut self.checks);
+                    }
+                }
+                let pause = self.rng.between(1, 60);
+                self.at(self.now + pause, Event::Starts(chain));
+            }
+            1 => {
+                self.note(|| format!("another client of chain {chain} starts"));
+                self.at(self.now, Event::Starts(chain));
+            }
+            _ => {
+                let roles: Vec<Role> = self.leaders.keys().copied().collect();
+                let role = roles[self.rng.index(roles.len())];
+                self.elect(role);
+            }
+        }
+    }
+
+    /// Another process leads, with all that is committed and something of what is not.
+    fn elect(&mut self, role: Role) {
+        let epoch = self.leaders[&role];
+        let old = (role, epoch);
+        let Some(process) = self.processes.get(&old) else { return };
+        self.checks.counts.elections += 1;
+        let committed = self.committed.get(&role).copied().unwrap_or(0);
+        let kept = self.rng.between(committed as u64, process.log.len() as u64) as usize;
+        let log = process.log[..kept].to_vec();
+        let high_watermark = committed.saturating_sub(self.rng.index(3));
+        let next = (role, epoch + 1);
+        self.leaders.insert(role, epoch + 1);
+        self.processes.insert(next, Process::new(next, log, high_watermark, self.now));
+        self.committing.insert(next, kept);
+        let takes = self.rng.between(2, 40);
+        self.at(self.now + takes, Event::Commits(next, kept));
+        let stays = if self.rng.chance(self.plan.zombies) {
+            self.rng.between(20, 600)
+        } else {
+            0
+        };
+        self.at(self.now + stays, Event::Ends(old));
+        self.note(|| format!("{next:?} is elected, {kept} of it are kept; the one before stays for {stays} ms"));
+    }
+
+    fn readers_read(&mut self) {
+        for partition in 0..self.plan.partitions {
+            let (seen, end) = self.read_from(partition, self.read[partition]);
+            self.read[partition] = end;
+            for value in seen {
+                self.note(|| format!("partition {partition} shows {value:?}"));
+                self.checks.sees(partition, value);
+            }
+        }
+    }
+
+    /// What `read_committed` shows from an offset on, and where that ends.
+    fn read_from(&self, partition: usize, from: usize) -> (Vec<Value>, usize) {
+        let role = Role::Data(partition);
+        let Some(process) = self.processes.get(&(role, self.leaders[&role])) else {
+            return (Vec::new(), from);
+        };
+        let (end, is_aborted) = process.stable(&self.plan);
+        let end = end.max(from);
+        let mut seen = Vec::new();
+        for (offset, entry) in process.log.iter().enumerate().take(end).skip(from) {
+            if let Entry::Data(producer, _, value) = entry
+                && !is_aborted(offset, *producer)
+            {
+                seen.push(*value);
+            }
+        }
+        (seen, end)
+    }
+
+    /// What is not over yet.
+    fn open(&mut self) -> String {
+        let mut open = Vec::new();
+        for (role, epoch) in self.leaders.clone() {
+            let Some(process) = self.processes.get_mut(&(role, epoch)) else {
+                continue;
+            };
+            let is_over = match role {
+                Role::Coordinator => process.is_at_rest(),
+                Role::Offsets => (0..self.plan.versions.len()).all(|chain| process.committed_offset(chain, self.now).is_some()),
+                Role::Data(_) => process.stable(&self.plan).0 == process.log.len(),
+            };
+            if !is_over {
+                open.push(format!("{role:?}"));
+            }
+        }
+        for client in &self.clients {
+            if !client.is_dead && !client.is_done() {
+                open.push(format!("process {} of chain {}", client.process, client.chain));
+            }
+        }
+        open.join(", ")
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.clients.iter().any(|client| !client.is_dead) && self.open().is_empty()
+    }
+
+    fn end(&mut self) {
+        self.readers_read();
+        for partition in 0..self.plan.partitions {
+            let (values, _) = self.read_from(partition, 0);
+            self.checks.sees_again(partition, &values);
+        }
+        let offsets = self.leaders[&Role::Offsets];
+        if let Some(process) = self.processes.get_mut(&(Role::Offsets, offsets)) {
+            let offsets: Vec<i64> = (0..self.plan.versions.len())
+                .map(|chain| process.committed_offset(chain, self.now).unwrap_or(-1))
+                .collect();
+            self.checks.over(&offsets);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Transactions keep their rules over many histories, the same seed is the same history, and each rule sees what it is there for.
+//!
+//! `cargo test --release -p weir-sim` plays 20,000; built without optimisation a history takes ten times as long.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use weir_sim::transactions::checks::{Counts, Rule};
+use weir_sim::transactions::plan::Mutation;
+use weir_sim::transactions::{first_to_break, replay, run};
+
+const HISTORIES: u64 = if cfg!(debug_assertions) { 200 } else { 20_000 };
+
+#[test]
+fn transactions_keep_the_rules() {
+    let mut counts = Counts::default();
+    for seed in 0..HISTORIES {
+        let history = run(seed, None, None, false);
+        counts.add(&history.counts);
+        if let Some(failure) = history.failure {
+            panic!(
+                "seed {seed} breaks {:?} at {} ms: {}\nplay it again: {}",
+                failure.rule,
+                failure.at,
+                failure.detail,
+                replay(seed, None)
+            );
+        }
+    }
+    // Histories in which nothing happens would keep all rules.
+    assert!(
+        counts.commits > 10 * HISTORIES && counts.aborts > 2 * HISTORIES && counts.unknown > 4 * HISTORIES,
+        "{counts:?}"
+    );
+    assert!(
+        counts.elections > 8 * HISTORIES && counts.fenced > 2 * HISTORIES && counts.seen > 20 * HISTORIES,
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn the_same_seed_is_the_same_history_of_transactions() {
+    for seed in 0..20 {
+        let [first, second] = [(); 2].map(|()| run(seed, None, None, true).trace);
+        assert!(first.len() > 50);
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+#[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation: cargo test --release -p weir-sim")]
+fn each_rule_of_transactions_sees_what_it_is_there_for() {
+    use Mutation as M;
+    use Rule as R;
+    let rows = [
+        (R::ExactlyOnce, M::CompletesEarly),
+        (R::ExactlyOnce, M::TakesLateMarkers),
+        (R::ExactlyOnce, M::KeepsEpochs),
+        (R::ExactlyOnce, M::ForgetsAborted),
+        (R::ExactlyOnce, M::LoadsHalf),
+        (R::AbortedIsUnseen, M::ForgetsAborted),
+        (R::AbortedIsUnseen, M::ReadsToHighWatermark),
+        (R::AllOrNothing, M::KeepsEpochs),
+        (R::AllOrNothing, M::AnswersBeforeCommit),
+        (R::AllOrNothing, M::TakesLateMarkers),
+        (R::OffsetsMoveAlong, M::CommitsOffsetsAlways),
+        (R::FencedWritesNothing, M::VerifiesNothing),
+        (R::FencedWritesNothing, M::ForgetsGuards),
+        (R::FencedWritesNothing, M::ForgetsOffsetGuards),
+        (R::StableStays, M::ReadsToHighWatermark),
+        (R::Ends, M::NeverMarks),
+        (R::Ends, M::VerifiesNothing),
+        (R::Ends, M::CompletesEarly),
+    ];
+    let blind: Vec<_> = rows
+        .into_iter()
+        .filter(|(rule, mutation)| first_to_break(*rule, *mutation, 0..20_000).is_none())
+        .collect();
+    assert!(blind.is_empty(), "not seen: {blind:?}");
+}

@@ -1,0 +1,354 @@
+//! Transactions by requests that real clients send late, twice or in error: what Jepsen found in other brokers, and Kafka's answers to what makes no sense.
+//!
+//! Jepsen's reports: Redpanda 21.10.1 (duplicate and inconsistent offsets, aborted reads) and Bufstream 0.1.0 (KAFKA-17754: transactions torn by an EndTxn that comes late).
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use weir_e2e::batch::Batch;
+use weir_e2e::bystander::now_ms;
+use weir_e2e::cluster::Local;
+use weir_e2e::kubernetes::eventually;
+use weir_e2e::txn::error::{
+    CONCURRENT_TRANSACTIONS, INVALID_PRODUCER_ID_MAPPING, INVALID_TRANSACTION_TIMEOUT, PRODUCER_FENCED, TRANSACTION_COORDINATOR_FENCED,
+};
+use weir_e2e::txn::{From, VERSIONS, Version, add, add_offsets, commit_offset, committed_offset, end, fetch_committed, init, send, write_marker};
+use weir_e2e::wire::error::{INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE, NONE, UNKNOWN_TOPIC_OR_PARTITION};
+use weir_e2e::wire::{Body, Connection, await_topic, create_topic, list_offset};
+
+const TRANSACTIONAL: i16 = 1 << 4;
+const TOPIC: &str = "t";
+const GROUP: &str = "g";
+const MINUTE: i32 = 60_000;
+
+/// One broker, its topic, and a connection.
+fn start() -> (Local, Connection) {
+    let local = Local::start_of(Some(1), None).unwrap();
+    let mut c = Connection::open(&local.bootstrap()).unwrap();
+    assert_eq!(create_topic(&mut c, TOPIC.as_bytes(), 2, 1, &[]).unwrap(), NONE);
+    await_topic(&local.bootstrap(), TOPIC, 2).unwrap();
+    for (key, kind) in [(GROUP, 0), ("an id", 1)] {
+        coordinator(&mut c, key, kind);
+    }
+    (local, c)
+}
+
+/// Who coordinates a transactional id, or a group; its topic is made for who asks first.
+fn coordinator(c: &mut Connection, key: &str, kind: i8) -> usize {
+    eventually("a coordinator", || {
+        let mut reply = c.call(10, 1, &Body::default().str(key).i8(kind))?;
+        reply.i32()?;
+        let code = reply.i16()?;
+        reply.str()?;
+        Ok((code == NONE).then_some(usize::try_from(reply.i32()?)?))
+    })
+}
+
+/// A producer under this id.
+fn begin<'a>(c: &mut Connection, id: &'a str, version: Version) -> From<'a> {
+    eventually("a producer id", || {
+        let (code, from) = init(c, id, MINUTE, version)?;
+        Ok((code == NONE).then_some(from))
+    })
+}
+
+fn batch(from: From<'_>, sequence: i32) -> Vec<u8> {
+    let mut batch = Batch::of(&[b"v"], now_ms()).from_producer(from.producer, from.epoch, sequence);
+    batch.attributes |= TRANSACTIONAL;
+    batch.encode()
+}
+
+fn produce(c: &mut Connection, from: From<'_>, sequence: i32) -> (i16, i64) {
+    if from.version == Version::V1 {
+        let code = eventually("the partition in the transaction", || {
+            let code = add(c, from, TOPIC, 0)?;
+            Ok((code != CONCURRENT_TRANSACTIONS).then_some(code))
+        });
+        if code != NONE {
+            return (code, -1);
+        }
+    }
+    send(c, from, TOPIC, 0, &batch(from, sequence)).unwrap()
+}
+
+/// Waits until nothing is open: the last stable offset is the end of the log.
+fn is_stable(c: &mut Connection) -> i64 {
+    eventually("a stable partition", || {
+        let (_, end) = list_offset(c, TOPIC, 0, -1)?;
+        let stable = fetch_committed(c, TOPIC, 0, 0)?.last_stable_offset;
+        Ok((stable == end).then_some(end))
+    })
+}
+
+#[test]
+fn an_end_that_comes_late_does_not_end_the_next_transaction() {
+    let (_local, mut c) = start();
+    let first = begin(&mut c, "late", Version::V2);
+    assert_eq!(produce(&mut c, first, 0), (NONE, 0));
+    let (code, second) = end(&mut c, first, true).unwrap();
+    assert_eq!((code, second.epoch), (NONE, first.epoch + 1));
+    // Asked again while nothing new has begun, it is the answer that was lost.
+    let again = eventually("the end of the first", || {
+        let (code, producer) = end(&mut c, first, true)?;
+        Ok((code != CONCURRENT_TRANSACTIONS).then_some((code, producer)))
+    });
+    assert_eq!(again, (NONE, second));
+    assert_eq!(produce(&mut c, second, 0).0, NONE);
+    for commit in [true, false] {
+        assert_eq!(end(&mut c, first, commit).unwrap().0, PRODUCER_FENCED, "an end of the transaction before");
+        let shown = fetch_committed(&mut c, TOPIC, 0, 0).unwrap();
+        assert_eq!((shown.last_stable_offset, shown.high_watermark), (2, 3), "the next one is open still");
+    }
+    assert_eq!(end(&mut c, second, false).unwrap().0, NONE);
+    assert_eq!(is_stable(&mut c), 4);
+    let shown = fetch_committed(&mut c, TOPIC, 0, 0).unwrap();
+    assert_eq!(shown.aborted, [(second.producer, 2)]);
+}
+
+#[test]
+fn what_is_sent_after_the_end_of_its_transaction_begins_none() {
+    for version in VERSIONS {
+        let (_local, mut c) = start();
+        let from = begin(&mut c, "hanging", version);
+        assert_eq!(produce(&mut c, from, 0), (NONE, 0));
+        assert_eq!(end(&mut c, from, true).unwrap().0, NONE);
+        assert_eq!(is_stable(&mut c), 2);
+        // To the partition that the transaction had, and to one that it had not.
+        let expected = match version {
+            Version::V1 => INVALID_TXN_STATE,
+            Version::V2 => INVALID_PRODUCER_EPOCH,
+        };
+        for partition in [0, 1] {
+            let (code, _) = send(&mut c, from, TOPIC, partition, &batch(from, 1 - partition)).unwrap();
+            assert_eq!(code, expected, "{version:?}, partition {partition}");
+        }
+        let late = commit_offset(&mut c, from, GROUP, TOPIC, 7).unwrap();
+        let expected = if version == Version::V1 { INVALID_TXN_STATE } else { PRODUCER_FENCED };
+        assert_eq!(late, expected, "{version:?}");
+        assert_eq!(is_stable(&mut c), 2);
+        assert_eq!(committed_offset(&mut c, GROUP, TOPIC).unwrap(), -1);
+    }
+}
+
+#[test]
+fn a_batch_that_comes_twice_has_one_offset() {
+    for version in VERSIONS {
+        let (_local, mut c) = start();
+        let from = begin(&mut c, "twice", version);
+        for sequence in 0..3 {
+            let (code, offset) = produce(&mut c, from, sequence);
+            assert_eq!((code, offset), (NONE, i64::from(sequence)));
+            for again in (0..=sequence).rev() {
+                let (code, offset) = send(&mut c, from, TOPIC, 0, &batch(from, again)).unwrap();
+                assert_eq!((code, offset), (NONE, i64::from(again)), "{version:?}");
+            }
+        }
+        assert_eq!(end(&mut c, from, true).unwrap().0, NONE);
+        assert_eq!(is_stable(&mut c), 4);
+    }
+}
+
+/// The first batch of a transaction goes out as soon as the end of the one before was answered, when its marker is not written yet. None may be refused over that.
+#[test]
+fn the_first_batch_may_meet_the_marker_of_the_transaction_before() {
+    let (_local, mut c) = start();
+    let mut from = begin(&mut c, "close", Version::V2);
+    for round in 0..400 {
+        let (code, _) = produce(&mut c, from, 0);
+        assert_eq!(code, NONE, "round {round}");
+        if round % 2 == 0 {
+            let code = commit_offset(&mut c, from, GROUP, TOPIC, round).unwrap();
+            assert_eq!(code, NONE, "round {round}");
+        }
+        let (code, next) = end(&mut c, from, round % 4 != 3).unwrap();
+        assert_eq!((code, next.epoch), (NONE, from.epoch + 1), "round {round}");
+        from = next;
+    }
+    assert_eq!(is_stable(&mut c), 800);
+    assert_eq!(committed_offset(&mut c, GROUP, TOPIC).unwrap(), 398);
+}
+
+#[test]
+fn who_was_before_is_fenced() {
+    for version in VERSIONS {
+        let (_local, mut c) = start();
+        let zombie = begin(&mut c, "fenced", version);
+        assert_eq!(produce(&mut c, zombie, 0), (NONE, 0));
+        let next = begin(&mut c, "fenced", version);
+        assert!(next.epoch > zombie.epoch && next.producer == zombie.producer);
+        assert_eq!(is_stable(&mut c), 2, "what was open is aborted");
+        let (code, _) = send(&mut c, zombie, TOPIC, 0, &batch(zombie, 1)).unwrap();
+        assert_eq!(code, INVALID_PRODUCER_EPOCH, "{version:?}");
+        let fenced = PRODUCER_FENCED;
+        assert_eq!(end(&mut c, zombie, true).unwrap().0, fenced, "{version:?}");
+        assert_eq!(add(&mut c, zombie, TOPIC, 1).unwrap(), fenced);
+        assert_eq!(add_offsets(&mut c, zombie, GROUP).unwrap(), fenced);
+        assert_eq!(commit_offset(&mut c, zombie, GROUP, TOPIC, 3).unwrap(), fenced, "{version:?}");
+        let (code, _) = send(&mut c, zombie, TOPIC, 1, &batch(zombie, 0)).unwrap();
+        assert_eq!(code, INVALID_PRODUCER_EPOCH, "where it never wrote");
+        assert_eq!(produce(&mut c, next, 0), (NONE, 2));
+        assert_eq!(end(&mut c, next, true).unwrap().0, NONE);
+        assert_eq!(is_stable(&mut c), 4);
+        assert_eq!(fetch_committed(&mut c, TOPIC, 0, 0).unwrap().aborted, [(zombie.producer, 0)]);
+    }
+}
+
+#[test]
+fn requests_that_make_no_sense() {
+    for version in VERSIONS {
+        let (_local, mut c) = start();
+        for timeout in [0, -1, 900_001, i32::MAX] {
+            assert_eq!(
+                init(&mut c, "wrong", timeout, version).unwrap().0,
+                INVALID_TRANSACTION_TIMEOUT,
+                "{timeout}"
+            );
+        }
+        let from = begin(&mut c, "wrong", version);
+        assert_eq!(end(&mut c, from, true).unwrap().0, INVALID_TXN_STATE, "there is nothing to commit");
+        let nobody = From { id: "nobody", ..from };
+        let other = From {
+            producer: from.producer + 1_000,
+            ..from
+        };
+        for wrong in [nobody, other] {
+            assert_eq!(add(&mut c, wrong, TOPIC, 0).unwrap(), INVALID_PRODUCER_ID_MAPPING);
+            assert_eq!(add_offsets(&mut c, wrong, GROUP).unwrap(), INVALID_PRODUCER_ID_MAPPING);
+            assert_eq!(end(&mut c, wrong, true).unwrap().0, INVALID_PRODUCER_ID_MAPPING);
+            assert_eq!(commit_offset(&mut c, wrong, GROUP, TOPIC, 1).unwrap(), INVALID_PRODUCER_ID_MAPPING);
+            let (code, _) = send(&mut c, wrong, TOPIC, 0, &batch(wrong, 0)).unwrap();
+            assert_eq!(code, INVALID_PRODUCER_ID_MAPPING, "{version:?}");
+        }
+        for epoch in [from.epoch - 1, from.epoch + 1, i16::MAX] {
+            let wrong = from.in_epoch(epoch);
+            assert_eq!(add(&mut c, wrong, TOPIC, 0).unwrap(), PRODUCER_FENCED, "epoch {epoch}");
+            assert_eq!(end(&mut c, wrong, true).unwrap().0, PRODUCER_FENCED, "epoch {epoch}");
+            assert_eq!(commit_offset(&mut c, wrong, GROUP, TOPIC, 1).unwrap(), PRODUCER_FENCED, "epoch {epoch}");
+        }
+        assert_eq!(list_offset(&mut c, TOPIC, 0, -1).unwrap(), (NONE, 0), "nothing was written");
+        // Whoever lied about the epoch has taken nothing from who has it.
+        let wrong = from.in_epoch(i16::MAX);
+        assert_eq!(send(&mut c, wrong, TOPIC, 0, &batch(wrong, 0)).unwrap().0, INVALID_PRODUCER_EPOCH);
+        assert_eq!(produce(&mut c, from, 0), (NONE, 0));
+        if version == Version::V1 {
+            assert_eq!(add_offsets(&mut c, from, GROUP).unwrap(), NONE);
+        }
+        assert_eq!(commit_offset(&mut c, from, GROUP, TOPIC, 1).unwrap(), NONE);
+    }
+}
+
+#[test]
+fn a_transaction_that_has_ended_stays_as_it_ended() {
+    for (version, commit) in VERSIONS.into_iter().flat_map(|version| [(version, true), (version, false)]) {
+        let (_local, mut c) = start();
+        let from = begin(&mut c, "ended", version);
+        assert_eq!(produce(&mut c, from, 0), (NONE, 0));
+        let (code, next) = end(&mut c, from, commit).unwrap();
+        assert_eq!(code, NONE);
+        assert_eq!(is_stable(&mut c), 2);
+        let mut asked = |commit: bool| {
+            eventually("its completion", || {
+                let (code, producer) = end(&mut c, from, commit)?;
+                Ok((code != CONCURRENT_TRANSACTIONS).then_some((code, producer)))
+            })
+        };
+        assert_eq!(asked(commit), (NONE, next), "once more");
+        assert_eq!(asked(!commit).0, INVALID_TXN_STATE, "{version:?}: commit {commit}, then the opposite");
+        let aborted = fetch_committed(&mut c, TOPIC, 0, 0).unwrap().aborted;
+        assert_eq!(aborted.is_empty(), commit);
+        assert_eq!(list_offset(&mut c, TOPIC, 0, -1).unwrap(), (NONE, 2), "no other marker was written");
+    }
+}
+
+/// Without an authoriser anybody may write markers, as in Kafka, where `kafka-transactions` aborts what hangs. What makes no sense is refused all the same.
+#[test]
+fn markers_from_whoever() {
+    let (_local, mut c) = start();
+    let from = begin(&mut c, "marked", Version::V1);
+    assert_eq!(write_marker(&mut c, from, 0, "nothing", 0).unwrap(), UNKNOWN_TOPIC_OR_PARTITION);
+    assert_eq!(write_marker(&mut c, from, 0, TOPIC, 9).unwrap(), UNKNOWN_TOPIC_OR_PARTITION);
+    assert_eq!(produce(&mut c, from, 0), (NONE, 0));
+    assert_eq!(
+        write_marker(&mut c, from.in_epoch(from.epoch - 1), 5, TOPIC, 0).unwrap(),
+        INVALID_PRODUCER_EPOCH
+    );
+    assert_eq!(fetch_committed(&mut c, TOPIC, 0, 0).unwrap().last_stable_offset, 0, "it is open still");
+    assert_eq!(write_marker(&mut c, from, 5, TOPIC, 0).unwrap(), NONE);
+    assert_eq!(is_stable(&mut c), 2);
+    assert_eq!(write_marker(&mut c, from, 4, TOPIC, 0).unwrap(), TRANSACTION_COORDINATOR_FENCED);
+    // The same in the partition that the group coordinator writes.
+    assert_eq!(add_offsets(&mut c, from, GROUP).unwrap(), NONE);
+    assert_eq!(commit_offset(&mut c, from, GROUP, TOPIC, 5).unwrap(), NONE);
+    assert_eq!(committed_offset(&mut c, GROUP, TOPIC).unwrap(), -1);
+    assert_eq!(end(&mut c, from, true).unwrap().0, NONE);
+    eventually("the group's offset", || Ok((committed_offset(&mut c, GROUP, TOPIC)? == 5).then_some(())));
+}
+
+/// Every replica says the same of what was aborted, before and after its leader dies, and a batch that is sent again has the offset that it had.
+#[test]
+fn aborted_and_repeated_is_the_same_on_every_replica() {
+    let local = Local::start_of(Some(3), None).unwrap();
+    let bootstrap = local.bootstrap();
+    let addresses: Vec<&str> = bootstrap.split(',').collect();
+    let mut c = Connection::open(&bootstrap).unwrap();
+    let configs = [("min.insync.replicas", "2")];
+    assert_eq!(create_topic(&mut c, TOPIC.as_bytes(), 1, 3, &configs).unwrap(), NONE);
+    await_topic(&bootstrap, TOPIC, 1).unwrap();
+    let leader_of = |among: &[usize]| {
+        eventually("a leader", || {
+            let leads = |at: &&usize| {
+                Connection::open(addresses[**at]).is_ok_and(|mut c| list_offset(&mut c, TOPIC, 0, -1).is_ok_and(|(code, _)| code == NONE))
+            };
+            Ok(among.iter().find(leads).copied())
+        })
+    };
+    let coordinator = |asked: usize, id: &str| coordinator(&mut Connection::open(addresses[asked]).unwrap(), id, 1);
+    let (aborts, repeats) = ("aborts", "repeats");
+    let mut to_coordinator = Connection::open(addresses[coordinator(0, aborts)]).unwrap();
+    let leader = leader_of(&[0, 1, 2]);
+    let mut to_leader = Connection::open(addresses[leader]).unwrap();
+    let mut from = begin(&mut to_coordinator, aborts, Version::V2);
+    let mut aborted = Vec::new();
+    for round in 0..10 {
+        let offset = eventually("an offset", || {
+            let (code, offset) = send(&mut to_leader, from, TOPIC, 0, &batch(from, 0))?;
+            Ok((code == NONE).then_some(offset))
+        });
+        let commit = round % 3 == 0;
+        if !commit {
+            aborted.push((from.producer, offset));
+        }
+        let (code, next) = end(&mut to_coordinator, from, commit).unwrap();
+        assert_eq!(code, NONE);
+        from = next;
+    }
+    let repeating = begin(&mut Connection::open(addresses[coordinator(0, repeats)]).unwrap(), repeats, Version::V2);
+    let offset = eventually("an offset", || {
+        let (code, offset) = send(&mut to_leader, repeating, TOPIC, 0, &batch(repeating, 0))?;
+        Ok((code == NONE).then_some(offset))
+    });
+    let agreed = |replicas: &[usize], stable: i64| {
+        for at in replicas {
+            eventually("what was aborted", || {
+                let shown = fetch_committed(&mut Connection::open(addresses[*at])?, TOPIC, 0, 0)?;
+                Ok((shown.code == NONE && shown.last_stable_offset == stable && shown.aborted == aborted).then_some(()))
+            });
+        }
+    };
+    agreed(&[0, 1, 2], offset);
+    local.run(&["kill", &leader.to_string()]).unwrap();
+    let left: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+    let leader = leader_of(&left);
+    agreed(&left, offset);
+    let mut to_leader = Connection::open(addresses[leader]).unwrap();
+    assert_eq!(
+        send(&mut to_leader, repeating, TOPIC, 0, &batch(repeating, 0)).unwrap(),
+        (NONE, offset),
+        "as it was"
+    );
+    let (code, _) = eventually("the end", || {
+        let c = Connection::open(addresses[coordinator(left[0], repeats)]);
+        let answer = c.and_then(|mut c| end(&mut c, repeating, true)).ok();
+        Ok(answer.filter(|(code, _)| *code == NONE))
+    });
+    assert_eq!(code, NONE);
+    agreed(&left, offset + 2);
+}
