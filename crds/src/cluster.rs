@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster_settings::ClusterConfig;
@@ -73,9 +74,50 @@ pub struct KafkaClusterSpec {
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
 
+    /// Which consumer groups have a ConsumerGroup resource.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub consumer_groups: GroupReflection,
+
     /// Leaves the objects of the cluster as they are, whatever is written here. Leaders still move when brokers fail, and topics still change.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+}
+
+/// Which consumer groups have a resource.
+#[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupReflection {
+    /// Whether groups that exist without a ConsumerGroup get one.
+    #[serde(default)]
+    pub reflect: Reflect,
+
+    /// The most ConsumerGroups that are made for groups without one.
+    #[serde(default = "hundred")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max: i32,
+}
+
+impl Default for GroupReflection {
+    fn default() -> Self {
+        Self {
+            reflect: Reflect::default(),
+            max: hundred(),
+        }
+    }
+}
+
+const fn hundred() -> i32 {
+    100
+}
+
+/// Whether groups without a resource get one.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub enum Reflect {
+    /// No: only groups that somebody declared have one.
+    #[default]
+    Declared,
+    /// Yes, and it goes when the group is gone.
+    All,
 }
 
 /// The brokers of a cluster.

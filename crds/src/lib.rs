@@ -7,6 +7,8 @@
 
 mod cluster;
 mod cluster_settings;
+mod consumer_group;
+mod consumer_group_status;
 mod partition_table;
 mod placing;
 mod setting;
@@ -16,8 +18,15 @@ mod topic_settings;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-pub use cluster::{BrokerSummary, Brokers, KafkaCluster, KafkaClusterSpec, KafkaClusterStatus, ListenerStatus, PartitionSummary};
+pub use cluster::{
+    BrokerSummary, Brokers, GroupReflection, KafkaCluster, KafkaClusterSpec, KafkaClusterStatus, ListenerStatus, PartitionSummary, Reflect,
+};
 pub use cluster_settings::ClusterConfig;
+pub use consumer_group::{
+    ConsumerGroup, ConsumerGroupSpec, GroupDeletionPolicy, LagPolicy, MembersPolicy, PartitionOffset, Position, Reset, ResetTarget, Scaling,
+    TargetRef,
+};
+pub use consumer_group_status::{ConsumerGroupStatus, Lag, Rebalances, ResetPhase, ResetStatus, SavedOffsets, ScalingStatus, WorstPartition};
 pub use partition_table::{PartitionTable, PartitionTableSpec};
 pub use placing::{Listener, ListenerType, PodSettings, Quantity, Resources, Storage, Toleration, VolumePolicy};
 pub use setting::{InvalidSetting, Kind, Setting};
@@ -35,7 +44,7 @@ pub const API_VERSION: &str = "weir.dev/v1alpha1";
 
 /// Every resource's definition, in the order in which they are installed.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![KafkaCluster::crd(), Topic::crd(), PartitionTable::crd()]
+    vec![KafkaCluster::crd(), Topic::crd(), ConsumerGroup::crd(), PartitionTable::crd()]
 }
 
 #[cfg(test)]

@@ -73,6 +73,8 @@ const OPERATOR: &[(&str, &[&str])] = &[
     ("store", &["controller"]),
     ("shell", &["controller", "probe", "store"]),
     ("schema", &[]),
+    ("kafka", &["controller"]),
+    ("groups", &["kafka"]),
 ];
 
 /// Words that would say that a module has no subject.

@@ -8,8 +8,38 @@ use std::sync::LazyLock;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
 
-use crate::controller::Kind;
+use crate::controller;
 use crate::schema::{self, FieldError};
+
+/// The kinds that users write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// What the controller decides upon.
+    Controlled(controller::Kind),
+    /// `ConsumerGroup`
+    ConsumerGroup,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Controlled(kind) => kind.fmt(f),
+            Self::ConsumerGroup => f.write_str("ConsumerGroup"),
+        }
+    }
+}
+
+impl Kind {
+    /// A kind by its name in `kind`.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "KafkaCluster" => Some(Self::Controlled(controller::Kind::KafkaCluster)),
+            "Topic" => Some(Self::Controlled(controller::Kind::Topic)),
+            "ConsumerGroup" => Some(Self::ConsumerGroup),
+            _ => None,
+        }
+    }
+}
 
 /// A field and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,10 +73,8 @@ pub fn identify(object: &Value) -> Result<(Kind, String), Violation> {
     };
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
     let kind = match text("/kind") {
-        Some("KafkaCluster") => Kind::KafkaCluster,
-        Some("Topic") => Kind::Topic,
-        Some(other) => return Err(violation("kind", format!("{other:?} is neither KafkaCluster nor Topic"))),
-        None => return Err(violation("kind", "is missing: KafkaCluster or Topic".to_owned())),
+        Some(name) => Kind::named(name).ok_or_else(|| violation("kind", format!("{name:?} is none of KafkaCluster, Topic and ConsumerGroup")))?,
+        None => return Err(violation("kind", "is missing: KafkaCluster, Topic or ConsumerGroup".to_owned())),
     };
     match text("/apiVersion") {
         Some(weir_crds::API_VERSION) => {}

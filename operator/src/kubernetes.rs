@@ -1,11 +1,12 @@
 //! The operator on Kubernetes: it holds the lease or waits for it, and while it leads it is the controller of every `KafkaCluster` in its namespaces.
 //!
 //! `lease` says who leads; `clusters` watches what there is and gives each cluster a `keeper`, one task that hosts the cluster's controller, builds its objects and writes its
-//! status; `topics` brings the users' `Topic`s to the controllers. Decisions about partitions are made by [`crate::controller`] alone.
+//! status; `topics` brings the users' `Topic`s to the controllers; `groups` looks after `ConsumerGroup`s. Decisions about partitions are made by [`crate::controller`] alone.
 
 pub mod args;
 mod clusters;
 mod figures;
+mod groups;
 mod keeper;
 mod lease;
 mod objects;
@@ -49,6 +50,8 @@ struct Context {
     reporter: String,
     controllers: Controllers,
     figures: Arc<Figures>,
+    /// The ConsumerGroups that the watch knows of.
+    groups: Arc<groups::Shelf>,
     /// Whether this term goes on.
     leads: LeaseCheck,
 }
@@ -136,6 +139,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
                     reporter: args.name.clone(),
                     controllers: controllers.clone(),
                     figures: Arc::clone(&figures),
+                    groups: Arc::default(),
                     leads: election.check(term),
                 };
                 clusters::look_after_all(context, Arc::clone(&sites)).boxed()

@@ -6,6 +6,8 @@
 
 pub mod admission;
 pub mod controller;
+pub mod groups;
+pub mod kafka;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod local;

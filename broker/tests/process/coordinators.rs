@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::{BufMut, BytesMut};
 use weir_protocol::batch::Batches;
@@ -70,6 +70,11 @@ fn append(log: &Path, records: &[(Option<&[u8]>, Option<&[u8]>)]) -> i64 {
     last.next_offset()
 }
 
+/// The log of the only coordinator.
+fn log_of(cluster: &Cluster) -> PathBuf {
+    cluster.launch.data.join(format!("{COORDINATORS}-0/00000000000000000000.log"))
+}
+
 /// Records that mean nothing cost themselves: what stands before, between and behind them is there, and the log says which they are.
 #[tokio::test]
 async fn a_record_that_means_nothing_costs_that_record() {
@@ -80,7 +85,7 @@ async fn a_record_that_means_nothing_costs_that_record() {
         assert_eq!(code(&client.call(9, &commit(9, group, offset)).await, 0), ErrorCode::None);
     }
     cluster.broker.kill().await;
-    let log = cluster.launch.data.join(format!("{COORDINATORS}-0/00000000000000000000.log"));
+    let log = log_of(&cluster);
     let (cut_off, between, garbage, behind) = (offset_key("x"), offset_key("between"), offset_key("garbage"), offset_key("behind"));
     let group_key = [&b"\0\x02"[..], &b"\0\x01g"[..]].concat();
     let records: [(Option<&[u8]>, Option<&[u8]>); 8] = [
@@ -155,6 +160,13 @@ async fn a_commit_that_is_not_replicated_in_time_is_to_be_asked_again() {
     configured(&cluster, &mut patient, "3600000").await;
     found(&mut patient, "g").await;
     patient.send(9, &commit(9, "g", 7)).await;
+    let log = log_of(&cluster);
+    soon("the commit in the log", async {
+        while std::fs::metadata(&log).map_or(0, |found| found.len()) == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let mut hurried = cluster.client().await;
     configured(&cluster, &mut hurried, "50").await;
     let refused = soon("an answer", hurried.call(9, &commit(9, "h", 8))).await;

@@ -1,18 +1,27 @@
 {{/* What the operator does in a namespace that it serves. No Secrets, and nothing of brokers' pods but to see and to delete them. */}}
 {{- define "weir.rules" -}}
 - apiGroups: [weir.dev]
-  resources: [kafkaclusters, topics, partitiontables]
+  resources: [kafkaclusters, topics, consumergroups, partitiontables]
   verbs: [get, list, watch, create, update, patch, delete]
 - apiGroups: [weir.dev]
-  resources: [kafkaclusters/status, topics/status]
+  resources: [kafkaclusters/status, topics/status, consumergroups/status]
   verbs: [get, update, patch]
 # An owner's deletion may only be blocked by who may finalise it (OwnerReferencesPermissionEnforcement).
 - apiGroups: [weir.dev]
-  resources: [kafkaclusters/finalizers, topics/finalizers]
+  resources: [kafkaclusters/finalizers, topics/finalizers, consumergroups/finalizers]
   verbs: [update]
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, update, patch, delete]
+# What a ConsumerGroup scales by lag. Another kind of target needs another rule, which .Values.rbac.scaleTargets makes.
+- apiGroups: [apps]
+  resources: [deployments/scale, statefulsets/scale]
+  verbs: [get, update, patch]
+{{- range .Values.rbac.scaleTargets }}
+- apiGroups: [{{ .apiGroup | quote }}]
+  resources: [{{ printf "%s/scale" .resource | quote }}]
+  verbs: [get, update, patch]
+{{- end }}
 - apiGroups: [""]
   resources: [services, configmaps, serviceaccounts]
   verbs: [get, list, watch, create, update, patch, delete]

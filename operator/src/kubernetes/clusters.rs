@@ -26,6 +26,7 @@ use tracing::{error, warn};
 use weir_crds::KafkaCluster;
 
 use super::args::Scope;
+use super::groups;
 use super::keeper::{Keeper, Wake};
 use super::objects::{MANAGED_BY, MANAGER, SLICE_MANAGED_BY};
 use super::sites::Sites;
@@ -66,6 +67,7 @@ async fn look_after_until_a_defect(context: Context, sites: Arc<Sites>) {
     let mut tasks = JoinSet::new();
     let (notices, noticed) = mpsc::channel(NOTICES);
     let topics = tasks.spawn(topics::run(context.clone(), noticed).map(|never| match never {}));
+    let groups = tasks.spawn(groups::watch_groups(context.clone()).map(|never| match never {}));
     let mut happenings = watches(&context.client, &context.scope);
     let mut all = All {
         context,
@@ -85,7 +87,7 @@ async fn look_after_until_a_defect(context: Context, sites: Arc<Sites>) {
                 // A keeper only ends by a defect: the others go on, and it begins anew.
                 if let Err(panicked) = ended && panicked.is_panic() {
                     error!(error = %panicked, "a task of the operator failed");
-                    if topics.is_finished() {
+                    if topics.is_finished() || groups.is_finished() {
                         return;
                     }
                     all.restart_ended(&mut tasks);

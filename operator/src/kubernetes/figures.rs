@@ -21,6 +21,23 @@ pub(super) struct Figures {
     pub(super) writes: AtomicU64,
     /// By namespace and name of the cluster.
     partitions: Mutex<BTreeMap<(String, String), PartitionSummary>>,
+    /// Those of ConsumerGroups, likewise.
+    groups: Mutex<BTreeMap<(String, String), Vec<GroupFigures>>>,
+}
+
+/// What is shown of a ConsumerGroup. There are as many as somebody declared, or has reflected up to a bound.
+#[derive(Debug)]
+pub(super) struct GroupFigures {
+    /// The resource's name.
+    pub(super) name: String,
+    /// Records that it has not consumed.
+    pub(super) messages: i64,
+    /// The age of the oldest of them, where it is known.
+    pub(super) seconds: Option<i64>,
+    /// Its members.
+    pub(super) members: i32,
+    /// Its lag policy is broken.
+    pub(super) exceeded: bool,
 }
 
 impl Figures {
@@ -30,6 +47,50 @@ impl Figures {
 
     pub(super) fn partitions(&self) -> MutexGuard<'_, BTreeMap<(String, String), PartitionSummary>> {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn groups(&self) -> MutexGuard<'_, BTreeMap<(String, String), Vec<GroupFigures>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn register_groups(&self, registry: &mut Registry) {
+        type OfGroup = Family<Vec<(&'static str, String)>, Gauge>;
+        let [messages, seconds, members, exceeded] = [OfGroup::default(), OfGroup::default(), OfGroup::default(), OfGroup::default()];
+        for ((namespace, cluster), groups) in self.groups().iter() {
+            for group in groups {
+                let labels = vec![
+                    ("namespace", namespace.clone()),
+                    ("cluster", cluster.clone()),
+                    ("consumer_group", group.name.clone()),
+                ];
+                messages.get_or_create(&labels).set(group.messages);
+                members.get_or_create(&labels).set(group.members.into());
+                exceeded.get_or_create(&labels).set(group.exceeded.into());
+                if let Some(age) = group.seconds {
+                    seconds.get_or_create(&labels).set(age);
+                }
+            }
+        }
+        for (name, help, family) in [
+            (
+                "weir_operator_consumer_group_lag_messages",
+                "Records that a ConsumerGroup has not consumed",
+                messages,
+            ),
+            (
+                "weir_operator_consumer_group_lag_seconds",
+                "The age of the oldest record that a ConsumerGroup has not consumed",
+                seconds,
+            ),
+            ("weir_operator_consumer_group_members", "Members of a ConsumerGroup", members),
+            (
+                "weir_operator_consumer_group_lag_exceeded",
+                "Whether a ConsumerGroup is further behind than its lagPolicy says",
+                exceeded,
+            ),
+        ] {
+            registry.register(name, help, family);
+        }
     }
 
     /// All of it, in the OpenMetrics text format.
@@ -78,6 +139,7 @@ impl Figures {
             "Partitions of the clusters that this replica is the controller of",
             partitions,
         );
+        self.register_groups(&mut registry);
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &registry);
@@ -98,8 +160,19 @@ mod tests {
             ..Default::default()
         };
         figures.partitions().insert(("n".to_owned(), "c".to_owned()), summary);
+        let group = GroupFigures {
+            name: "g".to_owned(),
+            messages: 12,
+            seconds: None,
+            members: 3,
+            exceeded: true,
+        };
+        figures.groups().insert(("n".to_owned(), "c".to_owned()), vec![group]);
         let text = figures.text();
+        assert!(!text.contains("lag_seconds{"), "what is not known is not shown: {text}");
         for line in [
+            "weir_operator_consumer_group_lag_messages{namespace=\"n\",cluster=\"c\",consumer_group=\"g\"} 12\n",
+            "weir_operator_consumer_group_lag_exceeded{namespace=\"n\",cluster=\"c\",consumer_group=\"g\"} 1\n",
             "weir_operator_api_writes_total 1\n",
             "weir_operator_leader 0\n",
             "weir_operator_partitions{namespace=\"n\",cluster=\"c\",state=\"total\"} 7\n",

@@ -44,7 +44,7 @@ enum Command {
     },
     /// Show resources.
     Get {
-        /// The kind: kafkacluster, topic, or their plural or short names (kfc, ktp).
+        /// The kind: kafkacluster, topic, consumergroup, or their plural or short names (kfc, ktp, kcg).
         kind: String,
         /// The name; all of the kind without one.
         name: Option<String>,

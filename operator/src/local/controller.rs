@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
@@ -14,8 +15,11 @@ use weir_crds::KafkaCluster;
 use weir_protocol::types::TopicId;
 use weir_telemetry::logs::{self, LogFormat};
 
+use super::groups::LocalGroups;
 use super::server::LocalServer;
 use crate::admission;
+use crate::groups::{keep, pace::Pace};
+use crate::kafka::Client;
 use crate::rpc::{ControllerRpc, Controllers};
 use crate::shell::Controller;
 use crate::store::file::FileStore;
@@ -55,15 +59,18 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let port = listener.local_addr()?.port();
     std::fs::write(&port_file, format!("{port}\n")).with_context(|| format!("write {}", port_file.display()))?;
     info!(port, "the controller serves");
+    let groups = Arc::new(LocalGroups::open(&args.data, controller.committed())?);
+    let keeping = keep::keep(Arc::clone(&groups), Client::new(controller.committed()), Pace::LOCAL);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let server = tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .add_service(ControllerRpc::service(Controllers::one(controller.clone())))
-        .add_service(LocalServer::service(controller))
+        .add_service(LocalServer::service(controller, groups))
         .serve_with_incoming(TcpListenerStream::new(listener));
     // Streams of brokers never end by themselves: the end of this process ends them.
     tokio::select! {
         served = server => served.context("serve"),
+        never = keeping => match never {},
         ended = &mut shell => ended.context("the controller")?.context("the store"),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),

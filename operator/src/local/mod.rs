@@ -7,6 +7,7 @@ mod ask;
 mod cluster;
 pub mod command;
 pub mod controller;
+mod groups;
 mod manifests;
 mod output;
 mod process;

@@ -9,10 +9,13 @@ use super::rpc::local_server::{self, Local};
 use super::rpc::{
     Applied, ApplyRequest, ApplyResponse, BrokerStatus, DeleteRequest, DeleteResponse, GetRequest, GetResponse, StatusRequest, StatusResponse,
 };
+use std::sync::Arc;
+
+use super::groups::LocalGroups;
 use super::view;
-use crate::admission::{self, Violation};
+use crate::admission::{self, Kind, Violation};
 use crate::controller::state::State;
-use crate::controller::{Event, Kind, Reply, Resource, summary};
+use crate::controller::{self, Event, Reply, Resource, summary};
 use crate::shell::{Controller, Unavailable};
 
 /// The largest message: many resources are applied at once.
@@ -22,6 +25,13 @@ const MESSAGE_BYTES_MAX: usize = 256 << 20;
 #[derive(Debug)]
 pub(super) struct LocalServer {
     controller: Controller,
+    groups: Arc<LocalGroups>,
+}
+
+/// A resource that was checked, with whoever takes it.
+enum Checked {
+    Controlled(Resource),
+    Group(Box<weir_crds::ConsumerGroup>),
 }
 
 /// Everything that is wrong with one resource, as kubectl says it.
@@ -36,35 +46,47 @@ fn unavailable(error: Unavailable) -> Status {
 
 impl LocalServer {
     /// The service that tonic serves.
-    pub(super) fn service(controller: Controller) -> local_server::LocalServer<Self> {
-        local_server::LocalServer::new(Self { controller })
+    pub(super) fn service(controller: Controller, groups: Arc<LocalGroups>) -> local_server::LocalServer<Self> {
+        local_server::LocalServer::new(Self { controller, groups })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(usize::MAX)
     }
 
     /// Checks one object against its kind's definition, beside the one that it would replace.
-    async fn admit(&self, text: &str) -> Result<(Kind, String, Resource), Status> {
+    async fn admit(&self, text: &str) -> Result<(Kind, String, Checked), Status> {
         let invalid = |message: String| Status::invalid_argument(message);
         let object: Value = serde_json::from_str(text).map_err(|error| invalid(format!("not a resource: {error}")))?;
         let (kind, name) = admission::identify(&object).map_err(|violation| invalid(violation.to_string()))?;
-        let wanted = name.clone();
-        let old = self
-            .controller
-            .look(move |state| view::resource(state, kind, &wanted))
-            .await
-            .map_err(unavailable)?;
+        let old = self.find(kind, &name).await?;
         let admitted = admission::admit(kind, &object, old.as_ref()).map_err(|violations| invalid(refusal(kind, &name, &violations)))?;
         let failed = |error: serde_json::Error| invalid(format!("{kind} {name:?}: {error}"));
         let resource = match kind {
-            Kind::KafkaCluster => Resource::Cluster(Box::new(serde_json::from_value(admitted).map_err(failed)?)),
-            Kind::Topic => {
+            Kind::ConsumerGroup => {
+                let group: weir_crds::ConsumerGroup = serde_json::from_value(admitted).map_err(failed)?;
+                let cluster = self.controller.look(|state| state.cluster.name().to_owned()).await.map_err(unavailable)?;
+                return Ok((kind, name, Checked::Group(Box::new(of_cluster(group, &cluster)?))));
+            }
+            Kind::Controlled(controller::Kind::KafkaCluster) => Resource::Cluster(Box::new(serde_json::from_value(admitted).map_err(failed)?)),
+            Kind::Controlled(controller::Kind::Topic) => {
                 let mut topic: weir_crds::Topic = serde_json::from_value(admitted).map_err(failed)?;
                 // There is no API server that would have given them: what was read back and applied again is the user's.
                 (topic.metadata.uid, topic.metadata.resource_version) = (None, None);
                 Resource::Topic(Box::new(topic))
             }
         };
-        Ok((kind, name, resource))
+        Ok((kind, name, Checked::Controlled(resource)))
+    }
+
+    async fn find(&self, kind: Kind, name: &str) -> Result<Option<Value>, Status> {
+        let kind = match kind {
+            Kind::ConsumerGroup => return Ok(self.groups.get(name).and_then(|group| serde_json::to_value(&*group).ok())),
+            Kind::Controlled(kind) => kind,
+        };
+        let name = name.to_owned();
+        self.controller
+            .look(move |state| view::resource(state, kind, &name))
+            .await
+            .map_err(unavailable)
     }
 
     async fn change(&self, event: Event) -> Result<Vec<&'static str>, Status> {
@@ -81,12 +103,31 @@ impl Local for LocalServer {
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
         let mut names = Vec::new();
         let mut resources = Vec::new();
+        let mut groups = Vec::new();
         for text in &request.into_inner().resources {
-            let (kind, name, resource) = self.admit(text).await?;
+            let (kind, name, checked) = self.admit(text).await?;
             names.push((kind, name));
-            resources.push(resource);
+            match checked {
+                Checked::Controlled(resource) => resources.push(resource),
+                Checked::Group(group) => groups.push(*group),
+            }
         }
-        let verbs = self.change(Event::Apply(resources)).await?;
+        let controlled = if resources.is_empty() {
+            Vec::new()
+        } else {
+            self.change(Event::Apply(resources)).await?
+        };
+        let (mut controlled, mut groups) = (controlled.into_iter(), groups.into_iter());
+        let mut verbs = Vec::with_capacity(names.len());
+        for (kind, _) in &names {
+            verbs.push(match kind {
+                Kind::Controlled(_) => controlled.next().unwrap_or_default(),
+                Kind::ConsumerGroup => match groups.next() {
+                    Some(group) => self.groups.apply(group).map_err(|error| Status::internal(format!("{error:#}")))?,
+                    None => "",
+                },
+            });
+        }
         let applied = names.into_iter().zip(verbs).map(|((kind, name), verb)| Applied {
             kind: kind.to_string(),
             name,
@@ -97,7 +138,14 @@ impl Local for LocalServer {
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
         let DeleteRequest { kind, name } = request.into_inner();
-        self.change(Event::Delete(kind_of(&kind)?, name)).await?;
+        match kind_of(&kind)? {
+            Kind::Controlled(kind) => drop(self.change(Event::Delete(kind, name)).await?),
+            Kind::ConsumerGroup => match self.groups.delete(&name) {
+                Ok(true) => {}
+                Ok(false) => return Err(Status::not_found(format!("there is no ConsumerGroup {name:?}"))),
+                Err(error) => return Err(Status::internal(format!("{error:#}"))),
+            },
+        }
         Ok(Response::new(DeleteResponse {}))
     }
 
@@ -105,15 +153,15 @@ impl Local for LocalServer {
         let GetRequest { kind, name } = request.into_inner();
         let kind = kind_of(&kind)?;
         let all = name.is_empty();
-        let wanted = name.clone();
-        let found = self.controller.look(move |state| {
-            if all {
-                view::resources(state, kind)
-            } else {
-                view::resource(state, kind, &wanted).into_iter().collect()
-            }
-        });
-        let found = found.await.map_err(unavailable)?;
+        let found: Vec<Value> = match kind {
+            _ if !all => self.find(kind, &name).await?.into_iter().collect(),
+            Kind::ConsumerGroup => self.groups.all().iter().filter_map(|group| serde_json::to_value(&**group).ok()).collect(),
+            Kind::Controlled(kind) => self
+                .controller
+                .look(move |state| view::resources(state, kind))
+                .await
+                .map_err(unavailable)?,
+        };
         if found.is_empty() && !all {
             return Err(Status::not_found(format!("there is no {kind} {name:?}")));
         }
@@ -125,6 +173,18 @@ impl Local for LocalServer {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         Ok(Response::new(self.controller.look(status).await.map_err(unavailable)?))
     }
+}
+
+/// The group, if it is one of this cluster's.
+fn of_cluster(group: weir_crds::ConsumerGroup, cluster: &str) -> Result<weir_crds::ConsumerGroup, Status> {
+    let named = &group.spec.cluster_ref.name;
+    if named == cluster {
+        return Ok(group);
+    }
+    Err(Status::invalid_argument(format!(
+        "ConsumerGroup {:?}: spec.clusterRef.name: there is no KafkaCluster {named:?}; the one here is {cluster:?}",
+        group.metadata.name.as_deref().unwrap_or_default()
+    )))
 }
 
 fn status(state: &State) -> StatusResponse {
@@ -155,12 +215,8 @@ fn status(state: &State) -> StatusResponse {
 fn kind_of(name: &str) -> Result<Kind, Status> {
     for definition in weir_crds::definitions() {
         let names = definition.spec.names;
-        let kind = match names.kind.as_str() {
-            "Topic" => Kind::Topic,
-            "KafkaCluster" => Kind::KafkaCluster,
-            // What is only there on Kubernetes.
-            _ => continue,
-        };
+        // What is only there on Kubernetes has no name here.
+        let Some(kind) = Kind::named(&names.kind) else { continue };
         let short = names.short_names.unwrap_or_default();
         let known = [Some(names.kind.clone()), Some(names.plural), names.singular]
             .into_iter()
@@ -171,6 +227,6 @@ fn kind_of(name: &str) -> Result<Kind, Status> {
         }
     }
     Err(Status::invalid_argument(format!(
-        "there is no kind {name:?}: kafkacluster (kfc) and topic (ktp) are the kinds"
+        "there is no kind {name:?}: kafkacluster (kfc), topic (ktp) and consumergroup (kcg) are the kinds"
     )))
 }

@@ -25,6 +25,17 @@ fn topic(fields: Value) -> Value {
     resource("Topic", "orders", &spec)
 }
 
+/// A group of cluster `c` with `fields` in its spec.
+fn group(fields: Value) -> Value {
+    let mut spec = json!({"clusterRef": {"name": "c"}});
+    spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    resource("ConsumerGroup", "billing", &spec)
+}
+
+fn reset(to: Value) -> Value {
+    group(json!({"reset": {"id": "r", "to": to}}))
+}
+
 fn cluster(spec: &Value) -> Value {
     resource("KafkaCluster", "c", spec)
 }
@@ -34,7 +45,7 @@ fn refusals(object: &Value, old: Option<&Value>) -> Vec<String> {
     let kind = object
         .get("kind")
         .and_then(Value::as_str)
-        .filter(|kind| *kind == "KafkaCluster")
+        .filter(|kind| ["KafkaCluster", "ConsumerGroup"].contains(kind))
         .unwrap_or("Topic");
     match validate(definition(kind), object, old) {
         Ok(_) => Vec::new(),
@@ -134,6 +145,13 @@ fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "spec.listeners: Invalid value: \"array\": two listeners cannot have one port",
         ),
         (
+            cluster(
+                &json!({"brokers": {"replicas": 9}, "listeners": [{"name": "a", "port": 9092}, {"name": "b", "port": 65_530, "type": "SharedLoadBalancer"}]}),
+            ),
+            None,
+            "spec: Invalid value: \"object\": a listener of type SharedLoadBalancer takes a port more for each broker, up to 65535",
+        ),
+        (
             cluster(&json!({"listeners": [{"name": "a", "port": 9100}]})),
             None,
             "spec.listeners: Invalid value: \"array\": port 9100 is that of the brokers' metrics",
@@ -197,6 +215,99 @@ fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "spec: Invalid value: \"integer\": must be of type object: \"integer\"",
         ),
         (json!({"kind": "Topic"}), None, "apiVersion: Required value"),
+        (
+            group(json!({"groupId": "b"})),
+            Some(group(json!({"groupId": "a"}))),
+            "spec: Invalid value: \"object\": groupId cannot change: make another ConsumerGroup",
+        ),
+        (
+            group(json!({"clusterRef": {"name": "d"}})),
+            Some(group(json!({}))),
+            "spec.clusterRef: Invalid value: \"object\": clusterRef cannot change: a group cannot move to another cluster",
+        ),
+        (
+            group(json!({"lagPolicy": {"forSeconds": 60}})),
+            None,
+            "spec.lagPolicy: Invalid value: \"object\": give maxSeconds or maxMessages, or both",
+        ),
+        (
+            group(json!({"scaling": {"targetRef": {"name": "w"}, "min": 3, "max": 2, "targetLagSeconds": 10}})),
+            None,
+            "spec.scaling: Invalid value: \"object\": min must not be greater than max",
+        ),
+        (
+            reset(json!({"position": "Earliest", "shift": 1})),
+            None,
+            "spec.reset.to: Invalid value: \"object\": give exactly one of position, timestamp, offsets, shift and undo",
+        ),
+        (
+            reset(json!({})),
+            None,
+            "spec.reset.to: Invalid value: \"object\": give exactly one of position, timestamp, offsets, shift and undo",
+        ),
+        (
+            reset(json!({"position": "Middle"})),
+            None,
+            "spec.reset.to.position: Unsupported value: \"Middle\": supported values: \"Earliest\", \"Latest\"",
+        ),
+        (
+            reset(json!({"timestamp": "yesterday"})),
+            None,
+            "spec.reset.to.timestamp: Invalid value: \"yesterday\": must be of type date-time: \"yesterday\"",
+        ),
+        (
+            reset(json!({"shift": "back"})),
+            None,
+            "spec.reset.to.shift: Invalid value: \"string\": must be of type integer: \"string\"",
+        ),
+        (
+            reset(json!({"offsets": [{"topic": "t", "partition": 0, "offset": -1}]})),
+            None,
+            "spec.reset.to.offsets[0].offset: Invalid value: -1: should be greater than or equal to 0",
+        ),
+        (
+            reset(json!({"offsets": [{"topic": "t", "offset": 1}]})),
+            None,
+            "spec.reset.to.offsets[0].partition: Required value",
+        ),
+        (group(json!({"reset": {"to": {"shift": 1}}})), None, "spec.reset.id: Required value"),
+        (
+            group(json!({"reset": {"id": "r", "to": {"shift": 1}, "members": "Kill"}})),
+            None,
+            "spec.reset.members: Unsupported value: \"Kill\": supported values: \"Wait\", \"Evict\"",
+        ),
+        (
+            group(json!({"topics": ["a b"]})),
+            None,
+            "spec.topics[0]: Invalid value: \"a b\": should match '^[a-zA-Z0-9._-]+$'",
+        ),
+        (group(json!({"topics": ["a", "a"]})), None, "spec.topics[1]: Duplicate value: \"a\""),
+        (
+            group(json!({"scaling": {"targetRef": {"kind": "deployment", "name": "w"}, "targetLagSeconds": 10}})),
+            None,
+            "spec.scaling.targetRef.kind: Invalid value: \"deployment\": should match '^[A-Z][A-Za-z0-9]*$'",
+        ),
+        (
+            group(json!({"scaling": {"targetRef": {"name": "w"}}})),
+            None,
+            "spec.scaling.targetLagSeconds: Required value",
+        ),
+        (
+            group(json!({"lagPolicy": {"maxSeconds": 0}})),
+            None,
+            "spec.lagPolicy.maxSeconds: Invalid value: 0: should be greater than or equal to 1",
+        ),
+        (
+            group(json!({"deletionPolicy": "Drop"})),
+            None,
+            "spec.deletionPolicy: Unsupported value: \"Drop\": supported values: \"Retain\", \"Delete\"",
+        ),
+        (group(json!({"topic": "a"})), None, "spec.topic: unknown field"),
+        (
+            cluster(&json!({"consumerGroups": {"reflect": "Some"}})),
+            None,
+            "spec.consumerGroups.reflect: Unsupported value: \"Some\": supported values: \"Declared\", \"All\"",
+        ),
         (
             json!({"kind": "Topik", "apiVersion": "weir.dev/v1alpha1"}),
             None,

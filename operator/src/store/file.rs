@@ -196,7 +196,7 @@ impl Store for FileStore {
 }
 
 /// The files of a folder in the order of their names, without what a crash left half-written.
-fn files_in(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+pub(crate) fn files_in(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(io("list", folder))? {
         let path = entry.map_err(io("list", folder))?.path();
@@ -208,7 +208,8 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(paths)
 }
 
-fn write_resource(folder: &Path, name: &str, resource: &impl serde::Serialize) -> Result<(), StoreError> {
+/// Writes a resource as a file of its name. The directory is the caller's to flush.
+pub(crate) fn write_resource(folder: &Path, name: &str, resource: &impl serde::Serialize) -> Result<(), StoreError> {
     let path = folder.join(name);
     let text = serde_json::to_string_pretty(resource).map_err(|error| StoreError::Io {
         action: "encode",
@@ -218,7 +219,8 @@ fn write_resource(folder: &Path, name: &str, resource: &impl serde::Serialize) -
     replace(&path, text.as_bytes())
 }
 
-fn read_resource<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
+/// Reads such a file.
+pub(crate) fn read_resource<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
     serde_json::from_str(&read(path)?).map_err(|error| StoreError::Damaged {
         path: path.to_owned(),
         line: error.line(),
@@ -276,7 +278,8 @@ fn io(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> StoreErro
     }
 }
 
-fn create_dir(path: &Path) -> Result<(), StoreError> {
+/// Makes a directory, if it is not there.
+pub(crate) fn create_dir(path: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(path).map_err(io("create", path))
 }
 
@@ -296,6 +299,7 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     fs::rename(&beside, path).map_err(io("rename", &beside))
 }
 
-fn sync_dir(path: &Path) -> Result<(), StoreError> {
+/// Flushes a directory: what files are in it.
+pub(crate) fn sync_dir(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(io("flush", path))
 }

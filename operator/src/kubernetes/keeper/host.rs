@@ -8,6 +8,7 @@ use uuid::Uuid;
 use weir_crds::KafkaCluster;
 use weir_protocol::types::TopicId;
 
+use super::super::groups;
 use super::super::sites::Sites;
 use super::super::topics::{Book, Hosted, Key, Notice, keep_statuses};
 use super::{CLUSTER_ID_ANNOTATION, Context, STATE_ANNOTATION};
@@ -41,6 +42,7 @@ pub(super) struct Host {
     seen: Seen,
     shell: JoinHandle<Result<(), StoreError>>,
     statuses: JoinHandle<()>,
+    groups: JoinHandle<()>,
     controllers: Controllers,
     sites: Arc<Sites>,
     notices: mpsc::Sender<Notice>,
@@ -52,6 +54,7 @@ impl Drop for Host {
         self.sites.remove(&self.cluster_id);
         self.shell.abort();
         self.statuses.abort();
+        self.groups.abort();
         // Who does not hear of it asks a controller that does not answer.
         let _ = self.notices.try_send(Notice::Gone(self.cluster.clone()));
     }
@@ -88,6 +91,7 @@ impl Host {
         // Only a leader that is being deposed does not take it.
         let _ = notices.send(Notice::Hosted(hosted.clone())).await;
         let statuses = keep_statuses(context.clone(), hosted);
+        let groups = groups::keep_groups(context.clone(), key.clone(), controller.committed());
         Ok(Self {
             cluster_id,
             cluster: key.clone(),
@@ -96,6 +100,7 @@ impl Host {
             seen,
             shell,
             statuses: tokio::spawn(async move { match statuses.await {} }),
+            groups: tokio::spawn(async move { match groups.await {} }),
             controllers: context.controllers.clone(),
             sites: Arc::clone(sites),
             notices: notices.clone(),
@@ -124,6 +129,9 @@ impl Host {
     pub(super) async fn ended(&mut self) -> Option<String> {
         if self.statuses.is_finished() {
             return Some("the task of the topics' statuses failed".to_owned());
+        }
+        if self.groups.is_finished() {
+            return Some("the task of the consumer groups failed".to_owned());
         }
         if !self.shell.is_finished() {
             return None;

@@ -1,0 +1,178 @@
+//! What is done to a group, as any administrator may: by the requests of the public protocol.
+
+use std::collections::BTreeMap;
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::leave_group_request::MemberIdentity;
+use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use weir_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
+use weir_protocol::messages::{
+    ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest,
+};
+
+use super::observed::{Member, OFFSETS_TOPIC, Partition};
+use super::reset::MARK_PARTITION;
+use crate::kafka::{Client, KafkaError, check};
+
+/// The member epoch with which a member of the consumer protocol leaves (KIP-848).
+const LEAVES: i32 = -1;
+
+/// Removes members. Those of the classic protocol as Kafka's `removeMembersFromConsumerGroup` does, by LeaveGroup; those of the consumer protocol, which that does not reach in Kafka, by the
+/// heartbeat with which each would leave. A consumer that runs hears of it with its next heartbeat and joins again.
+///
+/// # Errors
+/// When one is still there.
+pub async fn evict(client: &Client, group: &str, members: &[Member]) -> Result<(), KafkaError> {
+    let coordinator = client.coordinator(group).await?;
+    let classic = members.iter().filter(|member| !member.consumer_protocol);
+    let identities: Vec<MemberIdentity> = classic
+        .map(|member| MemberIdentity {
+            member_id: member.id.clone(),
+            group_instance_id: member.instance.clone(),
+            reason: Some("evicted by the reset of a ConsumerGroup".to_owned()),
+        })
+        .collect();
+    if !identities.is_empty() {
+        let request = LeaveGroupRequest {
+            group_id: group.to_owned(),
+            members: identities,
+            ..Default::default()
+        };
+        let response = client.ask(coordinator, 5, &request).await?;
+        check("remove members", response.error_code)?;
+        for member in response.members {
+            left(member.error_code)?;
+        }
+    }
+    for member in members.iter().filter(|member| member.consumer_protocol) {
+        let request = ConsumerGroupHeartbeatRequest {
+            group_id: group.to_owned(),
+            member_id: member.id.clone(),
+            member_epoch: LEAVES,
+            instance_id: member.instance.clone(),
+            ..Default::default()
+        };
+        left(client.ask(coordinator, 1, &request).await?.error_code)?;
+    }
+    Ok(())
+}
+
+/// A member that is gone already is as good.
+fn left(code: i16) -> Result<(), KafkaError> {
+    match ErrorCode::from_code(code) {
+        ErrorCode::UnknownMemberId | ErrorCode::GroupIdNotFound => Ok(()),
+        _ => check("remove a member", code),
+    }
+}
+
+fn grouped<T>(all: impl Iterator<Item = (Partition, T)>) -> BTreeMap<String, Vec<(i32, T)>> {
+    let mut topics: BTreeMap<String, Vec<(i32, T)>> = BTreeMap::new();
+    for ((topic, partition), value) in all {
+        topics.entry(topic).or_default().push((partition, value));
+    }
+    topics
+}
+
+/// Commits offsets and a mark in one request, which the coordinator writes whole or not at all. A group with members refuses it.
+///
+/// # Errors
+/// When it was not written.
+pub async fn commit(client: &Client, group: &str, offsets: BTreeMap<Partition, i64>, mark: i64) -> Result<(), KafkaError> {
+    let coordinator = client.coordinator(group).await?;
+    let marked = ((OFFSETS_TOPIC.to_owned(), MARK_PARTITION), mark);
+    let topics = grouped(offsets.into_iter().chain([marked])).into_iter();
+    let request = OffsetCommitRequest {
+        group_id: group.to_owned(),
+        topics: topics
+            .map(|(name, partitions)| OffsetCommitRequestTopic {
+                name,
+                partitions: partitions
+                    .into_iter()
+                    .map(|(partition_index, committed_offset)| OffsetCommitRequestPartition {
+                        partition_index,
+                        committed_offset,
+                        ..Default::default()
+                    })
+                    .collect(),
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    };
+    let response = client.tell(coordinator, 8, &request).await?;
+    let mut partitions = response.topics.into_iter().flat_map(|topic| topic.partitions);
+    partitions.try_for_each(|partition| check("commit the offsets", partition.error_code))
+}
+
+/// Deletes committed offsets.
+///
+/// # Errors
+/// When one is still there.
+pub async fn forget(client: &Client, group: &str, partitions: Vec<Partition>) -> Result<(), KafkaError> {
+    let coordinator = client.coordinator(group).await?;
+    let topics = grouped(partitions.into_iter().map(|partition| (partition, ()))).into_iter();
+    let request = OffsetDeleteRequest {
+        group_id: group.to_owned(),
+        topics: topics
+            .map(|(name, partitions)| OffsetDeleteRequestTopic {
+                name,
+                partitions: partitions
+                    .into_iter()
+                    .map(|(partition_index, ())| OffsetDeleteRequestPartition { partition_index })
+                    .collect(),
+            })
+            .collect(),
+    };
+    let response = client.ask(coordinator, 0, &request).await?;
+    if ErrorCode::from_code(response.error_code) == ErrorCode::GroupIdNotFound {
+        return Ok(());
+    }
+    check("delete offsets", response.error_code)?;
+    let mut partitions = response.topics.into_iter().flat_map(|topic| topic.partitions);
+    partitions.try_for_each(|partition| check("delete offsets", partition.error_code))
+}
+
+/// Deletes the mark of a reset.
+///
+/// # Errors
+/// When it is still there.
+pub async fn unmark(client: &Client, group: &str) -> Result<(), KafkaError> {
+    forget(client, group, vec![(OFFSETS_TOPIC.to_owned(), MARK_PARTITION)]).await
+}
+
+/// Deletes a group with its offsets. One that is not there is as good.
+///
+/// # Errors
+/// When it is still there, for instance because it has members.
+pub async fn delete(client: &Client, group: &str) -> Result<(), KafkaError> {
+    let coordinator = client.coordinator(group).await?;
+    let request = DeleteGroupsRequest {
+        groups_names: vec![group.to_owned()],
+    };
+    let response = client.ask(coordinator, 2, &request).await?;
+    match response.results.first().map(|result| ErrorCode::from_code(result.error_code)) {
+        Some(ErrorCode::None | ErrorCode::GroupIdNotFound) => Ok(()),
+        Some(code) => Err(KafkaError::Code("delete the group", code)),
+        None => Err(KafkaError::Code("delete the group", ErrorCode::UnknownServerError)),
+    }
+}
+
+/// The ids of all groups of consumers, as far as their coordinators answer, in order.
+///
+/// # Errors
+/// When one does not: what is missing then says nothing.
+pub async fn list(client: &Client) -> Result<Vec<String>, KafkaError> {
+    let mut all = Vec::new();
+    for broker in client.brokers() {
+        let response = client.ask(broker, 5, &ListGroupsRequest::default()).await?;
+        check("list groups", response.error_code)?;
+        let consumers = response
+            .groups
+            .into_iter()
+            .filter(|group| matches!(group.protocol_type.as_str(), "consumer" | ""));
+        all.extend(consumers.map(|group| group.group_id));
+    }
+    all.sort();
+    all.dedup();
+    Ok(all)
+}

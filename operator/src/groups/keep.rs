@@ -1,0 +1,466 @@
+//! Looks after all ConsumerGroups of a cluster: look, decide, write the status, act. One task for each cluster; it writes nothing when nothing happened.
+//!
+//! An action follows the write of the status that speaks of it, and is left out when that failed: the next look decides again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::{StreamExt, stream};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+use weir_crds::{ConsumerGroup, ConsumerGroupStatus, GroupDeletionPolicy, ResetPhase};
+
+use super::look::{Ages, Question, look};
+use super::pace::Pace;
+use super::reconcile::{Action, Decision, Memory, Seen, Workload, reconcile};
+use super::{act, reflect, reset};
+use crate::kafka::{Client, KafkaError};
+
+/// How long a look may take: one broker that hangs does not keep the other groups waiting for ever.
+const LOOK_MAX: Duration = Duration::from_secs(20);
+
+/// Groups that are looked at at a time.
+const AT_ONCE: usize = 4;
+
+/// The most looks in a second, over all groups.
+const LOOKS_PER_SECOND: u64 = 50;
+
+/// How long a coordinator may be away before the conditions say so: it moves, and loads.
+const AWAY_MAX: Duration = Duration::from_secs(10);
+
+/// How often it is looked for groups without a resource, and for deleted ones that are to go.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// Deleted groups that wait until they have no members. Beyond that, the oldest are left alone.
+const DYING_MAX: usize = 1000;
+
+/// Where the resources live.
+pub trait Home: Send + Sync + 'static {
+    /// The ConsumerGroups of the cluster, as they are now.
+    fn groups(&self) -> Vec<Arc<ConsumerGroup>>;
+    /// Those that were deleted since this was last asked.
+    fn take_deleted(&self) -> Vec<Arc<ConsumerGroup>>;
+    /// Waits for a change of one of them.
+    fn changed(&self) -> impl Future<Output = ()> + Send;
+    /// Writes a status. When it returns well, the status is durable.
+    fn write_status(&self, resource: &ConsumerGroup, status: &ConsumerGroupStatus) -> impl Future<Output = anyhow::Result<()>> + Send;
+    /// The workload that a resource names.
+    fn workload(&self, resource: &ConsumerGroup) -> impl Future<Output = Workload> + Send;
+    /// Gives it so many replicas.
+    fn scale(&self, resource: &ConsumerGroup, replicas: i32) -> impl Future<Output = anyhow::Result<()>> + Send;
+    /// Makes a resource for a group that has none.
+    fn make(&self, group: &str) -> impl Future<Output = anyhow::Result<()>> + Send;
+    /// Removes a resource that was made for a group.
+    fn remove(&self, resource: &ConsumerGroup) -> impl Future<Output = anyhow::Result<()>> + Send;
+    /// Shows how the groups do, for whoever collects figures: the last status of each.
+    fn show<'a>(&self, groups: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>);
+    /// Whether this process may still act: it has not been replaced by another.
+    fn may_act(&self) -> impl Future<Output = bool> + Send;
+}
+
+/// What is kept of a group between two looks.
+#[derive(Debug)]
+struct Kept {
+    uid: Option<String>,
+    generation: Option<i64>,
+    status: ConsumerGroupStatus,
+    written_ms: Option<i64>,
+    memory: Memory,
+    ages: Ages,
+    away_since: Option<Instant>,
+    /// The status as it was last decided, written or not.
+    decided: ConsumerGroupStatus,
+    next: Instant,
+}
+
+impl Kept {
+    fn new(resource: &ConsumerGroup) -> Self {
+        Self {
+            uid: resource.metadata.uid.clone(),
+            generation: None,
+            status: resource.status.clone().unwrap_or_default(),
+            written_ms: None,
+            memory: Memory::default(),
+            ages: Ages::default(),
+            away_since: None,
+            decided: ConsumerGroupStatus::default(),
+            next: Instant::now(),
+        }
+    }
+}
+
+impl Kept {
+    /// An operator that was deposed a moment ago may have written, after this one read the resource, that a reset is done. What is done stays done.
+    fn take_over_done(&mut self, resource: &ConsumerGroup) {
+        let done = |status: &ConsumerGroupStatus| {
+            let last = status.last_reset.as_ref().filter(|last| last.phase == ResetPhase::Done);
+            last.filter(|last| resource.spec.reset.as_ref().is_some_and(|reset| reset.id == last.id))
+                .cloned()
+        };
+        if let Some(theirs) = &resource.status
+            && let Some(last) = done(theirs)
+            && done(&self.status).is_none()
+        {
+            self.status.last_reset = Some(last);
+            self.status.undo.clone_from(&theirs.undo);
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Why a group could not be looked at.
+#[derive(Debug, thiserror::Error)]
+enum Away {
+    #[error(transparent)]
+    Failed(KafkaError),
+    #[error("its brokers do not answer in {} s", LOOK_MAX.as_secs())]
+    Slow,
+}
+
+/// Looks after the groups of a cluster until it is dropped.
+pub async fn keep<H: Home>(home: Arc<H>, client: Client, pace: Pace) -> Infallible {
+    let mut kept: BTreeMap<String, Kept> = BTreeMap::new();
+    let mut dying: Vec<Arc<ConsumerGroup>> = Vec::new();
+    let mut housekeeping = Instant::now();
+    loop {
+        let groups = home.groups();
+        let owners = owners(&groups);
+        let due = due(&groups, &mut kept);
+        let looks = due.into_iter().map(|(resource, kept)| {
+            let owner = owners.get(resource.group_id()).filter(|owner| **owner != name_of(&resource)).cloned();
+            pass(&*home, &client, pace, resource, kept, owner)
+        });
+        let looked: Vec<_> = stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).collect().await;
+        let each = u64::try_from(groups.len()).unwrap_or(u64::MAX).saturating_mul(1000) / LOOKS_PER_SECOND;
+        for (resource, mut done, soon) in looked {
+            let wait_ms = if soon { pace.soon_ms } else { pace.look_ms }.max(each);
+            done.next = Instant::now() + Duration::from_millis(wait_ms);
+            kept.insert(name_of(&resource), done);
+        }
+        dying.extend(
+            home.take_deleted()
+                .into_iter()
+                .filter(|gone| gone.spec.deletion_policy == GroupDeletionPolicy::Delete),
+        );
+        if housekeeping <= Instant::now() {
+            delete_groups(&*home, &client, &mut dying).await;
+            reflect_groups(&*home, &client).await;
+            housekeeping = Instant::now() + HOUSEKEEPING;
+        }
+        let next = kept
+            .values()
+            .map(|kept| kept.next)
+            .min()
+            .map_or(housekeeping, |next| next.min(housekeeping));
+        tokio::select! {
+            () = home.changed() => {}
+            () = tokio::time::sleep_until(next) => {}
+        }
+    }
+}
+
+fn name_of(resource: &ConsumerGroup) -> String {
+    resource.metadata.name.clone().unwrap_or_default()
+}
+
+/// Which resource has a group: the oldest that names it.
+fn owners(groups: &[Arc<ConsumerGroup>]) -> BTreeMap<String, String> {
+    let mut sorted: Vec<&Arc<ConsumerGroup>> = groups.iter().collect();
+    // One that was only made for the group gives way to a user's.
+    sorted.sort_by_key(|resource| {
+        (
+            reflect::is_reflected(resource),
+            resource.metadata.creation_timestamp.clone(),
+            name_of(resource),
+        )
+    });
+    let mut owners = BTreeMap::new();
+    for resource in sorted {
+        owners.entry(resource.group_id().to_owned()).or_insert_with(|| name_of(resource));
+    }
+    owners
+}
+
+/// The groups that are to be looked at now, with what was kept of them, which is taken out. What is kept of others that are gone goes.
+fn due(groups: &[Arc<ConsumerGroup>], kept: &mut BTreeMap<String, Kept>) -> Vec<(Arc<ConsumerGroup>, Kept)> {
+    let names: BTreeSet<String> = groups.iter().map(|resource| name_of(resource)).collect();
+    kept.retain(|name, _| names.contains(name));
+    let now = Instant::now();
+    let mut due = Vec::new();
+    for resource in groups {
+        let name = name_of(resource);
+        let known = kept.remove(&name).filter(|known| known.uid == resource.metadata.uid);
+        let known = known.unwrap_or_else(|| Kept::new(resource));
+        if known.next <= now || known.generation != resource.metadata.generation {
+            due.push((Arc::clone(resource), known));
+        } else {
+            kept.insert(name, known);
+        }
+    }
+    due
+}
+
+/// One look at a group and what follows; whether to look again soon.
+async fn pass<H: Home>(
+    home: &H,
+    client: &Client,
+    pace: Pace,
+    resource: Arc<ConsumerGroup>,
+    mut kept: Kept,
+    owner: Option<String>,
+) -> (Arc<ConsumerGroup>, Kept, bool) {
+    kept.take_over_done(&resource);
+    kept.generation = resource.metadata.generation;
+    let (decision, now_ms) = match owner {
+        Some(owner) => {
+            let message = format!(
+                "the group {:?} is that of the ConsumerGroup {owner:?} already: delete one of the two, or give this one another groupId",
+                resource.group_id()
+            );
+            let seen = Seen::Nothing("Conflict", message);
+            let now_ms = now_ms();
+            (
+                reconcile(&resource, &kept.status, &seen, &Workload::None, &mut kept.memory, now_ms),
+                now_ms,
+            )
+        }
+        None => match decide(home, client, &resource, &mut kept).await {
+            Some(decided) => decided,
+            None => return (resource, kept, true),
+        },
+    };
+    let soon = decision.soon;
+    kept.decided.clone_from(&decision.status);
+    if pace.is_due(&kept.status, &decision.status, kept.written_ms, now_ms) {
+        if let Err(error) = home.write_status(&resource, &decision.status).await {
+            debug!(
+                name = name_of(&resource),
+                error = format!("{error:#}"),
+                "write the status of a ConsumerGroup"
+            );
+            return (resource, kept, true);
+        }
+        tell(&resource, &kept.status, &decision.status);
+        kept.status = decision.status;
+        kept.written_ms = Some(now_ms);
+    }
+    kept.memory.failure = None;
+    for action in decision.actions {
+        if !home.may_act().await {
+            break;
+        }
+        if let Err(error) = carry_out(home, client, &resource, action).await {
+            let error = format!("{error:#}");
+            debug!(group = resource.group_id(), error, "act on a group");
+            kept.memory.failure = Some(error);
+            break;
+        }
+    }
+    (resource, kept, soon)
+}
+
+/// Looks and decides; `None` while the coordinator is away and may come back.
+async fn decide<H: Home>(home: &H, client: &Client, resource: &ConsumerGroup, kept: &mut Kept) -> Option<(Decision, i64)> {
+    let question = question(resource, &kept.status);
+    let workload = match resource.spec.scaling {
+        Some(_) => home.workload(resource).await,
+        None => Workload::None,
+    };
+    let looked = tokio::time::timeout(LOOK_MAX, look(client, &question, &mut kept.ages)).await;
+    let looked = looked.map_err(|_| Away::Slow).and_then(|looked| looked.map_err(Away::Failed));
+    match looked {
+        Ok(observed) => {
+            kept.away_since = None;
+            let now_ms = now_ms();
+            let seen = Seen::Group(&observed);
+            Some((reconcile(resource, &kept.status, &seen, &workload, &mut kept.memory, now_ms), now_ms))
+        }
+        Err(error) => {
+            let since = *kept.away_since.get_or_insert_with(Instant::now);
+            debug!(group = question.group, %error, "look at a group");
+            if since.elapsed() < AWAY_MAX {
+                return None;
+            }
+            let reason = if matches!(error, Away::Failed(KafkaError::NoBroker)) {
+                "NoBroker"
+            } else {
+                "CoordinatorNotAvailable"
+            };
+            let message = format!("the group cannot be looked at: {error}");
+            let now_ms = now_ms();
+            let seen = Seen::Nothing(reason, message);
+            Some((reconcile(resource, &kept.status, &seen, &workload, &mut kept.memory, now_ms), now_ms))
+        }
+    }
+}
+
+fn question(resource: &ConsumerGroup, status: &ConsumerGroupStatus) -> Question {
+    let mut question = Question {
+        group: resource.group_id().to_owned(),
+        topics: resource.spec.topics.iter().cloned().collect(),
+        named: resource.spec.topics.clone(),
+        at_ms: None,
+    };
+    let done = |id: &str| {
+        status
+            .last_reset
+            .as_ref()
+            .is_some_and(|last| last.id == id && last.phase == ResetPhase::Done)
+    };
+    if let Some(reset) = resource.spec.reset.as_ref().filter(|reset| !done(&reset.id)) {
+        question.topics.extend(reset::topics_named(reset, status));
+        question.at_ms = reset.to.timestamp.as_ref().map(|time| time.0.as_millisecond().max(0));
+    }
+    question
+}
+
+async fn carry_out<H: Home>(home: &H, client: &Client, resource: &ConsumerGroup, action: Action) -> anyhow::Result<()> {
+    let group = resource.group_id();
+    match action {
+        Action::Evict(members) => {
+            info!(group, members = members.len(), "evicts the members of a group for its reset");
+            Ok(act::evict(client, group, &members).await?)
+        }
+        Action::Forget(partitions) => Ok(act::forget(client, group, partitions).await?),
+        Action::Commit(offsets, mark) => {
+            let partitions = offsets.len();
+            act::commit(client, group, offsets, mark).await?;
+            info!(group, partitions, "reset the offsets of a group");
+            Ok(())
+        }
+        Action::Unmark => Ok(act::unmark(client, group).await?),
+        Action::Scale(replicas) => {
+            home.scale(resource, replicas).await?;
+            info!(group, replicas, "scaled the workload of a group");
+            Ok(())
+        }
+    }
+}
+
+/// A line in the log for each change of readiness.
+fn tell(resource: &ConsumerGroup, before: &ConsumerGroupStatus, after: &ConsumerGroupStatus) {
+    let ready = |status: &ConsumerGroupStatus| status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned();
+    let (was, Some(is)) = (ready(before), ready(after)) else { return };
+    if was.is_none_or(|was| was.reason != is.reason) {
+        info!(
+            name = name_of(resource),
+            ready = is.status,
+            reason = is.reason,
+            message = is.message,
+            "a ConsumerGroup changed"
+        );
+    }
+}
+
+/// Deletes the groups whose resources were deleted with that policy, as soon as they have no members.
+async fn delete_groups<H: Home>(home: &H, client: &Client, dying: &mut Vec<Arc<ConsumerGroup>>) {
+    let still: BTreeSet<String> = home.groups().iter().map(|resource| resource.group_id().to_owned()).collect();
+    // Another resource has the group.
+    dying.retain(|gone| !still.contains(gone.group_id()));
+    let surplus = dying.len().saturating_sub(DYING_MAX);
+    dying.drain(..surplus);
+    let mut waiting = Vec::new();
+    for gone in dying.drain(..) {
+        if !home.may_act().await {
+            return;
+        }
+        match act::delete(client, gone.group_id()).await {
+            Ok(()) => info!(group = gone.group_id(), "deleted a group whose ConsumerGroup was deleted"),
+            Err(error) => {
+                debug!(group = gone.group_id(), %error, "delete a group");
+                waiting.push(gone);
+            }
+        }
+    }
+    *dying = waiting;
+}
+
+/// Makes resources for groups that have none, and removes those whose group is gone, as the cluster wants it.
+async fn reflect_groups<H: Home>(home: &H, client: &Client) {
+    let wanted = client.state().cluster.resource.spec.consumer_groups.clone();
+    let resources = home.groups();
+    let groups = match wanted.reflect {
+        weir_crds::Reflect::All => match act::list(client).await {
+            Ok(groups) => groups,
+            Err(error) => {
+                debug!(%error, "list the groups of a cluster");
+                return;
+            }
+        },
+        weir_crds::Reflect::Declared => Vec::new(),
+    };
+    let reflection = reflect::reflect(&wanted, &resources, &groups);
+    for group in reflection.make {
+        if let Err(error) = home.make(&group).await {
+            warn!(group, error = format!("{error:#}"), "make a ConsumerGroup for a group");
+        }
+    }
+    for resource in reflection.remove {
+        if let Err(error) = home.remove(&resource).await {
+            warn!(
+                name = name_of(&resource),
+                error = format!("{error:#}"),
+                "remove a ConsumerGroup whose group is gone"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn resource(name: &str, fields: serde_json::Value) -> ConsumerGroup {
+        let mut object = json!({
+            "apiVersion": weir_crds::API_VERSION, "kind": "ConsumerGroup", "metadata": {"name": name, "generation": 1},
+            "spec": {"clusterRef": {"name": "c"}, "groupId": "g", "reset": {"id": "r", "to": {"shift": 1}}},
+        });
+        for (pointer, value) in fields.as_object().unwrap() {
+            *object.pointer_mut(pointer).unwrap() = value.clone();
+        }
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn the_oldest_resource_has_the_group_and_a_users_before_one_that_was_made() {
+        let made = |name: &str, at: &str, reflected: bool| {
+            let metadata = json!({"name": name, "creationTimestamp": at, "labels": {reflect::REFLECTED_LABEL: reflected.to_string()}});
+            Arc::new(resource(name, json!({"/metadata": metadata})))
+        };
+        let groups = [
+            made("a", "2026-01-03T00:00:00Z", false),
+            made("b", "2026-01-02T00:00:00Z", false),
+            made("c", "2026-01-01T00:00:00Z", true),
+        ];
+        assert_eq!(owners(&groups), [("g".to_owned(), "b".to_owned())].into());
+    }
+
+    #[test]
+    fn what_another_operator_has_done_is_done() {
+        let phase = |phase: &str, id: &str| -> ConsumerGroupStatus {
+            let saved = json!([{"id": id, "offsets": "t=1"}]);
+            serde_json::from_value(json!({"lastReset": {"id": id, "phase": phase, "partitions": 1}, "undo": saved})).unwrap()
+        };
+        for (before, theirs, taken) in [
+            (phase("Committing", "r"), phase("Done", "r"), true),
+            (phase("Committing", "r"), phase("Waiting", "r"), false),
+            (phase("Committing", "r"), phase("Done", "older"), false),
+        ] {
+            let mut group = resource("a", json!({}));
+            group.status = Some(before.clone());
+            let mut kept = Kept::new(&group);
+            group.status = Some(theirs.clone());
+            kept.take_over_done(&group);
+            assert_eq!(kept.status, if taken { theirs } else { before });
+        }
+    }
+}

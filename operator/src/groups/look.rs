@@ -1,0 +1,307 @@
+//! What is found out about a group: asked of its coordinator and of the leaders of its partitions, as any client may.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{Buf, Bytes};
+use weir_protocol::batch::BatchHeader;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use weir_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use weir_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use weir_protocol::messages::{
+    ConsumerGroupDescribeRequest, ConsumerProtocolAssignment, DescribeGroupsRequest, FetchRequest, ListOffsetsRequest, Message as _,
+    OffsetFetchRequest,
+};
+
+use super::lag;
+use super::observed::{Log, Member, OFFSETS_TOPIC, Observed, Partition};
+use super::reset::MARK_PARTITION;
+use crate::kafka::{Client, KafkaError, check};
+
+/// Stands for the log start offset in ListOffsets, and for the high watermark.
+const EARLIEST: i64 = -2;
+const LATEST: i64 = -1;
+
+/// Batches that are looked up at a time for their age: those of the partitions most behind. A batch is as large as producers make it, and is looked up once for each committed offset.
+const AGES_MAX: usize = 32;
+
+/// A member of a group of the consumer protocol that speaks the classic one (`ConsumerGroupDescribeResponse.MemberType`).
+const CLASSIC_MEMBER: i8 = 0;
+
+/// What is asked about a group.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    /// The group's id.
+    pub group: String,
+    /// Topics that are looked at whole.
+    pub topics: BTreeSet<String>,
+    /// The topics that the resource names: partitions of theirs count without a committed offset.
+    pub named: Vec<String>,
+    /// The time at which offsets are asked for, in milliseconds.
+    pub at_ms: Option<i64>,
+}
+
+/// The time of the first record that was not consumed, by partition and committed offset.
+pub type Ages = BTreeMap<Partition, (i64, i64)>;
+
+/// Looks at a group.
+///
+/// # Errors
+/// When its coordinator does not answer. A partition whose leader does not is only not known.
+pub async fn look(client: &Client, question: &Question, ages: &mut Ages) -> Result<Observed, KafkaError> {
+    let coordinator = client.coordinator(&question.group).await?;
+    let mut observed = Observed {
+        coordinator: Some(coordinator),
+        ..Observed::default()
+    };
+    describe(client, coordinator, &question.group, &mut observed).await?;
+    committed(client, coordinator, &question.group, &mut observed).await?;
+    let state = client.state();
+    for topic in &question.topics {
+        match state.topic_by_name(topic) {
+            None => drop(observed.unknown_topics.insert(topic.clone())),
+            Some(found) => {
+                for (index, _) in (0..).zip(&found.partitions) {
+                    observed.partitions.entry((topic.clone(), index)).or_default();
+                }
+            }
+        }
+    }
+    let assigned: Vec<Partition> = observed.members.iter().flat_map(|member| member.partitions.iter().cloned()).collect();
+    for partition in assigned {
+        observed.partitions.entry(partition).or_default();
+    }
+    // What is committed for a topic that was deleted says nothing any more.
+    observed.partitions.retain(|(topic, _), _| state.topic_by_name(topic).is_some());
+    let all: Vec<Partition> = observed.partitions.keys().cloned().collect();
+    let starts = offsets_at(client, &all, EARLIEST).await;
+    let ends = offsets_at(client, &all, LATEST).await;
+    for (partition, log) in &mut observed.partitions {
+        log.start = starts.get(partition).copied();
+        log.end = ends.get(partition).copied();
+    }
+    if let Some(at_ms) = question.at_ms {
+        observed.at_time = offsets_at(client, &all, at_ms).await;
+        for (partition, offset) in &mut observed.at_time {
+            // No record is that new.
+            if *offset < 0 {
+                *offset = ends.get(partition).copied().unwrap_or(*offset);
+            }
+        }
+        observed.at_time.retain(|_, offset| *offset >= 0);
+    }
+    look_up_ages(client, question, &mut observed, ages).await;
+    Ok(observed)
+}
+
+async fn describe(client: &Client, coordinator: i32, group: &str, observed: &mut Observed) -> Result<(), KafkaError> {
+    let request = ConsumerGroupDescribeRequest {
+        group_ids: vec![group.to_owned()],
+        ..Default::default()
+    };
+    let response = client.ask(coordinator, 1, &request).await?;
+    let Some(found) = response.groups.into_iter().next() else {
+        return Err(KafkaError::Code("describe the group", ErrorCode::UnknownServerError));
+    };
+    if ErrorCode::from_code(found.error_code) == ErrorCode::GroupIdNotFound {
+        return describe_classic(client, coordinator, group, observed).await;
+    }
+    check("describe the group", found.error_code)?;
+    observed.state = found.group_state;
+    "Consumer".clone_into(&mut observed.protocol);
+    observed.assignor = found.assignor_name;
+    observed.members = found
+        .members
+        .into_iter()
+        .map(|member| {
+            let assigned = member.assignment.topic_partitions.into_iter();
+            Member {
+                id: member.member_id,
+                instance: member.instance_id,
+                client_id: member.client_id,
+                consumer_protocol: member.member_type != CLASSIC_MEMBER,
+                partitions: assigned
+                    .flat_map(|topic| {
+                        let name = topic.topic_name;
+                        topic.partitions.into_iter().map(move |index| (name.clone(), index))
+                    })
+                    .collect(),
+            }
+        })
+        .collect();
+    Ok(())
+}
+
+async fn describe_classic(client: &Client, coordinator: i32, group: &str, observed: &mut Observed) -> Result<(), KafkaError> {
+    let request = DescribeGroupsRequest {
+        groups: vec![group.to_owned()],
+        ..Default::default()
+    };
+    let response = client.ask(coordinator, 5, &request).await?;
+    let Some(found) = response.groups.into_iter().next() else {
+        return Err(KafkaError::Code("describe the group", ErrorCode::UnknownServerError));
+    };
+    check("describe the group", found.error_code)?;
+    observed.state = found.group_state;
+    if !found.protocol_type.is_empty() {
+        "Classic".clone_into(&mut observed.protocol);
+    }
+    observed.assignor = found.protocol_data;
+    observed.members = found
+        .members
+        .into_iter()
+        .map(|member| Member {
+            id: member.member_id,
+            instance: member.group_instance_id,
+            client_id: member.client_id,
+            consumer_protocol: false,
+            partitions: assignment(member.member_assignment),
+        })
+        .collect();
+    Ok(())
+}
+
+/// The partitions in a classic member's assignment, which only its client has looked into before: bytes that are none assign nothing.
+fn assignment(mut bytes: Bytes) -> BTreeSet<Partition> {
+    if bytes.len() < 2 {
+        return BTreeSet::new();
+    }
+    let version = bytes.get_i16().clamp(0, *ConsumerProtocolAssignment::VERSIONS.end());
+    let Ok(assignment) = ConsumerProtocolAssignment::decode(&mut bytes, version) else {
+        return BTreeSet::new();
+    };
+    let topics = assignment.assigned_partitions.into_iter();
+    topics
+        .flat_map(|topic| {
+            let name = topic.topic;
+            topic.partitions.into_iter().map(move |index| (name.clone(), index))
+        })
+        .collect()
+}
+
+async fn committed(client: &Client, coordinator: i32, group: &str, observed: &mut Observed) -> Result<(), KafkaError> {
+    let request = OffsetFetchRequest {
+        groups: vec![OffsetFetchRequestGroup {
+            group_id: group.to_owned(),
+            topics: None,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let response = client.ask(coordinator, 8, &request).await?;
+    for group in response.groups {
+        check("fetch the committed offsets", group.error_code)?;
+        for topic in group.topics {
+            for partition in topic.partitions.into_iter().filter(|partition| partition.committed_offset >= 0) {
+                if topic.name == OFFSETS_TOPIC && partition.partition_index == MARK_PARTITION {
+                    observed.mark = Some(partition.committed_offset);
+                } else {
+                    let log = Log {
+                        committed: Some(partition.committed_offset),
+                        ..Log::default()
+                    };
+                    observed.partitions.insert((topic.name.clone(), partition.partition_index), log);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Partitions by the broker that leads them; those without a leader are left out.
+fn by_leader<'a>(client: &Client, partitions: impl Iterator<Item = &'a Partition>) -> BTreeMap<i32, BTreeMap<String, Vec<i32>>> {
+    let state = client.state();
+    let mut leaders: BTreeMap<i32, BTreeMap<String, Vec<i32>>> = BTreeMap::new();
+    for (topic, index) in partitions {
+        let leader = state
+            .topic_by_name(topic)
+            .and_then(|found| found.partitions.get(usize::try_from(*index).ok()?))
+            .and_then(|partition| partition.leader);
+        if let Some(leader) = leader {
+            leaders.entry(leader.0).or_default().entry(topic.clone()).or_default().push(*index);
+        }
+    }
+    leaders
+}
+
+/// The offsets at a time, or at an end, where leaders answer; -1 where no record is that new.
+async fn offsets_at(client: &Client, partitions: &[Partition], timestamp: i64) -> BTreeMap<Partition, i64> {
+    let mut found = BTreeMap::new();
+    for (leader, topics) in by_leader(client, partitions.iter()) {
+        let topics = topics.into_iter().map(|(name, partitions)| ListOffsetsTopic {
+            name,
+            partitions: partitions
+                .into_iter()
+                .map(|partition_index| ListOffsetsPartition {
+                    partition_index,
+                    timestamp,
+                    ..Default::default()
+                })
+                .collect(),
+        });
+        let request = ListOffsetsRequest {
+            replica_id: -1,
+            topics: topics.collect(),
+            ..Default::default()
+        };
+        let Ok(response) = client.ask(leader, 7, &request).await else { continue };
+        for topic in response.topics {
+            for partition in topic.partitions.into_iter().filter(|partition| partition.error_code == 0) {
+                found.insert((topic.name.clone(), partition.partition_index), partition.offset);
+            }
+        }
+    }
+    found
+}
+
+/// Looks up how old what was not consumed is, where that is not known yet: the partitions most behind first.
+async fn look_up_ages(client: &Client, question: &Question, observed: &mut Observed, ages: &mut Ages) {
+    let named = !question.named.is_empty();
+    let behind = lag::counted(observed, &question.named)
+        .filter_map(|(partition, log)| Some((lag::messages(log, named), lag::position(log, named)?, partition.clone())));
+    let mut behind: Vec<_> = behind.filter(|(messages, ..)| *messages > 0).collect();
+    behind.sort_by_key(|(messages, ..)| std::cmp::Reverse(*messages));
+    let wanted: BTreeMap<Partition, i64> = behind.iter().map(|(_, position, partition)| (partition.clone(), *position)).collect();
+    ages.retain(|partition, (offset, _)| wanted.get(partition) == Some(offset));
+    let unknown = behind.iter().filter(|(_, _, partition)| !ages.contains_key(partition));
+    let unknown: Vec<(Partition, i64)> = unknown
+        .take(AGES_MAX)
+        .map(|(_, position, partition)| (partition.clone(), *position))
+        .collect();
+    for (partition, offset) in unknown {
+        if let Some(ms) = time_of(client, &partition, offset).await {
+            ages.insert(partition, (offset, ms));
+        }
+    }
+    for (partition, log) in &mut observed.partitions {
+        log.oldest_ms = ages.get(partition).map(|(_, ms)| *ms);
+    }
+}
+
+/// The time of the first batch at or after an offset: one batch is fetched for it.
+async fn time_of(client: &Client, partition: &Partition, offset: i64) -> Option<i64> {
+    let leader = *by_leader(client, std::iter::once(partition)).keys().next()?;
+    let request = FetchRequest {
+        replica_id: -1,
+        max_wait_ms: 0,
+        min_bytes: 0,
+        max_bytes: 1,
+        session_epoch: -1,
+        topics: vec![FetchTopic {
+            topic: partition.0.clone(),
+            partitions: vec![FetchPartition {
+                partition: partition.1,
+                fetch_offset: offset,
+                partition_max_bytes: 1,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let response = client.ask(leader, 12, &request).await.ok()?;
+    let found = response.responses.into_iter().next()?.partitions.into_iter().next()?;
+    let records = found.records.filter(|_| found.error_code == 0)?;
+    // Times before 1970 are what producers send that know none.
+    BatchHeader::parse(&records).ok().map(|batch| batch.base_timestamp).filter(|ms| *ms >= 0)
+}

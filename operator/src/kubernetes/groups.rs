@@ -1,0 +1,263 @@
+//! ConsumerGroups on Kubernetes: one watch for all of them, and for each cluster that is hosted here the task that looks after its groups ([`crate::groups::keep`]).
+//!
+//! As with topics there is no finalizer: a group whose resource is deleted while no operator runs stays, whatever its deletion policy says.
+
+mod home;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{BoxStream, SelectAll};
+use futures::{StreamExt, TryStreamExt};
+use kube::Api;
+use kube::api::ObjectMeta;
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch_objects};
+use tokio::sync::watch;
+use tracing::{debug, warn};
+use weir_crds::{ConsumerGroup, KafkaCluster};
+
+use self::home::{KubeHome, put_status};
+use super::Context;
+use super::clusters::apis;
+use super::topics::{Key, now};
+use crate::controller::state::State;
+use crate::groups::keep;
+use crate::groups::pace::Pace;
+use crate::groups::reconcile::{Memory, Seen, Workload, reconcile};
+use crate::kafka::Client;
+
+/// How often it is looked for groups whose cluster does not exist; a cluster that is applied with its groups has this long to appear.
+const ORPHANS_EVERY: Duration = Duration::from_secs(3);
+
+/// What the watch knows, shared with the tasks of the clusters.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    held: Mutex<Held>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    groups: BTreeMap<Key, Known>,
+    deleted: Vec<(Key, Arc<ConsumerGroup>)>,
+    /// Clusters whose groups are looked after, with the number of tasks that do.
+    hosted: BTreeMap<Key, usize>,
+}
+
+#[derive(Debug)]
+struct Known {
+    group: Arc<ConsumerGroup>,
+    /// The namespace's watch that knows of it.
+    scope: usize,
+}
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Self {
+            held: Mutex::default(),
+            changed: watch::channel(0).0,
+        }
+    }
+}
+
+impl Shelf {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) {
+        self.changed.send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    fn put(&self, scope: usize, object: DeserializeGuard<ConsumerGroup>) -> Key {
+        match object.0 {
+            Ok(mut group) => {
+                group.metadata.managed_fields = None;
+                let key = key_of(&group.metadata);
+                let group = Arc::new(group);
+                self.held().groups.insert(key.clone(), Known { group, scope });
+                self.change();
+                key
+            }
+            Err(invalid) => {
+                // The schema does not let such a resource in: it is older than the schema.
+                warn!(
+                    name = invalid.metadata.name,
+                    namespace = invalid.metadata.namespace,
+                    error = invalid.error,
+                    "a ConsumerGroup cannot be read"
+                );
+                key_of(&invalid.metadata)
+            }
+        }
+    }
+
+    fn remove(&self, key: &Key) {
+        let mut held = self.held();
+        if let Some(known) = held.groups.remove(key) {
+            let cluster = cluster_of(&known.group);
+            // Nobody is there to act on the deletion of what belongs to no cluster.
+            if held.hosted.contains_key(&cluster) {
+                held.deleted.push((cluster, known.group));
+            }
+        }
+        drop(held);
+        self.change();
+    }
+
+    /// What a list did not name is gone.
+    fn keep_only(&self, scope: usize, listed: &BTreeSet<Key>) {
+        let held = self.held();
+        let gone = held.groups.iter().filter(|(key, known)| known.scope == scope && !listed.contains(key));
+        let gone: Vec<Key> = gone.map(|(key, _)| key.clone()).collect();
+        drop(held);
+        gone.iter().for_each(|key| self.remove(key));
+    }
+
+    fn of_cluster(&self, cluster: &Key) -> Vec<Arc<ConsumerGroup>> {
+        let held = self.held();
+        let groups = held.groups.values().map(|known| &known.group);
+        groups.filter(|group| cluster_of(group) == *cluster).cloned().collect()
+    }
+
+    /// Whether there is a group of this name, in whatever cluster.
+    fn has(&self, key: &Key) -> bool {
+        self.held().groups.contains_key(key)
+    }
+
+    fn take_deleted(&self, cluster: &Key) -> Vec<Arc<ConsumerGroup>> {
+        let mut held = self.held();
+        let (ours, others) = std::mem::take(&mut held.deleted).into_iter().partition(|(of, _)| of == cluster);
+        held.deleted = others;
+        let ours: Vec<(Key, Arc<ConsumerGroup>)> = ours;
+        ours.into_iter().map(|(_, group)| group).collect()
+    }
+
+    /// Groups whose cluster nobody looks after, by cluster.
+    fn homeless(&self) -> BTreeMap<Key, Vec<Arc<ConsumerGroup>>> {
+        let held = self.held();
+        let mut homeless: BTreeMap<Key, Vec<Arc<ConsumerGroup>>> = BTreeMap::new();
+        for known in held.groups.values() {
+            let cluster = cluster_of(&known.group);
+            if !held.hosted.contains_key(&cluster) {
+                homeless.entry(cluster).or_default().push(Arc::clone(&known.group));
+            }
+        }
+        homeless
+    }
+}
+
+/// Says that a cluster's groups are looked after, as long as it lives.
+#[derive(Debug)]
+struct Hosting {
+    shelf: Arc<Shelf>,
+    cluster: Key,
+}
+
+impl Hosting {
+    fn begin(shelf: &Arc<Shelf>, cluster: &Key) -> Self {
+        *shelf.held().hosted.entry(cluster.clone()).or_default() += 1;
+        Self {
+            shelf: Arc::clone(shelf),
+            cluster: cluster.clone(),
+        }
+    }
+}
+
+impl Drop for Hosting {
+    fn drop(&mut self) {
+        let mut held = self.shelf.held();
+        let left = held.hosted.get(&self.cluster).map_or(0, |count| count.saturating_sub(1));
+        if left == 0 {
+            held.hosted.remove(&self.cluster);
+            let cluster = &self.cluster;
+            held.deleted.retain(|(of, _)| of != cluster);
+        } else {
+            held.hosted.insert(self.cluster.clone(), left);
+        }
+    }
+}
+
+fn key_of(metadata: &ObjectMeta) -> Key {
+    Key::new(metadata.namespace.as_deref(), metadata.name.as_deref())
+}
+
+fn cluster_of(group: &ConsumerGroup) -> Key {
+    Key::new(group.metadata.namespace.as_deref(), Some(&group.spec.cluster_ref.name))
+}
+
+/// Watches all ConsumerGroups, and tells those whose cluster does not exist.
+pub(super) async fn watch_groups(context: Context) -> Infallible {
+    let mut events: SelectAll<BoxStream<'static, _>> = SelectAll::new();
+    for (scope, api) in apis::<DeserializeGuard<ConsumerGroup>>(&context.client, &context.scope)
+        .into_iter()
+        .enumerate()
+    {
+        let watched = watch_objects(api, watcher::Config::default()).default_backoff();
+        events.push(watched.map_ok(move |event| (scope, event)).boxed());
+    }
+    let shelf = Arc::clone(&context.groups);
+    let mut listed: BTreeMap<usize, BTreeSet<Key>> = BTreeMap::new();
+    let mut orphans = tokio::time::interval(ORPHANS_EVERY);
+    orphans.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    orphans.tick().await;
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Ok((scope, event))) => match event {
+                    Event::Init => drop(listed.insert(scope, BTreeSet::new())),
+                    Event::InitApply(object) => drop(listed.entry(scope).or_default().insert(shelf.put(scope, object))),
+                    Event::InitDone => shelf.keep_only(scope, &listed.remove(&scope).unwrap_or_default()),
+                    Event::Apply(object) => drop(shelf.put(scope, object)),
+                    Event::Delete(object) => shelf.remove(&key_of(object.0.as_ref().map_or_else(|invalid| &invalid.metadata, |group| &group.metadata))),
+                },
+                Some(Err(error)) => warn!(%error, "watch ConsumerGroups"),
+                None => std::future::pending().await,
+            },
+            _ = orphans.tick() => {
+                for (cluster, groups) in shelf.homeless() {
+                    tell_orphans(&context, &cluster, &groups).await;
+                }
+            }
+        }
+    }
+}
+
+/// Looks after the groups of a cluster whose controller runs here.
+pub(super) async fn keep_groups(context: Context, cluster: Key, committed: watch::Receiver<State>) -> Infallible {
+    let _hosting = Hosting::begin(&context.groups, &cluster);
+    let home = KubeHome::new(context, cluster, committed.clone());
+    keep::keep(Arc::new(home), Client::new(committed), Pace::KUBERNETES).await
+}
+
+/// Tells groups that their cluster does not exist, if that is so.
+async fn tell_orphans(context: &Context, cluster: &Key, groups: &[Arc<ConsumerGroup>]) {
+    let clusters: Api<KafkaCluster> = Api::namespaced(context.client.clone(), &cluster.namespace);
+    match clusters.get_metadata_opt(&cluster.name).await {
+        Ok(None) => {}
+        Ok(Some(_)) => return,
+        Err(error) => {
+            debug!(cluster = cluster.name, %error, "look for the cluster of a ConsumerGroup");
+            return;
+        }
+    }
+    let message = format!(
+        "there is no KafkaCluster {:?} in the namespace {:?}: make it, or delete this ConsumerGroup and name another",
+        cluster.name, cluster.namespace
+    );
+    let seen = Seen::Nothing("ClusterNotFound", message);
+    for group in groups {
+        let before = group.status.clone().unwrap_or_default();
+        let now_ms = now().0.as_millisecond();
+        let status = reconcile(group, &before, &seen, &Workload::None, &mut Memory::default(), now_ms).status;
+        if status != before
+            && let Err(error) = put_status(context, group, &status).await
+        {
+            debug!(name = group.metadata.name, %error, "write the status of a ConsumerGroup without a cluster");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The ConsumerGroups of one cluster in the Kubernetes API, and the workloads that they scale.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::GroupVersionKind;
+use kube::discovery::{Scope, pinned_kind};
+use serde_json::json;
+use tokio::sync::watch;
+use weir_crds::{ClusterRef, ConsumerGroup, ConsumerGroupSpec, ConsumerGroupStatus, TargetRef};
+
+use super::super::figures::GroupFigures;
+use super::super::topics::{Key, publish, recorder};
+use super::super::{Context, Figures};
+use crate::controller::resource_name;
+use crate::controller::state::State;
+use crate::groups::keep::Home;
+use crate::groups::reconcile::Workload;
+use crate::groups::reflect::REFLECTED_LABEL;
+use crate::store::kube::FIELD_MANAGER;
+
+/// The home of one cluster's groups.
+pub(super) struct KubeHome {
+    context: Context,
+    cluster: Key,
+    committed: watch::Receiver<State>,
+    changed: tokio::sync::Mutex<watch::Receiver<u64>>,
+    /// Kinds that are known to have the scale subresource.
+    scalable: Mutex<BTreeMap<(String, String), ApiResource>>,
+}
+
+impl Drop for KubeHome {
+    fn drop(&mut self) {
+        let key = (self.cluster.namespace.clone(), self.cluster.name.clone());
+        self.context.figures.groups().remove(&key);
+    }
+}
+
+/// Why a workload cannot be scaled: a reason and a sentence.
+type Trouble = (&'static str, String);
+
+impl KubeHome {
+    pub(super) fn new(context: Context, cluster: Key, committed: watch::Receiver<State>) -> Self {
+        Self {
+            changed: tokio::sync::Mutex::new(context.groups.changed.subscribe()),
+            context,
+            cluster,
+            committed,
+            scalable: Mutex::default(),
+        }
+    }
+
+    fn groups_api(&self) -> Api<ConsumerGroup> {
+        Api::namespaced(self.context.client.clone(), &self.cluster.namespace)
+    }
+
+    /// The API of a target's kind, if it can be scaled.
+    async fn target(&self, target: &TargetRef) -> Result<Api<DynamicObject>, Trouble> {
+        let key = (target.api_version.clone(), target.kind.clone());
+        let known = self.scalable.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let resource = match known {
+            Some(resource) => resource,
+            None => {
+                let resource = self.discover(target).await?;
+                self.scalable.lock().unwrap_or_else(PoisonError::into_inner).insert(key, resource.clone());
+                resource
+            }
+        };
+        Ok(Api::namespaced_with(self.context.client.clone(), &self.cluster.namespace, &resource))
+    }
+
+    async fn discover(&self, target: &TargetRef) -> Result<ApiResource, Trouble> {
+        let (group, version) = target.api_version.split_once('/').unwrap_or(("", &target.api_version));
+        let found = pinned_kind(&self.context.client, &GroupVersionKind::gvk(group, version, &target.kind)).await;
+        let (resource, capabilities) = found.map_err(|error| {
+            let message = format!(
+                "there is no kind {:?} in {:?}: see spec.scaling.targetRef ({error})",
+                target.kind, target.api_version
+            );
+            ("UnknownKind", message)
+        })?;
+        let scales = capabilities.subresources.iter().any(|(sub, _)| sub.plural == "scale");
+        if !scales || capabilities.scope != Scope::Namespaced {
+            let message = format!(
+                "a {} of {} cannot be scaled: it has no scale subresource",
+                target.kind, target.api_version
+            );
+            return Err(("NotScalable", message));
+        }
+        Ok(resource)
+    }
+}
+
+/// Why the scale subresource of a target could not be read or written.
+fn trouble(target: &TargetRef, namespace: &str, error: &kube::Error) -> Trouble {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => {
+            let message = format!(
+                "there is no {} {:?} in the namespace {namespace:?}: make it, or see spec.scaling.targetRef",
+                target.kind, target.name
+            );
+            ("TargetNotFound", message)
+        }
+        kube::Error::Api(status) if status.code == 403 => {
+            let message = format!(
+                "the operator may not scale a {}: grant it get, update and patch on its scale subresource (rbac.scaleTargets in the chart)",
+                target.kind
+            );
+            ("Forbidden", message)
+        }
+        error => ("TargetUnavailable", format!("{} {:?}: {error}", target.kind, target.name)),
+    }
+}
+
+/// Writes a whole status: what it does not have any more goes.
+pub(super) async fn put_status(context: &Context, group: &ConsumerGroup, status: &ConsumerGroupStatus) -> kube::Result<()> {
+    let metadata = &group.metadata;
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let api: Api<ConsumerGroup> = Api::namespaced(context.client.clone(), metadata.namespace.as_deref().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": weir_crds::API_VERSION, "kind": "ConsumerGroup",
+        "metadata": {"name": name, "uid": metadata.uid}, "status": status,
+    });
+    Figures::count(&context.figures.writes);
+    api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch))
+        .await?;
+    let ready = |status: &ConsumerGroupStatus| status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned();
+    let before = group.status.as_ref().and_then(ready);
+    if let (Some(before), Some(after)) = (before, ready(status))
+        && (&before.status, &before.reason) != (&after.status, &after.reason)
+    {
+        let regarding = kube::Resource::object_ref(group, &());
+        publish(
+            &recorder(context),
+            &regarding,
+            after.status == "True",
+            &after.reason,
+            &after.message,
+            "Judge",
+        )
+        .await;
+    }
+    Ok(())
+}
+
+impl Home for KubeHome {
+    fn groups(&self) -> Vec<Arc<ConsumerGroup>> {
+        self.context.groups.of_cluster(&self.cluster)
+    }
+
+    fn take_deleted(&self) -> Vec<Arc<ConsumerGroup>> {
+        self.context.groups.take_deleted(&self.cluster)
+    }
+
+    async fn changed(&self) {
+        // The shelf lives as long as the context.
+        let _ = self.changed.lock().await.changed().await;
+    }
+
+    async fn write_status(&self, resource: &ConsumerGroup, status: &ConsumerGroupStatus) -> anyhow::Result<()> {
+        Ok(put_status(&self.context, resource, status).await?)
+    }
+
+    async fn workload(&self, resource: &ConsumerGroup) -> Workload {
+        let Some(scaling) = &resource.spec.scaling else { return Workload::None };
+        let target = &scaling.target_ref;
+        let found = match self.target(target).await {
+            Ok(api) => api
+                .get_scale(&target.name)
+                .await
+                .map_err(|error| trouble(target, &self.cluster.namespace, &error)),
+            Err(trouble) => Err(trouble),
+        };
+        match found {
+            Ok(scale) => Workload::Replicas(scale.spec.and_then(|spec| spec.replicas).unwrap_or_default()),
+            Err((reason, message)) => Workload::Trouble(reason, message),
+        }
+    }
+
+    async fn scale(&self, resource: &ConsumerGroup, replicas: i32) -> anyhow::Result<()> {
+        let Some(scaling) = &resource.spec.scaling else { return Ok(()) };
+        let target = &scaling.target_ref;
+        let api = self.target(target).await.map_err(|(_, message)| anyhow::anyhow!(message))?;
+        Figures::count(&self.context.figures.writes);
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        api.patch_scale(&target.name, &PatchParams::default(), &patch)
+            .await
+            .map_err(|error| anyhow::anyhow!(trouble(target, &self.cluster.namespace, &error).1))?;
+        let note = format!("scales {} {} to {replicas}", target.kind, target.name);
+        let regarding = kube::Resource::object_ref(resource, &());
+        publish(&recorder(&self.context), &regarding, true, "Scale", &note, "Scale").await;
+        Ok(())
+    }
+
+    async fn make(&self, group: &str) -> anyhow::Result<()> {
+        let name = resource_name(group, |name| {
+            self.context.groups.has(&Key::new(Some(&self.cluster.namespace), Some(name)))
+        });
+        let spec = ConsumerGroupSpec {
+            cluster_ref: ClusterRef {
+                name: self.cluster.name.clone(),
+            },
+            group_id: Some(group.to_owned()).filter(|group| *group != name),
+            ..ConsumerGroupSpec::default()
+        };
+        let mut resource = ConsumerGroup::new(&name, spec);
+        resource.metadata.labels = Some([(REFLECTED_LABEL.to_owned(), "true".to_owned())].into());
+        // It goes with its cluster.
+        let owner = kube::Resource::owner_ref(&*self.committed.borrow().cluster.resource, &());
+        resource.metadata.owner_references = owner.map(|owner| vec![owner]);
+        Figures::count(&self.context.figures.writes);
+        self.groups_api().create(&PostParams::default(), &resource).await?;
+        Ok(())
+    }
+
+    async fn remove(&self, resource: &ConsumerGroup) -> anyhow::Result<()> {
+        let ours = Preconditions {
+            uid: resource.metadata.uid.clone(),
+            resource_version: None,
+        };
+        let how = DeleteParams::default().preconditions(ours);
+        Figures::count(&self.context.figures.writes);
+        self.groups_api()
+            .delete(resource.metadata.name.as_deref().unwrap_or_default(), &how)
+            .await?;
+        Ok(())
+    }
+
+    fn show<'a>(&self, groups: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>) {
+        let figures = groups.filter_map(|(name, status)| {
+            let lag = status.lag.as_ref()?;
+            Some(GroupFigures {
+                name: name.to_owned(),
+                messages: lag.messages,
+                seconds: lag.seconds,
+                members: status.members.unwrap_or_default(),
+                exceeded: status
+                    .conditions
+                    .iter()
+                    .any(|one| one.type_ == "LagWithinPolicy" && one.status == "False"),
+            })
+        });
+        let key = (self.cluster.namespace.clone(), self.cluster.name.clone());
+        self.context.figures.groups().insert(key, figures.collect());
+    }
+
+    async fn may_act(&self) -> bool {
+        (self.context.leads)().await
+    }
+}
