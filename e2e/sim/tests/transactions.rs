@@ -66,6 +66,7 @@ fn each_rule_of_transactions_sees_what_it_is_there_for() {
         (R::FencedWritesNothing, M::ForgetsGuards),
         (R::FencedWritesNothing, M::ForgetsOffsetGuards),
         (R::StableStays, M::ReadsToHighWatermark),
+        (R::OpenIsOpen, M::AsksOnce),
         (R::Ends, M::NeverMarks),
         (R::Ends, M::VerifiesNothing),
         (R::Ends, M::CompletesEarly),

@@ -22,6 +22,8 @@ pub enum Rule {
     FencedWritesNothing,
     /// What was read stays.
     StableStays,
+    /// What a client of transactions v2 writes in its open transaction is not refused because the marker of the one before came in between.
+    OpenIsOpen,
     /// Once faults stop, no transaction stays open or prepared, everything is stable, and everybody gets on.
     Ends,
 }

@@ -7,7 +7,7 @@ use weir_broker::cores::{Ask, Producer};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::ProducerId;
 
-use super::checks::Checks;
+use super::checks::{Checks, Rule};
 use super::message::{Asker, Body, From, Reply, Role, Value, What, Write};
 use super::plan::{Plan, TIMEOUT_MS};
 use crate::rng::Rng;
@@ -249,7 +249,13 @@ impl Client {
                 self.die(checks);
             }
             ErrorCode::TransactionAbortable => self.step = Step::End(false),
-            ErrorCode::InvalidTxnState | ErrorCode::OutOfOrderSequenceNumber => self.die(checks),
+            ErrorCode::InvalidTxnState | ErrorCode::OutOfOrderSequenceNumber => {
+                if self.version >= 2 && code == ErrorCode::InvalidTxnState && matches!(self.step, Step::Produce(_) | Step::CommitOffset) {
+                    let (chain, step) = (self.chain, self.step);
+                    checks.broken(Rule::OpenIsOpen, || format!("chain {chain} is told {} at {step:?}", code.name()));
+                }
+                self.die(checks);
+            }
             // It is tried again.
             _ => self.waits_until = now + PAUSE_MS,
         }

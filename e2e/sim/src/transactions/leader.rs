@@ -364,7 +364,9 @@ impl Process {
                 self.owe(To::Client(write.from), reply, cx);
             }
             // The end of a transaction came while its coordinator was asked.
-            Err(ErrorCode::InvalidTxnState) if guard.is_some() && attempts > 0 => self.write(write, attempts - 1, cx),
+            Err(ErrorCode::InvalidTxnState) if guard.is_some() && attempts > 0 && !cx.plan.has(Mutation::AsksOnce) => {
+                self.write(write, attempts - 1, cx)
+            }
             Err(code) => refuse(&write, code, cx),
         }
     }

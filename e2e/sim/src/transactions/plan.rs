@@ -74,6 +74,8 @@ pub enum Mutation {
     TakesLateMarkers,
     /// A partition appends what was verified whatever happened since.
     ForgetsGuards,
+    /// Who verifies asks once, though the end of the transaction before made the answer worthless.
+    AsksOnce,
     /// The group coordinator takes offsets that were verified whatever happened since.
     ForgetsOffsetGuards,
     /// Nobody asks the transaction's coordinator (before KIP-890).
