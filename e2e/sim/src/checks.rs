@@ -10,11 +10,11 @@
 mod partition;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use weir_operator::controller::state::Partition;
 
 pub use self::partition::Ledger;
+use crate::history::{Failure, Tally};
 use crate::log::{Log, Record};
 use crate::plan::{Plan, TopicPlan};
 
@@ -57,23 +57,6 @@ pub enum Rule {
     Converges,
 }
 
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
-
-/// A rule that was broken.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// Which.
-    pub rule: Rule,
-    /// How.
-    pub detail: String,
-    /// When, in milliseconds.
-    pub at: u64,
-}
-
 /// What was counted, to see that histories are about something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -99,9 +82,8 @@ pub struct Counts {
     pub read: u64,
 }
 
-impl Counts {
-    /// Adds those of another history.
-    pub fn add(&mut self, other: &Self) {
+impl Tally for Counts {
+    fn add(&mut self, other: &Self) {
         let sums = [
             (&mut self.events, other.events),
             (&mut self.faults, other.faults),
@@ -127,7 +109,7 @@ pub type LogOf<'a> = &'a dyn Fn(usize) -> (&'a Log, i64);
 #[derive(Debug)]
 pub struct Checks {
     /// The first rule that was broken.
-    pub failure: Option<Failure>,
+    pub failure: Option<Failure<Rule>>,
     /// The only rule that counts: what shows that each is looked at. `None`: all do.
     pub only: Option<Rule>,
     /// What was counted.

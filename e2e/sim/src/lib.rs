@@ -8,6 +8,7 @@
 pub mod broker;
 pub mod checks;
 pub mod client;
+pub mod history;
 pub mod log;
 pub mod message;
 pub mod mutation;
@@ -19,43 +20,28 @@ pub mod store;
 pub mod transactions;
 pub mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use crate::checks::{Counts, Failure, Rule};
+use crate::checks::{Counts, Rule};
+use crate::history::{History, Simulation};
 use crate::mutation::Mutation;
 use crate::plan::Plan;
 use crate::world::World;
 
-/// What came of a history.
+/// Whole clusters.
 #[derive(Debug)]
-pub struct History {
-    /// The rule that was broken, if one was.
-    pub failure: Option<Failure>,
-    /// What was counted.
-    pub counts: Counts,
-    /// What happened, line by line, if that was wanted.
-    pub trace: Vec<String>,
-}
+pub struct Clusters;
 
-/// Runs the history of a seed, with this deliberately wrong; with `only`, no other rule counts.
-pub fn run(seed: u64, mutation: Option<Mutation>, only: Option<Rule>, traced: bool) -> History {
-    let ended = World::new(Plan::new(seed, mutation), only, traced).run();
-    History {
-        failure: ended.checks.failure,
-        counts: ended.checks.counts,
-        trace: ended.trace,
+impl Simulation for Clusters {
+    type Rule = Rule;
+    type Mutation = Mutation;
+    type Counts = Counts;
+    const PROGRAM: &'static str = "weir-sim";
+
+    fn run(seed: u64, mutation: Option<Mutation>, only: Option<Rule>, traced: bool) -> History<Self> {
+        let ended = World::new(Plan::new(seed, mutation), only, traced).run();
+        History {
+            failure: ended.checks.failure,
+            counts: ended.checks.counts,
+            trace: ended.trace,
+        }
     }
-}
-
-/// The first of these seeds whose history breaks the rule, with this deliberately wrong. Other rules do not count, and neither do the assertions of the
-/// cores: where one of them ends a history, another seed shows what the rule sees.
-pub fn first_to_break(rule: Rule, mutation: Mutation, seeds: std::ops::Range<u64>) -> Option<u64> {
-    let breaks = |seed: &u64| catch_unwind(AssertUnwindSafe(|| run(*seed, Some(mutation), Some(rule), false).failure.is_some())).unwrap_or(false);
-    seeds.into_iter().find(breaks)
-}
-
-/// The command that plays a seed again.
-pub fn replay(seed: u64, mutation: Option<Mutation>) -> String {
-    let mutation = mutation.map_or_else(String::new, |mutation| format!(" --mutation {mutation}"));
-    format!("cargo run --release -p weir-sim -- --seed {seed} --trace{mutation}")
 }

@@ -54,10 +54,3 @@ pub enum Mutation {
     /// What is written of a partition lacks its leader in the ISR.
     WritesNonsense,
 }
-
-impl std::fmt::Display for Mutation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = self.to_possible_value();
-        f.write_str(name.as_ref().map_or("", |value| value.get_name()))
-    }
-}

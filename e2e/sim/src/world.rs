@@ -239,7 +239,7 @@ impl World {
             self.look_at_copies();
         }
         if let Some(failure) = &self.checks.failure {
-            let line = format!("{:>6} BROKEN {}: {}", failure.at, failure.rule, failure.detail);
+            let line = format!("{:>6} BROKEN {:?}: {}", failure.at, failure.rule, failure.detail);
             self.trace.iter_mut().for_each(|lines| lines.push(line.clone()));
         }
         Ended {

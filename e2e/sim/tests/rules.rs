@@ -4,7 +4,9 @@
 //! `cargo test` plays some hundred and the same seeds twice.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use weir_sim::checks::{Counts, Rule};
+use weir_sim::Clusters;
+use weir_sim::checks::Rule;
+use weir_sim::history::{Simulation as _, first_to_break, play};
 use weir_sim::mutation::Mutation;
 
 /// Histories that are played, and seeds within which each deliberate fault must be found.
@@ -12,20 +14,7 @@ const HISTORIES: u64 = if cfg!(debug_assertions) { 400 } else { 20_000 };
 
 #[test]
 fn histories_keep_the_rules() {
-    let mut counts = Counts::default();
-    for seed in 0..HISTORIES {
-        let history = weir_sim::run(seed, None, None, false);
-        counts.add(&history.counts);
-        if let Some(failure) = history.failure {
-            panic!(
-                "seed {seed} breaks {} at {} ms: {}\nplay it again: {}",
-                failure.rule,
-                failure.at,
-                failure.detail,
-                weir_sim::replay(seed, None)
-            );
-        }
-    }
+    let counts = play::<Clusters>(0..HISTORIES, None, None, None::<fn(&str)>).unwrap_or_else(|failure| panic!("{failure}"));
     // Histories in which nothing happens would keep all rules.
     assert!(counts.acknowledged > 10 * HISTORIES && counts.read > 5 * HISTORIES, "{counts:?}");
     assert!(
@@ -41,7 +30,7 @@ fn histories_keep_the_rules() {
 #[test]
 fn the_same_seed_is_the_same_history() {
     for seed in 0..20 {
-        let [first, second] = [(); 2].map(|()| weir_sim::run(seed, None, None, true).trace);
+        let [first, second] = [(); 2].map(|()| Clusters::run(seed, None, None, true).trace);
         assert!(first.len() > 50);
         for (line, (first, second)) in first.iter().zip(&second).enumerate() {
             assert_eq!(first, second, "seed {seed}, line {line}");
@@ -87,7 +76,7 @@ fn each_rule_sees_what_it_is_there_for() {
     ];
     let blind: Vec<_> = rows
         .into_iter()
-        .filter(|(rule, mutation)| weir_sim::first_to_break(*rule, *mutation, 0..20_000).is_none())
+        .filter(|(rule, mutation)| first_to_break::<Clusters>(*rule, *mutation, 0..20_000).is_none())
         .collect();
     assert!(blind.is_empty(), "not seen: {blind:?}");
 }

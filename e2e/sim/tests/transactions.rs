@@ -3,28 +3,16 @@
 //! `cargo test --release -p weir-sim` plays 20,000; built without optimisation a history takes ten times as long.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use weir_sim::transactions::checks::{Counts, Rule};
+use weir_sim::history::{Simulation as _, first_to_break, play};
+use weir_sim::transactions::Transactions;
+use weir_sim::transactions::checks::Rule;
 use weir_sim::transactions::plan::Mutation;
-use weir_sim::transactions::{first_to_break, replay, run};
 
 const HISTORIES: u64 = if cfg!(debug_assertions) { 200 } else { 20_000 };
 
 #[test]
 fn transactions_keep_the_rules() {
-    let mut counts = Counts::default();
-    for seed in 0..HISTORIES {
-        let history = run(seed, None, None, false);
-        counts.add(&history.counts);
-        if let Some(failure) = history.failure {
-            panic!(
-                "seed {seed} breaks {:?} at {} ms: {}\nplay it again: {}",
-                failure.rule,
-                failure.at,
-                failure.detail,
-                replay(seed, None)
-            );
-        }
-    }
+    let counts = play::<Transactions>(0..HISTORIES, None, None, None::<fn(&str)>).unwrap_or_else(|failure| panic!("{failure}"));
     // Histories in which nothing happens would keep all rules.
     assert!(
         counts.commits > 10 * HISTORIES && counts.aborts > 2 * HISTORIES && counts.unknown > 4 * HISTORIES,
@@ -39,7 +27,7 @@ fn transactions_keep_the_rules() {
 #[test]
 fn the_same_seed_is_the_same_history_of_transactions() {
     for seed in 0..20 {
-        let [first, second] = [(); 2].map(|()| run(seed, None, None, true).trace);
+        let [first, second] = [(); 2].map(|()| Transactions::run(seed, None, None, true).trace);
         assert!(first.len() > 50);
         assert_eq!(first, second, "seed {seed}");
     }
@@ -73,7 +61,7 @@ fn each_rule_of_transactions_sees_what_it_is_there_for() {
     ];
     let blind: Vec<_> = rows
         .into_iter()
-        .filter(|(rule, mutation)| first_to_break(*rule, *mutation, 0..20_000).is_none())
+        .filter(|(rule, mutation)| first_to_break::<Transactions>(*rule, *mutation, 0..20_000).is_none())
         .collect();
     assert!(blind.is_empty(), "not seen: {blind:?}");
 }

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use weir_broker::cores::Producer;
 
 use super::message::Value;
+use crate::history::{Failure, Tally};
 
 /// What must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -26,17 +27,6 @@ pub enum Rule {
     OpenIsOpen,
     /// Once faults stop, no transaction stays open or prepared, everything is stable, and everybody gets on.
     Ends,
-}
-
-/// A rule that was broken.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// Which.
-    pub rule: Rule,
-    /// How.
-    pub detail: String,
-    /// When, in milliseconds.
-    pub at: u64,
 }
 
 /// What was counted, to see that histories are about something.
@@ -60,9 +50,8 @@ pub struct Counts {
     pub seen: u64,
 }
 
-impl Counts {
-    /// Adds those of another history.
-    pub fn add(&mut self, other: &Self) {
+impl Tally for Counts {
+    fn add(&mut self, other: &Self) {
         for (sum, count) in [
             (&mut self.events, other.events),
             (&mut self.faults, other.faults),
@@ -92,7 +81,7 @@ struct Attempt {
 #[derive(Debug)]
 pub struct Checks {
     /// The first rule that was broken.
-    pub failure: Option<Failure>,
+    pub failure: Option<Failure<Rule>>,
     /// The only rule that counts; `None`: all do.
     pub only: Option<Rule>,
     /// What was counted.

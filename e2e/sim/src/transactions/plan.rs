@@ -89,10 +89,3 @@ pub enum Mutation {
     /// Offsets count whether their transaction was committed or aborted.
     CommitsOffsetsAlways,
 }
-
-impl std::fmt::Display for Mutation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = self.to_possible_value();
-        f.write_str(name.as_ref().map_or("", |value| value.get_name()))
-    }
-}
