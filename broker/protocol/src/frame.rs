@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, BytesMut};
 
 use crate::api::ApiKey;
 use crate::header::write_response_header;
-use crate::messages::ApiMessage;
+use crate::messages::{ApiMessage, Message as _, Request, RequestHeader};
 use crate::primitive::EncodeError;
 
 /// The bytes of a frame's length.
@@ -62,6 +62,26 @@ pub fn split_request(buf: &mut BytesMut, limit: usize) -> Result<Option<BytesMut
     }
     buf.advance(LENGTH_SIZE);
     Ok(Some(buf.split_to(length)))
+}
+
+/// A whole request frame: length, header and body.
+///
+/// # Errors
+/// When the body holds what the version cannot carry, or is longer than a frame can be.
+pub fn encode_request<R: Request>(body: &R, api: ApiKey, version: i16, correlation_id: i32, client_id: &str) -> Result<BytesMut, EncodeError> {
+    let header = RequestHeader {
+        request_api_key: api.key(),
+        request_api_version: version,
+        correlation_id,
+        client_id: Some(client_id.to_owned()),
+    };
+    let mut buf = BytesMut::new();
+    buf.put_i32(0);
+    header.encode(&mut buf, api.request_header_version(version))?;
+    body.encode(&mut buf, version)?;
+    let length = buf.len();
+    write_length(&mut buf, length)?;
+    Ok(buf)
 }
 
 /// A whole response frame: length, header and body.
@@ -129,6 +149,16 @@ mod tests {
             }
             assert_eq!(frames, [&b"12345678"[..], b"123456789"]);
         }
+    }
+
+    #[test]
+    fn a_request_is_framed_with_its_header() {
+        let request = crate::messages::ApiVersionsRequest::default();
+        let mut frame = encode_request(&request, ApiKey::ApiVersions, 4, 9, "client").unwrap();
+        let mut request = split_request(&mut frame, 100).unwrap().unwrap();
+        let header = crate::header::RequestHeader::parse(&mut request).unwrap();
+        assert_eq!((header.api, header.version, header.correlation_id), (ApiKey::ApiVersions, 4, 9));
+        assert_eq!((header.client_id.as_deref(), &request[..]), (Some("client"), &b"\x01\x01\0"[..]));
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_protocol::api::ApiKey;
-use weir_protocol::messages::{Message, Request, RequestHeader, ResponseHeader};
+use weir_protocol::frame::encode_request;
+use weir_protocol::messages::{Message, Request, ResponseHeader};
 
 /// How long a connection may take to come up.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -38,20 +39,7 @@ impl Connection {
     pub(super) async fn call<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
         let api = ApiKey::from_key(R::API_KEY).ok_or(io::ErrorKind::Unsupported)?;
         self.sent = self.sent.wrapping_add(1);
-        let header = RequestHeader {
-            request_api_key: api.key(),
-            request_api_version: version,
-            correlation_id: self.sent,
-            client_id: Some("weir-operator".to_owned()),
-        };
-        let mut frame = BytesMut::new();
-        frame.put_u32(0);
-        header.encode(&mut frame, api.request_header_version(version)).map_err(io::Error::other)?;
-        request.encode(&mut frame, version).map_err(io::Error::other)?;
-        let length = u32::try_from(frame.len() - 4).map_err(io::Error::other)?;
-        if let Some(prefix) = frame.first_chunk_mut::<4>() {
-            *prefix = length.to_be_bytes();
-        }
+        let frame = encode_request(request, api, version, self.sent, "weir-operator").map_err(io::Error::other)?;
         let mut body = tokio::time::timeout(CALL_MAX, self.exchange(&frame))
             .await
             .map_err(|_| io::ErrorKind::TimedOut)??;

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_protocol::api::ApiKey;
-use weir_protocol::messages::{Message, Request, RequestHeader, ResponseHeader};
+use weir_protocol::frame::encode_request;
+use weir_protocol::messages::{Message, Request, ResponseHeader};
 
 /// How long a connection may take to come up, and a request to be sent.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -58,20 +59,7 @@ impl Connection {
     /// When it cannot be encoded or sent.
     pub(super) async fn send<R: Request>(&mut self, version: i16, request: &R) -> io::Result<()> {
         let api = ApiKey::from_key(R::API_KEY).ok_or(io::ErrorKind::Unsupported)?;
-        let header = RequestHeader {
-            request_api_key: api.key(),
-            request_api_version: version,
-            correlation_id: self.sent,
-            client_id: Some("replica".to_owned()),
-        };
-        let mut frame = BytesMut::new();
-        frame.put_u32(0);
-        header.encode(&mut frame, api.request_header_version(version)).map_err(io::Error::other)?;
-        request.encode(&mut frame, version).map_err(io::Error::other)?;
-        let length = u32::try_from(frame.len() - 4).map_err(io::Error::other)?;
-        if let Some(prefix) = frame.first_chunk_mut::<4>() {
-            *prefix = length.to_be_bytes();
-        }
+        let frame = encode_request(request, api, version, self.sent, "replica").map_err(io::Error::other)?;
         tokio::time::timeout(CONNECT_MAX, self.stream.write_all(&frame))
             .await
             .map_err(|_| io::ErrorKind::TimedOut)??;
