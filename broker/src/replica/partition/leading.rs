@@ -361,17 +361,21 @@ impl Appending {
         let Self { partition, answer } = self;
         let (info, epoch) = answer.await.unwrap_or(Err(AppendError::Storage))?;
         let offset = info.last_offset + 1;
-        if acks == Acks::None || partition.acknowledges(offset, epoch, acks)? {
-            return Ok(info);
-        }
-        let list = if acks == Acks::All { Partition::waiters } else { Partition::holding };
-        let mut waiter = Waiter::new(list);
-        loop {
-            waiter.register([Arc::clone(&partition)]);
-            if partition.acknowledges(offset, epoch, acks)? {
-                return Ok(info);
+        if acks != Acks::None && !partition.acknowledges(offset, epoch, acks)? {
+            let list = if acks == Acks::All { Partition::waiters } else { Partition::holding };
+            let mut waiter = Waiter::new(list);
+            loop {
+                waiter.register([Arc::clone(&partition)]);
+                if partition.acknowledges(offset, epoch, acks)? {
+                    break;
+                }
+                waiter.woken().await;
             }
-            waiter.woken().await;
         }
+        // The flush may be seen here before it has moved the high watermark: who has no other replica reads what it was told is there.
+        if acks == Acks::Leader && partition.log.high_watermark() < offset {
+            partition.grew(partition.ends());
+        }
+        Ok(info)
     }
 }
