@@ -200,7 +200,7 @@ fn rights_that_are_taken_away_stop_no_client_and_come_back() {
 #[test]
 fn what_the_chart_leaves_is_what_its_notes_say() {
     // The definitions are kept, so that no cluster goes with an uninstall.
-    for crd in ["kafkaclusters.weir.dev", "topics.weir.dev"] {
+    for crd in ["kafkaclusters.weir.dev", "topics.weir.dev", "consumergroups.weir.dev"] {
         let policy = ["get", "crd", crd, "-o", "jsonpath={.metadata.annotations.helm\\.sh/resource-policy}"];
         assert_eq!(kubectl(&policy).unwrap(), "keep");
     }
