@@ -44,7 +44,7 @@ struct Touched {
     partitions: BTreeSet<i32>,
 }
 
-/// What the changes between two states mean to brokers; `None` if they do not concern them.
+/// What the changes between two states mean to brokers; `None` without changes. It may say nothing but its version: whoever was answered as of that version waits for it.
 pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::MetadataUpdate> {
     let mut update = rpc::MetadataUpdate {
         version: after.version,
@@ -86,14 +86,7 @@ pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::M
             .topics
             .push(if known { part_of_topic(topic, &touched) } else { whole_topic(topic) });
     }
-    let silent = update.brokers.is_empty()
-        && update.removed_brokers.is_empty()
-        && update.features.is_none()
-        && update.topics.is_empty()
-        && update.removed_topics.is_empty()
-        && update.cluster_configs.is_none()
-        && update.broker_configs.is_empty();
-    (!silent).then_some(update)
+    (!changes.is_empty()).then_some(update)
 }
 
 fn features(state: &State) -> rpc::Features {

@@ -117,7 +117,10 @@ proptest! {
             let mut replay = before.clone();
             changes.iter().for_each(|change| replay.apply(change));
             prop_assert_eq!(&replay, &world.state, "the changes say all");
-            if let Some(update) = image::delta(&before, &world.state, &changes) {
+            let told = image::delta(&before, &world.state, &changes);
+            let version = told.as_ref().map(|update| update.version);
+            prop_assert_eq!(version, (!changes.is_empty()).then_some(world.state.version), "whoever is answered waits for this version");
+            if let Some(update) = told {
                 mirror.update(update);
             }
             prop_assert_eq!(&mirror, &Mirror::of(&world.state), "after {}", event);
