@@ -95,9 +95,14 @@ fn a_cluster_grows_and_shrinks_without_losing_anything() {
     load.namespace
         .patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 3}}}"#)
         .unwrap();
-    // Drained first, or refused: either way every record is there.
+    // Refused while the fourth one holds something: every record is there, and the condition says what to do.
+    let said = load.namespace.awaits("kafkacluster/k", "Ready", "False");
+    assert!(said.message.contains("broker 3 holds replicas"), "{said:?}");
     let read = driver.consume("wide", &[0, 1, 2, 3], From::Beginning, 4).unwrap();
     assert_eq!(read.len(), 4);
+    load.namespace
+        .patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 4}}}"#)
+        .unwrap();
     load.finish();
 }
 
