@@ -144,6 +144,7 @@ pub async fn keep<H: Home>(home: Arc<H>, client: Client, pace: Pace) -> Infallib
             done.next = Instant::now() + Duration::from_millis(wait_ms);
             kept.insert(name_of(&resource), done);
         }
+        home.show(kept.iter().map(|(name, kept)| (name.as_str(), &kept.decided)));
         dying.extend(
             home.take_deleted()
                 .into_iter()
@@ -414,53 +415,4 @@ async fn reflect_groups<H: Home>(home: &H, client: &Client) {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn resource(name: &str, fields: serde_json::Value) -> ConsumerGroup {
-        let mut object = json!({
-            "apiVersion": weir_crds::API_VERSION, "kind": "ConsumerGroup", "metadata": {"name": name, "generation": 1},
-            "spec": {"clusterRef": {"name": "c"}, "groupId": "g", "reset": {"id": "r", "to": {"shift": 1}}},
-        });
-        for (pointer, value) in fields.as_object().unwrap() {
-            *object.pointer_mut(pointer).unwrap() = value.clone();
-        }
-        serde_json::from_value(object).unwrap()
-    }
-
-    #[test]
-    fn the_oldest_resource_has_the_group_and_a_users_before_one_that_was_made() {
-        let made = |name: &str, at: &str, reflected: bool| {
-            let metadata = json!({"name": name, "creationTimestamp": at, "labels": {reflect::REFLECTED_LABEL: reflected.to_string()}});
-            Arc::new(resource(name, json!({"/metadata": metadata})))
-        };
-        let groups = [
-            made("a", "2026-01-03T00:00:00Z", false),
-            made("b", "2026-01-02T00:00:00Z", false),
-            made("c", "2026-01-01T00:00:00Z", true),
-        ];
-        assert_eq!(owners(&groups), [("g".to_owned(), "b".to_owned())].into());
-    }
-
-    #[test]
-    fn what_another_operator_has_done_is_done() {
-        let phase = |phase: &str, id: &str| -> ConsumerGroupStatus {
-            let saved = json!([{"id": id, "offsets": "t=1"}]);
-            serde_json::from_value(json!({"lastReset": {"id": id, "phase": phase, "partitions": 1}, "undo": saved})).unwrap()
-        };
-        for (before, theirs, taken) in [
-            (phase("Committing", "r"), phase("Done", "r"), true),
-            (phase("Committing", "r"), phase("Waiting", "r"), false),
-            (phase("Committing", "r"), phase("Done", "older"), false),
-        ] {
-            let mut group = resource("a", json!({}));
-            group.status = Some(before.clone());
-            let mut kept = Kept::new(&group);
-            group.status = Some(theirs.clone());
-            kept.take_over_done(&group);
-            assert_eq!(kept.status, if taken { theirs } else { before });
-        }
-    }
-}
+mod tests;
