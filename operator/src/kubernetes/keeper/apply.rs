@@ -20,6 +20,8 @@ pub(super) struct Applied {
     context: Context,
     namespace: String,
     objects: BTreeMap<(String, String), Record>,
+    /// Of each kind that is pruned, the names that were left when that was last done.
+    pruned: BTreeMap<String, BTreeSet<String>>,
 }
 
 #[derive(Debug)]
@@ -35,6 +37,7 @@ impl Applied {
             context: context.clone(),
             namespace: namespace.to_owned(),
             objects: BTreeMap::new(),
+            pruned: BTreeMap::new(),
         }
     }
 
@@ -42,8 +45,13 @@ impl Applied {
     pub(super) fn touched(&mut self, touched: &Touched) {
         let Some(name) = &touched.name else {
             self.objects.retain(|(kind, _), _| kind != touched.kind);
+            self.pruned.remove(touched.kind);
             return;
         };
+        // Something that was not left: a predecessor's write that came late, for instance.
+        if self.pruned.get(touched.kind).is_some_and(|left| !left.contains(name)) {
+            self.pruned.remove(touched.kind);
+        }
         let key = (touched.kind.to_owned(), name.clone());
         if self.objects.get(&key).is_some_and(|record| record.is_other(touched)) {
             self.objects.remove(&key);
@@ -87,9 +95,13 @@ impl Applied {
         let of_kind = objects
             .iter()
             .filter(|object| object.pointer("/kind").and_then(Value::as_str) == Some(&kind));
-        let wanted: BTreeSet<&str> = of_kind
-            .filter_map(|object| object.pointer("/metadata/name").and_then(Value::as_str))
+        let wanted: BTreeSet<String> = of_kind
+            .filter_map(|object| object.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned))
             .collect();
+        // What comes besides is heard of.
+        if self.pruned.get(&*kind) == Some(&wanted) {
+            return Ok(());
+        }
         let api: Api<K> = Api::namespaced(self.context.client.clone(), &self.namespace);
         let params = ListParams::default().labels(&format!("{CLUSTER_LABEL}={},{label}={MANAGER}", names.cluster));
         for object in api
@@ -99,7 +111,7 @@ impl Applied {
             .items
         {
             let name = object.metadata.name.unwrap_or_default();
-            if !wanted.contains(name.as_str()) && object.metadata.deletion_timestamp.is_none() {
+            if !wanted.contains(&name) && object.metadata.deletion_timestamp.is_none() {
                 info!(%kind, name, namespace = self.namespace, "deletes what nothing needs any more");
                 Figures::count(&self.context.figures.writes);
                 api.delete(&name, &DeleteParams::default())
@@ -108,6 +120,7 @@ impl Applied {
                 self.objects.remove(&(kind.to_string(), name));
             }
         }
+        self.pruned.insert(kind.into_owned(), wanted);
         Ok(())
     }
 
