@@ -28,6 +28,8 @@ pub mod error {
     pub const MESSAGE_TOO_LARGE: i16 = 10;
     /// Not a topic name.
     pub const INVALID_TOPIC_EXCEPTION: i16 = 17;
+    /// Nobody of this group.
+    pub const UNKNOWN_MEMBER_ID: i16 = 25;
     /// A record's time is beyond the topic's bounds.
     pub const INVALID_TIMESTAMP: i16 = 32;
     /// A version that is not served.

@@ -85,12 +85,13 @@ fn a_cluster_grows_and_shrinks_without_losing_anything() {
         Ok((object["status"]["readyReplicas"] == 4).then_some(()))
     });
     load.namespace.ready("kafkacluster/k");
-    // A topic on all four, so that the fourth one holds something that must not be thrown away.
-    load.namespace.apply(&topic("wide", "k", 4, 1, "")).unwrap();
+    // A topic on all four, so that the fourth one holds something that must not be thrown away. It shares one of three zones with another broker, and
+    // each zone has a partition in turn: the second one of its zone goes to it, wherever the first of all went.
+    load.namespace.apply(&topic("wide", "k", 6, 1, "")).unwrap();
     load.namespace.ready("topic/wide");
-    let _ = load.namespace.leader(&load.bootstrap, "wide", 3);
+    let _ = load.namespace.leader(&load.bootstrap, "wide", 5);
     let mut driver = Driver::start(Client::Java, &load.bootstrap).unwrap();
-    let records: Vec<_> = (0..4).map(|p| Record::new("k", p.to_string()).to(p)).collect();
+    let records: Vec<_> = (0..6).map(|p| Record::new("k", p.to_string()).to(p)).collect();
     driver.produce(Produce::records("wide", &records).set("acks", "all")).unwrap();
     load.namespace
         .patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 3}}}"#)
@@ -98,8 +99,8 @@ fn a_cluster_grows_and_shrinks_without_losing_anything() {
     // Refused while the fourth one holds something: every record is there, and the condition says what to do.
     let said = load.namespace.awaits("kafkacluster/k", "Ready", "False");
     assert!(said.message.contains("broker 3 holds replicas"), "{said:?}");
-    let read = driver.consume("wide", &[0, 1, 2, 3], From::Beginning, 4).unwrap();
-    assert_eq!(read.len(), 4);
+    let read = driver.consume("wide", &[0, 1, 2, 3, 4, 5], From::Beginning, 6).unwrap();
+    assert_eq!(read.len(), 6);
     load.namespace
         .patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 4}}}"#)
         .unwrap();

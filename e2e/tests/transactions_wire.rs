@@ -11,12 +11,14 @@ use weir_e2e::txn::error::{
     CONCURRENT_TRANSACTIONS, INVALID_PRODUCER_ID_MAPPING, INVALID_TRANSACTION_TIMEOUT, PRODUCER_FENCED, TRANSACTION_COORDINATOR_FENCED,
 };
 use weir_e2e::txn::{From, VERSIONS, Version, add, add_offsets, commit_offset, committed_offset, end, fetch_committed, init, send, write_marker};
-use weir_e2e::wire::error::{INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE, NONE, UNKNOWN_TOPIC_OR_PARTITION};
+use weir_e2e::wire::error::{INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE, NONE, UNKNOWN_MEMBER_ID, UNKNOWN_TOPIC_OR_PARTITION};
 use weir_e2e::wire::{Body, Connection, await_topic, create_topic, list_offset};
 
 const TRANSACTIONAL: i16 = 1 << 4;
 const TOPIC: &str = "t";
 const GROUP: &str = "g";
+/// A transactional id that no producer ever has.
+const NOBODY: &str = "nobody";
 const MINUTE: i32 = 60_000;
 
 /// One broker, its topic, and a connection.
@@ -25,10 +27,31 @@ fn start() -> (Local, Connection) {
     let mut c = Connection::open(&local.bootstrap()).unwrap();
     assert_eq!(create_topic(&mut c, TOPIC.as_bytes(), 2, 1, &[]).unwrap(), NONE);
     await_topic(&local.bootstrap(), TOPIC, 2).unwrap();
-    for (key, kind) in [(GROUP, 0), ("an id", 1)] {
+    for (key, kind) in [(GROUP, 0), ("wrong", 1), (NOBODY, 1)] {
         coordinator(&mut c, key, kind);
     }
+    loaded(&mut c);
     (local, c)
+}
+
+/// Waits until the coordinators that a test asks about nobody have read their partitions: until then their answer is to ask again.
+fn loaded(c: &mut Connection) {
+    let nobody = From {
+        id: NOBODY,
+        producer: 0,
+        epoch: 0,
+        version: Version::V1,
+    };
+    eventually("the group's coordinator", || {
+        let code = c.call(12, 0, &Body::default().str(GROUP).i32(0).str("no member"))?.i16()?;
+        Ok((code == UNKNOWN_MEMBER_ID).then_some(()))
+    });
+    for id in [NOBODY, "wrong"] {
+        eventually("the transaction's coordinator", || {
+            let (code, _) = end(c, From { id, ..nobody }, true)?;
+            Ok((code == INVALID_PRODUCER_ID_MAPPING).then_some(()))
+        });
+    }
 }
 
 /// Who coordinates a transactional id, or a group; its topic is made for who asks first.
@@ -204,7 +227,7 @@ fn requests_that_make_no_sense() {
         }
         let from = begin(&mut c, "wrong", version);
         assert_eq!(end(&mut c, from, true).unwrap().0, INVALID_TXN_STATE, "there is nothing to commit");
-        let nobody = From { id: "nobody", ..from };
+        let nobody = From { id: NOBODY, ..from };
         let other = From {
             producer: from.producer + 1_000,
             ..from
