@@ -156,11 +156,18 @@ impl Process {
 
 /// When the process with this pid was started; `None` when there is none, or only its remains.
 fn start_ticks(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    start_ticks_in(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The same, of what proc(5) says of a process in `stat`. While one of its threads still ends, a process holds its ports and locks, though its first thread
+/// is a zombie already.
+fn start_ticks_in(stat: &str) -> Option<u64> {
     // The second field is the program's name in parentheses, which may hold anything.
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     let state = fields.next()?;
-    (!matches!(state, "Z" | "X")).then(|| fields.nth(18)?.parse().ok())?
+    let threads: u32 = fields.nth(16)?.parse().ok()?;
+    let start_ticks = fields.nth(1)?.parse().ok()?;
+    (!matches!(state, "Z" | "X") || threads > 1).then_some(start_ticks)
 }
 
 /// Makes a session of its own if this process was started by [`Process::start`]. Called first thing in `main`.
@@ -174,6 +181,18 @@ pub fn detach_if_child() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_there_until_its_last_thread_has_ended() {
+        let stat = |state: &str, threads: u32| {
+            format!("7 (we) ir) {state} 1 7 7 0 -1 4194560 99 0 0 0 3 4 0 0 20 0 {threads} 0 4711 123 45 18446744073709551615 0")
+        };
+        assert_eq!(start_ticks_in(&stat("S", 9)), Some(4711));
+        assert_eq!(start_ticks_in(&stat("Z", 2)), Some(4711));
+        assert_eq!(start_ticks_in(&stat("Z", 1)), None);
+        assert_eq!(start_ticks_in(&stat("X", 0)), None);
+        assert_eq!(start_ticks_in(""), None);
+    }
 
     #[test]
     fn a_pid_that_belongs_to_somebody_else_is_nobody() {
