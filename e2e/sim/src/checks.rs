@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use weir_operator::controller::state::Partition;
 
 pub use self::partition::Ledger;
-use crate::history::{Failure, Tally};
+use crate::history::{Tally, Verdict};
 use crate::log::{Log, Record};
 use crate::plan::{Plan, TopicPlan};
 
@@ -108,14 +108,10 @@ pub type LogOf<'a> = &'a dyn Fn(usize) -> (&'a Log, i64);
 /// The checkers.
 #[derive(Debug)]
 pub struct Checks {
-    /// The first rule that was broken.
-    pub failure: Option<Failure<Rule>>,
-    /// The only rule that counts: what shows that each is looked at. `None`: all do.
-    pub only: Option<Rule>,
+    /// What came of them.
+    pub verdict: Verdict<Rule>,
     /// What was counted.
     pub counts: Counts,
-    /// The time, for [`Failure::at`].
-    pub now: u64,
     /// When the faults end.
     pub faults_end: u64,
     /// Partitions whose copies are to be looked at after this event.
@@ -130,27 +126,14 @@ impl Checks {
     /// Nothing has happened yet.
     pub fn new(plan: &Plan, only: Option<Rule>) -> Self {
         Self {
-            failure: None,
-            only,
+            verdict: Verdict::new(only),
             counts: Counts::default(),
-            now: 0,
             faults_end: plan.faults_end_ms,
             dirty: Vec::new(),
             topics: plan.topics.clone(),
             ledgers: plan.topics.iter().map(|_| Ledger::default()).collect(),
             leaders: BTreeMap::new(),
             broker_epochs: BTreeMap::new(),
-        }
-    }
-
-    /// A rule was broken. Only the first counts.
-    pub fn broken(&mut self, rule: Rule, detail: impl FnOnce() -> String) {
-        if self.failure.is_none() && self.only.is_none_or(|only| only == rule) {
-            self.failure = Some(Failure {
-                rule,
-                detail: detail(),
-                at: self.now,
-            });
         }
     }
 
@@ -173,7 +156,8 @@ impl Checks {
         }
         let allowed = self.topics[partition].unclean || before.leader.or(before.last_known_leader) == Some(leader);
         if !(allowed && after.recovering) {
-            self.broken(Rule::ElectedFromIsr, || format!("partition {partition}: {before:?} -> {after:?}"));
+            self.verdict
+                .broken(Rule::ElectedFromIsr, || format!("partition {partition}: {before:?} -> {after:?}"));
         }
     }
 
@@ -181,7 +165,7 @@ impl Checks {
     pub fn registered(&mut self, epoch: i64, broker: usize, run: u64) {
         let owner = *self.broker_epochs.entry(epoch).or_insert((broker, run));
         if owner != (broker, run) {
-            self.broken(Rule::BrokerEpochsAreUnique, || {
+            self.verdict.broken(Rule::BrokerEpochsAreUnique, || {
                 format!("broker epoch {epoch} for broker {broker} and for {owner:?}")
             });
         }
@@ -191,7 +175,7 @@ impl Checks {
     pub fn began(&mut self, partition: usize, broker: usize, epoch: i32, log: &Log) {
         let owner = *self.leaders.entry((partition, epoch)).or_insert(broker);
         if owner != broker {
-            self.broken(Rule::OneLeaderPerEpoch, || {
+            self.verdict.broken(Rule::OneLeaderPerEpoch, || {
                 format!("partition {partition}, epoch {epoch}: brokers {owner} and {broker}")
             });
         }
@@ -202,7 +186,7 @@ impl Checks {
         ledger.began(epoch, log.end());
         let (has, all) = (log.agrees_with(ledger.records()), ledger.records().len());
         if has < all {
-            self.broken(Rule::LeadersHaveEverything, || {
+            self.verdict.broken(Rule::LeadersHaveEverything, || {
                 format!("partition {partition}: broker {broker} leads in epoch {epoch} with {has} of {all} committed records")
             });
         }
@@ -218,13 +202,13 @@ impl Checks {
             return;
         }
         if let Some(before) = before.filter(|before| high_watermark < *before) {
-            self.broken(Rule::HighWatermarkIsMonotone, || {
+            self.verdict.broken(Rule::HighWatermarkIsMonotone, || {
                 format!("partition {partition}, epoch {epoch}: from {before} to {high_watermark}")
             });
             return;
         }
         if before.is_some() && isr < min_isr {
-            self.broken(Rule::NoAdvanceBelowMinIsr, || {
+            self.verdict.broken(Rule::NoAdvanceBelowMinIsr, || {
                 format!("partition {partition}, epoch {epoch}: to {high_watermark} with {isr} of {min_isr} in sync")
             });
             return;
@@ -234,7 +218,7 @@ impl Checks {
         for offset in before..high_watermark {
             let Some(record) = log.get(offset) else { continue };
             if let Err((rule, detail)) = ledger.commit(epoch, offset, *record) {
-                self.broken(rule, || format!("partition {partition}: {detail}"));
+                self.verdict.broken(rule, || format!("partition {partition}: {detail}"));
                 return;
             }
         }
@@ -250,7 +234,7 @@ impl Checks {
         let below = ledger.records().len().min(high_watermark.max(0) as usize);
         let same = log.agrees_with(&ledger.records()[..below]);
         if same < below {
-            self.broken(Rule::LogsAgree, || {
+            self.verdict.broken(Rule::LogsAgree, || {
                 format!("partition {partition}: broker {broker} differs at {same} below its high watermark {high_watermark}")
             });
         }
@@ -260,7 +244,7 @@ impl Checks {
     pub fn acknowledged(&mut self, partition: usize, epoch: i32, offset: i64, record: &Record) {
         self.counts.acknowledged += 1;
         if let Err((rule, detail)) = self.ledgers[partition].acknowledge(epoch, offset, record) {
-            self.broken(rule, || format!("partition {partition}: {detail}"));
+            self.verdict.broken(rule, || format!("partition {partition}: {detail}"));
         }
     }
 
@@ -269,7 +253,7 @@ impl Checks {
         self.counts.read += 1;
         let ledger = &self.ledgers[partition];
         if !ledger.is_excused(epoch) && ledger.records().get(offset as usize) != Some(record) {
-            self.broken(Rule::SeenIsCommitted, || {
+            self.verdict.broken(Rule::SeenIsCommitted, || {
                 format!("partition {partition}: {record:?} at {offset} from the leader of epoch {epoch}")
             });
         }
@@ -278,13 +262,14 @@ impl Checks {
     /// A shard was written: the partition is this now.
     pub fn committed(&mut self, partition: usize, state: &Partition, log_of: LogOf<'_>) {
         if let Err(broken) = state.check() {
-            self.broken(Rule::StateIsSound, || format!("partition {partition}: {broken}: {state:?}"));
+            self.verdict
+                .broken(Rule::StateIsSound, || format!("partition {partition}: {broken}: {state:?}"));
         }
         if let Some(leader) = state.leader {
             let (key, broker) = ((partition, state.leader_epoch.0), leader.0 as usize);
             let owner = *self.leaders.entry(key).or_insert(broker);
             if owner != broker {
-                self.broken(Rule::OneLeaderPerEpoch, || {
+                self.verdict.broken(Rule::OneLeaderPerEpoch, || {
                     format!("partition {partition}, {state:?}, but it was {owner}")
                 });
             }
@@ -298,7 +283,8 @@ impl Checks {
                 return;
             }
             if !goes_up {
-                self.broken(Rule::EpochsOnlyGoUp, || format!("partition {partition}: {before:?} -> {state:?}"));
+                self.verdict
+                    .broken(Rule::EpochsOnlyGoUp, || format!("partition {partition}: {before:?} -> {state:?}"));
                 return;
             }
             let elected = state.leader.is_some() && state.leader != before.leader;
@@ -319,7 +305,7 @@ impl Checks {
     pub fn look_at_copies(&mut self, partition: usize, log_of: LogOf<'_>) {
         match self.ledgers[partition].look_at_copies(log_of) {
             Ok(lost) => self.counts.losses += u64::from(lost),
-            Err(detail) => self.broken(Rule::InSyncHoldsAll, || format!("partition {partition}: {detail}")),
+            Err(detail) => self.verdict.broken(Rule::InSyncHoldsAll, || format!("partition {partition}: {detail}")),
         }
     }
 }

@@ -176,12 +176,12 @@ impl Client {
             Ok(_) => {
                 *sequence += 1;
                 *value = None;
-                self.left = self.left.saturating_sub(u32::from(checks.now > checks.faults_end));
+                self.left = self.left.saturating_sub(u32::from(checks.verdict.now > checks.faults_end));
             }
             Err(ErrorCode::OutOfOrderSequenceNumber) => {
                 if !checks.ledger(self.partition).has_lost() {
                     let (producer, sequence) = (*producer, *sequence);
-                    checks.broken(Rule::InOrderAndOnce, || {
+                    checks.verdict.broken(Rule::InOrderAndOnce, || {
                         format!("producer {producer} is told that {sequence} is out of order, and nothing was lost")
                     });
                 }
@@ -204,7 +204,7 @@ impl Client {
         let stale = checks.ledger(partition).is_excused(answer.epoch.0);
         if answer.error == ErrorCode::OffsetOutOfRange && !stale {
             let offset = *offset;
-            checks.broken(Rule::SeenIsCommitted, || {
+            checks.verdict.broken(Rule::SeenIsCommitted, || {
                 format!("partition {partition}: {offset} is beyond the log of the leader of {}", answer.epoch)
             });
         }
@@ -219,7 +219,7 @@ impl Client {
         if let Ok(now) = answer.latest {
             if now < *latest {
                 let before = *latest;
-                checks.broken(Rule::LatestNeverGoesBack, || {
+                checks.verdict.broken(Rule::LatestNeverGoesBack, || {
                     format!("partition {partition}: from {before} to {now} in epoch {}", answer.epoch)
                 });
             }

@@ -46,6 +46,35 @@ impl<R: Debug> Display for Failure<R> {
     }
 }
 
+/// The first rule that a history breaks.
+#[derive(Debug)]
+pub struct Verdict<R> {
+    /// It, once one was broken.
+    pub failure: Option<Failure<R>>,
+    /// The only rule that counts: what shows that each is looked at. `None`: all do.
+    pub only: Option<R>,
+    /// The time, for [`Failure::at`].
+    pub now: u64,
+}
+
+impl<R: PartialEq> Verdict<R> {
+    /// Nothing has happened yet.
+    pub fn new(only: Option<R>) -> Self {
+        Self { failure: None, only, now: 0 }
+    }
+
+    /// A rule was broken. Only the first counts.
+    pub fn broken(&mut self, rule: R, detail: impl FnOnce() -> String) {
+        if self.failure.is_none() && self.only.as_ref().is_none_or(|only| *only == rule) {
+            self.failure = Some(Failure {
+                rule,
+                detail: detail(),
+                at: self.now,
+            });
+        }
+    }
+}
+
 /// What came of a history.
 #[derive(Debug)]
 pub struct History<S: Simulation> {

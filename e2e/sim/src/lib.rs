@@ -39,7 +39,7 @@ impl Simulation for Clusters {
     fn run(seed: u64, mutation: Option<Mutation>, only: Option<Rule>, traced: bool) -> History<Self> {
         let ended = World::new(Plan::new(seed, mutation), only, traced).run();
         History {
-            failure: ended.checks.failure,
+            failure: ended.checks.verdict.failure,
             counts: ended.checks.counts,
             trace: ended.trace,
         }

@@ -229,16 +229,16 @@ impl World {
         self.schedule(FAULTS_BEGIN_MS, Event::Alarm(Alarm::Fault));
         self.schedule(self.plan.faults_end_ms, Event::Alarm(Alarm::Heal));
         while let Some(Reverse(Scheduled { at, event, .. })) = self.queue.pop() {
-            if self.done || self.checks.failure.is_some() {
+            if self.done || self.checks.verdict.failure.is_some() {
                 break;
             }
             self.now = at;
-            self.checks.now = at;
+            self.checks.verdict.now = at;
             self.checks.counts.events += 1;
             self.happen(event);
             self.look_at_copies();
         }
-        if let Some(failure) = &self.checks.failure {
+        if let Some(failure) = &self.checks.verdict.failure {
             let line = format!("{:>6} BROKEN {:?}: {}", failure.at, failure.rule, failure.detail);
             self.trace.iter_mut().for_each(|lines| lines.push(line.clone()));
         }
@@ -424,11 +424,11 @@ impl World {
     fn look(&mut self) {
         let unwell = self.unwell();
         if let Some(reason) = unwell {
-            if self.checks.only.is_some_and(|only| only != Rule::Converges) && self.now > self.plan.faults_end_ms + 5_000 {
+            if self.checks.verdict.only.is_some_and(|only| only != Rule::Converges) && self.now > self.plan.faults_end_ms + 5_000 {
                 self.done = true;
             }
             if self.now > self.plan.faults_end_ms + CONVERGENCE_MS_MAX {
-                self.checks.broken(Rule::Converges, || reason);
+                self.checks.verdict.broken(Rule::Converges, || reason);
             }
             let at = self.now + 250;
             self.schedule(at, Event::Alarm(Alarm::Look));

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use weir_broker::cores::Producer;
 
 use super::message::Value;
-use crate::history::{Failure, Tally};
+use crate::history::{Tally, Verdict};
 
 /// What must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,14 +80,10 @@ struct Attempt {
 /// The checkers.
 #[derive(Debug)]
 pub struct Checks {
-    /// The first rule that was broken.
-    pub failure: Option<Failure<Rule>>,
-    /// The only rule that counts; `None`: all do.
-    pub only: Option<Rule>,
+    /// What came of them.
+    pub verdict: Verdict<Rule>,
     /// What was counted.
     pub counts: Counts,
-    /// The time, for [`Failure::at`].
-    pub now: u64,
     partitions: usize,
     attempts: BTreeMap<u64, Attempt>,
     next: BTreeMap<(usize, usize), i64>,
@@ -100,26 +96,13 @@ impl Checks {
     /// Nothing has happened yet.
     pub fn new(partitions: usize, only: Option<Rule>) -> Self {
         Self {
-            failure: None,
-            only,
+            verdict: Verdict::new(only),
             counts: Counts::default(),
-            now: 0,
             partitions,
             attempts: BTreeMap::new(),
             next: BTreeMap::new(),
             read: BTreeMap::new(),
             least: BTreeMap::new(),
-        }
-    }
-
-    /// A rule was broken.
-    pub fn broken(&mut self, rule: Rule, detail: impl FnOnce() -> String) {
-        if self.failure.is_none() && self.only.is_none_or(|only| only == rule) {
-            self.failure = Some(Failure {
-                rule,
-                detail: detail(),
-                at: self.now,
-            });
         }
     }
 
@@ -147,7 +130,7 @@ impl Checks {
         } else {
             self.counts.aborts += 1;
             if was_seen {
-                self.broken(Rule::AbortedIsUnseen, || {
+                self.verdict.broken(Rule::AbortedIsUnseen, || {
                     format!("transaction {attempt} was seen before its abort was answered")
                 });
             }
@@ -168,7 +151,7 @@ impl Checks {
         let mut own = self.attempts.values().filter(|attempt| attempt.chain == chain);
         let is_possible = offset == 0 || own.any(|attempt| attempt.inputs.end == offset && attempt.told != Some(false));
         if !is_possible || offset < least {
-            self.broken(Rule::OffsetsMoveAlong, || {
+            self.verdict.broken(Rule::OffsetsMoveAlong, || {
                 format!("the group of chain {chain} is found at {offset}; {least} was committed")
             });
         }
@@ -182,14 +165,14 @@ impl Checks {
         let expected = *next;
         *next = value.index + 1;
         if value.index != expected {
-            self.broken(Rule::ExactlyOnce, || {
+            self.verdict.broken(Rule::ExactlyOnce, || {
                 format!("partition {partition} shows {value:?} where input {expected} is next")
             });
         }
         let Some(attempt) = self.attempts.get_mut(&value.attempt) else { return };
         *attempt.seen.entry(partition).or_default() += 1;
         if attempt.told == Some(false) {
-            self.broken(Rule::AbortedIsUnseen, || {
+            self.verdict.broken(Rule::AbortedIsUnseen, || {
                 format!("partition {partition} shows {value:?} of a transaction that was aborted")
             });
         }
@@ -201,7 +184,7 @@ impl Checks {
         let seen = before.len();
         if before != values {
             let at = before.iter().zip(values).take_while(|(before, now)| before == now).count();
-            self.broken(Rule::StableStays, || {
+            self.verdict.broken(Rule::StableStays, || {
                 format!("partition {partition}: of {seen} records not the same from the {at}th on")
             });
         }
@@ -216,7 +199,8 @@ impl Checks {
     /// The leader of a partition takes what a producer writes.
     pub fn writes(&mut self, (id, epoch): Producer, what: &str) {
         if self.least.get(&id.0).is_some_and(|least| epoch.0 < *least) {
-            self.broken(Rule::FencedWritesNothing, || format!("{what} of producer {id} in epoch {epoch}"));
+            self.verdict
+                .broken(Rule::FencedWritesNothing, || format!("{what} of producer {id} in epoch {epoch}"));
         }
     }
 
@@ -230,7 +214,7 @@ impl Checks {
             let is_nothing = seen.iter().all(|count| *count == 0);
             let is_right = is_whole || (is_nothing && attempt.told != Some(true));
             if !is_right {
-                self.broken(Rule::AllOrNothing, || {
+                self.verdict.broken(Rule::AllOrNothing, || {
                     format!(
                         "transaction {number} of inputs {inputs:?}, whose client was told {:?}: {seen:?} are seen",
                         attempt.told
@@ -242,7 +226,7 @@ impl Checks {
             for partition in 0..partitions {
                 let next = self.next.get(&(partition, chain)).copied().unwrap_or(0);
                 if next != *offset {
-                    self.broken(Rule::OffsetsMoveAlong, || {
+                    self.verdict.broken(Rule::OffsetsMoveAlong, || {
                         format!("the group of chain {chain} stands at {offset}, partition {partition} at {next}")
                     });
                 }

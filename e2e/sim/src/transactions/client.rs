@@ -252,7 +252,9 @@ impl Client {
             ErrorCode::InvalidTxnState | ErrorCode::OutOfOrderSequenceNumber => {
                 if self.version >= 2 && code == ErrorCode::InvalidTxnState && matches!(self.step, Step::Produce(_) | Step::CommitOffset) {
                     let (chain, step) = (self.chain, self.step);
-                    checks.broken(Rule::OpenIsOpen, || format!("chain {chain} is told {} at {step:?}", code.name()));
+                    checks
+                        .verdict
+                        .broken(Rule::OpenIsOpen, || format!("chain {chain} is told {} at {step:?}", code.name()));
                 }
                 self.die(checks);
             }

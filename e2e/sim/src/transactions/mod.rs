@@ -28,7 +28,7 @@ impl Simulation for Transactions {
     fn run(seed: u64, mutation: Option<Mutation>, only: Option<Rule>, traced: bool) -> History<Self> {
         let (checks, trace) = World::new(Plan::new(seed, mutation), only, traced).run();
         History {
-            failure: checks.failure,
+            failure: checks.verdict.failure,
             counts: checks.counts,
             trace,
         }

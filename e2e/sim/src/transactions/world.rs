@@ -89,10 +89,10 @@ impl World {
     pub fn run(mut self) -> (Checks, Vec<String>) {
         while let Some(((at, _), event)) = self.events.pop_first() {
             self.now = at;
-            self.checks.now = at;
+            self.checks.verdict.now = at;
             self.checks.counts.events += 1;
             self.happens(event);
-            if self.checks.failure.is_some() {
+            if self.checks.verdict.failure.is_some() {
                 break;
             }
             if self.now > self.plan.faults_end_ms && self.is_over() {
@@ -101,7 +101,7 @@ impl World {
             }
             if self.now > self.plan.faults_end_ms + CONVERGENCE_MS_MAX {
                 let open = self.open();
-                self.checks.broken(Rule::Ends, || open);
+                self.checks.verdict.broken(Rule::Ends, || open);
                 break;
             }
         }
