@@ -9,6 +9,7 @@ mod figures;
 mod groups;
 mod keeper;
 mod lease;
+mod listed;
 mod objects;
 mod sites;
 mod topics;

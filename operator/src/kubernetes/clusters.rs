@@ -2,7 +2,7 @@
 //!
 //! Watches only wake: what a keeper acts on, it reads itself. Of the objects that clusters own only the metadata is received, and nothing of it is kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,7 @@ use weir_crds::KafkaCluster;
 use super::args::Scope;
 use super::groups;
 use super::keeper::{Keeper, Wake};
+use super::listed::Listed;
 use super::objects::{MANAGED_BY, MANAGER, SLICE_MANAGED_BY};
 use super::sites::Sites;
 use super::topics::{self, Notice};
@@ -74,7 +75,7 @@ async fn look_after_until_a_defect(context: Context, sites: Arc<Sites>) {
         sites,
         notices,
         kept: BTreeMap::new(),
-        listed: BTreeMap::new(),
+        listed: Listed::default(),
     };
     loop {
         tokio::select! {
@@ -102,8 +103,7 @@ struct All {
     sites: Arc<Sites>,
     notices: mpsc::Sender<Notice>,
     kept: BTreeMap<Key, Kept>,
-    /// Per watch, what a list that is under way has named so far.
-    listed: BTreeMap<usize, BTreeSet<Key>>,
+    listed: Listed,
 }
 
 impl All {
@@ -117,21 +117,15 @@ impl All {
                 Event::InitDone => self.kept.values().for_each(|kept| kept.wake.all_of(kind)),
             },
             Happening::Cluster(scope, event) => match *event {
-                Event::Init => drop(self.listed.insert(scope, BTreeSet::new())),
+                Event::Init => self.listed.begins(scope),
                 Event::InitApply(object) => {
                     if let Some(key) = self.put(scope, object, tasks) {
-                        self.listed.entry(scope).or_default().insert(key);
+                        self.listed.names(scope, key);
                     }
                 }
                 Event::InitDone => {
-                    let listed = self.listed.remove(&scope).unwrap_or_default();
-                    let gone: Vec<Key> = self
-                        .kept
-                        .iter()
-                        .filter(|(key, kept)| kept.scope == scope && !listed.contains(key))
-                        .map(|(key, _)| key.clone())
-                        .collect();
-                    gone.iter().for_each(|key| self.remove(key));
+                    let known = self.kept.iter().map(|(key, kept)| (key, kept.scope));
+                    self.listed.gone(scope, known).iter().for_each(|key| self.remove(key));
                 }
                 Event::Apply(object) => drop(self.put(scope, object, tasks)),
                 Event::Delete(object) => {

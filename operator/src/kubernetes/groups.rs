@@ -4,7 +4,7 @@
 
 mod home;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +23,7 @@ use weir_crds::{ConsumerGroup, KafkaCluster};
 use self::home::{KubeHome, put_status};
 use super::Context;
 use super::clusters::apis;
+use super::listed::Listed;
 use super::topics::{Key, now};
 use crate::controller::state::State;
 use crate::groups::keep;
@@ -110,11 +111,8 @@ impl Shelf {
     }
 
     /// What a list did not name is gone.
-    fn keep_only(&self, scope: usize, listed: &BTreeSet<Key>) {
-        let held = self.held();
-        let gone = held.groups.iter().filter(|(key, known)| known.scope == scope && !listed.contains(key));
-        let gone: Vec<Key> = gone.map(|(key, _)| key.clone()).collect();
-        drop(held);
+    fn keep_only(&self, scope: usize, listed: &mut Listed) {
+        let gone = listed.gone(scope, self.held().groups.iter().map(|(key, known)| (key, known.scope)));
         gone.iter().for_each(|key| self.remove(key));
     }
 
@@ -201,7 +199,7 @@ pub(super) async fn watch_groups(context: Context) -> Infallible {
         events.push(watched.map_ok(move |event| (scope, event)).boxed());
     }
     let shelf = Arc::clone(&context.groups);
-    let mut listed: BTreeMap<usize, BTreeSet<Key>> = BTreeMap::new();
+    let mut listed = Listed::default();
     let mut orphans = tokio::time::interval(ORPHANS_EVERY);
     orphans.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     orphans.tick().await;
@@ -209,9 +207,9 @@ pub(super) async fn watch_groups(context: Context) -> Infallible {
         tokio::select! {
             event = events.next() => match event {
                 Some(Ok((scope, event))) => match event {
-                    Event::Init => drop(listed.insert(scope, BTreeSet::new())),
-                    Event::InitApply(object) => drop(listed.entry(scope).or_default().insert(shelf.put(scope, object))),
-                    Event::InitDone => shelf.keep_only(scope, &listed.remove(&scope).unwrap_or_default()),
+                    Event::Init => listed.begins(scope),
+                    Event::InitApply(object) => listed.names(scope, shelf.put(scope, object)),
+                    Event::InitDone => shelf.keep_only(scope, &mut listed),
                     Event::Apply(object) => drop(shelf.put(scope, object)),
                     Event::Delete(object) => shelf.remove(&key_of(object.0.as_ref().map_or_else(|invalid| &invalid.metadata, |group| &group.metadata))),
                 },

@@ -24,6 +24,7 @@ use weir_crds::Topic;
 use weir_protocol::types::TopicId;
 
 use super::clusters::apis;
+use super::listed::Listed;
 use super::{Context, metadata_for_the_controller};
 use crate::controller::{Event as Asked, Kind, Reply, Resource, TOPIC_ID_ANNOTATION, topic_id_on};
 use crate::shell::{Answer, Controller};
@@ -100,8 +101,7 @@ struct Topics {
     context: Context,
     known: BTreeMap<Key, Known>,
     hosted: BTreeMap<Key, Hosted>,
-    /// Per watch, what a list that is under way has named so far.
-    listed: BTreeMap<usize, BTreeSet<Key>>,
+    listed: Listed,
     offers: FuturesUnordered<BoxFuture<'static, Offered>>,
     again: FuturesUnordered<BoxFuture<'static, (Key, Key)>>,
 }
@@ -117,7 +117,7 @@ pub(super) async fn run(context: Context, mut notices: mpsc::Receiver<Notice>) -
         context,
         known: BTreeMap::new(),
         hosted: BTreeMap::new(),
-        listed: BTreeMap::new(),
+        listed: Listed::default(),
         offers: FuturesUnordered::new(),
         again: FuturesUnordered::new(),
     };
@@ -142,21 +142,15 @@ pub(super) async fn run(context: Context, mut notices: mpsc::Receiver<Notice>) -
 impl Topics {
     async fn hear(&mut self, scope: usize, event: Event<DeserializeGuard<Topic>>) {
         match event {
-            Event::Init => drop(self.listed.insert(scope, BTreeSet::new())),
+            Event::Init => self.listed.begins(scope),
             Event::InitApply(object) => {
                 let key = key_of(object.0.as_ref().map_or_else(|invalid| &invalid.metadata, |topic| &topic.metadata));
-                self.listed.entry(scope).or_default().insert(key);
+                self.listed.names(scope, key);
                 self.put(scope, object).await;
             }
             Event::InitDone => {
-                let listed = self.listed.remove(&scope).unwrap_or_default();
-                let gone: Vec<Key> = self
-                    .known
-                    .iter()
-                    .filter(|(key, known)| known.scope == scope && !listed.contains(key))
-                    .map(|(key, _)| key.clone())
-                    .collect();
-                for key in gone {
+                let known = self.known.iter().map(|(key, known)| (key, known.scope));
+                for key in self.listed.gone(scope, known) {
                     self.remove(&key).await;
                 }
             }
