@@ -121,6 +121,8 @@ type Regexes = BTreeMap<Arc<str>, BTreeSet<Arc<str>>>;
 pub(in crate::group) struct ConsumerGroup {
     pub(in crate::group) id: Arc<str>,
     epoch: i32,
+    /// When the epoch went up, as this coordinator has seen it ([`crate::coordinator::Now::ms`]).
+    bumped_at: Option<u64>,
     /// Of the topics that members are subscribed to, as they were when the epoch began.
     metadata_hash: i64,
     target_epoch: i32,
@@ -141,6 +143,7 @@ impl ConsumerGroup {
         Self {
             id,
             epoch: 0,
+            bumped_at: None,
             metadata_hash: 0,
             target_epoch: 0,
             members: BTreeMap::new(),

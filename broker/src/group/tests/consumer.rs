@@ -90,13 +90,32 @@ fn code(response: &ConsumerGroupHeartbeatResponse) -> ErrorCode {
 }
 
 #[test]
+fn who_is_in_a_group_that_changes_is_heard_of_soon() {
+    let mut world = World::new(&[]);
+    let (mut one, mut two) = (Consumer::new("one", &["a"]), Consumer::new("two", &["a"]));
+    let interval = |consumer: &mut Consumer, world: &mut World| consumer.beat(world).heartbeat_interval_ms;
+    assert_eq!(interval(&mut one, &mut world), 500);
+    world.pass(4_999);
+    assert_eq!(interval(&mut one, &mut world), 500);
+    world.pass(1);
+    assert_eq!(interval(&mut one, &mut world), 5_000, "nothing has changed for an interval");
+    assert_eq!(interval(&mut two, &mut world), 500);
+    assert_eq!(interval(&mut one, &mut world), 500, "the other one waits for what it gives up");
+    // A coordinator that has not seen the change does not know when it was.
+    world.fail_over();
+    assert_eq!(interval(&mut one, &mut world), 5_000);
+    let mut often = World::new(&[("group.consumer.heartbeat.interval.ms", "200")]);
+    assert_eq!(interval(&mut Consumer::new("one", &["a"]), &mut often), 200);
+}
+
+#[test]
 fn members_share_what_they_are_subscribed_to_and_give_up_before_others_get() {
     let mut world = World::new(&[]);
     let mut one = Consumer::new("one", &["a", "b"]);
     let first = one.beat(&mut world);
     assert_eq!(
         (first.error_code, first.member_epoch, first.heartbeat_interval_ms, one.count()),
-        (0, 1, 5000, 5)
+        (0, 1, 500, 5)
     );
     assert_eq!(world.state(), "Stable");
     assert!(one.beat(&mut world).assignment.is_some(), "a full request is answered in full");
