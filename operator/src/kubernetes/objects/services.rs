@@ -71,18 +71,19 @@ fn of_pod(names: &Names, id: i32) -> BTreeMap<String, String> {
     selector
 }
 
-/// A service for each broker, and one for whoever does not know the brokers yet.
+/// A service for each broker, and one for whoever does not know the brokers yet. Only brokers that are ready are for them; who asks for one broker gets that one as soon as it
+/// listens: it may lead before the kubelet has looked whether it is ready.
 fn external(plan: &Plan<'_>, names: &Names, listener: &Listener, kind: &str) -> Vec<Value> {
-    let service = |name: &str, selector: &BTreeMap<String, String>| {
+    let service = |name: &str, selector: &BTreeMap<String, String>, also_not_ready: bool| {
         json!({
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": metadata(plan.cluster, names, name, &listener.annotations),
-            "spec": {"type": kind, "selector": selector, "ports": [port(listener)]},
+            "spec": {"type": kind, "publishNotReadyAddresses": also_not_ready, "selector": selector, "ports": [port(listener)]},
         })
     };
     let bootstrap = names.listener_bootstrap(&listener.name);
-    let mut services = vec![service(&bootstrap, &names.selector())];
-    services.extend((0..plan.replicas).map(|id| service(&names.listener_broker(&listener.name, id), &of_pod(names, id))));
+    let mut services = vec![service(&bootstrap, &names.selector(), false)];
+    services.extend((0..plan.replicas).map(|id| service(&names.listener_broker(&listener.name, id), &of_pod(names, id), true)));
     services
 }

@@ -161,3 +161,21 @@ fn brokers_advertise_what_the_operator_cannot_know_better() {
     assert_eq!(broker_of_pod("orders", "orders-12"), Some(12));
     assert_eq!(broker_of_pod("orders", "orders-x-1"), None);
 }
+
+#[test]
+fn who_asks_for_one_broker_gets_it_as_soon_as_it_listens() {
+    let spec = cluster(json!({"listeners": [{"name": "in", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort"}]}));
+    let objects = build(&plan(&spec));
+    let also_not_ready = |name: &str| {
+        let service = objects.iter().find(|o| o["kind"] == "Service" && o["metadata"]["name"] == name);
+        service.unwrap()["spec"]["publishNotReadyAddresses"].as_bool().unwrap_or_default()
+    };
+    for (name, wanted) in [
+        ("orders-0", true),
+        ("orders-ext-0", true),
+        ("orders-ext-bootstrap", false),
+        ("orders-bootstrap", false),
+    ] {
+        assert_eq!(also_not_ready(name), wanted, "{name}");
+    }
+}
