@@ -3,11 +3,11 @@
 //! Wants `e2e/up` and the `KUBECONFIG` that it prints; the faults of nodes want a kind cluster of this machine's.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use serde_json::json;
+use serde_json::{Value, json};
 use weir_e2e::driver::{Client, Driver};
-use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, kubectl, topic};
+use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, kafka_cluster, kubectl, run, topic};
 use weir_e2e::node;
-use weir_e2e::writer::Writer;
+use weir_e2e::writer::{self, Writer};
 
 const WRITERS: [Client; 2] = [Client::Librdkafka, Client::Librdkafka];
 
@@ -203,41 +203,89 @@ fn a_broker_that_loses_its_volume() {
     load.finish();
 }
 
+/// So many replicas of the operator, and with 0 waits until none runs.
+fn operators(replicas: u32) {
+    let scaled = format!("--replicas={replicas}");
+    kubectl(&["-n", OPERATOR_NAMESPACE, "scale", "deployment/weir-operator", &scaled]).unwrap();
+    if replicas == 0 {
+        let labels = "app.kubernetes.io/name=weir-operator";
+        eventually("no operator runs", || {
+            let pods = kubectl(&["-n", OPERATOR_NAMESPACE, "get", "pods", "-l", labels, "-o", "name"])?;
+            Ok(pods.trim().is_empty().then_some(()))
+        });
+    }
+}
+
 #[test]
 fn no_operator_at_all() {
     // With nobody to ask, brokers serve on what they know, and start again.
     let load = Load::start("alone");
-    let scale = |replicas: &str| {
-        kubectl(&[
-            "-n",
-            OPERATOR_NAMESPACE,
-            "scale",
-            "deployment/weir-operator",
-            &format!("--replicas={replicas}"),
-        ])
-        .unwrap();
-    };
-    scale("0");
-    eventually("no operator runs", || {
-        let pods = kubectl(&[
-            "-n",
-            OPERATOR_NAMESPACE,
-            "get",
-            "pods",
-            "-l",
-            "app.kubernetes.io/name=weir-operator",
-            "-o",
-            "name",
-        ])?;
-        Ok(pods.trim().is_empty().then_some(()))
-    });
+    operators(0);
     load.moves();
     let mut driver = Driver::start(Client::Java, &load.bootstrap).unwrap();
     let refused = driver.create_replicated_topic("later", 1, 3, &json!({}));
     assert!(refused.is_err(), "nobody could have created it");
-    scale("2");
+    operators(2);
     eventually("topics can be created again", || {
         Ok(driver.create_replicated_topic("later", 1, 3, &json!({})).ok())
     });
     load.finish();
+}
+
+/// As docs/backup.md says: of what the API server gave, what is its own does not come back.
+fn as_restored(mut backup: Value) -> Value {
+    for item in backup["items"].as_array_mut().unwrap() {
+        item.as_object_mut().unwrap().remove("status");
+        let metadata = item["metadata"].as_object_mut().unwrap();
+        for its_own in [
+            "uid",
+            "resourceVersion",
+            "generation",
+            "creationTimestamp",
+            "managedFields",
+            "ownerReferences",
+        ] {
+            metadata.remove(its_own);
+        }
+    }
+    backup
+}
+
+#[test]
+fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
+    let namespace = Namespace::create("backup").unwrap();
+    namespace
+        .apply(&kafka_cluster("k", 3, "").replace("onDelete: Delete", "onDelete: Retain"))
+        .unwrap();
+    namespace.ready("kafkacluster/k");
+    let bootstrap = namespace.bootstrap("k");
+    let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
+    // Made by a client: its resource goes with the cluster's.
+    driver
+        .create_replicated_topic("made", 1, 3, &json!({"min.insync.replicas": "2"}))
+        .unwrap();
+    let _ = namespace.leader(&bootstrap, "made", 0);
+    let writer = Writer::start(Client::Librdkafka, &bootstrap, "made", 0);
+    writer.moves();
+    let offsets = writer.finish();
+    namespace.whole("k");
+    let kinds = "kafkaclusters,topics,partitiontables";
+    let backup = namespace.kubectl(&["get", kinds, "-o", "json"]).unwrap();
+    let restored = as_restored(serde_json::from_str(&backup).unwrap()).to_string();
+
+    namespace.kubectl(&["delete", "kafkacluster", "k", "--timeout=120s"]).unwrap();
+    eventually("everything of it is gone", || {
+        let left = namespace.kubectl(&["get", &format!("{kinds},pods"), "-o", "name"])?;
+        Ok(left.trim().is_empty().then_some(()))
+    });
+    operators(0);
+    let put = run("kubectl", &["-n", &namespace.name, "apply", "--server-side", "-f", "-"], &restored);
+    operators(2);
+    put.unwrap();
+    namespace.whole("k");
+    let mut driver = Driver::start(Client::Java, &namespace.bootstrap("k")).unwrap();
+    writer::check(&mut driver, "made", 0, &offsets);
+    // The volumes are to be kept: they are this test's to remove.
+    namespace.kubectl(&["delete", "kafkacluster", "k", "--timeout=120s"]).unwrap();
+    namespace.kubectl(&["delete", "pvc", "--all", "--wait=false"]).unwrap();
 }
