@@ -269,6 +269,7 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
     writer.moves();
     let offsets = writer.finish();
     namespace.whole("k");
+    drop(driver);
     let kinds = "kafkaclusters,topics,partitiontables";
     let backup = namespace.kubectl(&["get", kinds, "-o", "json"]).unwrap();
     let restored = as_restored(serde_json::from_str(&backup).unwrap()).to_string();

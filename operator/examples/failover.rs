@@ -179,7 +179,7 @@ async fn main() -> Result<()> {
     let client = Client::try_default().await?;
     let clusters: Api<KafkaCluster> = Api::namespaced(client.clone(), "default");
     let resource = serde_json::from_value(json!({
-        "apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": NAME}, "spec": {"paused": true},
+        "apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": NAME}, "spec": {"paused": true, "brokers": {"replicas": 3}},
     }))?;
     for argument in std::env::args().skip(1) {
         let partitions = argument.parse().context("a number of partitions")?;
