@@ -10,6 +10,7 @@ pub mod bystander;
 pub mod cluster;
 pub mod driver;
 pub mod kubernetes;
+pub mod load;
 pub mod node;
 pub mod record;
 pub mod tools;

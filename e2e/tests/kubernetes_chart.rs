@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use weir_e2e::driver::{Client, Driver};
 use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, kubectl, run, topic};
+use weir_e2e::load::Load;
 use weir_e2e::tools::kcat;
 use weir_e2e::writer::Writer;
 
@@ -110,28 +111,21 @@ fn helm_test_produces_and_consumes() {
 
 #[test]
 fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
-    let namespace = Namespace::create("chart").unwrap();
-    let bootstrap = namespace.kafka("k", 3, "").unwrap();
-    namespace
-        .apply(&topic("load", "k", 1, 3, "  config: {min.insync.replicas: 2}\n"))
-        .unwrap();
-    namespace.ready("topic/load");
-    let _ = namespace.leader(&bootstrap, "load", 0);
-    let writer = Writer::start(Client::Java, &bootstrap, "load", 0);
-    writer.moves();
-    let before = pods(&namespace);
+    let load = Load::start("chart", &[Client::Java]);
+    let namespace = &load.namespace;
+    let before = pods(namespace);
 
     upgrade(&["--set", "podAnnotations.upgraded=yes"]);
     namespace.whole("k");
-    writer.moves();
-    assert_eq!(pods(&namespace), before, "an upgrade of the operator is none of the brokers'");
+    load.moves();
+    assert_eq!(pods(namespace), before, "an upgrade of the operator is none of the brokers'");
     helm(&["rollback", "weir", "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "180s"]).unwrap();
-    writer.moves();
-    assert_eq!(pods(&namespace), before);
+    load.moves();
+    assert_eq!(pods(namespace), before);
 
     helm(&["uninstall", "weir", "--namespace", OPERATOR_NAMESPACE, "--wait"]).unwrap();
-    writer.moves();
-    assert_eq!(pods(&namespace), before);
+    load.moves();
+    assert_eq!(pods(namespace), before);
     assert!(namespace.object("kafkacluster/k").unwrap().is_some());
     assert!(namespace.object("topic/load").unwrap().is_some());
 
@@ -141,10 +135,9 @@ fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
         namespace.apply(&topic("after", "k", 1, 3, ""))?;
         Ok(namespace.condition("topic/after", "Ready")?.filter(|c| c.status == "True"))
     });
-    writer.moves();
-    assert_eq!(pods(&namespace), before);
-    let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
-    writer.finish_and_check(&mut driver);
+    load.moves();
+    assert_eq!(pods(namespace), before);
+    load.finish();
 }
 
 /// What the broker `k-0` and all operators measure.

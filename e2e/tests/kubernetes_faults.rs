@@ -5,78 +5,30 @@
 
 use serde_json::{Value, json};
 use weir_e2e::driver::{Client, Driver};
-use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, kafka_cluster, kubectl, run, topic};
+use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, kafka_cluster, kubectl, run};
+use weir_e2e::load::Load;
 use weir_e2e::node;
 use weir_e2e::writer::{self, Writer};
 
-const WRITERS: [Client; 2] = [Client::Librdkafka, Client::Librdkafka];
-
 /// A cluster of three brokers, and two clients that write to a partition each.
-struct Load {
-    namespace: Namespace,
-    bootstrap: String,
-    writers: Vec<Writer>,
+fn load(stem: &str) -> Load {
+    Load::start(stem, &[Client::Librdkafka; 2])
 }
 
-impl Load {
-    fn start(stem: &str) -> Self {
-        let namespace = Namespace::create(stem).unwrap();
-        let bootstrap = namespace.kafka("k", 3, "").unwrap();
-        namespace
-            .apply(&topic("load", "k", 2, 3, "  config: {min.insync.replicas: 2}\n"))
-            .unwrap();
-        namespace.ready("topic/load");
-        let _ = namespace.leader(&bootstrap, "load", 1);
-        let writers: Vec<_> = (0..)
-            .zip(WRITERS)
-            .map(|(partition, client)| Writer::start(client, &bootstrap, "load", partition))
-            .collect();
-        let load = Self {
-            namespace,
-            bootstrap,
-            writers,
-        };
-        load.moves();
-        load
-    }
+fn node_of(load: &Load, pod: &str) -> String {
+    load.namespace.node_of(pod).unwrap()
+}
 
-    fn moves(&self) {
-        self.writers.iter().for_each(Writer::moves);
-    }
-
-    /// The pod that leads the first partition.
-    fn leader(&self) -> String {
-        format!("k-{}", self.namespace.leader(&self.bootstrap, "load", 0))
-    }
-
-    fn node_of(&self, pod: &str) -> String {
-        self.namespace.node_of(pod).unwrap()
-    }
-
-    /// A pod of which the leader's node is not the control plane's: that one has the only API server.
-    fn on_a_worker(&self) -> (String, String) {
-        let leader = self.leader();
-        let mut all = vec![leader.clone()];
-        all.extend((0..3).map(|id| format!("k-{id}")).filter(|pod| *pod != leader));
-        let found = all
-            .into_iter()
-            .map(|pod| (self.node_of(&pod), pod))
-            .find(|(node, _)| !node.ends_with("control-plane"));
-        let (node, pod) = found.unwrap();
-        (pod, node)
-    }
-
-    /// Whole again, still writing, and everything where it was said to be.
-    fn finish(self) {
-        self.namespace.whole("k");
-        self.moves();
-        let pauses: Vec<_> = self.writers.iter().map(Writer::longest).collect();
-        eprintln!("the longest call of each client: {pauses:?}");
-        let mut driver = Driver::start(Client::Java, &self.bootstrap).unwrap();
-        for writer in self.writers {
-            writer.finish_and_check(&mut driver);
-        }
-    }
+/// A pod, the leader if it can be, and its node, which is not the control plane's: that one has the only API server.
+fn on_a_worker(load: &Load) -> (String, String) {
+    let leader = load.leader();
+    let others = (0..3).map(|id| format!("k-{id}")).filter(|pod| *pod != leader);
+    let found = std::iter::once(leader.clone())
+        .chain(others)
+        .map(|pod| (node_of(load, &pod), pod))
+        .find(|(node, _)| !node.ends_with("control-plane"));
+    let (node, pod) = found.unwrap();
+    (pod, node)
 }
 
 fn uid(namespace: &Namespace, pod: &str) -> Option<String> {
@@ -91,7 +43,7 @@ fn restarts(namespace: &Namespace, pod: &str) -> i64 {
 
 #[test]
 fn a_leader_whose_pod_is_deleted_by_force() {
-    let load = Load::start("force");
+    let load = load("force");
     for _ in 0..3 {
         let leader = load.leader();
         let before = uid(&load.namespace, &leader);
@@ -109,10 +61,10 @@ fn a_leader_whose_pod_is_deleted_by_force() {
 
 #[test]
 fn a_leader_whose_container_is_killed() {
-    let load = Load::start("crash");
+    let load = load("crash");
     let leader = load.leader();
     let before = restarts(&load.namespace, &leader);
-    node::kill_container(&load.node_of(&leader), &load.namespace.name, &leader, "broker").unwrap();
+    node::kill_container(&node_of(&load, &leader), &load.namespace.name, &leader, "broker").unwrap();
     load.moves();
     eventually("the container is started again", || {
         Ok((restarts(&load.namespace, &leader) > before).then_some(()))
@@ -122,8 +74,8 @@ fn a_leader_whose_container_is_killed() {
 
 #[test]
 fn a_node_that_loses_its_power() {
-    let load = Load::start("power");
-    let (_, node) = load.on_a_worker();
+    let load = load("power");
+    let (_, node) = on_a_worker(&load);
     let fault = node::kill(&node).unwrap();
     load.moves();
     load.moves();
@@ -133,8 +85,8 @@ fn a_node_that_loses_its_power() {
 
 #[test]
 fn a_node_that_freezes_and_comes_back() {
-    let load = Load::start("freeze");
-    let (pod, node) = load.on_a_worker();
+    let load = load("freeze");
+    let (pod, node) = on_a_worker(&load);
     let fault = node::pause(&node).unwrap();
     load.moves();
     // Long enough that leadership went elsewhere, and the broker comes back as one that was deposed.
@@ -148,8 +100,8 @@ fn a_node_that_freezes_and_comes_back() {
 
 #[test]
 fn a_node_that_is_cut_off() {
-    let load = Load::start("cut");
-    let (pod, node) = load.on_a_worker();
+    let load = load("cut");
+    let (pod, node) = on_a_worker(&load);
     let fault = node::cut(&node).unwrap();
     load.moves();
     // Its pod runs on and does not know; deleted by force, its twin is made elsewhere or waits for the volume.
@@ -161,7 +113,7 @@ fn a_node_that_is_cut_off() {
 
 #[test]
 fn the_operator_that_leads_is_killed() {
-    let load = Load::start("operator");
+    let load = load("operator");
     let lease = [
         "-n",
         OPERATOR_NAMESPACE,
@@ -189,7 +141,7 @@ fn the_operator_that_leads_is_killed() {
 
 #[test]
 fn a_broker_that_loses_its_volume() {
-    let load = Load::start("volume");
+    let load = load("volume");
     load.namespace.whole("k");
     let leader = load.leader();
     load.namespace
@@ -219,7 +171,7 @@ fn operators(replicas: u32) {
 #[test]
 fn no_operator_at_all() {
     // With nobody to ask, brokers serve on what they know, and start again.
-    let load = Load::start("alone");
+    let load = load("alone");
     operators(0);
     load.moves();
     let mut driver = Driver::start(Client::Java, &load.bootstrap).unwrap();

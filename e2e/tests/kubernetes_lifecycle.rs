@@ -5,8 +5,8 @@
 
 use weir_e2e::driver::{Client, Driver, From, Produce};
 use weir_e2e::kubernetes::{Namespace, eventually, kafka_cluster, kubectl, topic};
+use weir_e2e::load::Load;
 use weir_e2e::record::Record;
-use weir_e2e::writer::Writer;
 
 fn uids(namespace: &Namespace, cluster: &str) -> Vec<String> {
     let pods = namespace.list("pods", &format!("weir.dev/cluster={cluster}")).unwrap();
@@ -20,42 +20,13 @@ fn uids(namespace: &Namespace, cluster: &str) -> Vec<String> {
 }
 
 /// A cluster of three, and a client that writes to it.
-struct Load {
-    namespace: Namespace,
-    bootstrap: String,
-    writer: Writer,
-}
-
-impl Load {
-    fn start(stem: &str) -> Self {
-        let namespace = Namespace::create(stem).unwrap();
-        let bootstrap = namespace.kafka("k", 3, "").unwrap();
-        namespace
-            .apply(&topic("load", "k", 1, 3, "  config: {min.insync.replicas: 2}\n"))
-            .unwrap();
-        namespace.ready("topic/load");
-        let _ = namespace.leader(&bootstrap, "load", 0);
-        let writer = Writer::start(Client::Librdkafka, &bootstrap, "load", 0);
-        writer.moves();
-        Self {
-            namespace,
-            bootstrap,
-            writer,
-        }
-    }
-
-    fn finish(self) {
-        self.namespace.whole("k");
-        self.writer.moves();
-        eprintln!("the client's longest call: {:?}", self.writer.longest());
-        let mut driver = Driver::start(Client::Java, &self.bootstrap).unwrap();
-        self.writer.finish_and_check(&mut driver);
-    }
+fn load(stem: &str) -> Load {
+    Load::start(stem, &[Client::Librdkafka])
 }
 
 #[test]
 fn new_resources_restart_brokers_one_by_one_and_nobody_notices() {
-    let load = Load::start("rolling");
+    let load = load("rolling");
     let before = uids(&load.namespace, "k");
     load.namespace
         .patch(
@@ -76,7 +47,7 @@ fn new_resources_restart_brokers_one_by_one_and_nobody_notices() {
 
 #[test]
 fn a_cluster_grows_and_shrinks_without_losing_anything() {
-    let load = Load::start("scale");
+    let load = load("scale");
     load.namespace
         .patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 4}}}"#)
         .unwrap();
@@ -109,7 +80,7 @@ fn a_cluster_grows_and_shrinks_without_losing_anything() {
 
 #[test]
 fn volumes_grow_while_clients_write() {
-    let load = Load::start("grow");
+    let load = load("grow");
     load.namespace
         .patch("kafkacluster/k", r#"{"spec": {"brokers": {"storage": {"size": "2Gi"}}}}"#)
         .unwrap();
@@ -132,7 +103,7 @@ fn volumes_grow_while_clients_write() {
 
 #[test]
 fn a_node_is_drained() {
-    let load = Load::start("drain");
+    let load = load("drain");
     let nodes: Vec<_> = (0..3).map(|id| load.namespace.node_of(&format!("k-{id}")).unwrap()).collect();
     let node = nodes.iter().find(|n| !n.ends_with("control-plane")).unwrap();
     let selector = "--pod-selector=weir.dev/cluster=k";
@@ -145,7 +116,7 @@ fn a_node_is_drained() {
 
 #[test]
 fn a_paused_cluster_serves_and_changes_nothing() {
-    let load = Load::start("pause");
+    let load = load("pause");
     load.namespace.patch("kafkacluster/k", r#"{"spec": {"paused": true}}"#).unwrap();
     let _ = load.namespace.awaits("kafkacluster/k", "Paused", "True");
     let before = uids(&load.namespace, "k");
@@ -155,7 +126,7 @@ fn a_paused_cluster_serves_and_changes_nothing() {
             r#"{"spec": {"brokers": {"resources": {"requests": {"memory": "100Mi"}}}}}"#,
         )
         .unwrap();
-    load.writer.moves();
+    load.moves();
     assert_eq!(uids(&load.namespace, "k"), before);
     load.namespace.patch("kafkacluster/k", r#"{"spec": {"paused": false}}"#).unwrap();
     eventually("what was put off happens", || {
