@@ -142,7 +142,7 @@ cluster() {
   local node_image=$1 container
   if ! kind get clusters 2>/dev/null | grep -qx "$kind_name"; then
     say "kind cluster $kind_name of $node_image"
-    kind create cluster --name "$kind_name" --image "$node_image" --kubeconfig "$state/kubeconfig" --wait 120s --quiet --config - >&2 <<END
+    kind create cluster --name "$kind_name" --image "$node_image" --kubeconfig "$state/kubeconfig" --wait 120s --config - >"$state/kind.log" 2>&1 <<END || { tail -n 30 "$state/kind.log" >&2; return 1; }
 kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
 nodes:
