@@ -5,10 +5,11 @@ import json
 import os
 import pathlib
 import socket
-import struct
 import subprocess
 import tempfile
 import time
+
+from wire import list_offsets
 
 HERE = pathlib.Path(__file__).resolve().parent
 TARGET = HERE.parent.parent / "target"
@@ -81,7 +82,7 @@ class Cluster:
         deadline = time.monotonic() + SERVES_WITHIN_S
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
-                if all(code == 0 for code in list_offsets(self.port, topic, partitions)):
+                if all(code == 0 for code in list_offsets(("127.0.0.1", self.port), topic, partitions)):
                     return time.monotonic()
             time.sleep(0.001)
         raise TimeoutError(f"{topic} is not served")
@@ -114,17 +115,3 @@ def report(figures):
         print(f"{what:110} {value:12.2f} {unit}", flush=True)
         result.append({"figure": what, "value": round(value, 3), "unit": unit})
     print(json.dumps(result))
-
-
-def list_offsets(port, topic, partitions):
-    """ListOffsets version 4 of all partitions of a topic; yields their error codes."""
-    name = topic.encode()
-    body = struct.pack(">hhih", 2, 4, 1, 0) + struct.pack(">ibih", -1, 0, 1, len(name)) + name + struct.pack(">i", partitions)
-    body += b"".join(struct.pack(">iiq", p, -1, -1) for p in range(partitions))
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as s:
-        s.sendall(struct.pack(">i", len(body)) + body)
-        reply = s.makefile("rb")
-        size = struct.unpack(">i", reply.read(4))[0]
-        reply = reply.read(size)
-    at = 4 + 4 + 4 + 2 + len(name) + 4
-    return [struct.unpack_from(">h", reply, at + 26 * p + 4)[0] for p in range(partitions)]

@@ -6,9 +6,9 @@ from wire import NULL, data, frame, text
 
 
 def commit(group, topic, offset):
-    """OffsetCommit version 7 of one partition, by nobody; as arguments of `call`."""
+    """OffsetCommit version 7 of one partition, by nobody. Its reply ends in the error code."""
     body = text(group) + struct.pack(">i", -1) + text("") + NULL + struct.pack(">i", 1) + text(topic)
-    return (frame(8, 7, body + struct.pack(">iiqi", 1, 0, offset, -1) + NULL),)
+    return frame(8, 7, body + struct.pack(">iiqi", 1, 0, offset, -1) + NULL)
 
 
 def subscription(topic):

@@ -1,9 +1,12 @@
 """Requests by hand, and the connections that carry them: what those of groups and of transactions have in common."""
 
+import contextlib
 import socket
 import struct
+import time
 
 CLIENT = b"bench"
+PATIENCE_S = 120
 
 
 def text(value):
@@ -26,8 +29,8 @@ def frame(api, version, body, flexible=False):
 class Connection:
     """A connection, on which one request is answered before the next is sent."""
 
-    def __init__(self, address):
-        self.socket = socket.create_connection(address, timeout=120)
+    def __init__(self, address, timeout_s=PATIENCE_S):
+        self.socket = socket.create_connection(address, timeout=timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, request):
@@ -97,6 +100,29 @@ def call(address, request):
     reply = link.ask(request)
     link.close()
     return struct.unpack(">h", reply[-2:])[0]
+
+
+def await_coordinator(cluster, key, kind=GROUP, takes=None, pause_s=0.05):
+    """Who coordinates a group or a transactional id, once somebody does and takes this request, if there is one. Every broker is asked: some may be gone."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        for bootstrap in cluster.bootstrap().split(","):
+            with contextlib.suppress(OSError):
+                error, host, port = coordinator(bootstrap, key, kind)
+                if error == 0 and (takes is None or call((host, port), takes) == 0):
+                    return host, port
+        time.sleep(pause_s)
+    raise TimeoutError(f"nobody coordinates {key}")
+
+
+def list_offsets(address, topic, partitions):
+    """ListOffsets version 4 of all partitions of a topic; their error codes."""
+    body = struct.pack(">ibi", -1, 0, 1) + text(topic) + struct.pack(">i", partitions)
+    body += b"".join(struct.pack(">iiq", p, -1, -1) for p in range(partitions))
+    with contextlib.closing(Connection(address, timeout_s=10)) as link:
+        reply = link.ask(frame(2, 4, body))
+    at = 4 + 4 + 4 + 2 + len(topic.encode()) + 4
+    return [struct.unpack_from(">h", reply, at + 26 * p + 4)[0] for p in range(partitions)]
 
 
 def create_topic(bootstrap, topic, partitions, replicas=1):
