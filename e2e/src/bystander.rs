@@ -1,7 +1,7 @@
 //! What the tests of bad input share: the client that must not notice.
 //!
 //! Its assertions are tests' assertions: it panics where it is harmed.
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+#![allow(clippy::unwrap_used)]
 
 use crate::batch::Batch;
 use crate::cluster::Cluster;

@@ -1,7 +1,7 @@
 //! A cluster on Kubernetes to which clients write while something happens to it: what was acknowledged is there exactly once, in order, where the client was told.
 //!
 //! Its assertions are tests' assertions.
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+#![allow(clippy::unwrap_used)]
 
 use crate::driver::{Client, Driver};
 use crate::kubernetes::{Namespace, topic};

@@ -1,7 +1,7 @@
 //! A client that writes numbered records while things go wrong, and remembers what was acknowledged to it.
 //!
 //! Its assertions are tests' assertions: it panics when the client gives up.
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+#![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
