@@ -7,7 +7,7 @@
 //!
 //! It is the controller of a cluster of its own, `failover-figures` in the namespace `default` of the cluster that `KUBECONFIG` names, so no other operator may be
 //! at work. The cluster has three brokers that only their registrations know, and so many partitions of three replicas in a hundred topics, over all shards.
-//! In each round the broker that leads a third of them is found dead, and registers again. It prints the milliseconds of each part, sorted, and takes the cluster away.
+//! In each round the broker that leads a third of them is found dead, and registers again. It prints the median and the worst time of each part, and takes the cluster away.
 #![allow(clippy::print_stdout, reason = "it is what the program is for")]
 
 use std::sync::Arc;
