@@ -4,7 +4,8 @@
 //! [`memory::MemoryStore`]. A store never decides: it keeps what it is given, and refuses what it cannot read.
 //!
 //! Order within a commit, for a crash in between: resources, then partitions, then the cluster's counters and brokers. A topic whose partitions
-//! are missing gets them, and partitions whose topic is missing are dropped, when the next controller takes over.
+//! are missing gets them, and partitions whose topic is missing are dropped, when the next controller takes over. Not those of a topic that is to be retained: its resource lies beside them, and is
+//! made again of that.
 
 pub mod file;
 #[cfg(feature = "kubernetes")]
@@ -15,16 +16,17 @@ pub mod packed;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use weir_crds::KafkaCluster;
+use weir_crds::{DeletionPolicy, KafkaCluster};
 use weir_protocol::types::{BrokerEpoch, TopicId};
 
-use self::packed::{Registry, write_registry, write_shard};
-use crate::controller::state::{Change, Cluster, Partition, State};
+use self::packed::{Registry, Shard, write_registry, write_shard};
+use crate::controller::TOPIC_ID_ANNOTATION;
+use crate::controller::state::{Change, Cluster, State};
 
 pub use crate::controller::state::{SHARDS, shard_of};
 
@@ -113,8 +115,8 @@ impl Touched {
         for change in changes {
             match change {
                 Change::Cluster(_) => touched.cluster_resource = true,
-                Change::Topic(id, _) => drop(touched.topics.insert(*id)),
-                Change::RemoveTopic(id, _) => {
+                // Its shard holds the resource, too, if it is to be retained.
+                Change::Topic(id, _) | Change::RemoveTopic(id, _) => {
                     touched.topics.insert(*id);
                     touched.shards.insert(shard_of(*id));
                 }
@@ -133,8 +135,10 @@ impl Touched {
 
 /// The text of a shard of the state.
 pub(crate) fn shard_text(state: &State, shard: u8) -> String {
-    let topics = state.topics.iter().filter(|(id, _)| shard_of(**id) == shard);
-    write_shard(topics.flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition))))
+    let topics = || state.topics.iter().filter(|(id, _)| shard_of(**id) == shard);
+    let partitions = topics().flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition)));
+    let retained = topics().filter(|(_, topic)| topic.resource.spec.deletion_policy == DeletionPolicy::Retain);
+    write_shard(partitions, retained.map(|(id, topic)| (*id, &topic.resource)))
 }
 
 /// The text of the state's registry.
@@ -155,11 +159,12 @@ pub(crate) struct Parts {
     pub(crate) registry: Registry,
     pub(crate) resource: KafkaCluster,
     pub(crate) topics: Vec<(TopicId, weir_crds::Topic)>,
-    pub(crate) partitions: BTreeMap<TopicId, Vec<Partition>>,
+    pub(crate) shards: Shard,
 }
 
 impl Parts {
-    /// The state. Partitions without a topic are what a deletion left behind in a crash: they are dropped.
+    /// The state. A topic that is to be retained and has lost its resource has it again, with the id on it; other partitions without a topic are what a deletion left behind in a crash: they are
+    /// dropped.
     pub(crate) fn assemble(mut self) -> State {
         let brokers = self.registry.brokers;
         let newest = brokers.iter().map(|broker| broker.epoch.0.saturating_add(1)).max().unwrap_or_default();
@@ -175,11 +180,32 @@ impl Parts {
             state.apply(&Change::Broker(broker));
         }
         for (id, resource) in self.topics {
-            state.apply(&Change::Topic(id, Box::new(resource)));
-            for (index, partition) in (0..).zip(self.partitions.remove(&id).unwrap_or_default()) {
-                state.apply(&Change::Partition(id, index, partition));
+            self.shards.retained.remove(&id);
+            self.shards.put(id, resource, &mut state);
+        }
+        for (id, mut resource) in std::mem::take(&mut self.shards.retained) {
+            let name = resource.metadata.name.as_deref().unwrap_or_default();
+            if state.topic_by_resource(name).is_none() && state.topic_by_name(resource.topic_name()).is_none() {
+                resource.metadata.annotations = Some([(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
+                self.shards.put(id, resource, &mut state);
             }
         }
         state
+    }
+}
+
+impl Shard {
+    /// Takes in another one.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.partitions.extend(other.partitions);
+        self.retained.extend(other.retained);
+    }
+
+    /// Puts a topic and its partitions into a state.
+    fn put(&mut self, id: TopicId, resource: weir_crds::Topic, state: &mut State) {
+        state.apply(&Change::Topic(id, Box::new(resource)));
+        for (index, partition) in (0..).zip(self.partitions.remove(&id).unwrap_or_default()) {
+            state.apply(&Change::Partition(id, index, partition));
+        }
     }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use weir_crds::KafkaCluster;
 use weir_protocol::types::TopicId;
 
-use super::packed::{BadLine, read_registry, read_shard};
+use super::packed::{BadLine, Shard, read_registry, read_shard};
 use super::{Parts, SHARDS, Store, StoreError, Touched, registry_text, shard_text};
 use crate::controller::state::{Change, Cluster, State};
 use crate::controller::{Kind, TOPIC_ID_ANNOTATION};
@@ -101,11 +101,11 @@ impl FileStore {
             let topic = read_resource::<weir_crds::Topic>(&path)?;
             topics.push((topic_id(&path, &topic)?, topic));
         }
-        let mut partitions = BTreeMap::new();
+        let mut shards = Shard::default();
         for shard in 0..SHARDS {
             let path = self.shard_path(shard);
             match read(&path) {
-                Ok(text) => partitions.extend(read_shard(&text).map_err(|bad| damaged(&path, bad))?),
+                Ok(text) => shards.extend(read_shard(&text).map_err(|bad| damaged(&path, bad))?),
                 Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -115,7 +115,7 @@ impl FileStore {
             registry,
             resource,
             topics,
-            partitions,
+            shards,
         }
         .assemble())
     }

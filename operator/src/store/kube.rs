@@ -23,6 +23,7 @@ use serde_json::json;
 use weir_crds::{KafkaCluster, PartitionTable, PartitionTableSpec, Topic};
 use weir_protocol::types::TopicId;
 
+use super::packed::Shard;
 use super::{SHARDS, Store, StoreError, Touched, registry_text, shard_text};
 use crate::controller::TOPIC_ID_ANNOTATION;
 use crate::controller::state::{Change, Cluster, State};
@@ -277,18 +278,18 @@ impl KubeStore {
             .remove(&Part::Registry)
             .ok_or_else(|| StoreError::Gone(self.object(Part::Registry)))?;
         let registry = read::registry(&registry.0, &registry.1)?;
-        let mut partitions = BTreeMap::new();
+        let mut shards = Shard::default();
         for (name, content) in contents.values() {
-            partitions.extend(read::shard(name, content)?);
+            shards.extend(read::shard(name, content)?);
         }
         self.seen.put_cluster(resource.clone());
         let mut taken: BTreeSet<String> = topics.items.iter().filter_map(|topic| topic.metadata.name.clone()).collect();
-        let topics = read::topics(&self.cluster, topics.items, &partitions);
+        let topics = read::topics(&self.cluster, topics.items, &shards.partitions);
         for topic in &topics {
             self.seen.put_topic(&topic.seen);
             taken.remove(topic.resource.metadata.name.as_deref().unwrap_or_default());
         }
-        let mut state = read::assemble(registry, resource, topics, partitions);
+        let mut state = read::assemble(registry, resource, topics, shards);
         // Another cluster of the namespace may have a topic of the same name: who meets one finds it here when everything was read anew.
         state.taken = Arc::new(taken);
         Ok(state)

@@ -1,23 +1,31 @@
-//! The packed text of a shard and of the registry: a versioned first line, then a line for each partition or broker.
+//! The packed text of a shard and of the registry: a versioned first line, then a line for each partition or broker. A topic that is to be retained has a line too, with its
+//! resource: it outlives a deletion that no controller saw.
 //!
 //! One string and not structured fields, because an API server walks every field of an object on each write. A person can still read it. Whatever
 //! is not exactly what [`write_shard`] and [`write_registry`] write is refused with its line. Never touches a file.
 //!
 //! ```text
-//! weir-partitions 2
+//! weir-partitions 3
 //! 5c5e8a1e-... 0 r=0,1,2 a=2 d= i=0,1 e= l=0 le=3 pe=7 k= u=0
+//! retain 5c5e8a1e-... {"name":"orders","spec":{...}}
 //! ```
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use weir_crds::{Topic, TopicSpec};
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
 
 use crate::controller::state::{Broker, Endpoint, Features, Partition};
 
-const SHARD_HEADER: &str = "weir-partitions 2";
+const SHARD_HEADER: &str = "weir-partitions 3";
+/// That of a text without topics that are to be retained.
+const SHARD_HEADER_BEFORE: &str = "weir-partitions 2";
+/// How the line of a topic that is to be retained begins.
+const RETAIN: &str = "retain ";
 const REGISTRY_HEADER: &str = "weir-registry 2";
 /// Every text ends in this line, so that one that was cut is known.
 const END: &str = "end";
@@ -48,8 +56,27 @@ pub struct Registry {
     pub brokers: Vec<Broker>,
 }
 
+/// What a shard holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shard {
+    /// The partitions of each topic, in order and without a gap.
+    pub partitions: BTreeMap<TopicId, Vec<Partition>>,
+    /// The resources of topics that are to be retained, with their names and specs alone.
+    pub retained: BTreeMap<TopicId, Topic>,
+}
+
+/// A topic that is to be retained.
+#[derive(Serialize)]
+struct Retained<'a> {
+    name: &'a str,
+    spec: &'a TopicSpec,
+}
+
 /// The text of a shard.
-pub fn write_shard<'a>(partitions: impl Iterator<Item = (TopicId, i32, &'a Partition)>) -> String {
+pub fn write_shard<'a>(
+    partitions: impl Iterator<Item = (TopicId, i32, &'a Partition)>,
+    retained: impl Iterator<Item = (TopicId, &'a Topic)>,
+) -> String {
     let mut text = format!("{SHARD_HEADER}\n");
     for (topic, index, partition) in partitions {
         let Partition {
@@ -79,27 +106,45 @@ pub fn write_shard<'a>(partitions: impl Iterator<Item = (TopicId, i32, &'a Parti
             u8::from(*recovering),
         );
     }
+    for (id, topic) in retained {
+        let (name, spec) = (topic.metadata.name.as_deref().unwrap_or_default(), &topic.spec);
+        // Neither can that: names and settings are texts and numbers.
+        let json = serde_json::to_string(&Retained { name, spec }).unwrap_or_default();
+        let _ = writeln!(text, "{RETAIN}{} {json}", id.0);
+    }
     text.push_str(END);
     text.push('\n');
     text
 }
 
-/// Reads the text of a shard: the partitions of each topic, in order and without a gap.
+/// Reads the text of a shard.
 ///
 /// # Errors
 /// The first line that is not as it was written.
-pub fn read_shard(text: &str) -> Result<BTreeMap<TopicId, Vec<Partition>>, BadLine> {
-    let mut topics: BTreeMap<TopicId, Vec<Partition>> = BTreeMap::new();
-    for (line, content) in lines(text, SHARD_HEADER)? {
+pub fn read_shard(text: &str) -> Result<Shard, BadLine> {
+    let mut shard = Shard::default();
+    let header = if text.starts_with(SHARD_HEADER_BEFORE) {
+        SHARD_HEADER_BEFORE
+    } else {
+        SHARD_HEADER
+    };
+    for (line, content) in lines(text, header)? {
         let bad = |reason: String| BadLine { line, reason };
+        if let Some(content) = content.strip_prefix(RETAIN) {
+            let (id, topic) = read_retained(content).map_err(bad)?;
+            if shard.retained.insert(id, topic).is_some() {
+                return Err(bad(format!("{} is retained twice", id.0)));
+            }
+            continue;
+        }
         let (topic, index, partition) = read_partition(content).map_err(bad)?;
-        let partitions = topics.entry(topic).or_default();
+        let partitions = shard.partitions.entry(topic).or_default();
         if usize::try_from(index) != Ok(partitions.len()) {
             return Err(bad(format!("partition {index} of {} does not follow its predecessor", topic.0)));
         }
         partitions.push(partition);
     }
-    Ok(topics)
+    Ok(shard)
 }
 
 /// The text of the registry.
@@ -213,6 +258,17 @@ fn lines<'a>(text: &'a str, header: &str) -> Result<Vec<(usize, &'a str)>, BadLi
     }
     lines.remove(0);
     Ok(lines)
+}
+
+fn read_retained(line: &str) -> Result<(TopicId, Topic), String> {
+    #[derive(Deserialize)]
+    struct Retained {
+        name: String,
+        spec: TopicSpec,
+    }
+    let (id, json) = line.split_once(' ').ok_or("the resource is missing")?;
+    let Retained { name, spec } = serde_json::from_str(json).map_err(|error| format!("no resource of a topic: {error}"))?;
+    Ok((TopicId(parse(Some(id), "the topic's id")?), Topic::new(&name, spec)))
 }
 
 fn read_partition(line: &str) -> Result<(TopicId, i32, Partition), String> {

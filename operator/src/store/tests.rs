@@ -1,6 +1,6 @@
 //! Stores keep what they are given, through crashes, and refuse what they did not write.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::json;
@@ -10,7 +10,7 @@ use weir_protocol::types::{BrokerId, ControllerEpoch};
 use super::file::FileStore;
 use super::packed::{read_registry, read_shard, write_registry, write_shard};
 use super::*;
-use crate::controller::state::{Broker, Endpoint, Features};
+use crate::controller::state::{Broker, Endpoint, Features, Partition};
 
 fn topic(name: &str, id: u128) -> (TopicId, weir_crds::Topic) {
     let id = TopicId(Uuid::from_u128(id));
@@ -90,10 +90,11 @@ async fn filled(root: &Path) -> (FileStore, State) {
     (store, state)
 }
 
-/// Equal but for the versions, which begin anew with each controller.
+/// Equal but for what begins anew with each controller.
 fn assert_same(mut left: State, right: &State) {
     left.version = right.version;
     left.told_at = right.told_at.clone();
+    left.rolled_back = right.rolled_back;
     assert_eq!(&left, right);
 }
 
@@ -257,20 +258,45 @@ fn packed_text_reads_as_it_was_written() {
         recovering: true,
         ..led.clone()
     };
-    let text = write_shard([(id, 0, &led), (id, 1, &orphan)].into_iter());
+    let text = write_shard([(id, 0, &led), (id, 1, &orphan)].into_iter(), std::iter::empty());
     assert_eq!(
         text,
-        "weir-partitions 2\n\
+        "weir-partitions 3\n\
          00000000-0000-0000-0000-000000000011 0 r=0,1,2 a=2 d=0,1 i=0,1 e=2 l=0 le=0 pe=0 k= u=0\n\
          00000000-0000-0000-0000-000000000011 1 r=0,1,2 a=2 d=0,1 i= e=2 l= le=0 pe=0 k=1 u=1\n\
          end\n"
     );
-    assert_eq!(read_shard(&text).unwrap(), BTreeMap::from([(id, vec![led, orphan])]));
+    let shard = Shard {
+        partitions: BTreeMap::from([(id, vec![led, orphan])]),
+        ..Shard::default()
+    };
+    assert_eq!(read_shard(&text).unwrap(), shard);
+    // As it was written by a controller that had nothing to retain.
+    assert_eq!(read_shard(&text.replace("partitions 3", "partitions 2")).unwrap(), shard);
+}
+
+#[tokio::test]
+async fn a_topic_that_is_to_be_retained_survives_its_resource() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut store, mut state) = filled(root.path()).await;
+    let (id, mut orders) = topic("orders", 17);
+    orders.spec.deletion_policy = DeletionPolicy::Retain;
+    orders.spec.config = weir_crds::TopicConfig::from_texts([("retention.ms".to_owned(), "60000".to_owned())].into()).unwrap();
+    commit(&mut store, &mut state, vec![Change::Topic(id, Box::new(orders.clone()))]).await;
+    let remove = || std::fs::remove_file(root.path().join("topics/orders")).unwrap();
+    remove();
+    let loaded = store.load().await.unwrap();
+    assert_same(loaded, &state);
+    // Once it may go, it goes.
+    orders.spec.deletion_policy = DeletionPolicy::Delete;
+    commit(&mut store, &mut state, vec![Change::Topic(id, Box::new(orders))]).await;
+    remove();
+    assert!(store.load().await.unwrap().topic_by_name("orders").is_none());
 }
 
 #[test]
 fn packed_text_is_refused_where_it_is_wrong() {
-    let line = |text: &str| format!("weir-partitions 2\n00000000-0000-0000-0000-000000000011 {text}\nend\n");
+    let line = |text: &str| format!("weir-partitions 3\n00000000-0000-0000-0000-000000000011 {text}\nend\n");
     let cases = [
         (line("0 r=0 a= d= i=1 e= l= le=0 pe=0 k= u=0"), "the ISR is not within the replicas"),
         (line("0 r=0 a= d= i= e= l=0 le=0 pe=0 k= u=0"), "the leader is not in the ISR"),
@@ -311,6 +337,25 @@ fn packed_text_is_refused_where_it_is_wrong() {
             }
         );
     }
+    let id = "00000000-0000-0000-0000-000000000011";
+    let resource = r#"{"name":"t","spec":{"clusterRef":{"name":"c"}}}"#;
+    for (lines, line, reason) in [
+        (format!("retain {id}"), 2, "the resource is missing"),
+        (format!("retain x {resource}"), 2, "\"x\" is not the topic's id"),
+        (
+            format!("retain {id} {{}}"),
+            2,
+            "no resource of a topic: missing field `name` at line 1 column 2",
+        ),
+        (
+            format!("retain {id} {resource}\nretain {id} {resource}"),
+            3,
+            "00000000-0000-0000-0000-000000000011 is retained twice",
+        ),
+    ] {
+        let wrong = read_shard(&format!("weir-partitions 3\n{lines}\nend\n")).unwrap_err();
+        assert_eq!((wrong.line, wrong.reason.as_str()), (line, reason));
+    }
     // Cut anywhere, no text is taken for a whole one.
     let whole = line("0 r=0 a= d= i=0 e= l=0 le=0 pe=0 k= u=0");
     for end in 0..whole.len() {
@@ -340,7 +385,7 @@ fn a_full_shard_fits_into_an_object() {
             partition_epoch: weir_protocol::types::PartitionEpoch(99_999),
             ..Partition::new(brokers(100), brokers(100))
         };
-        let text = write_shard((0..).take(count).map(|index| (id, index, &moved)));
+        let text = write_shard((0..).take(count).map(|index| (id, index, &moved)), std::iter::empty());
         assert!(
             (7_000..20_000).contains(&count) || replicas == 10,
             "{count} partitions of {replicas} replicas"

@@ -127,7 +127,7 @@ proptest! {
             check(&before, &world.state, &event)?;
         }
         let lines = world.state.topics.iter().flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition)));
-        let read = read_shard(&write_shard(lines)).unwrap();
+        let read = read_shard(&write_shard(lines, std::iter::empty())).unwrap().partitions;
         for (id, topic) in &world.state.topics {
             prop_assert_eq!(read.get(id).map_or(&[][..], Vec::as_slice), &topic.partitions[..]);
         }

@@ -10,7 +10,7 @@ use weir_protocol::types::TopicId;
 
 use crate::controller::state::{Partition, State};
 use crate::controller::{TOPIC_ID_ANNOTATION, topic_id_on};
-use crate::store::packed::{BadLine, Registry, read_registry, read_shard};
+use crate::store::packed::{BadLine, Registry, Shard, read_registry, read_shard};
 use crate::store::{Parts, StoreError};
 
 /// A topic that is part of the state, and its resource as it lies at the API server.
@@ -25,7 +25,7 @@ pub(super) fn registry(object: &str, content: &str) -> Result<Registry, StoreErr
     read_registry(content).map_err(|bad| damaged(object, bad))
 }
 
-pub(super) fn shard(object: &str, content: &str) -> Result<BTreeMap<TopicId, Vec<Partition>>, StoreError> {
+pub(super) fn shard(object: &str, content: &str) -> Result<Shard, StoreError> {
     read_shard(content).map_err(|bad| damaged(object, bad))
 }
 
@@ -92,7 +92,7 @@ fn without_settings(object: &DynamicObject) -> Option<Topic> {
     serde_json::from_value(json!({"apiVersion": weir_crds::API_VERSION, "kind": "Topic", "metadata": metadata, "spec": spec})).ok()
 }
 
-pub(super) fn assemble(registry: Registry, resource: KafkaCluster, topics: Vec<Loaded>, partitions: BTreeMap<TopicId, Vec<Partition>>) -> State {
+pub(super) fn assemble(registry: Registry, resource: KafkaCluster, topics: Vec<Loaded>, shards: Shard) -> State {
     let mut resource = resource;
     resource.status = None;
     resource.metadata.managed_fields = None;
@@ -103,7 +103,7 @@ pub(super) fn assemble(registry: Registry, resource: KafkaCluster, topics: Vec<L
         registry,
         resource,
         topics: topics.into_iter().map(|topic| (topic.id, topic.resource)).collect(),
-        partitions,
+        shards,
     }
     .assemble()
 }
