@@ -35,8 +35,10 @@ use crate::placing::{Listener, PodSettings, Resources, Storage};
     printcolumn(name = "Bootstrap", type_ = "string", json_path = ".status.listeners[0].bootstrap", priority = "1"),
     printcolumn(name = "Image", type_ = "string", json_path = ".status.image", priority = "1"),
     scale(spec_replicas_path = ".spec.brokers.replicas", status_replicas_path = ".status.brokers.replicas", label_selector_path = ".status.brokers.selector"),
-    validation = Rule::new("size(self.metadata.name) <= 40")
-        .message("a cluster's name has at most 40 characters: names of other objects are made from it"),
+    validation = Rule::new("size(self.metadata.name) <= 37")
+        .message("a cluster's name has at most 37 characters: names of other objects are made from it"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')")
+        .message("a cluster's name has lower-case letters, digits and '-' only, and begins with a letter: names of services are made from it"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
@@ -48,6 +50,10 @@ use crate::placing::{Listener, PodSettings, Resources, Storage};
         "!has(self.brokers) || !has(self.listeners) || \
          self.listeners.all(one, one.type != 'SharedLoadBalancer' || one.port + self.brokers.replicas <= 65535)")
         .message("a listener of type SharedLoadBalancer takes a port more for each broker, up to 65535"),
+    validation = Rule::new(
+        "(has(self.listeners) && size(self.listeners) > 0 ? self.listeners[0].name : 'plain') == \
+         (has(oldSelf.listeners) && size(oldSelf.listeners) > 0 ? oldSelf.listeners[0].name : 'plain')")
+        .message("the first listener keeps its name: brokers find one another by it while they are restarted; its port may change"),
 )]
 pub struct KafkaClusterSpec {
     /// The brokers.
@@ -64,7 +70,8 @@ pub struct KafkaClusterSpec {
     #[x_kube(
         validation = Rule::new("self.size() == 0 || self[0].type == 'Internal'")
             .message("the first listener must be of type Internal: brokers use it among themselves"),
-        validation = Rule::new("self.all(one, one.port != 9100)").message("port 9100 is that of the brokers' metrics"),
+        validation = Rule::new("self.all(one, one.port != 9100 && one.name != 'http')").message("port 9100, called http, is that of the brokers' metrics"),
+        validation = Rule::new("self.all(one, one.name != 'bootstrap' && one.name != 'brokers')").message("no listener is called bootstrap or brokers: services of the cluster are"),
         validation = Rule::new("self.all(one, self.exists_one(other, other.port == one.port))").message("two listeners cannot have one port"),
     )]
     pub listeners: Vec<Listener>,

@@ -163,10 +163,24 @@ pub struct PodSettings {
     #[schemars(length(max = 32))]
     pub tolerations: Vec<Toleration>,
 
+    /// Secrets of this namespace with which the brokers' image is pulled from a private registry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Vec<SecretName>,
+
     /// The priority class of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
+}
+
+/// A secret, by its name.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretName {
+    /// The secret's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
 }
 
 /// A taint that pods bear, as in the specification of a pod.
@@ -199,7 +213,7 @@ pub struct Toleration {
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Its name.
-    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-z]([a-z0-9-]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"))]
     pub name: String,
 
     /// The port on which every broker listens, and that of the services. 9100 is taken by metrics.

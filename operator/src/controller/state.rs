@@ -30,6 +30,8 @@ pub struct State {
     pub(crate) taken: Arc<BTreeSet<String>>,
     /// The version that holds the last change of each broker's registration.
     pub(crate) told_at: OrdMap<BrokerId, u64>,
+    /// Brokers have shown since the state was loaded that it is older than what they hold: it was restored from a backup.
+    pub rolled_back: bool,
     /// Partitions of all topics.
     partitions: usize,
     /// Counts the changes since this controller took over, above all versions of its predecessors.
@@ -188,6 +190,7 @@ impl State {
             resources: OrdMap::new(),
             taken: Arc::default(),
             told_at: OrdMap::new(),
+            rolled_back: false,
             partitions: 0,
             version,
         }
@@ -259,11 +262,14 @@ impl State {
             Change::Cluster(resource) => self.cluster.resource = Arc::clone(resource),
             Change::ControllerEpoch(epoch) => {
                 assert!(*epoch > self.cluster.controller_epoch, "the controller's epoch only goes up");
+                // Who takes over goes up by one; more is to get above what brokers saw. So with the other epochs.
+                self.rolled_back |= epoch.0 > self.cluster.controller_epoch.0 + 1;
                 self.cluster.controller_epoch = *epoch;
                 self.version = first_version(*epoch);
             }
             Change::NextBrokerEpoch(epoch) => {
                 assert!(*epoch >= self.cluster.next_broker_epoch, "broker epochs only go up");
+                self.rolled_back |= epoch.0 > self.cluster.next_broker_epoch.0 + 1;
                 self.cluster.next_broker_epoch = *epoch;
             }
             Change::NextProducerId(id) => {
@@ -329,6 +335,7 @@ impl State {
                 partition.leader_epoch > slot.leader_epoch || (partition.leader_epoch == slot.leader_epoch && partition.leader == slot.leader),
                 "a new leader has a new epoch"
             );
+            self.rolled_back |= partition.leader_epoch.0 > slot.leader_epoch.0 + 1;
             *slot = partition.clone();
         } else {
             assert_eq!(index, partitions.len(), "partitions are created in their order");

@@ -5,6 +5,7 @@
 
 mod apply;
 mod host;
+mod judge;
 mod pods;
 mod rollout;
 mod status;
@@ -148,6 +149,8 @@ struct Findings {
     rollout: Option<Step>,
     storage: Vec<String>,
     troubles: Vec<String>,
+    /// Why this pass did not come to its end, and neither did the one before.
+    failed: Option<String>,
     scale_down: Option<String>,
     /// What clients outside are told, by listener.
     listeners: Vec<weir_crds::ListenerStatus>,
@@ -206,7 +209,7 @@ impl Keeper {
                         error = format!("{error:#}"),
                         "look after a KafkaCluster"
                     );
-                    self.failed(format!("{error:#}"), &mut retry).await
+                    self.failed(said(&error), &mut retry).await
                 }
                 Err(_) => {
                     warn!(
@@ -233,30 +236,38 @@ impl Keeper {
         }
     }
 
+    /// What fails once is tried again; what fails again is said.
     async fn failed(&mut self, error: String, retry: &mut Duration) -> Duration {
         Figures::count(&self.context.figures.reconcile_errors);
         let cluster = Arc::clone(&self.resource.borrow());
         let state = self.host.as_ref().map(Host::state);
-        let findings = Findings {
-            troubles: vec![error],
-            image: cluster
-                .metadata
-                .annotations
-                .as_ref()
-                .and_then(|all| all.get(IMAGE_ANNOTATION).cloned())
-                .unwrap_or_default(),
-            ..Findings::default()
-        };
-        let written = self
-            .status
-            .write(&self.context, &self.recorder, &cluster, state.as_ref(), &findings)
-            .await;
-        if let Err(error) = written {
-            debug!(cluster = self.key.name, %error, "write the status of a KafkaCluster");
+        if *retry > RETRY_MIN {
+            let findings = Findings {
+                failed: Some(error),
+                ..self.first_findings(&cluster)
+            };
+            let written = self
+                .status
+                .write(&self.context, &self.recorder, &cluster, state.as_ref(), &findings)
+                .await;
+            if let Err(error) = written {
+                debug!(cluster = self.key.name, %error, "write the status of a KafkaCluster");
+            }
         }
         let wait = *retry;
         *retry = (*retry * 2).min(RETRY_MAX);
         wait
+    }
+
+    /// What the resource alone says.
+    fn first_findings(&self, cluster: &KafkaCluster) -> Findings {
+        let annotation = |name: &str| cluster.metadata.annotations.as_ref().and_then(|all| all.get(name));
+        let image = cluster.spec.image.as_ref().or_else(|| annotation(IMAGE_ANNOTATION));
+        Findings {
+            image: image.unwrap_or(&self.context.broker_image).clone(),
+            paused: cluster.spec.paused || annotation(PAUSED_ANNOTATION).map(String::as_str) == Some("true"),
+            ..Findings::default()
+        }
     }
 
     async fn pass(&mut self) -> anyhow::Result<Duration> {
@@ -267,20 +278,10 @@ impl Keeper {
         if cluster.metadata.deletion_timestamp.is_some() {
             return Ok(WITHOUT_REASON);
         }
-        let annotation = |name: &str| cluster.metadata.annotations.as_ref().and_then(|all| all.get(name)).cloned();
-        let image = cluster
-            .spec
-            .image
-            .clone()
-            .or_else(|| annotation(IMAGE_ANNOTATION))
-            .unwrap_or_else(|| self.context.broker_image.clone());
-        let mut findings = Findings {
-            image,
-            paused: cluster.spec.paused || annotation(PAUSED_ANNOTATION).as_deref() == Some("true"),
-            ..Findings::default()
-        };
+        let mut findings = self.first_findings(&cluster);
         self.host(&cluster).await?;
         self.remember(&cluster, &findings.image).await?;
+        findings.pods = pods::look(&self.context, &self.key, &cluster).await?;
         if !findings.paused {
             self.take_up(&cluster).await;
             self.make_objects(&cluster, &mut findings).await?;
@@ -406,12 +407,14 @@ impl Keeper {
         let volumes = Volumes::look(&self.context, &self.key, cluster, findings.replicas).await?;
         let effective = volumes.effective(cluster);
         volumes.grow(&self.context, &self.key, findings).await?;
+        let listening = findings.pods.iter().flat_map(|pod| pod.ports.clone()).collect();
         let plan = Plan {
             cluster: &effective,
             image: &findings.image,
             cluster_id: host.cluster_id(),
             controller: &self.context.controller_address,
             replicas: findings.replicas,
+            listening: &listening,
             evictable: rollout::evictable(&state, findings.replicas),
             monitored: self.monitored == Some(true),
         };
@@ -423,28 +426,30 @@ impl Keeper {
 
     /// Leads the ports of shared load balancers to the pods as they are.
     async fn lead_to_pods(&mut self, cluster: &KafkaCluster, findings: &Findings) -> anyhow::Result<()> {
-        let place = |pod: &PodView| {
+        let places = findings.pods.iter().filter_map(|pod| {
             Some(Place {
                 id: pod.id,
                 address: pod.address?,
+                ports: &pod.ports,
                 ready: pod.ready && !pod.terminating,
             })
-        };
-        let places: Vec<Place> = findings.pods.iter().filter_map(place).collect();
+        });
+        let places: Vec<Place<'_>> = places.collect();
         let slices = slices(cluster, findings.replicas, &places);
         self.applied.apply(&slices).await?;
         self.applied.prune::<EndpointSlice>(&Names::of(cluster), SLICE_MANAGED_BY, &slices).await
     }
 
     async fn observe(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
-        findings.pods = pods::look(&self.context, &self.key, cluster).await?;
+        pods::compare(&self.context, &self.key, &mut findings.pods).await?;
         findings.troubles.extend(findings.pods.iter().filter_map(|pod| pod.trouble.clone()));
         let missing = usize::try_from(findings.replicas).unwrap_or_default().saturating_sub(findings.pods.len());
         if missing > 0 {
             findings.under_way = true;
             findings.troubles.extend(pods::why_missing(&self.context, &self.key).await);
         }
-        findings.listeners = status::listeners(&self.context, cluster, findings.replicas).await;
+        let state = self.host.as_ref().map(Host::state);
+        findings.listeners = status::listeners(&self.context, cluster, findings.replicas, state.as_ref()).await;
         let Some(host) = &self.host else { return Ok(()) };
         if super::objects::listeners(cluster)
             .iter()
@@ -485,6 +490,14 @@ impl Keeper {
         findings.under_way |= !matches!(step, Step::Done);
         findings.rollout = Some(step);
         Ok(())
+    }
+}
+
+/// An error in the words of the API server, where it is one of those.
+fn said(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) => format!("{error}: {}", status.message),
+        _ => format!("{error:#}"),
     }
 }
 

@@ -7,12 +7,13 @@ mod pods;
 mod services;
 mod shared;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use weir_crds::KafkaCluster;
 
 pub(super) use names::{Names, broker_of_pod, listener_name, listeners};
+pub(super) use pods::HTTP_PORT_NAME;
 pub(super) use shared::{Place, SLICE_MANAGED_BY, port_of, slices};
 
 /// What the objects are made of.
@@ -28,6 +29,8 @@ pub(super) struct Plan<'a> {
     pub(super) controller: &'a str,
     /// How many pods there are to be: what the resource says, or more while brokers that are to go still hold partitions.
     pub(super) replicas: i32,
+    /// The listeners of the pods that there are, with their ports: others than the resource's until the last pod has been restarted.
+    pub(super) listening: &'a BTreeSet<(String, u16)>,
     /// How many of them may be evicted at the moment.
     pub(super) evictable: i32,
     /// The kind `PodMonitor` is known.
@@ -107,11 +110,11 @@ fn disruption_budget(plan: &Plan<'_>, names: &Names) -> Value {
 }
 
 fn network_policy(plan: &Plan<'_>, names: &Names) -> Value {
-    let mut ports: Vec<Value> = listeners(plan.cluster)
-        .iter()
-        .map(|listener| json!({"protocol": "TCP", "port": listener.port}))
-        .collect();
-    ports.push(json!({"protocol": "TCP", "port": pods::HTTP_PORT}));
+    let wanted = listeners(plan.cluster);
+    let mut ports: BTreeSet<u16> = wanted.iter().map(|listener| listener.port).collect();
+    ports.extend(plan.listening.iter().map(|(_, port)| *port));
+    ports.insert(pods::HTTP_PORT);
+    let ports: Vec<Value> = ports.into_iter().map(|port| json!({"protocol": "TCP", "port": port})).collect();
     json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -131,7 +134,7 @@ fn pod_monitor(plan: &Plan<'_>, names: &Names) -> Value {
         "metadata": plain_metadata(plan.cluster, names, &names.cluster),
         "spec": {
             "selector": {"matchLabels": names.selector()},
-            "podMetricsEndpoints": [{"port": "http", "path": "/metrics"}],
+            "podMetricsEndpoints": [{"port": HTTP_PORT_NAME, "path": "/metrics"}],
         },
     })
 }

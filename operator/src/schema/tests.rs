@@ -104,9 +104,19 @@ fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "spec.topicName: Invalid value: \"__cluster_metadata\": '.', '..' and '__cluster_metadata' are no topic names",
         ),
         (
-            resource("KafkaCluster", &long[..41], &json!({})),
+            resource("KafkaCluster", &long[..38], &json!({})),
             None,
-            "Invalid value: \"object\": a cluster's name has at most 40 characters: names of other objects are made from it",
+            "Invalid value: \"object\": a cluster's name has at most 37 characters: names of other objects are made from it",
+        ),
+        (
+            resource("KafkaCluster", "a.b", &json!({})),
+            None,
+            "Invalid value: \"object\": a cluster's name has lower-case letters, digits and '-' only, and begins with a letter: names of services are made from it",
+        ),
+        (
+            cluster(&json!({"listeners": [{"name": "a", "port": 9092}, {"name": "brokers", "port": 9093}]})),
+            None,
+            "spec.listeners: Invalid value: \"array\": no listener is called bootstrap or brokers: services of the cluster are",
         ),
         (
             cluster(&json!({"config": {"default.replication.factor": 2}})),
@@ -154,7 +164,22 @@ fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
         (
             cluster(&json!({"listeners": [{"name": "a", "port": 9100}]})),
             None,
-            "spec.listeners: Invalid value: \"array\": port 9100 is that of the brokers' metrics",
+            "spec.listeners: Invalid value: \"array\": port 9100, called http, is that of the brokers' metrics",
+        ),
+        (
+            cluster(&json!({"listeners": [{"name": "a", "port": 9092}, {"name": "http", "port": 9093}]})),
+            None,
+            "spec.listeners: Invalid value: \"array\": port 9100, called http, is that of the brokers' metrics",
+        ),
+        (
+            cluster(&json!({"listeners": [{"name": "a", "port": 9092}]})),
+            Some(cluster(&json!({}))),
+            "spec: Invalid value: \"object\": the first listener keeps its name: brokers find one another by it while they are restarted; its port may change",
+        ),
+        (
+            cluster(&json!({"listeners": [{"name": "b", "port": 9093}, {"name": "a", "port": 9092}]})),
+            Some(cluster(&json!({"listeners": [{"name": "a", "port": 9092}]}))),
+            "spec: Invalid value: \"object\": the first listener keeps its name: brokers find one another by it while they are restarted; its port may change",
         ),
         (
             cluster(&json!({"brokers": {"storage": {"storageClassName": "slow"}}})),

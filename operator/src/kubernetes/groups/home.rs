@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::GroupVersionKind;
 use kube::discovery::{Scope, pinned_kind};
@@ -127,9 +128,12 @@ pub(super) async fn put_status(context: &Context, group: &ConsumerGroup, status:
         .await?;
     let ready = |status: &ConsumerGroupStatus| status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned();
     let before = group.status.as_ref().and_then(ready);
-    if let (Some(before), Some(after)) = (before, ready(status))
-        && (&before.status, &before.reason) != (&after.status, &after.reason)
-    {
+    // An event for each change of readiness, and for a first verdict that is bad.
+    let is_new = |after: &Condition| match &before {
+        Some(before) => (&before.status, &before.reason) != (&after.status, &after.reason),
+        None => after.status == "False",
+    };
+    if let Some(after) = ready(status).filter(is_new) {
         let regarding = kube::Resource::object_ref(group, &());
         publish(
             &recorder(context),

@@ -1,21 +1,26 @@
 //! The pods of a cluster as they are, and what keeps them from serving, in words that a person understands.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Preconditions};
+use serde_json::Value;
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
 
-use super::super::objects::{Names, broker_of_pod};
+use super::super::objects::{HTTP_PORT_NAME, Names, broker_of_pod};
 use super::super::topics::Key;
 use super::{Context, Figures};
 use crate::controller::state::State;
 
 /// The label in which a StatefulSet notes the revision of a pod's template.
 const REVISION_LABEL: &str = "controller-revision-hash";
+
+/// So much of a line that a broker printed goes into a condition.
+const LAST_WORDS_MAX: usize = 300;
 
 /// A broker's pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +32,10 @@ pub(super) struct PodView {
     pub(super) address: Option<IpAddr>,
     /// Its container serves.
     pub(super) ready: bool,
+    /// The revision of its template.
+    pub(super) revision: Option<String>,
+    /// The ports of its listeners, by name.
+    pub(super) ports: BTreeMap<String, u16>,
     /// Its template is not the one that the spec wants; `None` while that is not known.
     pub(super) outdated: Option<bool>,
     pub(super) terminating: bool,
@@ -34,18 +43,30 @@ pub(super) struct PodView {
     pub(super) trouble: Option<String>,
 }
 
-/// The pods, by the broker's id.
+/// The pods, by the broker's id. Which of them are outdated is not known yet.
 pub(super) async fn look(context: &Context, key: &Key, cluster: &KafkaCluster) -> anyhow::Result<Vec<PodView>> {
     let names = Names::of(cluster);
-    let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &key.namespace);
-    let set = sets.get_opt(&key.name).await.context("get the StatefulSet")?;
-    let wanted = set.as_ref().and_then(wanted_revision);
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
     let params = ListParams::default().labels(&names.selector_text());
     let listed = pods.list(&params).await.context("list the pods")?;
-    let mut views: Vec<PodView> = listed.items.iter().filter_map(|pod| view(&key.name, pod, wanted.as_deref())).collect();
+    let mut views: Vec<PodView> = listed.items.iter().filter_map(|pod| view(&key.name, pod)).collect();
     views.sort_by_key(|view| view.id);
     Ok(views)
+}
+
+/// Finds out which of the pods are not as the StatefulSet has them made now.
+pub(super) async fn compare(context: &Context, key: &Key, pods: &mut [PodView]) -> anyhow::Result<()> {
+    let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &key.namespace);
+    let set = sets.get_opt(&key.name).await.context("get the StatefulSet")?;
+    let wanted = set.as_ref().and_then(wanted_revision);
+    pods.iter_mut().for_each(|pod| pod.compare(wanted.as_deref()));
+    Ok(())
+}
+
+impl PodView {
+    fn compare(&mut self, wanted: Option<&str>) {
+        self.outdated = wanted.map(|wanted| self.revision.as_deref() != Some(wanted));
+    }
 }
 
 /// The revision that pods shall have, once the StatefulSet's controller has looked at what was applied last.
@@ -56,7 +77,7 @@ fn wanted_revision(set: &StatefulSet) -> Option<String> {
         .flatten()
 }
 
-fn view(cluster: &str, pod: &Pod, wanted: Option<&str>) -> Option<PodView> {
+fn view(cluster: &str, pod: &Pod) -> Option<PodView> {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let revision = pod.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL));
     let status = pod.status.as_ref();
@@ -66,11 +87,22 @@ fn view(cluster: &str, pod: &Pod, wanted: Option<&str>) -> Option<PodView> {
         uid: pod.metadata.uid.clone().unwrap_or_default(),
         address: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
         ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
-        outdated: wanted.map(|wanted| revision.map(String::as_str) != Some(wanted)),
+        revision: revision.cloned(),
+        outdated: None,
+        ports: ports(pod),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         trouble: trouble(&name, pod),
         name,
     })
+}
+
+fn ports(pod: &Pod) -> BTreeMap<String, u16> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let listeners = ports.filter(|port| port.name.as_deref() != Some(HTTP_PORT_NAME));
+    listeners
+        .filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?)))
+        .collect()
 }
 
 fn trouble(name: &str, pod: &Pod) -> Option<String> {
@@ -90,13 +122,23 @@ fn trouble(name: &str, pod: &Pod) -> Option<String> {
     if matches!(reason, "" | "ContainerCreating" | "PodInitializing") {
         return None;
     }
-    let message = waiting.message.as_deref().unwrap_or_default();
+    let message = last_words(container).or_else(|| waiting.message.clone()).unwrap_or_default();
     let hint = match reason {
-        "CrashLoopBackOff" => format!("; `kubectl logs {name} --previous` says why"),
+        "CrashLoopBackOff" => format!("; `kubectl logs {name} --previous` says more"),
         "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" => "; correct spec.image".to_owned(),
         _ => String::new(),
     };
     Some(format!("pod {name}: {reason}: {message}{hint}"))
+}
+
+/// What a broker said before it ended, as the kubelet keeps the end of its log. A line of JSON has the reason in its fields.
+fn last_words(container: &ContainerStatus) -> Option<String> {
+    let said = container.last_state.as_ref()?.terminated.as_ref()?.message.as_ref()?;
+    let line = said.lines().rfind(|line| !line.trim().is_empty())?;
+    let reason = serde_json::from_str::<Value>(line)
+        .ok()
+        .and_then(|line| Some(line.pointer("/fields/error")?.as_str()?.to_owned()));
+    Some(reason.unwrap_or_else(|| line.trim().chars().take(LAST_WORDS_MAX).collect()))
 }
 
 /// Why the StatefulSet's controller makes no pods: a quota, or a policy. It says so in events alone.
@@ -146,13 +188,14 @@ pub(super) fn partitions_on(state: &State, broker: BrokerId) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
     fn pod(status: Value) -> Pod {
         serde_json::from_value(json!({
             "metadata": {"name": "orders-1", "uid": "u", "labels": {REVISION_LABEL: "orders-a"}},
+            "spec": {"containers": [{"name": "broker", "ports": [{"name": "plain", "containerPort": 9092}, {"name": "http", "containerPort": 9100}]}]},
             "status": status,
         }))
         .unwrap()
@@ -160,32 +203,47 @@ mod tests {
 
     #[test]
     fn a_pod_is_told_by_its_status() {
-        let serving = view(
-            "orders",
-            &pod(json!({"conditions": [{"type": "Ready", "status": "True"}]})),
-            Some("orders-a"),
-        )
-        .unwrap();
+        let mut pod_view = view("orders", &pod(json!({"conditions": [{"type": "Ready", "status": "True"}]}))).unwrap();
         assert_eq!(
-            (serving.id, serving.ready, serving.outdated, serving.trouble),
-            (1, true, Some(false), None)
+            (pod_view.id, pod_view.ready, pod_view.outdated, &pod_view.trouble),
+            (1, true, None, &None)
         );
-        let old = view("orders", &pod(json!({})), Some("orders-b")).unwrap();
-        assert_eq!((old.ready, old.outdated), (false, Some(true)));
-        assert_eq!(view("orders", &pod(json!({})), None).unwrap().outdated, None);
-        assert_eq!(view("others", &pod(json!({})), None), None);
+        assert_eq!(pod_view.ports, [("plain".to_owned(), 9092)].into());
+        for (wanted, outdated) in [(Some("orders-a"), Some(false)), (Some("orders-b"), Some(true)), (None, None)] {
+            pod_view.compare(wanted);
+            assert_eq!(pod_view.outdated, outdated);
+        }
+        assert!(!view("orders", &pod(json!({}))).unwrap().ready);
+        assert_eq!(view("others", &pod(json!({}))), None);
     }
 
     #[test]
     fn trouble_is_said_with_what_helps() {
         let waiting = |reason: &str| json!({"containerStatuses": [{"name": "broker", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": {"reason": reason, "message": "m"}}}]});
+        let ended = |said: &str| {
+            let mut status = waiting("CrashLoopBackOff");
+            status["containerStatuses"][0]["lastState"] = json!({"terminated": {"exitCode": 1, "message": said}});
+            status
+        };
         let cases = [
             (json!({}), None),
             (waiting("ContainerCreating"), None),
             (waiting("ImagePullBackOff"), Some("pod orders-1: ImagePullBackOff: m; correct spec.image")),
             (
                 waiting("CrashLoopBackOff"),
-                Some("pod orders-1: CrashLoopBackOff: m; `kubectl logs orders-1 --previous` says why"),
+                Some("pod orders-1: CrashLoopBackOff: m; `kubectl logs orders-1 --previous` says more"),
+            ),
+            (
+                ended(&format!(
+                    "{}\n{}\n",
+                    json!({"level": "INFO"}),
+                    json!({"level": "ERROR", "fields": {"message": "the broker stops", "error": "open the log directory: it belongs to another"}})
+                )),
+                Some("pod orders-1: CrashLoopBackOff: open the log directory: it belongs to another; `kubectl logs orders-1 --previous` says more"),
+            ),
+            (
+                ended("Segmentation fault\n\n"),
+                Some("pod orders-1: CrashLoopBackOff: Segmentation fault; `kubectl logs orders-1 --previous` says more"),
             ),
             (
                 json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}]}),

@@ -1,23 +1,21 @@
-//! The status of a cluster: how many brokers serve, how its partitions do, where clients connect, and if something is wrong, what and what helps.
+//! The status of a cluster, written when it changes and not too often, and the events that tell of it.
 
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Service};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::Resource as _;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::runtime::events::Recorder;
 use serde_json::json;
-use weir_crds::{BrokerSummary, KafkaCluster, KafkaClusterStatus, ListenerStatus, ListenerType};
+use weir_crds::{KafkaCluster, KafkaClusterStatus, ListenerStatus, ListenerType};
 use weir_protocol::types::BrokerId;
 
-use super::super::objects::{Names, listeners as listeners_of};
+use super::super::objects::{Names, listener_name, listeners as listeners_of};
 use super::super::sites::{address_of, address_of_node};
-use super::super::topics::{Judgement, condition, now, publish};
-use super::rollout::Step;
+use super::super::topics::{now, publish};
+use super::judge::{is_good, news, status_of};
 use super::{Context, Figures, Findings};
 use crate::controller::state::State;
-use crate::controller::summary;
 
 /// The most nodes that are named for the bootstrap of a listener.
 const BOOTSTRAP_NODES: usize = 3;
@@ -75,17 +73,12 @@ impl Written {
         Figures::count(&context.figures.writes);
         self.at = Some(Instant::now());
         api.patch_status(&names.cluster, &PatchParams::default(), &Patch::Merge(patch)).await?;
-        let (was, is) = (ready(&before).cloned(), ready(&status).cloned());
-        self.last = Some((cluster.metadata.uid.clone(), status));
-        if let Some(is) = is.filter(|is| was.is_none_or(|was| was.status != is.status || was.reason != is.reason)) {
-            tell(recorder, cluster, is.status == "True", &is.reason, &is.message).await;
+        for condition in news(&before.conditions, &status.conditions) {
+            tell(recorder, cluster, is_good(condition), &condition.reason, &condition.message).await;
         }
+        self.last = Some((cluster.metadata.uid.clone(), status));
         Ok(Outcome::Done)
     }
-}
-
-fn ready(status: &KafkaClusterStatus) -> Option<&Condition> {
-    status.conditions.iter().find(|condition| condition.type_ == "Ready")
 }
 
 /// Publishes an event about a cluster.
@@ -94,119 +87,8 @@ pub(super) async fn tell(recorder: &Recorder, cluster: &KafkaCluster, good: bool
     publish(recorder, &regarding, good, reason, note, "LookAfter").await;
 }
 
-/// PURE: the status.
-fn status_of(cluster: &KafkaCluster, before: &KafkaClusterStatus, state: Option<&State>, findings: &Findings, now: &Time) -> KafkaClusterStatus {
-    let names = Names::of(cluster);
-    let wanted = cluster.spec.brokers.replicas;
-    let serving = state.map_or(0, |state| (0..wanted).filter(|id| state.is_usable(BrokerId(*id))).count());
-    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
-    let partitions = state.map(|state| summary(state.topics.values().flat_map(|topic| &topic.partitions)));
-    let brokers = BrokerSummary {
-        replicas: count(findings.pods.len()),
-        ready: count(serving),
-        updated: count(findings.pods.iter().filter(|pod| pod.outdated == Some(false)).count()),
-        summary: format!("{serving}/{wanted}"),
-        selector: names.selector_text(),
-    };
-    let generation = cluster.metadata.generation;
-    let judged = judge(cluster, state, findings, serving);
-    let conditions = judged
-        .into_iter()
-        .map(|(kind, judgement)| condition(kind, judgement, generation, &before.conditions, now));
-    KafkaClusterStatus {
-        observed_generation: generation,
-        cluster_id: state.map(|state| state.cluster.id.clone()).or_else(|| before.cluster_id.clone()),
-        image: Some(findings.image.clone()).filter(|image| !image.is_empty()),
-        brokers: Some(if state.is_some() {
-            brokers
-        } else {
-            before.brokers.clone().unwrap_or(brokers)
-        }),
-        listeners: if findings.listeners.is_empty() {
-            before.listeners.clone()
-        } else {
-            findings.listeners.clone()
-        },
-        topics: state.and_then(|state| i64::try_from(state.topics.len()).ok()).or(before.topics),
-        partitions: partitions.or(before.partitions),
-        conditions: conditions.collect(),
-    }
-}
-
-fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings, serving: usize) -> Vec<(&'static str, Judgement)> {
-    let wanted = usize::try_from(cluster.spec.brokers.replicas).unwrap_or_default();
-    let partitions = state
-        .map(|state| summary(state.topics.values().flat_map(|topic| &topic.partitions)))
-        .unwrap_or_default();
-    // A pod that waits for its volume says less of it than the volume does.
-    let trouble = findings.storage.first().or(findings.troubles.first()).cloned();
-    let available = if state.is_none() {
-        Judgement::fails("NoController", trouble.clone().unwrap_or_else(|| "the controller is starting".to_owned()))
-    } else if serving == 0 {
-        Judgement::fails("NoBroker", trouble.clone().unwrap_or_else(|| "no broker serves yet".to_owned()))
-    } else if partitions.offline > 0 {
-        let message = format!(
-            "{} of {} partitions have no leader: `kubectl get topics` shows of which topics",
-            partitions.offline, partitions.total
-        );
-        Judgement::fails("PartitionsOffline", message)
-    } else {
-        Judgement::holds("Available", "every partition has a leader")
-    };
-    let degraded = if serving < wanted {
-        let message = trouble.clone().unwrap_or_else(|| "the others go on".to_owned());
-        Judgement::holds("BrokersNotReady", format!("{serving} of {wanted} brokers serve: {message}"))
-    } else if partitions.under_replicated > 0 {
-        let message = format!("{} of {} partitions lack replicas in sync", partitions.under_replicated, partitions.total);
-        Judgement::holds("UnderReplicated", message)
-    } else {
-        Judgement::fails("AsWanted", "every broker serves, and every replica is in sync")
-    };
-    let up_to_date = match (&findings.refusal, &findings.scale_down) {
-        (_, Some(reason)) => Judgement::fails("ScaleDownBlocked", reason.clone()),
-        (Some(refusal), _) => Judgement::fails("Refused", refusal.clone()),
-        _ if findings.paused => Judgement::fails("Paused", "what is written in the spec waits until spec.paused is false"),
-        _ => match &findings.rollout {
-            Some(Step::Wait(reason)) => Judgement::fails("RolloutWaits", format!("brokers are to be restarted, and wait: {reason}")),
-            Some(Step::Restart { id, .. }) => Judgement::fails("RollingOut", format!("broker {id} is being restarted")),
-            _ => Judgement::holds("AsWanted", "brokers are as the spec wants them"),
-        },
-    };
-    let storage = match findings.storage.first() {
-        Some(reason) => Judgement::fails("StorageTrouble", reason.clone()),
-        None => Judgement::holds("AsWanted", "the volumes are as the spec wants them"),
-    };
-    let paused = if findings.paused {
-        Judgement::holds("Paused", "the objects stay as they are; leaders still move when brokers fail")
-    } else {
-        Judgement::fails("NotPaused", "the operator acts on the spec")
-    };
-    let ready = if !available.holds {
-        available.clone()
-    } else if serving < wanted {
-        Judgement::fails(degraded.reason, degraded.message.clone())
-    } else if let Some(refusal) = &findings.refusal {
-        Judgement::fails("Refused", refusal.clone())
-    } else {
-        let message = if degraded.holds {
-            format!("every broker serves; {}", degraded.message)
-        } else {
-            "every broker serves, and every partition has a leader".to_owned()
-        };
-        Judgement::holds("Ready", message)
-    };
-    vec![
-        ("Ready", ready),
-        ("Available", available),
-        ("Degraded", degraded),
-        ("UpToDate", up_to_date),
-        ("StorageOk", storage),
-        ("Paused", paused),
-    ]
-}
-
 /// Where clients connect on each listener, as far as is known.
-pub(super) async fn listeners(context: &Context, cluster: &KafkaCluster, replicas: i32) -> Vec<ListenerStatus> {
+pub(super) async fn listeners(context: &Context, cluster: &KafkaCluster, replicas: i32, state: Option<&State>) -> Vec<ListenerStatus> {
     let names = Names::of(cluster);
     let services: Api<Service> = Api::namespaced(context.client.clone(), &names.namespace);
     let mut statuses = Vec::new();
@@ -231,10 +113,20 @@ pub(super) async fn listeners(context: &Context, cluster: &KafkaCluster, replica
                 let addresses: Vec<String> = addresses.map(|(host, port)| format!("{host}:{port}")).collect();
                 status.bootstrap = addresses.join(",");
             }
+            status.brokers = (0..replicas).map(|id| told(state, id, &listener_name(listener))).collect();
         }
         statuses.push(status);
     }
     statuses
+}
+
+/// What clients of a listener are told of a broker; nothing while it is not known.
+fn told(state: Option<&State>, broker: i32, listener: &str) -> String {
+    let broker = state.and_then(|state| state.brokers.get(&BrokerId(broker)));
+    let endpoint = broker.and_then(|broker| broker.endpoints.iter().find(|endpoint| endpoint.listener == listener));
+    endpoint
+        .map(|endpoint| format!("{}:{}", endpoint.host, endpoint.port))
+        .unwrap_or_default()
 }
 
 /// Some nodes that are there, the first ones by name.

@@ -48,14 +48,15 @@ impl Names {
         format!("{}-bootstrap", self.cluster)
     }
 
-    /// As [`Self::bootstrap`], of a listener for clients outside.
+    /// As [`Self::bootstrap`], of a listener for clients outside. No listener is called `bootstrap` or `brokers`, and none begins with a digit: so no other cluster has a service of this name,
+    /// whatever it is called.
     pub(in crate::kubernetes) fn listener_bootstrap(&self, listener: &str) -> String {
-        format!("{}-{listener}-bootstrap", self.cluster)
+        format!("{}-bootstrap-{listener}", self.cluster)
     }
 
     /// The service of a broker on a listener for clients outside.
     pub(in crate::kubernetes) fn listener_broker(&self, listener: &str, id: i32) -> String {
-        format!("{}-{listener}-{id}", self.cluster)
+        format!("{}-{id}-{listener}", self.cluster)
     }
 
     /// What selects the brokers' pods.

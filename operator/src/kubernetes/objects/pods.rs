@@ -10,6 +10,9 @@ use super::{Names, Plan, listener_name, listeners, plain_metadata};
 /// Where a broker serves metrics and health.
 pub(super) const HTTP_PORT: u16 = 9100;
 
+/// What that port is called; no listener is.
+pub(in crate::kubernetes) const HTTP_PORT_NAME: &str = "http";
+
 /// The user of the brokers' image.
 const USER: i64 = 65_532;
 
@@ -91,6 +94,10 @@ fn template(plan: &Plan<'_>, names: &Names) -> Value {
             "nodeSelector",
             (!settings.node_selector.is_empty()).then(|| json!(settings.node_selector)),
         ),
+        (
+            "imagePullSecrets",
+            (!settings.image_pull_secrets.is_empty()).then(|| json!(settings.image_pull_secrets)),
+        ),
         ("tolerations", (!settings.tolerations.is_empty()).then(|| json!(settings.tolerations))),
         ("priorityClassName", settings.priority_class_name.as_ref().map(|name| json!(name))),
     ];
@@ -131,13 +138,13 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
         .iter()
         .map(|listener| json!({"name": listener.name, "containerPort": listener.port, "protocol": "TCP"}))
         .collect();
-    ports.push(json!({"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}));
+    ports.push(json!({"name": HTTP_PORT_NAME, "containerPort": HTTP_PORT, "protocol": "TCP"}));
     let from_map = |key: &str| json!({"name": key, "valueFrom": {"configMapKeyRef": {"name": names.brokers(), "key": key}}});
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});
     let plain = |name: &str, value: String| json!({"name": name, "value": value});
     let probe = |path: &str, period: u32, failures: u32, timeout: u32| {
         json!({
-            "httpGet": {"path": path, "port": "http", "scheme": "HTTP"},
+            "httpGet": {"path": path, "port": HTTP_PORT_NAME, "scheme": "HTTP"},
             "periodSeconds": period, "failureThreshold": failures, "timeoutSeconds": timeout, "successThreshold": 1,
         })
     };
@@ -146,6 +153,8 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
         "name": "broker",
         "image": plan.image,
         "imagePullPolicy": "IfNotPresent",
+        // Why a broker does not start is told in its pod's status, and from there in the cluster's.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "env": [
             field("POD_NAME", "metadata.name"),
             field("WEIR_BROKER_ID", "metadata.labels['apps.kubernetes.io/pod-index']"),

@@ -14,11 +14,7 @@ const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 
 pub(super) fn build(plan: &Plan<'_>, names: &Names) -> Vec<Value> {
     let listeners = listeners(plan.cluster);
-    let internal: Vec<Value> = listeners
-        .iter()
-        .filter(|listener| listener.kind == ListenerType::Internal)
-        .map(port)
-        .collect();
+    let internal = internal_ports(plan, &listeners);
     let mut services = vec![headless(plan, names, &internal), bootstrap(plan, names, &internal)];
     services.extend((0..plan.replicas).map(|id| broker(plan, names, id, &internal)));
     for listener in listeners.iter() {
@@ -32,8 +28,20 @@ pub(super) fn build(plan: &Plan<'_>, names: &Names) -> Vec<Value> {
     services
 }
 
+/// A listener's port. It leads to the container's port of that name: while a listener moves to another port, each pod is reached on the one that it has.
 fn port(listener: &Listener) -> Value {
-    json!({"name": listener.name, "port": listener.port, "targetPort": listener.port, "protocol": "TCP"})
+    json!({"name": listener.name, "port": listener.port, "targetPort": listener.name, "protocol": "TCP"})
+}
+
+/// The ports of the listeners inside. One that pods still have stays until the last of them has been restarted: brokers and clients reach those by what was told of them.
+fn internal_ports(plan: &Plan<'_>, listeners: &[Listener]) -> Vec<Value> {
+    let internal = || listeners.iter().filter(|listener| listener.kind == ListenerType::Internal);
+    let leaving = plan.listening.iter().filter(|(name, port)| {
+        let is_known = internal().any(|listener| listener.name == *name);
+        is_known && internal().all(|listener| listener.port != *port)
+    });
+    let leaving = leaving.map(|(name, port)| json!({"name": format!("{name}-{port}"), "port": port, "targetPort": name, "protocol": "TCP"}));
+    internal().map(port).chain(leaving).collect()
 }
 
 /// What the StatefulSet needs for the names of its pods.

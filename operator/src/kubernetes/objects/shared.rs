@@ -2,6 +2,7 @@
 //!
 //! A Service's selector cannot send its ports to different pods. So this one has none, and the operator writes the slices of endpoints that lead each port to its pod.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
@@ -15,14 +16,23 @@ pub(in crate::kubernetes) const SLICE_MANAGED_BY: &str = "endpointslice.kubernet
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Where the pod of a broker is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::kubernetes) struct Place {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::kubernetes) struct Place<'a> {
     /// The broker.
     pub(in crate::kubernetes) id: i32,
     /// The address of its pod.
     pub(in crate::kubernetes) address: IpAddr,
+    /// The ports of its listeners, by name.
+    pub(in crate::kubernetes) ports: &'a BTreeMap<String, u16>,
     /// It serves.
     pub(in crate::kubernetes) ready: bool,
+}
+
+impl Place<'_> {
+    /// The port on which it has a listener. A pod that is not restarted yet may have another one than the resource says.
+    fn port(&self, listener: &Listener) -> u16 {
+        self.ports.get(&listener.name).copied().unwrap_or(listener.port)
+    }
 }
 
 /// The port of a broker on the load balancer: the listener's own is for whoever does not know the brokers yet. `None` beyond the last port there is.
@@ -48,7 +58,7 @@ pub(super) fn service(plan: &Plan<'_>, names: &Names, listener: &Listener) -> Va
 }
 
 /// The slices of all such listeners, for the pods as they are: one for those who look for any broker that serves, and one for each broker, served or not.
-pub(in crate::kubernetes) fn slices(cluster: &KafkaCluster, replicas: i32, places: &[Place]) -> Vec<Value> {
+pub(in crate::kubernetes) fn slices(cluster: &KafkaCluster, replicas: i32, places: &[Place<'_>]) -> Vec<Value> {
     let names = Names::of(cluster);
     let all = listeners(cluster);
     let shared = all.iter().filter(|listener| listener.kind == ListenerType::SharedLoadBalancer);
@@ -57,9 +67,9 @@ pub(in crate::kubernetes) fn slices(cluster: &KafkaCluster, replicas: i32, place
         .collect()
 }
 
-fn slices_of(cluster: &KafkaCluster, replicas: i32, names: &Names, listener: &Listener, places: &[Place]) -> Vec<Value> {
+fn slices_of(cluster: &KafkaCluster, replicas: i32, names: &Names, listener: &Listener, places: &[Place<'_>]) -> Vec<Value> {
     let service = names.listener_bootstrap(&listener.name);
-    let slice = |name: &str, port: &str, endpoints: Vec<Value>| {
+    let slice = |name: &str, port_name: &str, port: u16, endpoints: Vec<Value>| {
         let mut metadata = plain_metadata(cluster, names, name);
         metadata["labels"][SERVICE_NAME] = json!(service);
         metadata["labels"][SLICE_MANAGED_BY] = json!(MANAGER);
@@ -69,24 +79,30 @@ fn slices_of(cluster: &KafkaCluster, replicas: i32, names: &Names, listener: &Li
             "metadata": metadata,
             // All pods have addresses of one family, that of the first.
             "addressType": if places.iter().any(|place| place.address.is_ipv6()) { "IPv6" } else { "IPv4" },
-            "ports": [{"name": port, "port": listener.port, "protocol": "TCP"}],
+            "ports": [{"name": port_name, "port": port, "protocol": "TCP"}],
             "endpoints": endpoints,
         })
     };
-    let endpoint = |place: &Place, ready: bool| json!({"addresses": [place.address.to_string()], "conditions": {"ready": ready}});
-    let any = places.iter().map(|place| endpoint(place, place.ready)).collect();
-    let mut slices = vec![slice(&service, &listener.name, any)];
+    let endpoint = |place: &Place<'_>, ready: bool| json!({"addresses": [place.address.to_string()], "conditions": {"ready": ready}});
+    // All endpoints of a slice have one port: while the listener moves to another, that of the first pod, and the pods that have it.
+    let common = places.first().map_or(listener.port, |place| place.port(listener));
+    let any = places.iter().filter(|place| place.port(listener) == common);
+    let any = any.map(|place| endpoint(place, place.ready)).collect();
+    let mut slices = vec![slice(&service, &listener.name, common, any)];
     slices.extend((0..replicas).map(|id| {
-        let place = places.iter().filter(|place| place.id == id);
+        let place = places.iter().find(|place| place.id == id);
+        let port = place.map_or(listener.port, |place| place.port(listener));
         // Who asks for a broker gets it, ready or not, as from the services of single brokers.
-        let endpoints = place.map(|place| endpoint(place, true)).collect();
-        slice(&names.listener_broker(&listener.name, id), &name_of_port(id), endpoints)
+        let endpoints = place.map(|place| endpoint(place, true)).into_iter().collect();
+        slice(&names.listener_broker(&listener.name, id), &name_of_port(id), port, endpoints)
     }));
     slices
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -102,6 +118,7 @@ mod tests {
             cluster_id: "id",
             controller: "c:1",
             replicas: 2,
+            listening: &BTreeSet::new(),
             evictable: 1,
             monitored: false,
         };
@@ -119,11 +136,23 @@ mod tests {
             [(Some("ext"), Some(9094)), (Some("broker-0"), Some(9095)), (Some("broker-1"), Some(9096))]
         );
 
+        let (now, moved) = (BTreeMap::from([("ext".to_owned(), 9094)]), BTreeMap::from([("ext".to_owned(), 9000)]));
         let place = |id, last, ready| Place {
             id,
             address: IpAddr::from([10, 244, 0, last]),
+            ports: &now,
             ready,
         };
+        let other = Place {
+            ports: &moved,
+            ..place(1, 8, true)
+        };
+        // Each is reached where it listens.
+        let ports = |slices: Vec<Value>| slices.iter().map(|slice| slice["ports"][0]["port"].as_u64()).collect::<Vec<_>>();
+        assert_eq!(
+            ports(slices(&cluster, 2, &[place(0, 7, true), other])),
+            [Some(9094), Some(9094), Some(9000)]
+        );
         let slices = slices(&cluster, 2, &[place(0, 7, true), place(1, 8, false)]);
         let told = |slice: &Value| {
             let endpoints = slice["endpoints"].as_array().unwrap();
@@ -148,7 +177,7 @@ mod tests {
                 ("broker-1".to_owned(), vec!["10.244.0.8".to_owned()]),
             ]
         );
-        assert!(slices.iter().all(|slice| slice["metadata"]["labels"][SERVICE_NAME] == "c-ext-bootstrap"));
+        assert!(slices.iter().all(|slice| slice["metadata"]["labels"][SERVICE_NAME] == "c-bootstrap-ext"));
     }
 
     #[test]

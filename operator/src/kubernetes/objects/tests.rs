@@ -21,6 +21,7 @@ fn plan(cluster: &KafkaCluster) -> Plan<'_> {
         cluster_id: "an-id",
         controller: "weir-operator.weir-system.svc:9190",
         replicas: cluster.spec.brokers.replicas,
+        listening: const { &BTreeSet::new() },
         evictable: 1,
         monitored: false,
     }
@@ -65,9 +66,9 @@ fn a_cluster_has_these_objects() {
     });
     let names = listed(&objects);
     for name in [
-        "Service orders-ext-bootstrap",
-        "Service orders-ext-0",
-        "Service orders-ext-1",
+        "Service orders-bootstrap-ext",
+        "Service orders-0-ext",
+        "Service orders-1-ext",
         "PodMonitor orders",
     ] {
         assert!(names.iter().any(|listed| listed == name), "{name} is missing of {names:?}");
@@ -172,10 +173,69 @@ fn who_asks_for_one_broker_gets_it_as_soon_as_it_listens() {
     };
     for (name, wanted) in [
         ("orders-0", true),
-        ("orders-ext-0", true),
-        ("orders-ext-bootstrap", false),
+        ("orders-0-ext", true),
+        ("orders-bootstrap-ext", false),
         ("orders-bootstrap", false),
     ] {
         assert_eq!(also_not_ready(name), wanted, "{name}");
     }
+}
+
+#[test]
+fn a_listener_that_moves_is_reached_where_each_pod_has_it() {
+    let spec = cluster(json!({"listeners": [{"name": "in", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort"}]}));
+    let pods = [("in", 9090), ("ext", 9095), ("in", 9092), ("gone", 9096)];
+    let listening = pods.map(|(name, port)| (name.to_owned(), port)).into();
+    let objects = build(&Plan {
+        listening: &listening,
+        ..plan(&spec)
+    });
+    let ports = |kind: &str, name: &str, pointer: &str| {
+        let object = objects.iter().find(|o| o["kind"] == kind && o["metadata"]["name"] == name).unwrap();
+        let ports = object.pointer(pointer).and_then(Value::as_array).unwrap();
+        let said = ports
+            .iter()
+            .map(|port| format!("{} {}", port["port"], port["targetPort"].as_str().unwrap_or_default()));
+        said.collect::<Vec<_>>()
+    };
+    for service in ["orders-brokers", "orders-bootstrap", "orders-0"] {
+        assert_eq!(ports("Service", service, "/spec/ports"), ["9092 in", "9090 in"], "{service}");
+    }
+    // Clients outside come on the port of the node, which stays.
+    assert_eq!(ports("Service", "orders-0-ext", "/spec/ports"), ["9094 ext"]);
+    assert_eq!(
+        ports("NetworkPolicy", "orders", "/spec/ingress/0/ports"),
+        ["9090 ", "9092 ", "9094 ", "9095 ", "9096 ", "9100 "]
+    );
+}
+
+#[test]
+fn no_two_clusters_have_a_service_of_one_name() {
+    let listeners = ["plain", "ext", "a-b", "b"]
+        .map(|name| json!({"name": name, "port": 9092 + name.len(), "type": if name == "plain" { "Internal" } else { "NodePort" }}));
+    let mut names = std::collections::BTreeSet::new();
+    for name in [
+        "a",
+        "a-ext",
+        "a-0",
+        "a-0-ext",
+        "a-a-b",
+        "a-bootstrap",
+        "a-bootstrap-ext",
+        "a-brokers",
+        "a-b",
+        "a-1-b",
+    ] {
+        let mut cluster = cluster(json!({"brokers": {"replicas": 2}, "listeners": listeners}));
+        cluster.metadata.name = Some(name.to_owned());
+        for object in build(&plan(&cluster)).iter().filter(|object| object["kind"] == "Service") {
+            let service = object["metadata"]["name"].as_str().unwrap().to_owned();
+            assert!(names.insert(service.clone()), "{service} twice");
+        }
+    }
+    let longest = Names {
+        cluster: "c".repeat(37),
+        namespace: "n".to_owned(),
+    };
+    assert_eq!(longest.listener_bootstrap(&"l".repeat(15)).len(), 63);
 }

@@ -8,6 +8,7 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff;
+use kube::Resource as _;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use serde_json::json;
@@ -246,10 +247,13 @@ pub(super) async fn tell_orphans(context: &Context, cluster: &Key, topics: &[Arc
             continue;
         }
         let name = topic.metadata.name.as_deref().unwrap_or_default();
-        let patch = json!({"status": {"observedGeneration": topic.metadata.generation, "conditions": [ready]}});
+        let patch = json!({"status": {"observedGeneration": topic.metadata.generation, "conditions": [&ready]}});
         Figures::count(&context.figures.writes);
         if let Err(error) = api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
             debug!(topic = name, %error, "write the status of a Topic without a cluster");
+            continue;
         }
+        let regarding = topic.object_ref(&());
+        publish(&recorder(context), &regarding, false, &ready.reason, &ready.message, "Judge").await;
     }
 }

@@ -1,0 +1,269 @@
+//! What a cluster's status says in each case, and what of it is worth an event.
+
+use k8s_openapi::jiff::{Timestamp, ToSpan};
+use serde_json::{Value, json};
+use uuid::Uuid;
+use weir_crds::ListenerStatus;
+use weir_protocol::types::{BrokerEpoch, ControllerEpoch};
+
+use super::super::pods::PodView;
+use super::*;
+use crate::controller::state::{Broker, Change, Cluster};
+
+fn cluster(spec: Value) -> KafkaCluster {
+    serde_json::from_value(json!({
+        "apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c", "namespace": "n", "generation": 7}, "spec": spec,
+    }))
+    .unwrap()
+}
+
+/// A cluster of which so many brokers serve.
+fn state(cluster: &KafkaCluster, serving: i32) -> State {
+    let mut state = State::new(Cluster::new("id".into(), cluster.clone()));
+    for id in 0..serving {
+        state.apply(&Change::NextBrokerEpoch(BrokerEpoch(i64::from(id) + 1)));
+        state.apply(&Change::Broker(Broker {
+            id: BrokerId(id),
+            epoch: BrokerEpoch(i64::from(id)),
+            incarnation: Uuid::from_u128(1),
+            log_dir: Uuid::from_u128(2),
+            endpoints: Vec::new(),
+            rack: None,
+            fenced: false,
+            shutting_down: false,
+        }));
+    }
+    state
+}
+
+fn addressed(listener: &str) -> ListenerStatus {
+    ListenerStatus {
+        name: listener.to_owned(),
+        bootstrap: "k:1".to_owned(),
+        ..ListenerStatus::default()
+    }
+}
+
+fn found() -> Findings {
+    Findings {
+        pods: vec![PodView::default(); 3],
+        listeners: vec![addressed("plain")],
+        ..Findings::default()
+    }
+}
+
+fn at(seconds: i64) -> Time {
+    Time(Timestamp::UNIX_EPOCH + seconds.seconds())
+}
+
+/// `Kind=Status Reason: message` of a condition.
+fn said(status: &KafkaClusterStatus, kind: &str) -> String {
+    let condition = status.conditions.iter().find(|condition| condition.type_ == kind);
+    condition.map_or_else(String::new, |c| format!("{}={} {}: {}", c.type_, c.status, c.reason, c.message))
+}
+
+#[test]
+fn what_is_wrong_comes_first() {
+    let three = cluster(json!({"brokers": {"replicas": 3}}));
+    let outside = cluster(json!({
+        "brokers": {"replicas": 3},
+        "listeners": [{"name": "plain", "port": 9092}, {"name": "ext", "port": 9094, "type": "LoadBalancer"}],
+    }));
+    let failed = || Findings {
+        failed: Some("apply Service c-0: exceeded quota".to_owned()),
+        ..Findings::default()
+    };
+    let cases = [
+        (
+            &three,
+            Some(3),
+            found(),
+            "Ready",
+            "Ready=True Ready: every broker serves, and every partition has a leader",
+        ),
+        (&three, None, found(), "Ready", "Ready=False NoController: the controller is starting"),
+        (
+            &three,
+            None,
+            failed(),
+            "Available",
+            "Available=False NoController: apply Service c-0: exceeded quota",
+        ),
+        (&three, Some(0), found(), "Ready", "Ready=False NoBroker: no broker serves yet"),
+        (
+            &three,
+            Some(2),
+            Findings {
+                troubles: vec!["pod c-2: ErrImagePull".to_owned()],
+                ..found()
+            },
+            "Ready",
+            "Ready=False BrokersNotReady: 2 of 3 brokers serve: pod c-2: ErrImagePull",
+        ),
+        (
+            &three,
+            Some(0),
+            Findings {
+                troubles: vec!["pod c-2 cannot be placed".to_owned()],
+                storage: vec!["there is no StorageClass".to_owned()],
+                ..found()
+            },
+            "Ready",
+            "Ready=False NoBroker: there is no StorageClass",
+        ),
+        // A cluster that serves, and whose spec cannot be carried out.
+        (
+            &three,
+            Some(3),
+            failed(),
+            "Ready",
+            "Ready=False Failed: what the spec says cannot be carried out, and is tried again: apply Service c-0: exceeded quota",
+        ),
+        (
+            &three,
+            Some(2),
+            failed(),
+            "Ready",
+            "Ready=False BrokersNotReady: 2 of 3 brokers serve: apply Service c-0: exceeded quota",
+        ),
+        (
+            &three,
+            Some(3),
+            Findings {
+                refusal: Some("spec.config.x: no".to_owned()),
+                ..found()
+            },
+            "Ready",
+            "Ready=False Refused: spec.config.x: no",
+        ),
+        (
+            &three,
+            Some(3),
+            Findings {
+                refusal: Some("broker 3 holds".to_owned()),
+                scale_down: Some("broker 3 holds replicas: move them".to_owned()),
+                ..found()
+            },
+            "Ready",
+            "Ready=False ScaleDownBlocked: broker 3 holds replicas: move them",
+        ),
+        (
+            &three,
+            Some(3),
+            Findings {
+                rollout: Some(Step::Wait("broker 1 is not ready".to_owned())),
+                ..found()
+            },
+            "UpToDate",
+            "UpToDate=False RolloutWaits: brokers are to be restarted, and wait: broker 1 is not ready",
+        ),
+        (
+            &three,
+            Some(3),
+            Findings { paused: true, ..found() },
+            "UpToDate",
+            "UpToDate=False Paused: what is written in the spec waits until spec.paused is false",
+        ),
+        (
+            &outside,
+            Some(3),
+            found(),
+            "ListenersReady",
+            "ListenersReady=False NoAddress: the listener ext has no address: its load balancer has none yet: is there anything in this Kubernetes cluster that provides load balancers?",
+        ),
+        (
+            &outside,
+            Some(3),
+            Findings {
+                listeners: vec![addressed("plain"), addressed("ext")],
+                ..found()
+            },
+            "ListenersReady",
+            "ListenersReady=True Addressed: clients find an address of every listener in status.listeners",
+        ),
+    ];
+    for (cluster, serving, findings, kind, expected) in cases {
+        let state = serving.map(|serving| state(cluster, serving));
+        let status = status_of(cluster, &KafkaClusterStatus::default(), state.as_ref(), &findings, &at(0));
+        assert_eq!(said(&status, kind), expected);
+        assert_eq!(status.observed_generation, Some(7));
+    }
+}
+
+#[test]
+fn a_pass_that_failed_says_nothing_of_what_it_did_not_see() {
+    let cluster = cluster(json!({"brokers": {"replicas": 3}, "paused": true}));
+    let state = state(&cluster, 3);
+    let before = status_of(
+        &cluster,
+        &KafkaClusterStatus::default(),
+        Some(&state),
+        &Findings {
+            storage: vec!["a volume cannot shrink".to_owned()],
+            paused: true,
+            ..found()
+        },
+        &at(0),
+    );
+    let failed = Findings {
+        failed: Some("no".to_owned()),
+        paused: true,
+        ..Findings::default()
+    };
+    let after = status_of(&cluster, &before, Some(&state), &failed, &at(9));
+    assert_eq!((&after.brokers, &after.listeners), (&before.brokers, &before.listeners));
+    for kind in ["StorageOk", "ListenersReady", "Paused", "Degraded"] {
+        assert_eq!(said(&after, kind), said(&before, kind));
+    }
+    assert!(said(&after, "UpToDate").starts_with("UpToDate=False Failed"));
+}
+
+#[test]
+fn that_the_state_came_from_a_backup_is_said_for_a_day() {
+    let cluster = cluster(json!({"brokers": {"replicas": 3}}));
+    let mut state = state(&cluster, 3);
+    let mut status = KafkaClusterStatus::default();
+    let mut is_said = |state: &State, now: i64| {
+        status = status_of(&cluster, &status, Some(state), &found(), &at(now));
+        !said(&status, ROLLED_BACK).is_empty()
+    };
+    state.apply(&Change::ControllerEpoch(ControllerEpoch(1)));
+    assert!(!is_said(&state, 0), "a takeover");
+    state.apply(&Change::ControllerEpoch(ControllerEpoch(9)));
+    assert!(is_said(&state, 10));
+    state.rolled_back = false;
+    assert!(is_said(&state, 9 + ROLLED_BACK_SECONDS), "another controller, which has not seen it");
+    assert!(!is_said(&state, 10 + ROLLED_BACK_SECONDS));
+}
+
+#[test]
+fn an_event_is_what_is_new() {
+    let condition = |kind: &str, status: &str, reason: &str, message: &str| Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: None,
+        last_transition_time: at(0),
+    };
+    let bad = |message: &str| condition("Ready", "False", "NoBroker", message);
+    let good = condition("Ready", "True", "Ready", "1 of 2");
+    let ok = |kind: &str, status: &str| condition(kind, status, "R", "m");
+    let cases = [
+        (None, bad("a"), true),
+        (None, good.clone(), true),
+        (Some(bad("pod 1")), bad("pod 2"), false),
+        (Some(bad("no broker")), bad("no such class"), true),
+        (Some(bad("a")), good.clone(), true),
+        (Some(good.clone()), condition("Ready", "True", "Ready", "2 of 2"), false),
+        (None, ok("StorageOk", "True"), false),
+        (None, ok("StorageOk", "False"), true),
+        (None, ok("UpToDate", "False"), false),
+        (None, ok(ROLLED_BACK, "True"), true),
+        (Some(ok(ROLLED_BACK, "True")), ok(ROLLED_BACK, "True"), false),
+    ];
+    for (before, after, expected) in cases {
+        let before: Vec<Condition> = before.into_iter().collect();
+        assert_eq!(!news(&before, std::slice::from_ref(&after)).is_empty(), expected, "{before:?} {after:?}");
+    }
+}
