@@ -2,6 +2,7 @@
 //!
 //! `KUBECONFIG` says which one. Each test has a namespace of its own, which is deleted behind it; Pod Security's profile `restricted` is enforced in it.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -256,6 +257,16 @@ impl Namespace {
             let found = partitions.iter().find(|p| p["partition"] == partition).and_then(|p| p["leader"].as_i64());
             Ok(found.and_then(|id| i32::try_from(id).ok()).filter(|id| *id >= 0))
         })
+    }
+
+    /// The uids of a cluster's pods, without those that are on their way out.
+    ///
+    /// # Errors
+    /// When Kubernetes does not answer.
+    pub fn pods(&self, cluster: &str) -> Result<BTreeSet<String>> {
+        let pods = self.list("pods", &format!("weir.dev/cluster={cluster}"))?;
+        let staying = pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        Ok(staying.filter_map(|pod| Some(pod["metadata"]["uid"].as_str()?.to_owned())).collect())
     }
 
     /// The node that a pod runs on.

@@ -1,4 +1,5 @@
-//! What people do to a cluster that is in use: more brokers, fewer, other resources, larger volumes, a node to empty, a cluster to take down. Clients write through all of it.
+//! What people do to a cluster that is in use: more brokers, fewer, larger volumes, a node to empty, a cluster to take down; what restarts brokers is in `kubernetes_rollout`.
+//! Clients write through all of it.
 //!
 //! Wants `e2e/up` and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -8,41 +9,9 @@ use weir_e2e::kubernetes::{Namespace, eventually, kafka_cluster, kubectl, topic}
 use weir_e2e::load::Load;
 use weir_e2e::record::Record;
 
-fn uids(namespace: &Namespace, cluster: &str) -> Vec<String> {
-    let pods = namespace.list("pods", &format!("weir.dev/cluster={cluster}")).unwrap();
-    let mut uids: Vec<_> = pods
-        .iter()
-        .filter(|p| p["metadata"]["deletionTimestamp"].is_null())
-        .map(|p| p["metadata"]["uid"].as_str().unwrap().to_owned())
-        .collect();
-    uids.sort();
-    uids
-}
-
 /// A cluster of three, and a client that writes to it.
 fn load(stem: &str) -> Load {
     Load::start(stem, &[Client::Librdkafka])
-}
-
-#[test]
-fn new_resources_restart_brokers_one_by_one_and_nobody_notices() {
-    let load = load("rolling");
-    let before = uids(&load.namespace, "k");
-    load.namespace
-        .patch(
-            "kafkacluster/k",
-            r#"{"spec": {"brokers": {"resources": {"requests": {"memory": "100Mi"}}}}}"#,
-        )
-        .unwrap();
-    eventually("every pod is a new one", || {
-        // Never two at once are away.
-        let object = load.namespace.object("statefulset/k")?.unwrap();
-        let ready = object["status"]["readyReplicas"].as_i64().unwrap_or(0);
-        assert!(ready >= 2, "{ready} of 3 brokers are ready");
-        let now = uids(&load.namespace, "k");
-        Ok((now.len() == 3 && now.iter().all(|uid| !before.contains(uid))).then_some(()))
-    });
-    load.finish();
 }
 
 #[test]
@@ -74,7 +43,7 @@ fn a_cluster_grows_and_shrinks_without_losing_anything() {
     assert_eq!(read.len(), 6);
     // Once it holds nothing any more it goes, and the others do not notice.
     load.namespace.kubectl(&["delete", "topic", "wide"]).unwrap();
-    eventually("the fourth broker is gone", || Ok((uids(&load.namespace, "k").len() == 3).then_some(())));
+    eventually("the fourth broker is gone", || Ok((load.namespace.pods("k")?.len() == 3).then_some(())));
     load.finish();
 }
 
@@ -119,7 +88,7 @@ fn a_paused_cluster_serves_and_changes_nothing() {
     let load = load("pause");
     load.namespace.patch("kafkacluster/k", r#"{"spec": {"paused": true}}"#).unwrap();
     let _ = load.namespace.awaits("kafkacluster/k", "Paused", "True");
-    let before = uids(&load.namespace, "k");
+    let before = load.namespace.pods("k").unwrap();
     load.namespace
         .patch(
             "kafkacluster/k",
@@ -127,11 +96,11 @@ fn a_paused_cluster_serves_and_changes_nothing() {
         )
         .unwrap();
     load.moves();
-    assert_eq!(uids(&load.namespace, "k"), before);
+    assert_eq!(load.namespace.pods("k").unwrap(), before);
     load.namespace.patch("kafkacluster/k", r#"{"spec": {"paused": false}}"#).unwrap();
     eventually("what was put off happens", || {
-        let now = uids(&load.namespace, "k");
-        Ok((now.len() == 3 && now.iter().all(|uid| !before.contains(uid))).then_some(()))
+        let now = load.namespace.pods("k")?;
+        Ok((now.len() == 3 && now.is_disjoint(&before)).then_some(()))
     });
     load.finish();
 }
@@ -143,7 +112,7 @@ fn a_deleted_cluster_keeps_its_volumes_when_it_is_told_to() {
     namespace.apply(&yaml).unwrap();
     namespace.ready("kafkacluster/kept");
     namespace.kubectl(&["delete", "kafkacluster", "kept", "--timeout=120s"]).unwrap();
-    eventually("the pods are gone", || Ok(uids(&namespace, "kept").is_empty().then_some(())));
+    eventually("the pods are gone", || Ok(namespace.pods("kept")?.is_empty().then_some(())));
     assert!(namespace.object("pvc/data-kept-0").unwrap().is_some(), "the volume is kept");
 
     namespace.kafka("dropped", 1, "").unwrap();
