@@ -14,8 +14,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("broker/protocol", &[]),
     ("broker/telemetry", &[]),
     ("crds", &[]),
-    ("broker", &["weir-protocol", "weir-telemetry"]),
-    ("operator", &["weir-crds", "weir-protocol", "weir-telemetry"]),
+    // What the scenarios of the tests are played with knows nobody.
+    ("e2e/scenario", &[]),
+    ("broker", &["weir-protocol", "weir-scenario", "weir-telemetry"]),
+    ("operator", &["weir-crds", "weir-protocol", "weir-scenario", "weir-telemetry"]),
     ("cli", &["weir-broker", "weir-operator"]),
     ("e2e", &[]),
     // The cores of both sides, driven together.

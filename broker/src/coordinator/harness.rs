@@ -1,11 +1,12 @@
 //! A machine that a test asks: requests in, answers and records out, at the times that the test says. What it has written can be read into another one, as a new coordinator does.
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures::FutureExt;
 use tokio::sync::oneshot::Receiver;
 use weir_protocol::config::{Configs, Layers};
-use weir_protocol::types::LeaderEpoch;
+use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 
 use super::machine::Commit;
 use super::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
@@ -17,7 +18,18 @@ pub(crate) struct Asked<T>(Receiver<(T, Option<Commit>)>);
 
 impl<T> Asked<T> {
     pub(crate) fn answer(&mut self) -> Option<T> {
-        (&mut self.0).now_or_never()?.ok().map(|(answer, _)| answer)
+        match self.poll() {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => None,
+        }
+    }
+
+    /// The answer, if there is one yet; `None` when there will never be one.
+    pub(crate) fn poll(&mut self) -> Poll<Option<T>> {
+        match (&mut self.0).now_or_never() {
+            Some(answer) => Poll::Ready(answer.ok().map(|(answer, _)| answer)),
+            None => Poll::Pending,
+        }
     }
 
     pub(crate) fn expect(mut self) -> T {
@@ -25,12 +37,21 @@ impl<T> Asked<T> {
     }
 }
 
+/// What stands in the log.
+#[derive(Clone, Debug)]
+pub(crate) enum Entry {
+    /// A record, and the transaction that it belongs to.
+    Record(Record, Option<(ProducerId, ProducerEpoch)>),
+    /// The end of a producer's transaction, and whether it was committed.
+    End(ProducerId, ProducerEpoch, bool),
+}
+
 /// A machine in the world of a test. Both clocks show the same time.
 pub(crate) struct Harness<M: Machine> {
     pub(crate) machine: M,
     pub(crate) now_ms: u64,
     /// All that was written.
-    pub(crate) log: Vec<Record>,
+    pub(crate) log: Vec<Entry>,
     epoch: LeaderEpoch,
     configs: Configs,
     pub(crate) image: Arc<MetadataImage>,
@@ -57,6 +78,12 @@ impl<M: Machine> Harness<M> {
         self.metadata();
     }
 
+    /// The settings are these now.
+    pub(crate) fn set_configs(&mut self, configs: Configs) {
+        self.configs = configs;
+        self.metadata();
+    }
+
     fn metadata(&mut self) {
         let (image, configs) = (Arc::clone(&self.image), self.configs.clone());
         let layers = Layers {
@@ -73,7 +100,9 @@ impl<M: Machine> Harness<M> {
         };
         let mut outcome = Outcome::default();
         act(&mut self.machine, now, &mut outcome);
-        self.log.extend(outcome.records);
+        let transaction = outcome.transaction;
+        self.log
+            .extend(outcome.records.into_iter().map(|record| Entry::Record(record, transaction)));
         for reply in outcome.replies {
             reply.send(None);
         }
@@ -96,20 +125,44 @@ impl<M: Machine> Harness<M> {
         self.now_ms = end;
     }
 
+    /// A producer's transaction ends.
+    pub(crate) fn end_transaction(&mut self, producer: ProducerId, epoch: ProducerEpoch, committed: bool) {
+        self.log.push(Entry::End(producer, epoch, committed));
+        self.machine.end_transaction(producer, epoch, committed);
+    }
+
     /// Another broker takes over, in the next leader epoch: it knows what was written, and nothing else.
     pub(crate) fn fail_over(&mut self) {
+        assert_eq!(self.take_over(), [""; 0]);
+    }
+
+    /// As [`Harness::fail_over`], where some of what was written may be damaged: says what is wrong with that.
+    pub(crate) fn take_over(&mut self) -> Vec<String> {
         self.epoch = LeaderEpoch(self.epoch.0 + 1);
-        let mut next = M::new(origin(self.epoch));
-        for record in &self.log {
-            let logged = Logged {
-                key: &record.key,
-                value: record.value.as_deref(),
-                transaction: None,
-            };
-            next.replay(&logged).unwrap();
-        }
-        self.machine = next;
+        let (machine, wrong) = self.read();
+        self.machine = machine;
         self.metadata();
+        wrong
+    }
+
+    /// A machine that knows what was written, and what of that cannot be read.
+    pub(crate) fn read(&self) -> (M, Vec<String>) {
+        let mut machine = M::new(origin(self.epoch));
+        let mut wrong = Vec::new();
+        for entry in &self.log {
+            match entry {
+                Entry::Record(record, transaction) => {
+                    let logged = Logged {
+                        key: &record.key,
+                        value: record.value.as_deref(),
+                        transaction: *transaction,
+                    };
+                    wrong.extend(machine.replay(&logged).err());
+                }
+                Entry::End(producer, epoch, committed) => machine.end_transaction(*producer, *epoch, *committed),
+            }
+        }
+        (machine, wrong)
     }
 }
 

@@ -1,9 +1,11 @@
 //! PURE: DeleteGroups (`GroupCoordinatorShard.deleteGroups` in Apache Kafka).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::sync::Arc;
+
 use weir_protocol::error::ErrorCode;
 
-use super::{Group, Groups, Kind, record};
+use super::{ClassicGroup, Group, Groups, Kind, record};
 use crate::coordinator::Outcome;
 
 impl Group {
@@ -18,7 +20,7 @@ impl Group {
 
 impl Groups {
     pub(super) fn delete(&mut self, id: &str, outcome: &mut Outcome) -> (ErrorCode, Option<String>) {
-        let Some(group) = self.groups.get(id) else {
+        let Some(group) = self.groups.get_mut(id) else {
             return (ErrorCode::GroupIdNotFound, Some(format!("Group {id} not found.")));
         };
         if !group.is_empty() {
@@ -29,7 +31,10 @@ impl Groups {
             outcome.records.extend(gone);
         }
         group.tombstones(outcome);
-        self.groups.remove(id);
+        // What a transaction that is open may still commit is not deleted: whoever reads the log finds it after the tombstones.
+        group.offsets.forget_committed();
+        group.kind = Kind::Classic(Box::new(ClassicGroup::new(Arc::clone(&group.id))));
+        self.forget_if_void(id);
         (ErrorCode::None, None)
     }
 }

@@ -152,14 +152,6 @@ impl Group {
         }
     }
 
-    #[cfg(test)]
-    fn kind_of_classic(&self) -> &ClassicGroup {
-        match &self.kind {
-            Kind::Classic(group) => group,
-            Kind::Consumer(_) => panic!("another protocol"),
-        }
-    }
-
     fn is_subscribed(&self, topic: &str) -> bool {
         match &self.kind {
             Kind::Classic(group) => group.is_subscribed(topic),

@@ -66,6 +66,11 @@ impl Offsets {
             .insert((Arc::clone(topic), partition), committed);
     }
 
+    /// Forgets all but what open transactions may commit.
+    pub(super) fn forget_committed(&mut self) {
+        self.topics.clear();
+    }
+
     /// A transaction ended.
     pub(super) fn end(&mut self, producer: ProducerId, committed: bool) {
         for ((topic, partition), offset) in self.pending.remove(&producer).unwrap_or_default() {

@@ -7,46 +7,12 @@ mod random;
 mod speed;
 mod world;
 
-use std::path::{Path, PathBuf};
-
 use world::World;
 
 #[test]
 fn scenarios() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/controller/tests/scenarios");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    assert!(!files.is_empty());
-    for file in files {
-        let expected = std::fs::read_to_string(&file).unwrap();
-        let actual = play(&expected);
-        if std::env::var_os("WEIR_ACCEPT").is_some() {
-            std::fs::write(&file, &actual).unwrap();
-            continue;
-        }
-        assert!(expected == actual, "{} differs; what came of it:\n{actual}", file.display());
-    }
-}
-
-/// The scenario with its outcomes as they are now: comments, blank lines and events (`> ...`) stay, the lines after an event are made anew.
-fn play(scenario: &str) -> String {
-    let mut world = World::new();
-    let mut text = String::new();
-    for line in scenario.lines() {
-        if let Some(event) = line.strip_prefix("> ") {
-            text.push_str(line);
-            text.push('\n');
-            for outcome in world.play(event) {
-                text.push_str("  ");
-                text.push_str(&outcome);
-                text.push('\n');
-            }
-        } else if !line.starts_with("  ") {
-            text.push_str(line);
-            text.push('\n');
-        }
-    }
-    text
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/controller/tests/scenarios");
+    weir_scenario::play_folder(folder, World::new, World::play_words);
 }
 
 #[test]

@@ -161,7 +161,7 @@ impl ClassicGroup {
         joined.map(|member| Arc::clone(&member.id))
     }
 
-    /// The time in which all must have synced is up: who has not is out (KIP-862).
+    /// The time in which all must have synced is up: who has not is out (KAFKA-12890).
     pub(in crate::group) fn sync_due(&mut self, at: u64, turn: &mut Turn<'_>) {
         if self.sync_ends != Some(at) {
             return;

@@ -6,8 +6,7 @@ use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, JoinGroupRequest, O
 
 use super::classic_client::Classic;
 use super::consumer::Consumer;
-use super::offsets::commit_request;
-use super::world::{World, join, sync};
+use super::world::{World, commit_request, join, sync};
 use crate::group::{GROUPS_MAX, Request};
 
 const DELAY: (&str, &str) = ("group.initial.rebalance.delay.ms", "3000");

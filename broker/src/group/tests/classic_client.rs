@@ -2,23 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::consumer_protocol_assignment::TopicPartition;
-use weir_protocol::messages::consumer_protocol_subscription::TopicPartition as Owned;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use weir_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
-use weir_protocol::messages::{
-    ConsumerProtocolAssignment, ConsumerProtocolSubscription, JoinGroupRequest, JoinGroupResponse, Message, SyncGroupRequest, SyncGroupResponse,
-};
+use weir_protocol::messages::{JoinGroupRequest, JoinGroupResponse, SyncGroupRequest, SyncGroupResponse};
 
+use super::world::embedded::{Partitions, assignment, subscription};
 use super::world::{Asked, World, join};
 use crate::group::embedded;
-
-/// The version in which it speaks.
-const VERSION: i16 = 3;
-
-type Partitions = BTreeSet<(String, i32)>;
 
 /// What a client waits for.
 #[derive(Debug)]
@@ -66,7 +58,7 @@ impl Classic {
             group_instance_id: self.instance.map(str::to_owned),
             protocols: vec![JoinGroupRequestProtocol {
                 name: self.protocol().to_owned(),
-                metadata: subscription(&self.topics, &self.owned, self.generation),
+                metadata: subscription(&self.topics, &self.owned, self.generation, None),
             }],
             ..join(&self.id, &[])
         }
@@ -99,14 +91,6 @@ impl Classic {
         }
         if !self.is_settled() {
             self.join(world);
-        }
-    }
-
-    /// What its JoinGroup was answered: it does nothing with that.
-    pub(super) fn take_join(&mut self) -> Option<JoinGroupResponse> {
-        match std::mem::replace(&mut self.waits, Waits::Nothing) {
-            Waits::Join(mut asked) => asked.answer(),
-            _ => None,
         }
     }
 
@@ -225,41 +209,6 @@ impl Classic {
             })
             .collect()
     }
-}
-
-fn by_topic(partitions: &Partitions) -> Vec<(String, Vec<i32>)> {
-    let topics: BTreeSet<_> = partitions.iter().map(|(topic, _)| topic).collect();
-    let of = |topic: &&String| partitions.iter().filter(|(name, _)| name == *topic).map(|(_, index)| *index).collect();
-    topics.iter().map(|topic| ((*topic).clone(), of(topic))).collect()
-}
-
-fn versioned(message: &impl Message) -> Bytes {
-    let mut bytes = BytesMut::new();
-    bytes.put_i16(VERSION);
-    message.encode(&mut bytes, VERSION).unwrap();
-    bytes.freeze()
-}
-
-/// A subscription, as consumers write it.
-pub(super) fn subscription(topics: &[String], owned: &Partitions, generation: i32) -> Bytes {
-    versioned(&ConsumerProtocolSubscription {
-        topics: topics.to_vec(),
-        owned_partitions: by_topic(owned)
-            .into_iter()
-            .map(|(topic, partitions)| Owned { topic, partitions })
-            .collect(),
-        generation_id: generation,
-        ..Default::default()
-    })
-}
-
-/// An assignment, as leaders write it.
-pub(super) fn assignment(partitions: &Partitions, user_data: Option<Bytes>) -> Bytes {
-    let topic = |(topic, partitions)| TopicPartition { topic, partitions };
-    versioned(&ConsumerProtocolAssignment {
-        assigned_partitions: by_topic(partitions).into_iter().map(topic).collect(),
-        user_data,
-    })
 }
 
 /// Turns until all of these are settled.

@@ -9,8 +9,7 @@ use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::classic_client::{Classic, settle};
 use super::consumer::Consumer;
-use super::offsets::commit_request;
-use super::world::{Asked, World, sync};
+use super::world::{Asked, World, commit_request, sync};
 use crate::group::Request;
 
 const DELAY: (&str, &str) = ("group.initial.rebalance.delay.ms", "100");

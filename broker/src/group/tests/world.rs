@@ -1,25 +1,34 @@
-//! A group coordinator that a test asks, and the requests of its clients.
+//! A group coordinator that a test asks, and the requests of its clients; and the same as the lines of a scenario say it.
+
+pub(super) mod embedded;
+mod names;
+mod records;
+mod requests;
+mod say;
+mod scene;
+mod topics;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use uuid::Uuid;
-use weir_protocol::controller as rpc;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
 use weir_protocol::messages::list_groups_response::ListedGroup;
+use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use weir_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use weir_protocol::messages::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupResponse,
-    SyncGroupRequest, SyncGroupResponse,
+    OffsetCommitRequest, SyncGroupRequest, SyncGroupResponse,
 };
-use weir_protocol::types::ControllerEpoch;
 
 use crate::coordinator::harness::Harness;
 use crate::group::{Client, ConsumerHeartbeat, Groups, Join, Request};
 use crate::metadata::MetadataImage;
 
+pub(super) use self::scene::Scene;
+pub(super) use self::topics::topic_id;
+use self::topics::{Topic, image};
 pub(super) use crate::coordinator::harness::Asked;
 
 /// A group coordinator, as a test asks it.
@@ -32,7 +41,7 @@ impl World {
 
     pub(super) fn with_topics(configs: &[(&str, &str)], topics: &[(&str, usize)]) -> Self {
         let configs = configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Self::begin(configs, image(topics))
+        Self::begin(configs, image_of(topics))
     }
 
     /// The partitions of these topics.
@@ -48,7 +57,7 @@ impl World {
 
     /// The topics are these now.
     pub(super) fn topics(&mut self, topics: &[(&str, usize)]) {
-        self.set_image(image(topics));
+        self.set_image(image_of(topics));
     }
 
     pub(super) fn join(&mut self, version: i16, request: JoinGroupRequest) -> Asked<JoinGroupResponse> {
@@ -118,34 +127,9 @@ impl World {
     }
 }
 
-pub(super) fn topic_id(name: &str) -> Uuid {
-    Uuid::from_u128(name.bytes().fold(1, |id, byte| id << 8 | u128::from(byte)))
-}
-
-fn image(topics: &[(&str, usize)]) -> MetadataImage {
-    let topic = |(name, count): &(&str, usize)| rpc::Topic {
-        id: topic_id(name).as_bytes().to_vec(),
-        name: (*name).to_owned(),
-        internal: name.starts_with("__"),
-        partitions: (0..*count)
-            .map(|index| rpc::Partition {
-                index: index as i32,
-                replicas: vec![0],
-                isr: vec![0],
-                ..Default::default()
-            })
-            .collect(),
-        ..Default::default()
-    };
-    // Each image has a version of its own.
-    static VERSION: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-    let update = rpc::MetadataUpdate {
-        version: VERSION.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
-        full: true,
-        topics: topics.iter().map(topic).collect(),
-        ..Default::default()
-    };
-    MetadataImage::default().after(ControllerEpoch(1), &update).unwrap().0
+fn image_of(topics: &[(&str, usize)]) -> MetadataImage {
+    let topics: Vec<Topic> = topics.iter().map(|(name, count)| Topic::without_racks(name, *count)).collect();
+    image(&topics)
 }
 
 /// A JoinGroup to group `g`, by a consumer that can do these protocols.
@@ -167,14 +151,6 @@ pub(super) fn join(member: &str, protocols: &[&str]) -> JoinGroupRequest {
     }
 }
 
-/// The same by a static member.
-pub(super) fn join_static(member: &str, instance: &str) -> JoinGroupRequest {
-    JoinGroupRequest {
-        group_instance_id: Some(instance.to_owned()),
-        ..join(member, &["range"])
-    }
-}
-
 /// A SyncGroup, in which each member is given its name and the generation.
 pub(super) fn sync(member: &str, generation: i32, to: &[&str]) -> SyncGroupRequest {
     SyncGroupRequest {
@@ -188,6 +164,27 @@ pub(super) fn sync(member: &str, generation: i32, to: &[&str]) -> SyncGroupReque
                 assignment: Bytes::from(format!("{id}@{generation}")),
             })
             .collect(),
+        ..Default::default()
+    }
+}
+
+/// A commit of these offsets by a member of group `g`.
+pub(super) fn commit_request(member: &str, generation: i32, partitions: &[(&str, i32, i64)]) -> OffsetCommitRequest {
+    let topic = |(topic, partition, offset): &(&str, i32, i64)| OffsetCommitRequestTopic {
+        name: (*topic).to_owned(),
+        partitions: vec![OffsetCommitRequestPartition {
+            partition_index: *partition,
+            committed_offset: *offset,
+            committed_leader_epoch: 4,
+            committed_metadata: Some(format!("at {offset}")),
+        }],
+        ..Default::default()
+    };
+    OffsetCommitRequest {
+        group_id: "g".to_owned(),
+        generation_id_or_member_epoch: generation,
+        member_id: member.to_owned(),
+        topics: partitions.iter().map(topic).collect(),
         ..Default::default()
     }
 }

@@ -3,13 +3,12 @@
 mod requests;
 mod say;
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff;
 use uuid::Uuid;
 use weir_crds::KafkaCluster;
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
+use weir_scenario::Words;
 
 use self::requests::admin_request;
 use self::say::{say_change, say_reply};
@@ -129,13 +128,16 @@ impl World {
 
     /// One line of a scenario: a verb, names, and `key=value` pairs or flags.
     pub(super) fn play(&mut self, line: &str) -> Vec<String> {
+        weir_scenario::play_event(line, |words| self.play_words(words))
+    }
+
+    pub(super) fn play_words(&mut self, words: &mut Words<'_>) -> Vec<String> {
         let before = self.state.clone();
-        let mut words = Words::new(line);
         let (reply, changes) = match words.next() {
             "register" => {
-                let mut registration = registration(&mut words);
+                let mut registration = registration(words);
                 // `log=topic:partition:epoch`
-                for log in words.pairs.get("log").into_iter().flatten() {
+                for log in words.texts("log") {
                     let parts: Vec<&str> = log.split(':').collect();
                     let topic = self.state.topic_by_name(parts[0]).unwrap().id;
                     let epoch = LeaderEpoch(parts[2].parse().unwrap());
@@ -144,7 +146,7 @@ impl World {
                 self.register(registration)
             }
             "heartbeat" => {
-                let broker = words.broker();
+                let broker = broker(words);
                 let epoch = words.number("epoch").map_or_else(|| self.epoch_of(broker), BrokerEpoch);
                 let applied_version = if words.flag("behind") { 0 } else { self.state.version };
                 self.sessions.heard(broker, applied_version, self.now);
@@ -158,26 +160,26 @@ impl World {
                 }))
             }
             "broke" => {
-                self.sessions.broke(words.broker(), StreamId(0), self.now);
+                self.sessions.broke(broker(words), StreamId(0), self.now);
                 self.last.clear();
                 (Reply::Nothing, Vec::new())
             }
             "gone" => {
-                self.sessions.gone(words.broker(), StreamId(0));
+                self.sessions.gone(broker(words), StreamId(0));
                 self.tick()
             }
             "wait" => {
-                self.now = self.now.plus(words.next().parse().unwrap());
+                self.now = self.now.plus(words.next_number());
                 self.tick()
             }
             "isr" => {
-                let request = self.isr_change(&mut words);
+                let request = self.isr_change(words);
                 self.event(Event::AlterPartitions(request))
             }
             "take-over" => (Reply::Nothing, self.take_over(words.flag("cut-off"), words.flag("overtaken"))),
             "balance" => self.event(Event::Balance),
             "producer-ids" => {
-                let broker = words.broker();
+                let broker = broker(words);
                 let epoch = words.number("epoch").map_or_else(|| self.epoch_of(broker), BrokerEpoch);
                 self.event(Event::AllocateProducerIds { broker, epoch })
             }
@@ -187,7 +189,7 @@ impl World {
             }
             "delete-resource" => self.event(Event::Delete(Kind::Topic, words.next().to_owned())),
             verb => {
-                let request = admin_request(verb, &mut words);
+                let request = admin_request(verb, words);
                 let broker = BrokerId(0);
                 self.event(Event::Admin {
                     broker,
@@ -206,7 +208,7 @@ impl World {
     /// `isr BROKER TOPIC PARTITION 0,1,2`: the ISR that a broker, or `leader`, asks for. Epochs are those of the state where they are not given; `2@7` is a member under
     /// an epoch of its own.
     fn isr_change(&self, words: &mut Words<'_>) -> AlterPartitions {
-        let (broker, topic, partition) = (words.next(), words.next(), words.next().parse().unwrap());
+        let (broker, topic, partition) = (words.next(), words.next(), words.next_number());
         let topic = self.state.topic_by_name(topic);
         let known = topic.and_then(|topic| topic.partitions.get(usize::try_from(partition).ok()?));
         let broker = match broker {
@@ -238,68 +240,26 @@ impl World {
     }
 }
 
-/// The words of an event.
-struct Words<'a> {
-    line: &'a str,
-    words: std::str::SplitWhitespace<'a>,
-    pairs: BTreeMap<&'a str, Vec<&'a str>>,
+fn broker(words: &mut Words<'_>) -> BrokerId {
+    BrokerId(words.next_number())
 }
 
-impl<'a> Words<'a> {
-    fn new(line: &'a str) -> Self {
-        let mut pairs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for word in line.split_whitespace() {
-            let (key, value) = word.split_once('=').unwrap_or((word, ""));
-            pairs.entry(key).or_default().push(value);
-        }
-        Self {
-            line,
-            words: line.split_whitespace(),
-            pairs,
-        }
-    }
+/// `of=TOPIC:0,1`.
+fn partitions(words: &Words<'_>) -> Option<(String, Vec<i32>)> {
+    let (topic, partitions) = words.text("of")?.split_once(':').unwrap();
+    Some((topic.to_owned(), partitions.split(',').map(|index| index.parse().unwrap()).collect()))
+}
 
-    fn next(&mut self) -> &'a str {
-        self.words.next().unwrap()
-    }
-
-    fn rest(&self) -> &'a str {
-        self.line.split_once(' ').unwrap().1
-    }
-
-    fn broker(&mut self) -> BrokerId {
-        BrokerId(self.next().parse().unwrap())
-    }
-
-    fn flag(&self, name: &str) -> bool {
-        self.pairs.contains_key(name)
-    }
-
-    fn text(&self, name: &str) -> Option<&'a str> {
-        self.pairs.get(name).map(|values| values[0])
-    }
-
-    fn number<T: std::str::FromStr<Err: std::fmt::Debug>>(&self, name: &str) -> Option<T> {
-        self.text(name).map(|text| text.parse().unwrap())
-    }
-
-    /// `of=TOPIC:0,1`.
-    fn partitions(&self) -> Option<(String, Vec<i32>)> {
-        let (topic, partitions) = self.text("of")?.split_once(':').unwrap();
-        Some((topic.to_owned(), partitions.split(',').map(|index| index.parse().unwrap()).collect()))
-    }
-
-    /// `set=name:value` pairs.
-    fn settings(&self) -> Vec<(String, String)> {
-        let pairs = self.pairs.get("set").into_iter().flatten();
-        pairs
-            .map(|pair| pair.split_once(':').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap())
-            .collect()
-    }
+/// `set=name:value` pairs.
+fn settings(words: &Words<'_>) -> Vec<(String, String)> {
+    let pairs = words.texts("set").into_iter();
+    pairs
+        .map(|pair| pair.split_once(':').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap())
+        .collect()
 }
 
 fn registration(words: &mut Words<'_>) -> Registration {
-    let broker = words.broker();
+    let broker = broker(words);
     let id = |name: &str, default: u128| Uuid::from_u128(words.number(name).unwrap_or(default));
     Registration {
         cluster_id: words.text("cluster").unwrap_or("cluster").to_owned(),

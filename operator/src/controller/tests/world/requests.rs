@@ -10,7 +10,9 @@ use weir_protocol::messages::{
     update_features_request,
 };
 
-use super::Words;
+use weir_scenario::Words;
+
+use super::{broker, partitions, settings};
 use crate::controller::AdminRequest;
 
 pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
@@ -18,17 +20,14 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
     match verb {
         "create" => {
             let assignments = words
-                .pairs
-                .get("on")
+                .texts("on")
                 .into_iter()
-                .flatten()
                 .zip(0..)
                 .map(|(brokers, partition_index)| CreatableReplicaAssignment {
                     partition_index,
                     broker_ids: brokers.split(',').map(|id| id.parse().unwrap()).collect(),
                 });
-            let configs = words
-                .settings()
+            let configs = settings(words)
                 .into_iter()
                 .map(|(name, value)| CreatableTopicConfig { name, value: Some(value) });
             let topic = CreatableTopic {
@@ -59,7 +58,7 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
             })
         }
         "grow" => {
-            let (name, count) = (words.next().to_owned(), words.next().parse().unwrap());
+            let (name, count) = (words.next().to_owned(), words.next_number());
             let topic = CreatePartitionsTopic {
                 name,
                 count,
@@ -72,9 +71,7 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
             })
         }
         "elect" => {
-            let topic_partitions = words
-                .partitions()
-                .map(|(topic, partitions)| elect_leaders_request::TopicPartitions { topic, partitions });
+            let topic_partitions = partitions(words).map(|(topic, partitions)| elect_leaders_request::TopicPartitions { topic, partitions });
             AdminRequest::ElectLeaders(ElectLeadersRequest {
                 election_type: words.number("type").unwrap_or(i8::from(words.flag("unclean"))),
                 topic_partitions: (!words.flag("all")).then(|| topic_partitions.into_iter().collect()),
@@ -82,7 +79,7 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
             })
         }
         "reassign" => {
-            let (name, partition_index) = (words.next().to_owned(), words.next().parse().unwrap());
+            let (name, partition_index) = (words.next().to_owned(), words.next_number());
             let ids = |text: &str| text.split(',').filter(|id| !id.is_empty()).map(|id| id.parse().unwrap()).collect();
             let partition = alter_partition_reassignments_request::ReassignablePartition {
                 partition_index,
@@ -99,19 +96,18 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
             })
         }
         "reassignments" => {
-            let topics = words
-                .partitions()
+            let topics = partitions(words)
                 .map(|(name, partition_indexes)| list_partition_reassignments_request::ListPartitionReassignmentsTopics { name, partition_indexes });
             AdminRequest::ListPartitionReassignments(ListPartitionReassignmentsRequest {
                 topics: topics.map(|topic| vec![topic]),
                 ..Default::default()
             })
         }
-        "unregister" => AdminRequest::UnregisterBroker(UnregisterBrokerRequest { broker_id: words.broker().0 }),
+        "unregister" => AdminRequest::UnregisterBroker(UnregisterBrokerRequest { broker_id: broker(words).0 }),
         "feature" => {
             let update = update_features_request::FeatureUpdateKey {
                 feature: words.next().to_owned(),
-                max_version_level: words.next().parse().unwrap(),
+                max_version_level: words.next_number(),
                 allow_downgrade: words.flag("allow-downgrade"),
                 upgrade_type: words.number("type").unwrap_or(1),
             };
@@ -123,8 +119,7 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
         }
         "replace" => {
             let (resource_type, resource_name) = target(words);
-            let configs = words
-                .settings()
+            let configs = settings(words)
                 .into_iter()
                 .map(|(name, value)| alter_configs_request::AlterableConfig { name, value: Some(value) });
             let resource = alter_configs_request::AlterConfigsResource {
@@ -141,7 +136,7 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
             let (resource_type, resource_name) = target(words);
             let operations = [("set", 0), ("unset", 1), ("append", 2), ("subtract", 3)];
             let configs = operations.iter().flat_map(|(word, config_operation)| {
-                words.pairs.get(word).into_iter().flatten().map(|pair| {
+                words.texts(word).into_iter().map(|pair| {
                     let (name, value) = pair.split_once(':').unwrap_or((pair, ""));
                     let (name, value) = (name.to_owned(), (*word != "unset").then(|| value.to_owned()));
                     incremental_alter_configs_request::AlterableConfig {
@@ -162,7 +157,7 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
                 validate_only,
             })
         }
-        other => panic!("there is no event {other:?}"),
+        other => words.fail(&format!("there is no event {other:?}")),
     }
 }
 

@@ -1,0 +1,133 @@
+//! The words of an event: names in their order, then `key=value` pairs and flags in any.
+//!
+//! Each word is asked for by somebody, or the event is refused: a typo would otherwise be an event that means less than it seems to.
+
+use std::cell::Cell;
+use std::str::FromStr;
+
+/// The words of an event. What is not as asked for panics; the runner adds the place.
+#[derive(Debug)]
+pub struct Words<'a> {
+    line: &'a str,
+    words: Vec<Word<'a>>,
+    /// How many of them were taken in their order.
+    taken: usize,
+}
+
+#[derive(Debug)]
+struct Word<'a> {
+    text: &'a str,
+    /// Where the line goes on behind it.
+    end: usize,
+    used: Cell<bool>,
+}
+
+impl<'a> Words<'a> {
+    pub(crate) fn new(line: &'a str) -> Self {
+        let mut end = 0;
+        let words = line.split_whitespace().map(|text| {
+            end += line[end..].find(text).unwrap_or(0) + text.len();
+            Word {
+                text,
+                end,
+                used: Cell::new(false),
+            }
+        });
+        Self {
+            line,
+            words: words.collect(),
+            taken: 0,
+        }
+    }
+
+    /// The next word, which is no pair.
+    #[expect(clippy::should_implement_trait, reason = "it is an error, and not an end, when there is none")]
+    pub fn next(&mut self) -> &'a str {
+        self.next_if(|_| true).unwrap_or_else(|| self.fail("a word is missing"))
+    }
+
+    /// The next word, if there is one that is no pair and is as wanted.
+    pub fn next_if(&mut self, is_wanted: impl Fn(&str) -> bool) -> Option<&'a str> {
+        let word = self
+            .words
+            .get(self.taken)
+            .filter(|word| !word.text.contains('=') && is_wanted(word.text))?;
+        word.used.set(true);
+        self.taken += 1;
+        Some(word.text)
+    }
+
+    /// The next word, which is a number.
+    pub fn next_number<T: FromStr>(&mut self) -> T {
+        let text = self.next();
+        self.parsed(text)
+    }
+
+    /// All that follows the words that were taken.
+    pub fn rest(&mut self) -> &'a str {
+        let from = self.taken.checked_sub(1).and_then(|last| self.words.get(last)).map_or(0, |word| word.end);
+        self.words.iter().for_each(|word| word.used.set(true));
+        self.taken = self.words.len();
+        self.line[from..].trim()
+    }
+
+    /// Whether this word is there.
+    pub fn flag(&self, name: &str) -> bool {
+        let mut found = false;
+        for word in self.words.iter().skip(self.taken).filter(|word| word.text == name) {
+            word.used.set(true);
+            found = true;
+        }
+        found
+    }
+
+    /// The value of a key.
+    pub fn text(&self, key: &str) -> Option<&'a str> {
+        match *self.texts(key) {
+            [] => None,
+            [value] => Some(value),
+            _ => self.fail(&format!("{key:?} is said twice")),
+        }
+    }
+
+    /// The values of a key that may be said more than once.
+    pub fn texts(&self, key: &str) -> Vec<&'a str> {
+        self.pairs_if(|found| found == key).into_iter().map(|(_, value)| value).collect()
+    }
+
+    /// All pairs, whatever their keys are.
+    pub fn pairs(&self) -> Vec<(&'a str, &'a str)> {
+        self.pairs_if(|_| true)
+    }
+
+    fn pairs_if(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<(&'a str, &'a str)> {
+        let words = self.words.iter().skip(self.taken);
+        let pairs = words.filter_map(|word| word.text.split_once('=').map(|pair| (word, pair)));
+        let wanted = pairs.filter(|(_, (key, _))| is_wanted(key));
+        wanted.inspect(|(word, _)| word.used.set(true)).map(|(_, pair)| pair).collect()
+    }
+
+    /// The value of a key, which is a number.
+    pub fn number<T: FromStr>(&self, key: &str) -> Option<T> {
+        self.text(key).map(|text| self.parsed(text))
+    }
+
+    fn parsed<T: FromStr>(&self, text: &str) -> T {
+        text.parse().unwrap_or_else(|_| self.fail(&format!("{text:?} is no number")))
+    }
+
+    /// Refuses the event.
+    ///
+    /// # Panics
+    /// Always.
+    pub fn fail(&self, why: &str) -> ! {
+        panic!("{why}")
+    }
+
+    /// Whoever played the event is done with it: each word was asked for.
+    pub(crate) fn finish(&self) {
+        if let Some(word) = self.words.iter().find(|word| !word.used.get()) {
+            self.fail(&format!("nobody asked for {:?}", word.text));
+        }
+    }
+}
