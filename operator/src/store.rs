@@ -127,6 +127,7 @@ impl Touched {
                 | Change::Features(_)
                 | Change::Broker(_)
                 | Change::RemoveBroker(_) => touched.registry = true,
+                Change::RolledBack => {}
             }
         }
         touched

@@ -134,6 +134,7 @@ fn check(draft: &Draft<'_>, sessions: &Sessions, new: &Registration, before: Opt
 
 /// A store that was restored from a backup would give epochs away a second time. What brokers remember is the proof that it is behind.
 fn raise_above_what_brokers_saw(draft: &mut Draft<'_>, registration: &Registration) {
+    let before = draft.changes.len();
     if registration.controller_epoch > draft.state.cluster.controller_epoch {
         draft.push(Change::ControllerEpoch(ControllerEpoch(
             registration.controller_epoch.0.saturating_add(1),
@@ -156,6 +157,9 @@ fn raise_above_what_brokers_saw(draft: &mut Draft<'_>, registration: &Registrati
             };
             draft.push(Change::Partition(topic, index, raised));
         }
+    }
+    if draft.changes.len() > before && !draft.state.rolled_back {
+        draft.push(Change::RolledBack);
     }
 }
 

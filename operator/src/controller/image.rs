@@ -64,7 +64,7 @@ pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::M
             Change::Topic(id, _) => topics.entry(*id).or_default().configs = true,
             Change::Partition(id, index, _) => drop(topics.entry(*id).or_default().partitions.insert(*index)),
             Change::RemoveTopic(id, _) => drop(removed.insert(*id)),
-            Change::ControllerEpoch(_) | Change::NextBrokerEpoch(_) | Change::NextProducerId(_) => {}
+            Change::ControllerEpoch(_) | Change::NextBrokerEpoch(_) | Change::NextProducerId(_) | Change::RolledBack => {}
         }
     }
     update.brokers = brokers.iter().filter_map(|id| after.brokers.get(id)).map(broker).collect();

@@ -158,6 +158,8 @@ pub enum Change {
     RemoveTopic(TopicId, String),
     /// A partition was created or changed.
     Partition(TopicId, i32, Partition),
+    /// Brokers hold later epochs than the state: it was restored from a backup. Nothing of it is stored.
+    RolledBack,
 }
 
 /// Versions of one controller are below this; the bits above are the controller's epoch.
@@ -262,14 +264,11 @@ impl State {
             Change::Cluster(resource) => self.cluster.resource = Arc::clone(resource),
             Change::ControllerEpoch(epoch) => {
                 assert!(*epoch > self.cluster.controller_epoch, "the controller's epoch only goes up");
-                // Who takes over goes up by one; more is to get above what brokers saw. So with the other epochs.
-                self.rolled_back |= epoch.0 > self.cluster.controller_epoch.0 + 1;
                 self.cluster.controller_epoch = *epoch;
                 self.version = first_version(*epoch);
             }
             Change::NextBrokerEpoch(epoch) => {
                 assert!(*epoch >= self.cluster.next_broker_epoch, "broker epochs only go up");
-                self.rolled_back |= epoch.0 > self.cluster.next_broker_epoch.0 + 1;
                 self.cluster.next_broker_epoch = *epoch;
             }
             Change::NextProducerId(id) => {
@@ -305,6 +304,7 @@ impl State {
                 }
             }
             Change::Partition(id, index, partition) => self.put_partition(*id, *index, partition),
+            Change::RolledBack => self.rolled_back = true,
         }
     }
 
@@ -335,7 +335,6 @@ impl State {
                 partition.leader_epoch > slot.leader_epoch || (partition.leader_epoch == slot.leader_epoch && partition.leader == slot.leader),
                 "a new leader has a new epoch"
             );
-            self.rolled_back |= partition.leader_epoch.0 > slot.leader_epoch.0 + 1;
             *slot = partition.clone();
         } else {
             assert_eq!(index, partitions.len(), "partitions are created in their order");

@@ -10,17 +10,18 @@ mod pods;
 mod rollout;
 mod status;
 mod volumes;
+mod wake;
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, ObjectMeta, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::events::Recorder;
 use serde_json::json;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
@@ -30,6 +31,8 @@ use self::host::{Host, Trouble};
 use self::pods::PodView;
 use self::rollout::Step;
 use self::volumes::Volumes;
+use self::wake::Touched;
+pub(super) use self::wake::Wake;
 use super::objects::{MANAGED_BY, Names, Place, Plan, SLICE_MANAGED_BY, build, slices};
 use super::sites::{Sites, Standing};
 use super::topics::{Key, Notice, recorder};
@@ -63,63 +66,6 @@ const IMAGE_ANNOTATION: &str = "weir.dev/image";
 const STATE_ANNOTATION: &str = "weir.dev/state";
 /// With "true", as `spec.paused`.
 const PAUSED_ANNOTATION: &str = "weir.dev/paused";
-
-/// Wakes a keeper.
-#[derive(Debug, Default)]
-pub(super) struct Wake {
-    notify: Notify,
-    touched: Mutex<Vec<Touched>>,
-}
-
-/// An object of the cluster that somebody changed, perhaps the operator itself.
-#[derive(Clone, Debug)]
-struct Touched {
-    kind: &'static str,
-    /// `None`: all of the kind.
-    name: Option<String>,
-    version: Option<String>,
-    generation: Option<i64>,
-    deleted: bool,
-}
-
-/// Objects that may be noted before the keeper comes to look: beyond that it only knows that something happened.
-const TOUCHED_MAX: usize = 4096;
-
-impl Wake {
-    pub(super) fn touched(&self, kind: &'static str, metadata: &ObjectMeta, deleted: bool) {
-        self.put(Touched {
-            kind,
-            name: metadata.name.clone(),
-            version: metadata.resource_version.clone(),
-            generation: metadata.generation,
-            deleted,
-        });
-    }
-
-    /// Nothing is known any more of the objects of a kind.
-    pub(super) fn all_of(&self, kind: &'static str) {
-        self.put(Touched {
-            kind,
-            name: None,
-            version: None,
-            generation: None,
-            deleted: true,
-        });
-    }
-
-    fn put(&self, object: Touched) {
-        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        if touched.len() < TOUCHED_MAX {
-            touched.push(object);
-        }
-        drop(touched);
-        self.notify.notify_one();
-    }
-
-    fn take(&self) -> Vec<Touched> {
-        std::mem::take(&mut self.touched.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// The keeper of one cluster.
 pub(super) struct Keeper {
@@ -229,7 +175,7 @@ impl Keeper {
     async fn sleep(&mut self, wait: Duration) {
         let host = self.host.as_mut();
         tokio::select! {
-            () = self.wake.notify.notified() => {}
+            () = self.wake.woken() => {}
             _ = self.resource.changed() => {}
             () = host::news(host) => {}
             () = tokio::time::sleep(wait) => {}

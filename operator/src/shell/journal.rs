@@ -25,7 +25,7 @@ pub(super) fn write(before: &State, changes: &[Change]) {
                 let Some(known) = known else { continue };
                 if partition.leader_epoch.0 > known.leader_epoch.0.saturating_add(1) {
                     let (old, new) = (known.leader_epoch, partition.leader_epoch);
-                    warn!(topic = %id, partition = index, leader_epoch = %new, before = %old, "a log holds later leaders than the state: it is an old one");
+                    warn!(topic = %id, partition = index, leader_epoch = %new, before = %old, "a log holds later leaders than the state");
                 }
                 if known.leader != partition.leader {
                     let (old, new) = (known.leader.map(|id| id.0), partition.leader.map(|id| id.0));
@@ -37,7 +37,8 @@ pub(super) fn write(before: &State, changes: &[Change]) {
                 }
             }
             Change::Cluster(_) => info!("changed the cluster's configuration"),
-            Change::ControllerEpoch(epoch) => warn!(controller_epoch = %epoch, "brokers knew a later controller: the state is an old one"),
+            Change::ControllerEpoch(epoch) => warn!(controller_epoch = %epoch, "brokers knew a later controller"),
+            Change::RolledBack => warn!("brokers hold later epochs than the state: it is an old one, from a backup"),
             Change::RemoveBroker(broker) => info!(%broker, "unregistered the broker"),
             Change::Features(features) => info!(epoch = features.epoch, levels = ?features.levels, "changed the finalised features"),
             Change::NextBrokerEpoch(_) | Change::NextProducerId(_) => {}
