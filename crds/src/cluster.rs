@@ -85,7 +85,8 @@ pub struct KafkaClusterSpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub consumer_groups: GroupReflection,
 
-    /// Leaves the objects of the cluster as they are, whatever is written here. Leaders still move when brokers fail, and topics still change.
+    /// With true, the objects of the cluster stay as they are, whatever is written here. Leaders still move when brokers fail, and topics still change. The annotation weir.dev/paused=true does the
+    /// same. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
 }
@@ -94,11 +95,11 @@ pub struct KafkaClusterSpec {
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupReflection {
-    /// Whether groups that exist without a ConsumerGroup get one.
+    /// Whether groups that exist without a ConsumerGroup get one. Declared: no, only groups that somebody declared have one. All: yes, and it goes when the group is gone. Default: Declared.
     #[serde(default)]
     pub reflect: Reflect,
 
-    /// The most ConsumerGroups that are made for groups without one.
+    /// The most ConsumerGroups that are made for groups without one. Default: 100.
     #[serde(default = "hundred")]
     #[schemars(range(min = 1, max = 1000))]
     pub max: i32,
@@ -131,7 +132,7 @@ pub enum Reflect {
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Brokers {
-    /// How many there are. Their ids are 0 to replicas - 1.
+    /// How many there are. Their ids are 0 to replicas - 1. Default: 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,

@@ -1,7 +1,8 @@
 //! What can be set for a whole cluster, under the names of Kafka's broker configuration.
 
-use crate::setting::Kind::{Boolean, Choice, Integer, Ratio};
-use crate::setting::{Setting, config};
+use crate::setting::Kind::{self, Boolean, Choice, Integer, Ratio};
+use crate::setting::{Setting, config, doc_of};
+use crate::topic_settings::TopicConfig;
 
 config!(
     /// `spec.config` of a [`crate::KafkaCluster`].
@@ -29,23 +30,42 @@ const POLICIES: &[&str] = &["", "delete", "compact", "compact,delete", "delete,c
 const INT: i64 = i32::MAX as i64;
 const LONG: i64 = i64::MAX;
 
-const fn row(name: &'static str, kind: crate::Kind, default: &'static str, doc: &'static str) -> Setting {
-    Setting { name, kind, default, doc }
+const fn row(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
+    let of_topics = None;
+    Setting {
+        name,
+        kind,
+        default,
+        doc,
+        of_topics,
+    }
+}
+
+/// What a setting of topics is for those that do not set it: it does the same.
+const fn of_topics(name: &'static str, kind: Kind, default: &'static str, topic: &'static str) -> Setting {
+    let (doc, of_topics) = (doc_of(TopicConfig::SETTINGS, topic), Some(topic));
+    Setting {
+        name,
+        kind,
+        default,
+        doc,
+        of_topics,
+    }
 }
 
 #[rustfmt::skip]
 const SETTINGS: &[Setting] = &[
     row("auto.create.topics.enable", Boolean, "true", "Whether a topic is created when a client first asks for it."),
     row("auto.leader.rebalance.enable", Boolean, "true", "Whether partitions get their first replicas as leaders again, from time to time."),
-    row("compression.gzip.level", Integer(-1, 9), "-1", "What compression.gzip.level is for topics that do not set it."),
-    row("compression.lz4.level", Integer(1, 17), "9", "What compression.lz4.level is for topics that do not set it."),
-    row("compression.type", Choice(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), "producer", "What compression.type is for topics that do not set it."),
-    row("compression.zstd.level", Integer(-131_072, 22), "3", "What compression.zstd.level is for topics that do not set it."),
+    of_topics("compression.gzip.level", Integer(-1, 9), "-1", "compression.gzip.level"),
+    of_topics("compression.lz4.level", Integer(1, 17), "9", "compression.lz4.level"),
+    of_topics("compression.type", Choice(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), "producer", "compression.type"),
+    of_topics("compression.zstd.level", Integer(-131_072, 22), "3", "compression.zstd.level"),
     row("connections.max.idle.ms", Integer(-1, LONG), "600000", "How long a connection may be idle before the broker closes it; negative is for ever."),
     row("default.replication.factor", Integer(1, INT), "1", "How many replicas the partitions of a topic get whose creator does not say."),
     row("delete.topic.enable", Boolean, "true", "Whether clients may delete topics."),
     row("fetch.max.bytes", Integer(1_024, INT), "57671680", "The most bytes of records in the answer to one fetch, whatever the client asks for."),
-    row("flush.mode", Choice(&["none", "group"]), "group", "What flush.mode is for topics that do not set it."),
+    of_topics("flush.mode", Choice(&["none", "group"]), "group", "flush.mode"),
     row("follower.replication.throttled.rate", Integer(0, LONG), "9223372036854775807", "The most bytes a second that a broker fetches from leaders for the replicas in follower.replication.throttled.replicas."),
     row("group.consumer.heartbeat.interval.ms", Integer(1, INT), "5000", "How often members of the consumer protocol are heard of."),
     row("group.consumer.max.size", Integer(1, INT), "2147483647", "The most members of a group of the consumer protocol."),
@@ -60,25 +80,25 @@ const SETTINGS: &[Setting] = &[
     row("leader.replication.throttled.rate", Integer(0, LONG), "9223372036854775807", "The most bytes a second that a broker sends to followers of the replicas in leader.replication.throttled.replicas."),
     row("log.cleaner.backoff.ms", Integer(0, LONG), "15000", "How long the cleaner waits when there is nothing to compact."),
     row("log.cleaner.dedupe.buffer.size", Integer(1_048_576, LONG), "134217728", "The memory that compaction may use for the keys that it has seen, in bytes."),
-    row("log.cleaner.delete.retention.ms", Integer(0, LONG), "86400000", "What delete.retention.ms is for topics that do not set it."),
-    row("log.cleaner.max.compaction.lag.ms", Integer(1, LONG), "9223372036854775807", "What max.compaction.lag.ms is for topics that do not set it."),
-    row("log.cleaner.min.cleanable.ratio", Ratio, "0.5", "What min.cleanable.dirty.ratio is for topics that do not set it."),
-    row("log.cleaner.min.compaction.lag.ms", Integer(0, LONG), "0", "What min.compaction.lag.ms is for topics that do not set it."),
-    row("log.cleanup.policy", Choice(POLICIES), "delete", "What cleanup.policy is for topics that do not set it."),
-    row("log.flush.interval.messages", Integer(1, LONG), "9223372036854775807", "What flush.messages is for topics that do not set it."),
+    of_topics("log.cleaner.delete.retention.ms", Integer(0, LONG), "86400000", "delete.retention.ms"),
+    of_topics("log.cleaner.max.compaction.lag.ms", Integer(1, LONG), "9223372036854775807", "max.compaction.lag.ms"),
+    of_topics("log.cleaner.min.cleanable.ratio", Ratio, "0.5", "min.cleanable.dirty.ratio"),
+    of_topics("log.cleaner.min.compaction.lag.ms", Integer(0, LONG), "0", "min.compaction.lag.ms"),
+    of_topics("log.cleanup.policy", Choice(POLICIES), "delete", "cleanup.policy"),
+    of_topics("log.flush.interval.messages", Integer(1, LONG), "9223372036854775807", "flush.messages"),
     row("log.flush.interval.ms", Integer(0, LONG), "", "After how long a log is flushed to disk; unset, log.flush.scheduler.interval.ms holds."),
     row("log.flush.scheduler.interval.ms", Integer(i64::MIN, LONG), "9223372036854775807", "After how long a log is flushed to disk, where log.flush.interval.ms is not set."),
-    row("log.index.interval.bytes", Integer(0, INT), "4096", "What index.interval.bytes is for topics that do not set it."),
-    row("log.index.size.max.bytes", Integer(4, INT), "10485760", "What segment.index.bytes is for topics that do not set it."),
-    row("log.local.retention.bytes", Integer(-2, LONG), "-2", "What local.retention.bytes is for topics that do not set it."),
-    row("log.local.retention.ms", Integer(-2, LONG), "-2", "What local.retention.ms is for topics that do not set it."),
-    row("log.message.timestamp.after.max.ms", Integer(0, LONG), "3600000", "What message.timestamp.after.max.ms is for topics that do not set it."),
-    row("log.message.timestamp.before.max.ms", Integer(0, LONG), "9223372036854775807", "What message.timestamp.before.max.ms is for topics that do not set it."),
-    row("log.message.timestamp.type", Choice(&["CreateTime", "LogAppendTime"]), "CreateTime", "What message.timestamp.type is for topics that do not set it."),
-    row("log.preallocate", Boolean, "false", "What preallocate is for topics that do not set it."),
-    row("log.remote.copy.lag.bytes", Integer(-1, LONG), "-1", "What remote.copy.lag.bytes is for topics that do not set it."),
-    row("log.remote.copy.lag.ms", Integer(-1, LONG), "0", "What remote.copy.lag.ms is for topics that do not set it."),
-    row("log.retention.bytes", Integer(i64::MIN, LONG), "-1", "What retention.bytes is for topics that do not set it."),
+    of_topics("log.index.interval.bytes", Integer(0, INT), "4096", "index.interval.bytes"),
+    of_topics("log.index.size.max.bytes", Integer(4, INT), "10485760", "segment.index.bytes"),
+    of_topics("log.local.retention.bytes", Integer(-2, LONG), "-2", "local.retention.bytes"),
+    of_topics("log.local.retention.ms", Integer(-2, LONG), "-2", "local.retention.ms"),
+    of_topics("log.message.timestamp.after.max.ms", Integer(0, LONG), "3600000", "message.timestamp.after.max.ms"),
+    of_topics("log.message.timestamp.before.max.ms", Integer(0, LONG), "9223372036854775807", "message.timestamp.before.max.ms"),
+    of_topics("log.message.timestamp.type", Choice(&["CreateTime", "LogAppendTime"]), "CreateTime", "message.timestamp.type"),
+    of_topics("log.preallocate", Boolean, "false", "preallocate"),
+    of_topics("log.remote.copy.lag.bytes", Integer(-1, LONG), "-1", "remote.copy.lag.bytes"),
+    of_topics("log.remote.copy.lag.ms", Integer(-1, LONG), "0", "remote.copy.lag.ms"),
+    of_topics("log.retention.bytes", Integer(i64::MIN, LONG), "-1", "retention.bytes"),
     row("log.retention.check.interval.ms", Integer(1, LONG), "300000", "How often the broker looks for segments that retention has done with."),
     row("log.retention.hours", Integer(i32::MIN as i64, INT), "168", "How long records are kept at least, in hours, where neither log.retention.ms nor log.retention.minutes is set."),
     row("log.retention.minutes", Integer(i32::MIN as i64, INT), "", "How long records are kept at least, in minutes, where log.retention.ms is not set."),
@@ -87,13 +107,13 @@ const SETTINGS: &[Setting] = &[
     row("log.roll.jitter.hours", Integer(0, INT), "0", "By how much the closing of a segment may come earlier, in hours, where log.roll.jitter.ms is not set."),
     row("log.roll.jitter.ms", Integer(0, LONG), "", "By how much the closing of a segment may come earlier, at random."),
     row("log.roll.ms", Integer(1, LONG), "", "The age at which a segment is closed even if it is not full. Unset, the hours hold."),
-    row("log.segment.bytes", Integer(1_048_576, INT), "1073741824", "What segment.bytes is for topics that do not set it."),
-    row("log.segment.delete.delay.ms", Integer(0, LONG), "60000", "What file.delete.delay.ms is for topics that do not set it."),
-    row("max.decompressed.message.bytes", Integer(1, 2_147_483_639), "2147483639", "What max.decompressed.message.bytes is for topics that do not set it."),
+    of_topics("log.segment.bytes", Integer(1_048_576, INT), "1073741824", "segment.bytes"),
+    of_topics("log.segment.delete.delay.ms", Integer(0, LONG), "60000", "file.delete.delay.ms"),
+    of_topics("max.decompressed.message.bytes", Integer(1, 2_147_483_639), "2147483639", "max.decompressed.message.bytes"),
     row("max.incremental.fetch.session.cache.slots", Integer(0, INT), "1000", "The most incremental fetch sessions at a time."),
     row("max.request.partition.size.limit", Integer(1, INT), "2000", "The most partitions in one answer to DescribeTopicPartitions."),
-    row("message.max.bytes", Integer(0, INT), "1048588", "What max.message.bytes is for topics that do not set it."),
-    row("min.insync.replicas", Integer(1, INT), "1", "What min.insync.replicas is for topics that do not set it."),
+    of_topics("message.max.bytes", Integer(0, INT), "1048588", "max.message.bytes"),
+    of_topics("min.insync.replicas", Integer(1, INT), "1", "min.insync.replicas"),
     row("num.partitions", Integer(1, INT), "1", "How many partitions a topic gets whose creator does not say."),
     row("offset.metadata.max.bytes", Integer(0, INT), "4096", "The most bytes of metadata that a committed offset may have."),
     row("offsets.commit.timeout.ms", Integer(1, INT), "5000", "How long a commit of offsets, or what else a group coordinator writes, may take to be replicated before the client is told to ask again."),
@@ -116,5 +136,5 @@ const SETTINGS: &[Setting] = &[
     row("transaction.state.log.replication.factor", Integer(1, 32_767), "", "How many replicas the topic of transactions gets. Unset, as many as the cluster is to have brokers, three at most."),
     row("transaction.state.log.segment.bytes", Integer(1_048_576, INT), "104857600", "The size of the segments of the topic of transactions."),
     row("transactional.id.expiration.ms", Integer(1, INT), "604800000", "How long a transactional id is remembered that nobody uses."),
-    row("unclean.leader.election.enable", Boolean, "false", "What unclean.leader.election.enable is for topics that do not set it."),
+    of_topics("unclean.leader.election.enable", Boolean, "false", "unclean.leader.election.enable"),
 ];

@@ -70,7 +70,7 @@ pub struct ConsumerGroupSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset: Option<Reset>,
 
-    /// What the deletion of this resource does to the group.
+    /// What the deletion of this resource does to the group. Retain: the group goes on, with its offsets. Delete: it goes with its committed offsets, as soon as it has no members. Default: Retain.
     #[serde(default)]
     pub deletion_policy: GroupDeletionPolicy,
 }
@@ -108,12 +108,12 @@ pub struct Scaling {
     /// What is scaled: anything in this namespace that has the scale subresource.
     pub target_ref: TargetRef,
 
-    /// The fewest replicas. With 0 the workload rests while there is nothing to consume.
+    /// The fewest replicas. With 0 the workload rests while there is nothing to consume. Default: 1.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 10_000))]
     pub min: i32,
 
-    /// The most replicas. It is never more than there are partitions: further members would be idle.
+    /// The most replicas. It is never more than there are partitions: further members would be idle. Default: as many as there are partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max: Option<i32>,
@@ -122,7 +122,7 @@ pub struct Scaling {
     #[schemars(range(min = 1, max = 86_400))]
     pub target_lag_seconds: i64,
 
-    /// How long the lag has to be under half of its target before one replica is taken away, in seconds.
+    /// How long the lag has to be under half of its target before one replica is taken away, in seconds. Default: 300.
     #[serde(default = "five_minutes")]
     #[schemars(range(min = 0, max = 86_400))]
     pub scale_down_after_seconds: i64,
@@ -140,12 +140,12 @@ const fn five_minutes() -> i64 {
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TargetRef {
-    /// Its group and version.
+    /// Its group and version. Default: apps/v1.
     #[serde(default = "apps")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^([a-z0-9.-]+/)?v[a-z0-9]+$"))]
     pub api_version: String,
 
-    /// Its kind.
+    /// Its kind. Default: Deployment.
     #[serde(default = "deployment")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Z][A-Za-z0-9]*$"))]
     pub kind: String,
@@ -179,7 +179,8 @@ pub struct Reset {
     #[schemars(length(max = 100), inner(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$")), extend("x-kubernetes-list-type" = "set"))]
     pub topics: Vec<String>,
 
-    /// What happens while the group has members: offsets can only be set while it has none.
+    /// What happens while the group has members: offsets can only be set while it has none. Wait: the reset waits until there are none; stop the consumers, and start them again when it is done. Evict:
+    /// members are removed; consumers that run join again by themselves, and go on from the new offsets. Default: Wait.
     #[serde(default)]
     pub members: MembersPolicy,
 }
@@ -192,7 +193,7 @@ pub struct Reset {
         .message("give exactly one of position, timestamp, offsets, shift and undo"),
 )]
 pub struct ResetTarget {
-    /// At the beginning or the end of each partition.
+    /// At an end of each partition. Earliest: the oldest record that is there. Latest: what is written next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
 

@@ -121,7 +121,8 @@ pub struct ScalingStatus {
 pub struct ResetStatus {
     /// Its id.
     pub id: String,
-    /// How far it is.
+    /// How far it is. Waiting: it cannot be carried out yet; the condition ResetDone says why. Committing: the offsets before it are kept, and it is being carried out. Done: it is done, and is never
+    /// done again.
     pub phase: ResetPhase,
     /// The partitions whose offsets it sets.
     pub partitions: i32,

@@ -95,7 +95,7 @@ pub struct Storage {
     #[x_kube(validation = Rule::new("self == oldSelf").message("storageClassName cannot change: volumes stay in the class in which they were made"))]
     pub storage_class_name: Option<String>,
 
-    /// What happens to the volumes when the cluster is deleted.
+    /// What happens to the volumes when the cluster is deleted. Retain: they stay, with all records. Delete: they go with the cluster. Default: Retain.
     #[serde(default)]
     pub on_delete: VolumePolicy,
 }
@@ -212,7 +212,7 @@ pub struct Toleration {
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// Its name.
+    /// Its name, which names of services and the port's name are made from: up to 15 small letters, digits and single hyphens, a letter first. http is taken.
     #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"))]
     pub name: String,
 
@@ -220,7 +220,9 @@ pub struct Listener {
     #[schemars(range(min = 1024, max = 65_535))]
     pub port: u16,
 
-    /// How it is reached.
+    /// How it is reached. Internal: from inside of the Kubernetes cluster, by names of services. NodePort: from outside, on a port of the nodes for each broker. LoadBalancer: from outside, by a load
+    /// balancer for each broker. SharedLoadBalancer: from outside, by one load balancer; clients find the cluster on the listener's port, and each broker on the port that is its id + 1 higher.
+    /// Default: Internal.
     #[serde(default, rename = "type")]
     pub kind: ListenerType,
 

@@ -17,6 +17,8 @@ pub struct Setting {
     pub default: &'static str,
     /// What it does, for `kubectl explain`.
     pub doc: &'static str,
+    /// The setting of topics that this is the default of.
+    pub of_topics: Option<&'static str>,
 }
 
 /// The values of a setting.
@@ -114,12 +116,14 @@ impl Setting {
             Kind::Choice(words) => json!({"type": "string", "enum": words}),
             Kind::Text(pattern) => json!({"type": "string", "pattern": pattern, "maxLength": 4096}),
         };
-        let default = if self.default.is_empty() {
-            String::new()
-        } else {
-            format!(" Default: {}.", self.default)
-        };
-        schema["description"] = Value::from(format!("{}{default}", self.doc));
+        let mut description = self.doc.to_owned();
+        if let Some(topic) = self.of_topics {
+            description += &format!(" It holds for topics that do not set {topic}.");
+        }
+        if !self.default.is_empty() {
+            description += &format!(" Default: {}.", self.default);
+        }
+        schema["description"] = Value::from(description);
         schema
     }
 }
@@ -158,6 +162,29 @@ pub(crate) fn schema_of(settings: &[Setting], doc: &str, rules: &[(&str, &str)])
         schema["x-kubernetes-validations"] = rules.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect();
     }
     Schema::try_from(schema).unwrap_or_default()
+}
+
+/// What the setting of this name does; nothing where there is none.
+pub(crate) const fn doc_of(settings: &[Setting], name: &str) -> &'static str {
+    let mut rows = settings;
+    while let [setting, others @ ..] = rows {
+        if is_same(setting.name.as_bytes(), name.as_bytes()) {
+            return setting.doc;
+        }
+        rows = others;
+    }
+    ""
+}
+
+/// `==`, where constants are made.
+const fn is_same(mut left: &[u8], mut right: &[u8]) -> bool {
+    while let ([first, left_rest @ ..], [second, right_rest @ ..]) = (left, right) {
+        if *first != *second {
+            return false;
+        }
+        (left, right) = (left_rest, right_rest);
+    }
+    left.is_empty() && right.is_empty()
 }
 
 /// The setting of this name.

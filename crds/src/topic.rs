@@ -71,7 +71,7 @@ pub struct TopicSpec {
     #[serde(default, skip_serializing_if = "TopicConfig::is_empty")]
     pub config: TopicConfig,
 
-    /// What a deletion does.
+    /// What a deletion does. Delete: the topic goes, with its data. Retain: a deletion is refused, whether it comes by the resource or by a Kafka client, until the policy is Delete. Default: Delete.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }

@@ -30,7 +30,14 @@ const LONG: i64 = i64::MAX;
 const THROTTLED: &str = r"^(\*|([0-9]+:[0-9]+)?(,[0-9]+:[0-9]+)*)$";
 
 const fn row(name: &'static str, kind: crate::Kind, default: &'static str, doc: &'static str) -> Setting {
-    Setting { name, kind, default, doc }
+    let of_topics = None;
+    Setting {
+        name,
+        kind,
+        default,
+        doc,
+        of_topics,
+    }
 }
 
 #[rustfmt::skip]
