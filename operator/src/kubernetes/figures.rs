@@ -21,6 +21,8 @@ pub(super) struct Figures {
     pub(super) writes: AtomicU64,
     /// By namespace and name of the cluster.
     partitions: Mutex<BTreeMap<(String, String), PartitionSummary>>,
+    /// The conditions of the cluster, likewise, and whether they are as they should be.
+    conditions: Mutex<BTreeMap<(String, String), Vec<(String, bool)>>>,
     /// Those of ConsumerGroups, likewise.
     groups: Mutex<BTreeMap<(String, String), Vec<GroupFigures>>>,
 }
@@ -47,6 +49,10 @@ impl Figures {
 
     pub(super) fn partitions(&self) -> MutexGuard<'_, BTreeMap<(String, String), PartitionSummary>> {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn conditions(&self) -> MutexGuard<'_, BTreeMap<(String, String), Vec<(String, bool)>>> {
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn groups(&self) -> MutexGuard<'_, BTreeMap<(String, String), Vec<GroupFigures>>> {
@@ -139,6 +145,18 @@ impl Figures {
             "Partitions of the clusters that this replica is the controller of",
             partitions,
         );
+        let conditions = Family::<Vec<(&str, String)>, Gauge>::default();
+        for ((namespace, cluster), all) in self.conditions().iter() {
+            for (kind, is_good) in all {
+                let labels = vec![("namespace", namespace.clone()), ("cluster", cluster.clone()), ("type", kind.clone())];
+                conditions.get_or_create(&labels).set((*is_good).into());
+            }
+        }
+        registry.register(
+            "weir_operator_cluster_condition",
+            "Whether a condition of a KafkaCluster is as it should be",
+            conditions,
+        );
         self.register_groups(&mut registry);
         let mut text = String::new();
         // Writing to a String cannot fail.
@@ -168,6 +186,10 @@ mod tests {
             exceeded: true,
         };
         figures.groups().insert(("n".to_owned(), "c".to_owned()), vec![group]);
+        figures.conditions().insert(
+            ("n".to_owned(), "c".to_owned()),
+            vec![("Ready".to_owned(), true), ("Degraded".to_owned(), false)],
+        );
         let text = figures.text();
         assert!(!text.contains("lag_seconds{"), "what is not known is not shown: {text}");
         for line in [
@@ -175,6 +197,8 @@ mod tests {
             "weir_operator_consumer_group_lag_exceeded{namespace=\"n\",cluster=\"c\",consumer_group=\"g\"} 1\n",
             "weir_operator_api_writes_total 1\n",
             "weir_operator_leader 0\n",
+            "weir_operator_cluster_condition{namespace=\"n\",cluster=\"c\",type=\"Ready\"} 1\n",
+            "weir_operator_cluster_condition{namespace=\"n\",cluster=\"c\",type=\"Degraded\"} 0\n",
             "weir_operator_partitions{namespace=\"n\",cluster=\"c\",state=\"total\"} 7\n",
         ] {
             assert!(text.contains(line), "{line}{text}");

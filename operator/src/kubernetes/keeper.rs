@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::events::Recorder;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
@@ -35,7 +34,7 @@ use self::wake::Touched;
 pub(super) use self::wake::Wake;
 use super::objects::{MANAGED_BY, Names, Place, Plan, SLICE_MANAGED_BY, build, slices};
 use super::sites::{Sites, Standing};
-use super::topics::{Key, Notice, recorder};
+use super::topics::{Key, Notice};
 use super::{Context, Figures, metadata_for_the_controller};
 use crate::controller::state::State;
 use crate::controller::{Event, Reply, Resource, summary};
@@ -75,7 +74,6 @@ pub(super) struct Keeper {
     resource: watch::Receiver<Arc<KafkaCluster>>,
     wake: Arc<Wake>,
     notices: mpsc::Sender<Notice>,
-    recorder: Recorder,
     host: Option<Host>,
     applied: Applied,
     /// The generation of the resource that the controller took up, or why it did not.
@@ -106,10 +104,9 @@ struct Findings {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.context
-            .figures
-            .partitions()
-            .remove(&(self.key.namespace.clone(), self.key.name.clone()));
+        let key = (self.key.namespace.clone(), self.key.name.clone());
+        self.context.figures.partitions().remove(&key);
+        self.context.figures.conditions().remove(&key);
     }
 }
 
@@ -123,7 +120,6 @@ impl Keeper {
         notices: mpsc::Sender<Notice>,
     ) -> Self {
         Self {
-            recorder: recorder(&context),
             applied: Applied::new(&context, &key.namespace),
             context,
             sites,
@@ -192,10 +188,7 @@ impl Keeper {
                 failed: Some(error),
                 ..self.first_findings(&cluster)
             };
-            let written = self
-                .status
-                .write(&self.context, &self.recorder, &cluster, state.as_ref(), &findings)
-                .await;
+            let written = self.status.write(&self.context, &cluster, state.as_ref(), &findings).await;
             if let Err(error) = written {
                 debug!(cluster = self.key.name, %error, "write the status of a KafkaCluster");
             }
@@ -248,10 +241,7 @@ impl Keeper {
             self.roll(&cluster, state, &mut findings).await?;
         }
         findings.refusal = self.taken_up.as_ref().and_then(|(_, result)| result.as_ref().err().cloned());
-        let written = self
-            .status
-            .write(&self.context, &self.recorder, &cluster, state.as_ref(), &findings)
-            .await?;
+        let written = self.status.write(&self.context, &cluster, state.as_ref(), &findings).await?;
         Ok(match written {
             status::Outcome::Later(wait) => wait,
             status::Outcome::Done if findings.under_way || findings.refusal.is_some() => UNDER_WAY,
@@ -431,7 +421,7 @@ impl Keeper {
             );
             pods::delete(&self.context, &self.key, name, uid).await?;
             let note = format!("restarts broker {id}: {reason}");
-            status::tell(&self.recorder, cluster, true, "RestartBroker", &note).await;
+            status::tell(&self.context, cluster, true, "RestartBroker", &note).await;
         }
         findings.under_way |= !matches!(step, Step::Done);
         findings.rollout = Some(step);

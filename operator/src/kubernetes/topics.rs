@@ -32,7 +32,7 @@ use crate::store::kube::Seen;
 
 pub(super) use book::Book;
 pub(super) use conditions::{Judgement, condition};
-pub(super) use status::{keep_statuses, now, publish, recorder};
+pub(super) use status::{keep_statuses, now, publish};
 
 /// How soon a topic is offered again that the controller could not take, because it had to read its state anew.
 const OFFER_AGAIN: Duration = Duration::from_millis(200);

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use weir_crds::{ClusterRef, ConsumerGroup, ConsumerGroupSpec, ConsumerGroupStatus, TargetRef};
 
 use super::super::figures::GroupFigures;
-use super::super::topics::{Key, publish, recorder};
+use super::super::topics::{Key, publish};
 use super::super::{Context, Figures};
 use crate::controller::resource_name;
 use crate::controller::state::State;
@@ -135,15 +135,7 @@ pub(super) async fn put_status(context: &Context, group: &ConsumerGroup, status:
     };
     if let Some(after) = ready(status).filter(is_new) {
         let regarding = kube::Resource::object_ref(group, &());
-        publish(
-            &recorder(context),
-            &regarding,
-            after.status == "True",
-            &after.reason,
-            &after.message,
-            "Judge",
-        )
-        .await;
+        publish(context, &regarding, after.status == "True", &after.reason, &after.message, "Judge").await;
     }
     Ok(())
 }
@@ -193,7 +185,7 @@ impl Home for KubeHome {
             .map_err(|error| anyhow::anyhow!(trouble(target, &self.cluster.namespace, &error).1))?;
         let note = format!("scales {} {} to {replicas}", target.kind, target.name);
         let regarding = kube::Resource::object_ref(resource, &());
-        publish(&recorder(&self.context), &regarding, true, "Scale", &note, "Scale").await;
+        publish(&self.context, &regarding, true, "Scale", &note, "Scale").await;
         Ok(())
     }
 

@@ -21,7 +21,8 @@ const ROLLED_BACK: &str = "StateRolledBack";
 
 /// Whether what a condition says is as it should be.
 pub(super) fn is_good(condition: &Condition) -> bool {
-    (condition.status == "True") != (condition.type_ == ROLLED_BACK)
+    let holds_when_wrong = ["Degraded", "Paused", ROLLED_BACK].contains(&condition.type_.as_str());
+    (condition.status == "True") != holds_when_wrong
 }
 
 /// The conditions that say something new, which is worth an event: another status, or another thing that is wrong. Numbers that change are no news.

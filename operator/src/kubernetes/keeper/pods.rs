@@ -131,13 +131,13 @@ fn trouble(name: &str, pod: &Pod) -> Option<String> {
     Some(format!("pod {name}: {reason}: {message}{hint}"))
 }
 
-/// What a broker said before it ended, as the kubelet keeps the end of its log. A line of JSON has the reason in its fields.
+/// What a broker said before it ended, as the kubelet keeps the end of its log. A line of JSON has the reason in a field.
 fn last_words(container: &ContainerStatus) -> Option<String> {
     let said = container.last_state.as_ref()?.terminated.as_ref()?.message.as_ref()?;
     let line = said.lines().rfind(|line| !line.trim().is_empty())?;
     let reason = serde_json::from_str::<Value>(line)
         .ok()
-        .and_then(|line| Some(line.pointer("/fields/error")?.as_str()?.to_owned()));
+        .and_then(|line| Some(line.get("error")?.as_str()?.to_owned()));
     Some(reason.unwrap_or_else(|| line.trim().chars().take(LAST_WORDS_MAX).collect()))
 }
 
@@ -237,7 +237,7 @@ mod tests {
                 ended(&format!(
                     "{}\n{}\n",
                     json!({"level": "INFO"}),
-                    json!({"level": "ERROR", "fields": {"message": "the broker stops", "error": "open the log directory: it belongs to another"}})
+                    json!({"level": "ERROR", "message": "the broker stops", "error": "open the log directory: it belongs to another"})
                 )),
                 Some("pod orders-1: CrashLoopBackOff: open the log directory: it belongs to another; `kubectl logs orders-1 --previous` says more"),
             ),

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Service};
 use kube::Resource as _;
 use kube::api::{Api, ListParams, Patch, PatchParams};
-use kube::runtime::events::Recorder;
 use serde_json::json;
 use weir_crds::{KafkaCluster, KafkaClusterStatus, ListenerStatus, ListenerType};
 use weir_protocol::types::BrokerId;
@@ -43,7 +42,6 @@ impl Written {
     pub(super) async fn write(
         &mut self,
         context: &Context,
-        recorder: &Recorder,
         cluster: &KafkaCluster,
         state: Option<&State>,
         findings: &Findings,
@@ -56,6 +54,16 @@ impl Written {
             .map(|(_, status)| status.clone());
         let before = ours.or_else(|| cluster.status.clone()).unwrap_or_default();
         let status = status_of(cluster, &before, state, findings, &now());
+        let names = Names::of(cluster);
+        let conditions = status
+            .conditions
+            .iter()
+            .map(|condition| (condition.type_.clone(), is_good(condition)))
+            .collect();
+        context
+            .figures
+            .conditions()
+            .insert((names.namespace.clone(), names.cluster.clone()), conditions);
         let unchanged = status == before && cluster.status.as_ref().is_some_and(|shown| *shown == status || self.last.is_some());
         if unchanged {
             return Ok(Outcome::Done);
@@ -67,14 +75,13 @@ impl Written {
         {
             return Ok(Outcome::Later(early));
         }
-        let names = Names::of(cluster);
         let api: Api<KafkaCluster> = Api::namespaced(context.client.clone(), &names.namespace);
         let patch = json!({"metadata": {"uid": cluster.metadata.uid}, "status": status});
         Figures::count(&context.figures.writes);
         self.at = Some(Instant::now());
         api.patch_status(&names.cluster, &PatchParams::default(), &Patch::Merge(patch)).await?;
         for condition in news(&before.conditions, &status.conditions) {
-            tell(recorder, cluster, is_good(condition), &condition.reason, &condition.message).await;
+            tell(context, cluster, is_good(condition), &condition.reason, &condition.message).await;
         }
         self.last = Some((cluster.metadata.uid.clone(), status));
         Ok(Outcome::Done)
@@ -82,9 +89,9 @@ impl Written {
 }
 
 /// Publishes an event about a cluster.
-pub(super) async fn tell(recorder: &Recorder, cluster: &KafkaCluster, good: bool, reason: &str, note: &str) {
+pub(super) async fn tell(context: &Context, cluster: &KafkaCluster, good: bool, reason: &str, note: &str) {
     let regarding: ObjectReference = cluster.object_ref(&());
-    publish(recorder, &regarding, good, reason, note, "LookAfter").await;
+    publish(context, &regarding, good, reason, note, "LookAfter").await;
 }
 
 /// Where clients connect on each listener, as far as is known.

@@ -40,14 +40,13 @@ struct Due {
 /// Keeps the statuses of a cluster's topics.
 pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hosted) -> Infallible {
     let api: Api<Topic> = Api::namespaced(context.client.clone(), &hosted.cluster.namespace);
-    let recorder = recorder(&context);
     let mut committed = hosted.controller.committed();
     loop {
         let state = committed.borrow_and_update().clone();
         let (due, wake_in) = due(&state, &hosted, &now());
         let mut writes = Vec::with_capacity(due.len());
         for due in &due {
-            writes.push(write(&api, &recorder, &hosted, due, &context.figures));
+            writes.push(write(&context, &api, &hosted, due));
         }
         stream::iter(writes).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
         for topic in lost(&state, &hosted) {
@@ -126,7 +125,7 @@ fn status_of(state: &State, name: &str, page: &Page, now: &Time) -> Option<Topic
     })
 }
 
-async fn write(api: &Api<Topic>, recorder: &Recorder, hosted: &Hosted, due: &Due, figures: &Figures) {
+async fn write(context: &Context, api: &Api<Topic>, hosted: &Hosted, due: &Due) {
     // Absent fields are set to null, so that what is not known any more goes.
     let patch = json!({"metadata": {"uid": due.uid}, "status": {
         "observedGeneration": due.status.observed_generation,
@@ -134,7 +133,7 @@ async fn write(api: &Api<Topic>, recorder: &Recorder, hosted: &Hosted, due: &Due
         "partitions": due.status.partitions,
         "conditions": due.status.conditions,
     }});
-    Figures::count(&figures.writes);
+    Figures::count(&context.figures.writes);
     match api.patch_status(&due.name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => hosted.book.written(&due.name, &due.status),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => debug!(topic = due.name, "the Topic is gone: its status is not written"),
@@ -145,11 +144,11 @@ async fn write(api: &Api<Topic>, recorder: &Recorder, hosted: &Hosted, due: &Due
             hosted.book.changed();
         }
     }
-    tell(recorder, &hosted.cluster.namespace, due).await;
+    tell(context, &hosted.cluster.namespace, due).await;
 }
 
 /// An event for each change of readiness, but for the first time that all is well.
-async fn tell(recorder: &Recorder, namespace: &str, due: &Due) {
+async fn tell(context: &Context, namespace: &str, due: &Due) {
     let ready = |status: &TopicStatus| status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned();
     let (before, Some(after)) = (ready(&due.before), ready(&due.status)) else {
         return;
@@ -168,11 +167,17 @@ async fn tell(recorder: &Recorder, namespace: &str, due: &Due) {
         uid: due.uid.clone(),
         ..ObjectReference::default()
     };
-    publish(recorder, &regarding, after.status == "True", &after.reason, &after.message, "Judge").await;
+    publish(context, &regarding, after.status == "True", &after.reason, &after.message, "Judge").await;
 }
 
 /// Publishes an event. One that is lost is no harm: the condition says the same.
-pub(in crate::kubernetes) async fn publish(recorder: &Recorder, regarding: &ObjectReference, good: bool, reason: &str, note: &str, action: &str) {
+pub(in crate::kubernetes) async fn publish(context: &Context, regarding: &ObjectReference, good: bool, reason: &str, note: &str, action: &str) {
+    let reporter = Reporter {
+        controller: "weir.dev/operator".to_owned(),
+        instance: Some(context.reporter.clone()),
+    };
+    // One that remembers would count this with those of the same reason, and drop the note, which is what is new.
+    let recorder = Recorder::new(context.client.clone(), reporter);
     let event = Event {
         type_: if good { EventType::Normal } else { EventType::Warning },
         reason: reason.to_owned(),
@@ -183,14 +188,6 @@ pub(in crate::kubernetes) async fn publish(recorder: &Recorder, regarding: &Obje
     if let Err(error) = recorder.publish(&event, regarding).await {
         debug!(%error, reason, "publish an event");
     }
-}
-
-pub(in crate::kubernetes) fn recorder(context: &Context) -> Recorder {
-    let reporter = Reporter {
-        controller: "weir.dev/operator".to_owned(),
-        instance: Some(context.reporter.clone()),
-    };
-    Recorder::new(context.client.clone(), reporter)
 }
 
 pub(in crate::kubernetes) fn now() -> Time {
@@ -254,6 +251,6 @@ pub(super) async fn tell_orphans(context: &Context, cluster: &Key, topics: &[Arc
             continue;
         }
         let regarding = topic.object_ref(&());
-        publish(&recorder(context), &regarding, false, &ready.reason, &ready.message, "Judge").await;
+        publish(context, &regarding, false, &ready.reason, &ready.message, "Judge").await;
     }
 }
