@@ -79,7 +79,8 @@ pub(super) struct Keeper {
     /// The generation of the resource that the controller took up, or why it did not.
     taken_up: Option<(Option<i64>, Result<(), String>)>,
     status: status::Written,
-    monitored: Option<bool>,
+    /// Whether the kind `PodMonitor` was known when that was last looked up.
+    monitored: Option<(bool, Instant)>,
 }
 
 /// What a pass found out, for the status.
@@ -327,8 +328,10 @@ impl Keeper {
     async fn make_objects(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
         let Some(host) = &self.host else { return Ok(()) };
         let state = host.state();
-        if self.monitored.is_none() {
-            self.monitored = Some(self.applied.knows_pod_monitors().await?);
+        // It may come later than the cluster.
+        let is_fresh = |(known, at): &(bool, Instant)| *known || at.elapsed() < WITHOUT_REASON;
+        if !self.monitored.as_ref().is_some_and(is_fresh) {
+            self.monitored = Some((self.applied.knows_pod_monitors().await?, Instant::now()));
         }
         let held = pods::brokers_held(&state);
         let wanted = cluster.spec.brokers.replicas;
@@ -352,7 +355,7 @@ impl Keeper {
             replicas: findings.replicas,
             listening: &listening,
             evictable: rollout::evictable(&state, findings.replicas),
-            monitored: self.monitored == Some(true),
+            monitored: self.monitored.is_some_and(|(known, _)| known),
         };
         let objects = build(&plan);
         self.applied.apply(&objects).await?;

@@ -244,7 +244,7 @@ impl Topics {
         } = offered;
         let Some(hosted) = self.hosted.get(&cluster) else { return };
         match answer.map(|answer| answer.reply) {
-            Ok(Reply::Applied(_)) => hosted.book.accepted(&topic.name),
+            Ok(Reply::Applied(_)) => hosted.book.accepted(&topic.name, generation),
             Ok(Reply::Invalid(refusal)) if generation.is_some() => {
                 debug!(topic = topic.name, %refusal, "the controller refuses a Topic");
                 hosted.book.refused(&topic.name, generation, &refusal);

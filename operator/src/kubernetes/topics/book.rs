@@ -25,7 +25,10 @@ struct Shared {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Page {
     pub(super) uid: Option<String>,
-    pub(super) generation: Option<i64>,
+    /// The generation that was seen last.
+    seen: Option<i64>,
+    /// The generation that the controller has taken up, or refused: of that the status speaks. None while it has said nothing.
+    pub(super) judged: Option<i64>,
     /// What the status says, as far as is known.
     pub(super) status: TopicStatus,
     /// Why the controller does not take the resource as it is.
@@ -46,7 +49,7 @@ impl Book {
             *page = Page::default();
         }
         page.uid.clone_from(&topic.metadata.uid);
-        page.generation = topic.metadata.generation;
+        page.seen = topic.metadata.generation;
         page.status = topic.status.clone().unwrap_or_default();
     }
 
@@ -56,9 +59,10 @@ impl Book {
         self.changed();
     }
 
-    /// The controller took the resource up.
-    pub(super) fn accepted(&self, name: &str) {
+    /// The controller took this generation of the resource up.
+    pub(super) fn accepted(&self, name: &str, generation: Option<i64>) {
         if let Some(page) = self.pages().get_mut(name) {
+            page.judged = generation;
             page.refusal = None;
         }
         self.changed();
@@ -66,7 +70,8 @@ impl Book {
 
     /// The controller refuses this generation of the resource.
     pub(super) fn refused(&self, name: &str, generation: Option<i64>, refusal: &Refusal) {
-        if let Some(page) = self.pages().get_mut(name).filter(|page| page.generation == generation) {
+        if let Some(page) = self.pages().get_mut(name).filter(|page| page.seen == generation) {
+            page.judged = generation;
             page.refusal = Some(refusal.clone());
         }
         self.changed();
@@ -93,5 +98,42 @@ impl Book {
     /// All pages, by the resource's name.
     pub(super) fn all(&self) -> BTreeMap<String, Page> {
         self.pages().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_speaks_of_what_the_controller_has_said_something_of() {
+        let topic = |uid: &str, generation: i64| {
+            let object = serde_json::json!({
+                "apiVersion": weir_crds::API_VERSION, "kind": "Topic", "metadata": {"name": "t", "uid": uid, "generation": generation},
+                "spec": {"clusterRef": {"name": "c"}},
+            });
+            serde_json::from_value::<Topic>(object).unwrap()
+        };
+        let refusal = Refusal {
+            kind: crate::controller::Kind::Topic,
+            name: "t".to_owned(),
+            path: "spec".to_owned(),
+            reason: "no".to_owned(),
+        };
+        let book = Book::default();
+        let judged = |book: &Book| book.all().remove("t").map(|page| (page.judged, page.refusal.is_some()));
+        book.see(&topic("a", 1));
+        assert_eq!(judged(&book), Some((None, false)));
+        book.accepted("t", Some(1));
+        book.see(&topic("a", 2));
+        assert_eq!(judged(&book), Some((Some(1), false)), "not heard of yet");
+        book.refused("t", Some(1), &refusal);
+        assert_eq!(judged(&book), Some((Some(1), false)), "a refusal of what is not any more");
+        book.refused("t", Some(2), &refusal);
+        assert_eq!(judged(&book), Some((Some(2), true)));
+        book.accepted("t", Some(3));
+        assert_eq!(judged(&book), Some((Some(3), false)));
+        book.see(&topic("b", 1));
+        assert_eq!(judged(&book), Some((None, false)), "another resource of that name");
     }
 }

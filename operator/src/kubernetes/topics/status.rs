@@ -97,13 +97,15 @@ fn due(state: &State, hosted: &Hosted, now: &Time) -> (Vec<Due>, Option<Duration
     (due, wake_in)
 }
 
+/// The status, as far as the controller has said something of the resource.
 fn status_of(state: &State, name: &str, page: &Page, now: &Time) -> Option<TopicStatus> {
+    page.judged?;
     let before = &page.status.conditions;
-    let of = |kind: &str, judgement: Judgement| condition(kind, judgement, page.generation, before, now);
+    let of = |kind: &str, judgement: Judgement| condition(kind, judgement, page.judged, before, now);
     let Some(topic) = state.topic_by_resource(name) else {
         // Not taken up, or not yet.
         return page.refusal.as_ref().map(|refusal| TopicStatus {
-            observed_generation: page.generation,
+            observed_generation: page.judged,
             conditions: vec![of("Ready", conditions::refused(refusal))],
             ..TopicStatus::default()
         });
@@ -115,7 +117,7 @@ fn status_of(state: &State, name: &str, page: &Page, now: &Time) -> Option<Topic
     // With fewer replicas than that, all of them count.
     let min_isr = min_isr.min(topic.partitions.iter().map(|partition| partition.replicas.len()).min().unwrap_or(1));
     Some(TopicStatus {
-        observed_generation: page.generation,
+        observed_generation: page.judged,
         topic_id: Some(topic.id.to_string()),
         partitions: Some(summary(topic.partitions.iter())),
         conditions: vec![
