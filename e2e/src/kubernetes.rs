@@ -236,7 +236,21 @@ impl Namespace {
         all.join(",")
     }
 
-    /// Waits until every partition of a cluster has all its replicas in sync, and at least so many partitions are there.
+    /// Waits until an event of this object warns of something.
+    pub fn warned(&self, object: &str, of: &str) {
+        let (kind, name) = object.split_once('/').unwrap_or((object, ""));
+        let about = |event: &Value| {
+            let (regarding, text) = (&event["involvedObject"], |name: &str| event[name].as_str().unwrap_or_default().to_owned());
+            let is_it = regarding["kind"].as_str().is_some_and(|of| of.eq_ignore_ascii_case(kind)) && regarding["name"] == name;
+            is_it && text("type") == "Warning" && text("message").contains(of)
+        };
+        eventually(&format!("an event warns of {object}: {of}"), || {
+            let events = self.list("events", "")?;
+            Ok(events.iter().any(about).then_some(()))
+        });
+    }
+
+    /// Waits until the status of a cluster says that every partition has all its replicas in sync. It may be a moment old: [`crate::load::Load::whole`] asks the brokers, too.
     pub fn whole(&self, cluster: &str) {
         eventually(&format!("{cluster} is whole"), || {
             let object = self.object(&format!("kafkacluster/{cluster}"))?.context("no such cluster")?;
@@ -267,6 +281,15 @@ impl Namespace {
         let pods = self.list("pods", &format!("weir.dev/cluster={cluster}"))?;
         let staying = pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
         Ok(staying.filter_map(|pod| Some(pod["metadata"]["uid"].as_str()?.to_owned())).collect())
+    }
+
+    /// The uid of an object that is there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn uid(&self, name: &str) -> Result<String> {
+        let object = self.object(name)?.with_context(|| format!("no {name}"))?;
+        Ok(object["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
     }
 
     /// The node that a pod runs on.
@@ -308,6 +331,43 @@ impl Drop for Namespace {
             eprintln!("{}", self.describe());
         }
         if let Err(e) = kubectl(&["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found"]) {
+            eprintln!("{e:#}");
+        }
+    }
+}
+
+/// How often containers of the operators were started again: they never end by themselves, whatever a resource says.
+///
+/// # Errors
+/// When Kubernetes does not answer.
+pub fn operator_restarts() -> Result<i64> {
+    let labels = "app.kubernetes.io/name=weir-operator";
+    let path = "jsonpath={.items[*].status.containerStatuses[0].restartCount}";
+    let counts = kubectl(&["-n", OPERATOR_NAMESPACE, "get", "pods", "-l", labels, "-o", path])?;
+    counts
+        .split_whitespace()
+        .map(|count| count.parse::<i64>().context("count restarts"))
+        .sum()
+}
+
+/// A node that takes no new pods until this is dropped.
+#[derive(Debug)]
+pub struct Cordoned(String);
+
+impl Cordoned {
+    /// Cordons it.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn node(name: &str) -> Result<Self> {
+        kubectl(&["cordon", name])?;
+        Ok(Self(name.to_owned()))
+    }
+}
+
+impl Drop for Cordoned {
+    fn drop(&mut self) {
+        if let Err(e) = kubectl(&["uncordon", &self.0]) {
             eprintln!("{e:#}");
         }
     }

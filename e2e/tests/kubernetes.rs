@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 use weir_e2e::driver::{Client, Driver, From, Produce};
-use weir_e2e::kubernetes::{Namespace, eventually, kafka_cluster, topic};
+use weir_e2e::kubernetes::{Namespace, eventually, kafka_cluster, operator_restarts, topic};
 use weir_e2e::record::Record;
 use weir_e2e::tools::kcat;
 use weir_e2e::wire::await_topic;
@@ -45,10 +45,49 @@ fn the_quickstart_is_a_cluster_that_clients_outside_reach() {
     assert_eq!(numbers, (0..100).collect::<Vec<_>>());
     // What `kubectl get` prints is enough to see how it does.
     let printed = namespace.kubectl(&["get", "kafkaclusters,topics"]).unwrap();
-    assert!(
-        printed.contains("quickstart") && printed.contains("orders") && printed.contains("True"),
-        "{printed}"
-    );
+    let is_ready = |name: &str| printed.lines().any(|line| line.contains(name) && line.contains(" True "));
+    assert!(is_ready("quickstart") && is_ready("orders"), "{printed}");
+}
+
+/// As the README has it.
+#[test]
+fn the_quickstart_grows_and_goes_on_without_its_first_broker() {
+    let namespace = Namespace::create("readme").unwrap();
+    let yaml = std::fs::read_to_string(weir_e2e::workspace().join("examples/quickstart.yaml")).unwrap();
+    namespace.apply(&yaml).unwrap();
+    namespace.ready("topic/orders");
+    let bootstrap = namespace.bootstrap("quickstart");
+    let consume = ["-G", "g", "-e", "-q", "-X", "auto.offset.reset=earliest", "orders"];
+    kcat(&bootstrap, &["-P", "-t", "orders", "-X", "acks=all"], b"before\n")
+        .unwrap()
+        .success()
+        .unwrap();
+    assert_eq!(kcat(&bootstrap, &consume, b"").unwrap().success().unwrap(), "before\n");
+    namespace.kubectl(&["scale", "kafkacluster", "quickstart", "--replicas=3"]).unwrap();
+    namespace
+        .kubectl(&["wait", "--for=condition=Ready", "kafkacluster/quickstart", "--timeout=3m"])
+        .unwrap();
+    let topics = namespace.kubectl(&["get", "topics.weir.dev", "-o", "name"]).unwrap();
+    assert!(topics.contains("/consumer-offsets-"), "{topics}");
+    for topic in topics.lines() {
+        namespace.patch(topic, r#"{"spec": {"replicas": 3}}"#).unwrap();
+    }
+    namespace
+        .kubectl(&["wait", "--for=condition=Healthy", "topics.weir.dev", "--all", "--timeout=3m"])
+        .unwrap();
+    namespace
+        .kubectl(&["delete", "pod", "quickstart-0", "--grace-period=0", "--force"])
+        .unwrap();
+    kcat(&bootstrap, &["-P", "-t", "orders", "-X", "acks=all"], b"after\n")
+        .unwrap()
+        .success()
+        .unwrap();
+    // The group goes on where it was.
+    eventually("the record of after is consumed, and no other", || {
+        let read = kcat(&bootstrap, &consume, b"")?.success()?;
+        assert!(!read.contains("before"), "{read}");
+        Ok((read == "after\n").then_some(()))
+    });
 }
 
 #[test]
@@ -140,6 +179,33 @@ fn what_is_wrong_is_refused_with_the_reason() {
         ),
         (cluster("{listeners: [{name: a, port: 99999, type: Internal}]}"), "spec.listeners[0].port"),
         (cluster("{listeners: [{name: a, port: 9092, type: Carrier}]}"), "spec.listeners[0].type"),
+        (
+            cluster("{listeners: [{name: a, port: 9092, type: NodePort}]}"),
+            "the first listener must be of type Internal",
+        ),
+        (cluster("{listeners: [{name: a, port: 9092, host: 7}]}"), "].host: expected string"),
+        (cluster("{image: \"\"}"), "spec.image"),
+        (cluster("{paused: perhaps}"), "spec.paused"),
+        (cluster("{consumerGroups: {reflect: Some}}"), "spec.consumerGroups.reflect"),
+        (cluster("{consumerGroups: {max: 0}}"), "spec.consumerGroups.max"),
+        (cluster("{brokers: {config: {\"0\": {no.such.setting: 1}}}}"), "no.such.setting"),
+        (cluster("{brokers: {storage: {onDelete: Burn}}}"), "spec.brokers.storage.onDelete"),
+        (
+            cluster("{brokers: {resources: {limits: {memory: much}}}}"),
+            "spec.brokers.resources.limits.memory",
+        ),
+        (cluster("{brokers: {pod: {labels: {a: 1}}}}"), "spec.brokers.pod.labels.a"),
+        (
+            cluster("{brokers: {pod: {imagePullSecrets: [{name: \"\"}]}}}"),
+            "spec.brokers.pod.imagePullSecrets[0].name",
+        ),
+        (cluster("{}").replace("wrong", "a.b"), "a cluster's name has lower-case letters"),
+        (cluster("{}").replace("wrong", &"a".repeat(38)), "at most 37 characters"),
+        (of_topic("{clusterRef: {name: a}, deletionPolicy: Burn}"), "spec.deletionPolicy"),
+        (
+            of_topic("{clusterRef: {name: a}, replicas: 1, config: {min.insync.replicas: 2}}"),
+            "min.insync.replicas",
+        ),
         (of_topic("{}"), "spec.clusterRef"),
         (of_topic("{clusterRef: {name: a}, partitions: 0}"), "spec.partitions"),
         (of_topic("{clusterRef: {name: a}, partitions: 1, replicas: 0}"), "spec.replicas"),
@@ -153,7 +219,22 @@ fn what_is_wrong_is_refused_with_the_reason() {
     }
     // What may not change.
     namespace.apply(&topic("fixed", "nowhere", 3, 1, "")).unwrap();
+    let group = |cluster: &str, id: &str| {
+        format!(
+            "apiVersion: weir.dev/v1alpha1\nkind: ConsumerGroup\nmetadata: {{name: fixed}}\nspec: {{clusterRef: {{name: {cluster}}}, groupId: {id}}}"
+        )
+    };
+    namespace.apply(&group("nowhere", "g")).unwrap();
+    let spec = "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {name: fixed}\nspec:\n  paused: true\n  brokers: {replicas: 1, storage: {storageClassName: fast}}\n";
+    namespace.apply(spec).unwrap();
     for (yaml, reason) in [
+        (group("elsewhere", "g"), "clusterRef cannot change"),
+        (group("nowhere", "h"), "groupId"),
+        (spec.replace("fast", "slow"), "storageClassName cannot change"),
+        (
+            format!("{spec}  listeners: [{{name: other, port: 9092}}]\n"),
+            "the first listener keeps its name",
+        ),
         (topic("fixed", "nowhere", 2, 1, ""), "partitions"),
         (topic("fixed", "elsewhere", 3, 1, ""), "clusterRef"),
         (topic("fixed", "nowhere", 3, 1, "  topicName: other\n"), "topicName"),
@@ -174,6 +255,7 @@ fn what_cannot_be_done_is_said_and_harms_nobody() {
     namespace.apply(&topic("lost", "missing", 1, 1, "")).unwrap();
     let said = namespace.awaits("topic/lost", "Ready", "False");
     assert!(said.message.contains("missing"), "{said:?}");
+    namespace.warned("topic/lost", "there is no KafkaCluster");
     // Two for one topic: the older one has it.
     namespace.apply(&topic("second", "sound", 1, 1, "  topicName: fine\n")).unwrap();
     let said = namespace.awaits("topic/second", "Ready", "False");
@@ -182,21 +264,36 @@ fn what_cannot_be_done_is_said_and_harms_nobody() {
     // More replicas than brokers.
     namespace.apply(&topic("greedy", "sound", 1, 3, "")).unwrap();
     let said = namespace.awaits("topic/greedy", "Ready", "False");
-    assert!(!said.message.is_empty(), "{said:?}");
+    assert!(said.message.contains("the cluster has 1"), "{said:?}");
+    namespace.warned("topic/greedy", "the cluster has 1");
     // A class of storage that there is not.
     let mut wrong = kafka_cluster("nowhere", 1, "");
     wrong = wrong.replace("size: 1Gi", "size: 1Gi, storageClassName: no-such-class");
     namespace.apply(&wrong).unwrap();
-    let said = namespace.awaits("kafkacluster/nowhere", "Ready", "False");
-    assert!(!said.message.is_empty(), "{said:?}");
+    let said = namespace.awaits("kafkacluster/nowhere", "StorageOk", "False");
+    assert!(said.message.contains("no-such-class"), "{said:?}");
+    namespace.warned("kafkacluster/nowhere", "no-such-class");
+    // What only the API server can refuse, of a cluster that serves.
+    let resources = |requests: &str| {
+        format!(r#"{{"spec": {{"brokers": {{"resources": {{"requests": {{"memory": "{requests}"}}, "limits": {{"memory": "1Gi"}}}}}}}}}}"#)
+    };
+    namespace.patch("kafkacluster/sound", &resources("2Gi")).unwrap();
+    let said = namespace.awaits("kafkacluster/sound", "UpToDate", "False");
+    assert!(said.reason == "Failed" && said.message.contains("memory limit"), "{said:?}");
+    namespace.warned("kafkacluster/sound", "memory limit");
+    assert_eq!(namespace.awaits("kafkacluster/sound", "Available", "True").reason, "Available");
 
     // None of it harmed the one that is sound.
     let mut driver = Driver::start(Client::Librdkafka, &bootstrap).unwrap();
     driver.produce(Produce::records("fine", &records(10)).set("acks", "all")).unwrap();
     assert_eq!(driver.consume("fine", &[0], From::Beginning, 10).unwrap().len(), 10);
-    // And once the cluster is there, the Topic that waited for it comes into being.
+    // And once it is set right, it is done: the Topic that waited for its cluster comes into being.
+    namespace.patch("kafkacluster/sound", &resources("64Mi")).unwrap();
+    let _ = namespace.awaits("kafkacluster/sound", "UpToDate", "True");
+    namespace.ready("kafkacluster/sound");
     namespace.kafka("missing", 1, "").unwrap();
     namespace.ready("topic/lost");
+    assert_eq!(operator_restarts().unwrap(), 0);
 }
 
 #[test]
@@ -208,10 +305,14 @@ fn a_quota_that_blocks_pods_is_said_and_once_it_is_lifted_the_cluster_comes_up()
         Ok(namespace.object("resourcequota/tight")?.filter(|q| q["status"]["hard"]["pods"] == "1"))
     });
     namespace.apply(&kafka_cluster("blocked", 2, "")).unwrap();
-    let said = namespace.awaits("kafkacluster/blocked", "Ready", "False");
-    assert!(!said.message.is_empty(), "{said:?}");
+    eventually("the quota is said", || {
+        let said = namespace.condition("kafkacluster/blocked", "Ready")?;
+        Ok(said.filter(|said| said.status == "False" && said.message.contains("exceeded quota")))
+    });
+    namespace.warned("kafkacluster/blocked", "exceeded quota");
     namespace.kubectl(&["delete", "resourcequota", "tight"]).unwrap();
     namespace.ready("kafkacluster/blocked");
+    assert_eq!(operator_restarts().unwrap(), 0);
 }
 
 #[test]

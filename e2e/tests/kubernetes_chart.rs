@@ -5,8 +5,9 @@
 
 use std::path::PathBuf;
 
+use serde_json::{Value, json};
 use weir_e2e::driver::{Client, Driver};
-use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, kubectl, run, topic};
+use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, kafka_cluster, kubectl, operator_restarts, run, topic};
 use weir_e2e::load::Load;
 use weir_e2e::tools::kcat;
 use weir_e2e::writer::Writer;
@@ -30,21 +31,37 @@ fn helm(arguments: &[&str]) -> anyhow::Result<String> {
     run(&program, arguments, "")
 }
 
-fn upgrade(more: &[&str]) {
+/// Installs or upgrades the operator in a namespace.
+fn install(namespace: &str, more: &[&str]) {
     let (chart, values) = (chart(), state().join("values.yaml"));
     let values = values.to_string_lossy();
-    let mut arguments = vec![
-        "upgrade",
-        "--install",
-        "weir",
-        &chart,
-        "--namespace",
-        OPERATOR_NAMESPACE,
-        "--create-namespace",
-    ];
+    let mut arguments = vec!["upgrade", "--install", "weir", &chart, "--namespace", namespace, "--create-namespace"];
     arguments.extend(["--values", &values, "--wait", "--timeout", "180s"]);
     arguments.extend(more);
     helm(&arguments).unwrap();
+}
+
+fn upgrade(more: &[&str]) {
+    install(OPERATOR_NAMESPACE, more);
+}
+
+fn uninstall(namespace: &str) {
+    helm(&["uninstall", "weir", "--namespace", namespace, "--wait"]).unwrap();
+}
+
+/// The images of the operator and of new clusters' brokers.
+fn images() -> [String; 2] {
+    let values: Value = serde_yaml::from_str(&std::fs::read_to_string(state().join("values.yaml")).unwrap()).unwrap();
+    ["image", "brokerImage"].map(|of| format!("{}:{}", values[of]["repository"].as_str().unwrap(), values[of]["tag"].as_str().unwrap()))
+}
+
+/// Installs the operator again when it is dropped, which other tests need.
+struct Reinstalled;
+
+impl Drop for Reinstalled {
+    fn drop(&mut self) {
+        upgrade(&[]);
+    }
 }
 
 fn pods(namespace: &Namespace) -> Vec<(String, i64)> {
@@ -115,15 +132,44 @@ fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
     let namespace = &load.namespace;
     let before = pods(namespace);
 
-    upgrade(&["--set", "podAnnotations.upgraded=yes"]);
-    namespace.whole("k");
+    // Another version of the operator, which brings another one of the brokers.
+    let [operator, broker] = images();
+    let next = |what: &str, image: &str| format!("{what}.tag={}-next", image.rsplit_once(':').unwrap().1);
+    upgrade(&["--set", &next("image", &operator), "--set", &next("brokerImage", &broker)]);
+    let labels = "app.kubernetes.io/name=weir-operator";
+    let running = [
+        "-n",
+        OPERATOR_NAMESPACE,
+        "get",
+        "pods",
+        "-l",
+        labels,
+        "-o",
+        "jsonpath={.items[*].spec.containers[0].image}",
+    ];
+    eventually("the new version alone runs", || {
+        let images = kubectl(&running)?;
+        Ok((images.split_whitespace().all(|image| image == format!("{operator}-next")) && !images.is_empty()).then_some(()))
+    });
+    // It leads: what it is asked for, it does. The brokers are as they were.
+    namespace.apply(&topic("upgraded", "k", 1, 3, "")).unwrap();
+    namespace.ready("topic/upgraded");
+    load.whole();
     load.moves();
     assert_eq!(pods(namespace), before, "an upgrade of the operator is none of the brokers'");
+    assert_eq!(namespace.object("kafkacluster/k").unwrap().unwrap()["status"]["image"], broker);
+    // New clusters have the new one.
+    namespace.apply(&kafka_cluster("young", 1, "")).unwrap();
+    namespace.ready("kafkacluster/young");
+    assert_eq!(
+        namespace.object("kafkacluster/young").unwrap().unwrap()["status"]["image"],
+        format!("{broker}-next")
+    );
     helm(&["rollback", "weir", "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "180s"]).unwrap();
     load.moves();
     assert_eq!(pods(namespace), before);
 
-    helm(&["uninstall", "weir", "--namespace", OPERATOR_NAMESPACE, "--wait"]).unwrap();
+    uninstall(OPERATOR_NAMESPACE);
     load.moves();
     assert_eq!(pods(namespace), before);
     assert!(namespace.object("kafkacluster/k").unwrap().is_some());
@@ -177,16 +223,34 @@ fn what_alerts_and_dashboards_name_is_measured() {
         let measured = measured(&namespace)?;
         for file in &files {
             let text = std::fs::read_to_string(file)?;
-            for rest in text.split("weir_").skip(1) {
+            for (place, _) in text.match_indices("weir_") {
+                let rest = text.get(place..).unwrap_or_default();
                 let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-                if !measured.contains(&format!("weir_{name}")) {
-                    eprintln!("{}: weir_{name} is not measured", file.display());
+                let selected = rest
+                    .get(name.len()..)
+                    .and_then(|rest| rest.strip_prefix('{'))
+                    .and_then(|rest| rest.split_once('}'));
+                let labels = selected.map_or("", |(labels, _)| labels);
+                if !is_measured(&measured, &name, labels) {
+                    eprintln!("{}: {name}{{{labels}}} is not measured", file.display());
                     return Ok(None);
                 }
             }
         }
         Ok(Some(()))
     });
+}
+
+/// Whether a metric of exactly this name has all the labels of a selector.
+fn is_measured(measured: &str, name: &str, selector: &str) -> bool {
+    // These Prometheus adds itself.
+    let its_own = ["namespace", "pod", "job", "instance"];
+    let wanted = selector.split(',').filter_map(|label| label.split(['=', '!', '~']).next()).map(str::trim);
+    let wanted: Vec<&str> = wanted.filter(|label| !label.is_empty() && !its_own.contains(label)).collect();
+    measured.lines().any(|line| {
+        let labels = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']));
+        labels.is_some_and(|labels| wanted.iter().all(|label| labels.contains(&format!("{label}=\""))))
+    })
 }
 
 #[test]
@@ -199,23 +263,143 @@ fn rights_that_are_taken_away_stop_no_client_and_come_back() {
     let writer = Writer::start(Client::Librdkafka, &bootstrap, "load", 0);
     writer.moves();
     let before = pods(&namespace);
-    let binding = format!("weir-operator-{OPERATOR_NAMESPACE}");
-    kubectl(&["delete", "clusterrolebinding", &binding]).unwrap();
+    let name = format!("weir-operator-{OPERATOR_NAMESPACE}");
+
+    // One of them: it is said which.
+    let mut role: Value = serde_json::from_str(&kubectl(&["get", "clusterrole", &name, "-o", "json"]).unwrap()).unwrap();
+    for rule in role["rules"].as_array_mut().unwrap() {
+        rule["resources"].as_array_mut().unwrap().retain(|resource| resource != "statefulsets");
+    }
+    let _reinstalled = Reinstalled;
+    run("kubectl", &["replace", "-f", "-"], &role.to_string()).unwrap();
     namespace.patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 2}}}"#).unwrap();
+    let said = namespace.awaits("kafkacluster/k", "UpToDate", "False");
+    assert!(said.message.contains("statefulsets") && said.message.contains("forbidden"), "{said:?}");
+    namespace.warned("kafkacluster/k", "forbidden");
+
+    // All of them: nobody is left to say so.
+    kubectl(&["delete", "clusterrolebinding", &name]).unwrap();
     writer.moves();
     assert_eq!(pods(&namespace), before);
     upgrade(&[]);
     namespace.ready("kafkacluster/k");
     eventually("the second broker is there", || Ok((pods(&namespace).len() == 2).then_some(())));
+    assert_eq!(operator_restarts().unwrap(), 0);
     let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
     writer.finish_and_check(&mut driver);
 }
 
 #[test]
+fn an_operator_of_one_namespace_needs_no_right_beyond_it() {
+    let _reinstalled = Reinstalled;
+    uninstall(OPERATOR_NAMESPACE);
+    let namespace = Namespace::create("alone").unwrap();
+    install(
+        &namespace.name,
+        &["--set", "watch.namespaces=null,rbac.clusterReader=false,replicaCount=1"],
+    );
+    // Without the right to read nodes it knows no address of one.
+    namespace.apply(&kafka_cluster("k", 1, "")).unwrap();
+    namespace.ready("kafkacluster/k");
+    let said = namespace.awaits("kafkacluster/k", "ListenersReady", "False");
+    assert!(said.message.contains("rbac.clusterReader"), "{said:?}");
+    let path = "jsonpath={.items[0].status.addresses[?(@.type==\"InternalIP\")].address}";
+    let node = kubectl(&["get", "nodes", "-o", path]).unwrap();
+    let listeners = json!([{"name": "plain", "port": 9092}, {"name": "external", "port": 9094, "type": "NodePort", "host": node}]);
+    namespace
+        .patch("kafkacluster/k", &json!({"spec": {"listeners": listeners}}).to_string())
+        .unwrap();
+    let _ = namespace.awaits("kafkacluster/k", "ListenersReady", "True");
+    let bootstrap = namespace.bootstrap("k");
+    namespace.apply(&topic("t", "k", 1, 1, "")).unwrap();
+    namespace.ready("topic/t");
+    let _ = namespace.leader(&bootstrap, "t", 0);
+    kcat(&bootstrap, &["-P", "-t", "t"], b"record\n").unwrap().success().unwrap();
+    let consume = ["-G", "g", "-e", "-q", "-X", "auto.offset.reset=earliest", "t"];
+    assert_eq!(kcat(&bootstrap, &consume, b"").unwrap().success().unwrap(), "record\n");
+    namespace
+        .apply("apiVersion: weir.dev/v1alpha1\nkind: ConsumerGroup\nmetadata: {name: g}\nspec: {clusterRef: {name: k}, topics: [t]}\n")
+        .unwrap();
+    namespace.ready("consumergroup/g");
+    let log = namespace.kubectl(&["logs", "deployment/weir-operator"]).unwrap();
+    let refused = log.lines().find(|line| line.contains("forbidden") && !line.contains("nodes"));
+    assert_eq!(refused, None);
+    uninstall(&namespace.name);
+}
+
+/// The documents of install.yaml that an uninstall takes back: not the definitions, and nobody's namespace.
+fn removable(yaml: &str) -> String {
+    let stays = |document: &&str| !document.contains("kind: CustomResourceDefinition") && !document.contains("kind: Namespace\n");
+    yaml.split("\n---\n").filter(stays).collect::<Vec<_>>().join("\n---\n")
+}
+
+#[test]
+fn install_yaml_installs() {
+    let _reinstalled = Reinstalled;
+    uninstall(OPERATOR_NAMESPACE);
+    let namespace = Namespace::create("plain").unwrap();
+    let yaml = std::fs::read_to_string(weir_e2e::workspace().join("charts/install.yaml")).unwrap();
+    let [operator, broker] = images();
+    let version = env!("CARGO_PKG_VERSION");
+    let yaml = yaml
+        .replace(&format!("weir-operator:{version}"), &operator)
+        .replace(&format!("weir-broker:{version}"), &broker);
+    assert!(yaml.contains(&operator) && yaml.contains(&broker));
+    run("kubectl", &["apply", "--server-side", "--force-conflicts", "-f", "-"], &yaml).unwrap();
+    namespace.kafka("k", 1, "").unwrap();
+    namespace.kubectl(&["delete", "kafkacluster", "k", "--timeout=120s"]).unwrap();
+    run("kubectl", &["delete", "--wait", "-f", "-"], &removable(&yaml)).unwrap();
+}
+
+#[test]
+fn an_upgrade_of_the_chart_upgrades_the_definitions() {
+    let _reinstalled = Reinstalled;
+    let mut crd: Value = serde_json::from_str(&kubectl(&["get", "crd", "topics.weir.dev", "-o", "json"]).unwrap()).unwrap();
+    let field = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+    let fields = crd.pointer_mut(field).unwrap().as_object_mut().unwrap();
+    assert!(fields.remove("deletionPolicy").is_some());
+    run("kubectl", &["replace", "-f", "-"], &crd.to_string()).unwrap();
+    upgrade(&[]);
+    let crd: Value = serde_json::from_str(&kubectl(&["get", "crd", "topics.weir.dev", "-o", "json"]).unwrap()).unwrap();
+    assert!(crd.pointer(field).unwrap()["deletionPolicy"].is_object());
+}
+
+/// A kind that any resource fits.
+const POD_MONITORS: &str = "apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: podmonitors.monitoring.coreos.com, annotations: {api-approved.kubernetes.io: none of Kubernetes' own}}
+spec:
+  group: monitoring.coreos.com
+  names: {kind: PodMonitor, listKind: PodMonitorList, plural: podmonitors, singular: podmonitor}
+  scope: Namespaced
+  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
+";
+
+#[test]
+fn brokers_are_monitored_where_that_kind_is_known() {
+    let namespace = Namespace::create("monitored").unwrap();
+    run("kubectl", &["apply", "-f", "-"], POD_MONITORS).unwrap();
+    kubectl(&[
+        "wait",
+        "--for=condition=Established",
+        "crd/podmonitors.monitoring.coreos.com",
+        "--timeout=60s",
+    ])
+    .unwrap();
+    let made = namespace.kafka("k", 1, "").map(|_| namespace.object("podmonitor/k"));
+    kubectl(&["delete", "crd", "podmonitors.monitoring.coreos.com"]).unwrap();
+    let made = made.unwrap().unwrap().unwrap();
+    assert_eq!(made["spec"]["podMetricsEndpoints"][0]["port"], "http");
+}
+
+#[test]
 fn what_the_chart_leaves_is_what_its_notes_say() {
     // The definitions are kept, so that no cluster goes with an uninstall.
-    for crd in ["kafkaclusters.weir.dev", "topics.weir.dev", "consumergroups.weir.dev"] {
-        let policy = ["get", "crd", crd, "-o", "jsonpath={.metadata.annotations.helm\\.sh/resource-policy}"];
-        assert_eq!(kubectl(&policy).unwrap(), "keep");
+    for crd in ["kafkaclusters", "topics", "consumergroups", "partitiontables"] {
+        let crd = format!("{crd}.weir.dev");
+        let policy = ["get", "crd", &crd, "-o", "jsonpath={.metadata.annotations.helm\\.sh/resource-policy}"];
+        assert_eq!(kubectl(&policy).unwrap(), "keep", "{crd}");
     }
+    let notes = helm(&["get", "notes", "weir", "--namespace", OPERATOR_NAMESPACE]).unwrap();
+    assert!(notes.contains("kubectl apply") && notes.contains("helm test weir"), "{notes}");
 }

@@ -5,9 +5,10 @@
 
 use serde_json::{Value, json};
 use weir_e2e::driver::{Client, Driver};
-use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, kafka_cluster, kubectl, run};
+use weir_e2e::kubernetes::{Cordoned, Namespace, OPERATOR_NAMESPACE, eventually, kafka_cluster, kubectl, run, topic};
 use weir_e2e::load::Load;
 use weir_e2e::node;
+use weir_e2e::tools::kcat;
 use weir_e2e::writer::{self, Writer};
 
 /// A cluster of three brokers, and two clients that write to a partition each.
@@ -31,9 +32,8 @@ fn on_a_worker(load: &Load) -> (String, String) {
     (pod, node)
 }
 
-fn uid(namespace: &Namespace, pod: &str) -> Option<String> {
-    let object = namespace.object(&format!("pod/{pod}")).unwrap()?;
-    object["metadata"]["uid"].as_str().map(str::to_owned)
+fn uid(load: &Load, pod: &str) -> String {
+    load.namespace.uid(&format!("pod/{pod}")).unwrap()
 }
 
 fn restarts(namespace: &Namespace, pod: &str) -> i64 {
@@ -46,15 +46,13 @@ fn a_leader_whose_pod_is_deleted_by_force() {
     let load = load("force");
     for _ in 0..3 {
         let leader = load.leader();
-        let before = uid(&load.namespace, &leader);
+        let before = uid(&load, &leader);
         load.namespace
             .kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"])
             .unwrap();
         load.moves();
-        eventually("the pod is there again", || {
-            Ok(uid(&load.namespace, &leader).filter(|now| Some(now) != before.as_ref()))
-        });
-        load.namespace.whole("k");
+        let _ = load.successor(&leader, &before);
+        load.whole();
     }
     load.finish();
 }
@@ -102,12 +100,25 @@ fn a_node_that_freezes_and_comes_back() {
 fn a_node_that_is_cut_off() {
     let load = load("cut");
     let (pod, node) = on_a_worker(&load);
+    let before = uid(&load, &pod);
+    let cordoned = Cordoned::node(&node).unwrap();
     let fault = node::cut(&node).unwrap();
     load.moves();
-    // Its pod runs on and does not know; deleted by force, its twin is made elsewhere or waits for the volume.
+    // Its pod runs on and does not know. Deleted by force, and its claim with it, it has a twin on another node: an empty one, which copies its records.
+    load.namespace
+        .kubectl(&["delete", "pvc", &format!("data-{pod}"), "--wait=false"])
+        .unwrap();
     load.namespace.kubectl(&["delete", "pod", &pod, "--grace-period=0", "--force"]).unwrap();
     load.moves();
+    let twin = load.successor(&pod, &before);
+    assert_ne!(node_of(&load, &pod), node);
+    load.whole();
+    // The older one comes back to where it is nobody any more.
     fault.heal();
+    drop(cordoned);
+    load.moves();
+    load.whole();
+    assert_eq!(uid(&load, &pod), twin);
     load.finish();
 }
 
@@ -142,16 +153,26 @@ fn the_operator_that_leads_is_killed() {
 #[test]
 fn a_broker_that_loses_its_volume() {
     let load = load("volume");
-    load.namespace.whole("k");
+    load.whole();
     let leader = load.leader();
-    load.namespace
-        .kubectl(&["delete", "pvc", &format!("data-{leader}"), "--wait=false"])
-        .unwrap();
+    let claim = format!("data-{leader}");
+    let (pod, volume) = (uid(&load, &leader), load.namespace.uid(&format!("pvc/{claim}")).unwrap());
+    load.namespace.kubectl(&["delete", "pvc", &claim, "--wait=false"]).unwrap();
     load.namespace
         .kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"])
         .unwrap();
     load.moves();
-    load.namespace.whole("k");
+    // It is back on a volume of its own, and has copied everything: so the others can go, one after the other.
+    let _ = load.successor(&leader, &pod);
+    assert_ne!(load.namespace.uid(&format!("pvc/{claim}")).unwrap(), volume);
+    load.whole();
+    for other in (0..3).map(|id| format!("k-{id}")).filter(|pod| *pod != leader) {
+        let before = uid(&load, &other);
+        load.namespace.kubectl(&["delete", "pod", &other, "--grace-period=0", "--force"]).unwrap();
+        load.moves();
+        let _ = load.successor(&other, &before);
+        load.whole();
+    }
     load.finish();
 }
 
@@ -172,8 +193,25 @@ fn operators(replicas: u32) {
 fn no_operator_at_all() {
     // With nobody to ask, brokers serve on what they know, and start again.
     let load = load("alone");
+    load.namespace
+        .apply(&topic(
+            "kept",
+            "k",
+            1,
+            3,
+            "  deletionPolicy: Retain\n  config: {retention.ms: 86400000}\n",
+        ))
+        .unwrap();
+    load.namespace.ready("topic/kept");
+    let _ = load.namespace.leader(&load.bootstrap, "kept", 0);
+    kcat(&load.bootstrap, &["-P", "-t", "kept", "-X", "acks=all"], b"record\n")
+        .unwrap()
+        .success()
+        .unwrap();
     operators(0);
     load.moves();
+    // A topic that is to be retained is, though nobody saw its resource go.
+    load.namespace.kubectl(&["delete", "topic", "kept"]).unwrap();
     let mut driver = Driver::start(Client::Java, &load.bootstrap).unwrap();
     let refused = driver.create_replicated_topic("later", 1, 3, &json!({}));
     assert!(refused.is_err(), "nobody could have created it");
@@ -181,6 +219,14 @@ fn no_operator_at_all() {
     eventually("topics can be created again", || {
         Ok(driver.create_replicated_topic("later", 1, 3, &json!({})).ok())
     });
+    load.namespace.ready("topic/kept");
+    let spec = &load.namespace.object("topic/kept").unwrap().unwrap()["spec"];
+    assert_eq!(
+        (&spec["deletionPolicy"], &spec["config"]["retention.ms"]),
+        (&json!("Retain"), &json!(86_400_000))
+    );
+    let kept = kcat(&load.bootstrap, &["-C", "-t", "kept", "-e", "-q"], b"").unwrap().success().unwrap();
+    assert_eq!(kept, "record\n");
     load.finish();
 }
 
@@ -225,6 +271,12 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
     let kinds = "kafkaclusters,topics,partitiontables";
     let backup = namespace.kubectl(&["get", kinds, "-o", "json"]).unwrap();
     let restored = as_restored(serde_json::from_str(&backup).unwrap()).to_string();
+    // After that, leaders move: what is restored is older than what the brokers hold.
+    let leader = format!("pod/k-{}", namespace.leader(&bootstrap, "made", 0));
+    let before = namespace.uid(&leader).unwrap();
+    namespace.kubectl(&["delete", &leader]).unwrap();
+    eventually("the pod is another one", || Ok(namespace.uid(&leader).ok().filter(|now| *now != before)));
+    namespace.whole("k");
 
     namespace.kubectl(&["delete", "kafkacluster", "k", "--timeout=120s"]).unwrap();
     eventually("everything of it is gone", || {
@@ -236,6 +288,9 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
     operators(2);
     put.unwrap();
     namespace.whole("k");
+    let said = namespace.awaits("kafkacluster/k", "StateRolledBack", "True");
+    assert!(said.message.contains("come from a backup"), "{said:?}");
+    namespace.warned("kafkacluster/k", "come from a backup");
     let mut driver = Driver::start(Client::Java, &namespace.bootstrap("k")).unwrap();
     writer::check(&mut driver, "made", 0, &offsets);
     // The volumes are to be kept: they are this test's to remove.

@@ -4,10 +4,14 @@
 //! Wants `e2e/up` and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::io::Write as _;
+
+use serde_json::json;
 use weir_e2e::driver::{Client, Driver, From, Produce};
-use weir_e2e::kubernetes::{Namespace, eventually, kafka_cluster, kubectl, topic};
+use weir_e2e::kubernetes::{Cordoned, Namespace, eventually, kafka_cluster, kubectl, topic};
 use weir_e2e::load::Load;
 use weir_e2e::record::Record;
+use weir_e2e::tools::{class, kafka};
 
 /// A cluster of three, and a client that writes to it.
 fn load(stem: &str) -> Load {
@@ -41,10 +45,37 @@ fn a_cluster_grows_and_shrinks_without_losing_anything() {
     assert!(said.message.contains("broker 3 holds replicas"), "{said:?}");
     let read = driver.consume("wide", &[0, 1, 2, 3, 4, 5], From::Beginning, 6).unwrap();
     assert_eq!(read.len(), 6);
-    // Once it holds nothing any more it goes, and the others do not notice.
-    load.namespace.kubectl(&["delete", "topic", "wide"]).unwrap();
+    // A setting that is changed meanwhile waits with it; once it holds nothing any more it goes, and the others do not notice.
+    reassign(&load.bootstrap, "wide", &[0, 1, 2, 0, 1, 2]);
     eventually("the fourth broker is gone", || Ok((load.namespace.pods("k")?.len() == 3).then_some(())));
+    load.namespace.ready("kafkacluster/k");
+    let read = driver.consume("wide", &[0, 1, 2, 3, 4, 5], From::Beginning, 6).unwrap();
+    assert_eq!(read.len(), 6);
     load.finish();
+}
+
+/// Moves each partition of a topic to one broker, as docs/scaling.md says, and waits until all of them are there.
+fn reassign(bootstrap: &str, topic: &str, brokers: &[i32]) {
+    let partitions: Vec<_> = brokers
+        .iter()
+        .enumerate()
+        .map(|(p, broker)| json!({"topic": topic, "partition": p, "replicas": [broker]}))
+        .collect();
+    let mut plan = tempfile::NamedTempFile::new().unwrap();
+    write!(plan, "{}", json!({"version": 1, "partitions": partitions})).unwrap();
+    let file = plan.path().to_string_lossy().into_owned();
+    let run = |what: &str| {
+        kafka(
+            class::REASSIGN,
+            &["--bootstrap-server", bootstrap, "--reassignment-json-file", &file, what],
+            "",
+        )
+    };
+    run("--execute").unwrap().success().unwrap();
+    eventually("the partitions have moved", || {
+        let said = run("--verify")?.success()?;
+        Ok((said.matches("is completed").count() == brokers.len()).then_some(()))
+    });
 }
 
 #[test]
@@ -71,15 +102,25 @@ fn volumes_grow_while_clients_write() {
 }
 
 #[test]
-fn a_node_is_drained() {
+fn a_node_is_drained_and_no_second_one_with_it() {
     let load = load("drain");
-    let nodes: Vec<_> = (0..3).map(|id| load.namespace.node_of(&format!("k-{id}")).unwrap()).collect();
-    let node = nodes.iter().find(|n| !n.ends_with("control-plane")).unwrap();
-    let selector = "--pod-selector=weir.dev/cluster=k";
-    let drained = kubectl(&["drain", node, selector, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=150s"]);
-    let uncordoned = kubectl(&["uncordon", node]);
-    drained.unwrap();
-    uncordoned.unwrap();
+    let drain = |node: &str, timeout: &str| kubectl(&["drain", node, "--pod-selector=weir.dev/cluster=k", "--delete-emptydir-data", timeout]);
+    let nodes: Vec<_> = (0..3)
+        .map(|id| (format!("k-{id}"), load.namespace.node_of(&format!("k-{id}")).unwrap()))
+        .collect();
+    let (pod, node) = nodes.iter().find(|(_, node)| !node.ends_with("control-plane")).unwrap();
+    let (other, second) = nodes.iter().find(|(_, other)| other != node).unwrap();
+    let uid = |pod: &str| load.namespace.uid(&format!("pod/{pod}")).unwrap();
+    let (before, untouched) = (uid(pod), uid(other));
+    let (first, also) = (Cordoned::node(node).unwrap(), Cordoned::node(second).unwrap());
+    drain(node, "--timeout=150s").unwrap();
+    load.moves();
+    // Its volume is on the node, so it waits for that. No other may go meanwhile.
+    let refused = format!("{:#}", drain(second, "--timeout=5s").unwrap_err());
+    assert!(refused.contains("disruption budget"), "{refused}");
+    assert_eq!(uid(other), untouched);
+    drop((first, also));
+    let _ = load.successor(pod, &before);
     load.finish();
 }
 
@@ -89,18 +130,33 @@ fn a_paused_cluster_serves_and_changes_nothing() {
     load.namespace.patch("kafkacluster/k", r#"{"spec": {"paused": true}}"#).unwrap();
     let _ = load.namespace.awaits("kafkacluster/k", "Paused", "True");
     let before = load.namespace.pods("k").unwrap();
+    let generation = || load.namespace.object("statefulset/k").unwrap().unwrap()["metadata"]["generation"].clone();
+    let unchanged = generation();
     load.namespace
         .patch(
             "kafkacluster/k",
             r#"{"spec": {"brokers": {"resources": {"requests": {"memory": "100Mi"}}}}}"#,
         )
         .unwrap();
-    load.moves();
+    // It was looked at and left.
+    let said = load.namespace.awaits("kafkacluster/k", "UpToDate", "False");
+    assert_eq!(said.reason, "Paused");
+    assert_eq!(generation(), unchanged);
     assert_eq!(load.namespace.pods("k").unwrap(), before);
+    // What brokers need, they have: others lead when one is gone.
+    let (leader, uid) = (load.leader(), load.namespace.uid(&format!("pod/{}", load.leader())).unwrap());
+    load.namespace
+        .kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"])
+        .unwrap();
+    load.moves();
+    let _ = load.successor(&leader, &uid);
+    load.whole();
+    assert_eq!(generation(), unchanged);
+    let paused = load.namespace.pods("k").unwrap();
     load.namespace.patch("kafkacluster/k", r#"{"spec": {"paused": false}}"#).unwrap();
     eventually("what was put off happens", || {
         let now = load.namespace.pods("k")?;
-        Ok((now.len() == 3 && now.is_disjoint(&before)).then_some(()))
+        Ok((now.len() == 3 && now.is_disjoint(&paused)).then_some(()))
     });
     load.finish();
 }
@@ -114,6 +170,15 @@ fn a_deleted_cluster_keeps_its_volumes_when_it_is_told_to() {
     namespace.kubectl(&["delete", "kafkacluster", "kept", "--timeout=120s"]).unwrap();
     eventually("the pods are gone", || Ok(namespace.pods("kept")?.is_empty().then_some(())));
     assert!(namespace.object("pvc/data-kept-0").unwrap().is_some(), "the volume is kept");
+
+    // Made anew it is another cluster, which does not take what belongs to the one before.
+    namespace.apply(&yaml).unwrap();
+    eventually("it is said whose volume it is", || {
+        let said = namespace.condition("kafkacluster/kept", "Ready")?;
+        Ok(said.filter(|said| said.status == "False" && said.message.contains("belongs to")))
+    });
+    namespace.warned("kafkacluster/kept", "belongs to");
+    namespace.kubectl(&["delete", "kafkacluster", "kept", "--timeout=120s"]).unwrap();
 
     namespace.kafka("dropped", 1, "").unwrap();
     namespace.kubectl(&["delete", "kafkacluster", "dropped", "--timeout=120s"]).unwrap();

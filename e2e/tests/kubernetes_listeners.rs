@@ -136,7 +136,7 @@ fn clients_reach_each_broker_by_its_load_balancer_or_by_its_port_of_one() {
     eventually("nothing is left of the listener", || {
         let services = namespace.list("services", "weir.dev/cluster=k")?;
         let slices = namespace.list("endpointslices", "endpointslice.kubernetes.io/managed-by=weir-operator")?;
-        let is_its = |service: &Value| service["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("k-one-"));
+        let is_its = |service: &Value| service["metadata"]["name"].as_str().is_some_and(|name| name.ends_with("-one"));
         Ok((!services.iter().any(is_its) && slices.is_empty()).then_some(()))
     });
 }

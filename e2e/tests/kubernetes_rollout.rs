@@ -31,7 +31,17 @@ fn roll(load: &Load, spec: &Value) {
         let now = load.namespace.pods("k")?;
         Ok((now.len() == 3 && now.is_disjoint(&before)).then_some(()))
     });
-    load.namespace.whole("k");
+    load.whole();
+    // Each of them stopped in order: it had given up its leaderships, and nothing has to be recovered.
+    for id in 0..3 {
+        let log = load.namespace.kubectl(&["logs", &format!("k-{id}")]).unwrap();
+        let opened: Value = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .find(|line: &Value| line["orderly"].is_boolean())
+            .unwrap();
+        assert_eq!(opened["orderly"], true, "{opened}");
+    }
 }
 
 #[test]
@@ -73,10 +83,11 @@ fn a_new_version_comes_to_one_broker_after_the_other_and_one_that_cannot_run_to_
         Ok(said.filter(|said| said.status == "False" && said.message.contains("correct spec.image")))
     });
     assert!(said.message.contains("2 of 3 brokers serve"), "{said:?}");
+    load.namespace.warned("kafkacluster/k", "correct spec.image");
     load.moves();
     // Back to the version that ran: the others never noticed.
     change_to(&next);
-    load.namespace.whole("k");
+    load.whole();
     let after = load.namespace.pods("k").unwrap();
     assert_eq!((after.len(), after.intersection(&before).count()), (3, 2));
     assert_eq!(images(&load), [next].into());
