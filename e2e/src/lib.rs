@@ -9,6 +9,7 @@ pub mod batch;
 pub mod bystander;
 pub mod cluster;
 pub mod driver;
+pub mod group;
 pub mod kubernetes;
 pub mod load;
 pub mod node;

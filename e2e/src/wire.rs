@@ -119,6 +119,12 @@ impl Body {
 pub struct Reply(pub Vec<u8>, usize);
 
 impl Reply {
+    /// To read what came in some other way, such as in a record.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec(), 0)
+    }
+
     fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
         let end = self.1 + N;
         let bytes = self.0.get(self.1..end).context("the reply ends early")?;

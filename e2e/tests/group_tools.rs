@@ -1,9 +1,12 @@
 //! `kafka-consumer-groups.sh` and `kafka-groups.sh` of Apache Kafka, in all their forms.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use serde_json::json;
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 use weir_e2e::cluster::Local;
 use weir_e2e::driver::{Client, Driver, Produce};
+use weir_e2e::group;
 use weir_e2e::record::Record;
 use weir_e2e::tools::{class, kafka};
 use weir_e2e::wire::await_topic;
@@ -53,19 +56,36 @@ impl Tools {
             .collect()
     }
 
-    /// Joins as a consumer and polls until it has its partitions.
+    /// The groups that `kafka-groups.sh --list` prints, with their types and protocols.
+    fn listed(&self, filter: &[&str]) -> Vec<String> {
+        let bootstrap = self.local.bootstrap();
+        let all = [&["--bootstrap-server", &bootstrap, "--list"], filter].concat();
+        let printed = kafka(class::GROUPS, &all, "").unwrap().success().unwrap();
+        let rows = printed.lines().skip_while(|line| !line.starts_with("GROUP")).skip(1);
+        let rows = rows.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        let mut rows: Vec<_> = rows.filter(|row| !row.is_empty()).collect();
+        rows.sort();
+        rows
+    }
+
+    /// Joins the group `g` as a consumer and polls until it has its partitions.
     fn member(&mut self, topic: &str) {
-        self.driver
-            .call(
-                &json!({"op": "join", "group": "g", "member": "m", "topics": [topic], "assignor": "org.apache.kafka.clients.consumer.RangeAssignor"}),
-            )
-            .unwrap();
+        let assignor = "org.apache.kafka.clients.consumer.RangeAssignor";
+        self.joins(&json!({"group": "g", "member": "m", "topics": [topic], "assignor": assignor}));
+    }
+
+    /// Joins, reads everything and commits it.
+    fn joins(&mut self, how: &Value) {
+        let mut request = json!({"op": "join"});
+        request.as_object_mut().unwrap().extend(how.as_object().unwrap().clone());
+        self.driver.call(&request).unwrap();
+        let member = &how["member"];
         let polled = self
             .driver
-            .call(&json!({"op": "poll", "member": "m", "count": 20, "timeout_ms": 60_000}))
+            .call(&json!({"op": "poll", "member": member, "count": 20, "timeout_ms": 60_000}))
             .unwrap();
         assert_eq!(polled["records"].as_array().unwrap().len(), 20);
-        self.driver.call(&json!({"op": "commit", "member": "m"})).unwrap();
+        self.driver.call(&json!({"op": "commit", "member": member})).unwrap();
     }
 }
 
@@ -155,12 +175,7 @@ fn groups_are_listed_described_and_deleted() {
     assert!(refused.contains("GroupNotEmptyException") || refused.contains("not empty"), "{refused}");
     let refused = tools.groups(&["--delete-offsets", "--group", "g", "--topic", "t"]);
     assert!(refused.contains("subscribed"), "{refused}");
-    let groups = kafka(class::GROUPS, &["--bootstrap-server", &tools.local.bootstrap(), "--list"], "")
-        .unwrap()
-        .success()
-        .unwrap();
-    let row = rows(&groups, 3)[0].join(" ");
-    assert_eq!(row, "g Classic consumer", "{groups}");
+    assert_eq!(tools.listed(&[]), ["g Classic consumer"]);
 
     tools.driver.call(&json!({"op": "leave", "member": "m"})).unwrap();
     assert_eq!(rows(&tools.groups(&["--list", "--state"]), 2)[0][1], "Empty");
@@ -170,4 +185,75 @@ fn groups_are_listed_described_and_deleted() {
     let deleted = tools.groups(&["--delete", "--group", "g"]);
     assert!(deleted.contains("successful"), "{deleted}");
     assert_eq!(tools.groups(&["--list"]).trim(), "");
+}
+
+/// A group of the consumer protocol, beside one of the classic.
+#[test]
+fn groups_of_the_consumer_protocol_are_listed_described_reset_and_deleted() {
+    let mut tools = Tools::start();
+    tools.topic("t");
+    tools.joins(&json!({"group": "g", "member": "m", "topics": ["t"], "protocol": "consumer"}));
+    tools.joins(&json!({"group": "old", "member": "o", "topics": ["t"]}));
+    let (new, old) = ("g Consumer consumer", "old Classic consumer");
+    let filters: &[(&[&str], &[&str])] = &[
+        (&[], &[new, old]),
+        (&["--consumer"], &[new, old]),
+        (&["--share"], &[]),
+        (&["--group-type", "consumer"], &[new]),
+        (&["--group-type", "classic"], &[old]),
+        (&["--protocol", "connect"], &[]),
+        (&["--group-type", "consumer", "--protocol", "consumer"], &[new]),
+    ];
+    for (filter, expected) in filters {
+        assert_eq!(tools.listed(filter), *expected, "{filter:?}");
+    }
+    let listed = tools.groups(&["--list", "--type", "consumer", "--state", "Stable"]);
+    assert_eq!(rows(&listed, 3)[0].join(" "), "g Consumer Stable", "{listed}");
+    assert!(!listed.contains("old"), "{listed}");
+
+    // The epochs: of the member, of its assignment; of the group, of what it aims at. One has joined, once.
+    let members = tools.groups(&["--describe", "--group", "g", "--members", "--verbose"]);
+    let member = &rows(&members, 9)[0];
+    assert!(member[2].starts_with("/127.0.0.1"), "{members}");
+    assert_eq!(member[4..], ["2", "1", "t:0,1", "1", "t:0,1"], "{members}");
+    let state = tools.groups(&["--describe", "--group", "g", "--state", "--verbose"]);
+    let row = &rows(&state, 8)[0];
+    assert_eq!(row[1], tools.local.bootstrap(), "{state}");
+    assert_eq!(row[3..], ["uniform", "Stable", "1", "1", "1"], "{state}");
+    let offsets = tools.groups(&["--describe", "--group", "g", "--offsets"]);
+    let described: Vec<_> = rows(&offsets, 9).iter().map(|row| row[1..7].join(" ")).collect();
+    let of = |partition: i32| format!("t {partition} 10 10 0 {}", member[1]);
+    assert_eq!(described, [of(0), of(1)], "{offsets}");
+
+    // Not while somebody is there.
+    let refusals: &[(&[&str], &str)] = &[
+        (
+            &["--reset-offsets", "--to-earliest", "--topic", "t", "--execute"],
+            "current state is Stable",
+        ),
+        (&["--delete-offsets", "--topic", "t"], "GroupSubscribedToTopicException"),
+        (&["--delete"], "GroupNotEmptyException"),
+    ];
+    for (arguments, reason) in refusals {
+        let refused = tools.groups(&[*arguments, &["--group", "g"]].concat());
+        assert!(refused.contains(reason), "{arguments:?}: {refused}");
+    }
+    tools.driver.call(&json!({"op": "leave", "member": "m"})).unwrap();
+    assert_eq!(
+        tools
+            .reset(&["--to-offset", "4", "--topic", "t", "--execute"])
+            .into_iter()
+            .collect::<BTreeSet<_>>(),
+        at(4, 4).into_iter().collect()
+    );
+    let offsets = tools.groups(&["--describe", "--group", "g"]);
+    assert!(offsets.contains("no active members"), "{offsets}");
+    let described: Vec<_> = rows(&offsets, 6).iter().map(|row| row[1..6].join(" ")).collect();
+    assert_eq!(described, ["t 0 4 10 6", "t 1 4 10 6"], "{offsets}");
+    let deleted = tools.groups(&["--delete-offsets", "--group", "g", "--topic", "t:0"]);
+    assert!(deleted.contains("Successful"), "{deleted}");
+    assert_eq!(rows(&tools.groups(&["--describe", "--group", "g"]), 6).len(), 1);
+    let deleted = tools.groups(&["--delete", "--group", "g"]);
+    assert!(deleted.contains("successful"), "{deleted}");
+    assert_eq!(group::described(&tools.local.bootstrap(), "g"), None);
 }

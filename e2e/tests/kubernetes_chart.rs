@@ -270,6 +270,7 @@ fn rights_that_are_taken_away_stop_no_client_and_come_back() {
     for rule in role["rules"].as_array_mut().unwrap() {
         rule["resources"].as_array_mut().unwrap().retain(|resource| resource != "statefulsets");
     }
+    role["rules"].as_array_mut().unwrap().retain(|rule| rule["resources"] != json!([]));
     let _reinstalled = Reinstalled;
     run("kubectl", &["replace", "-f", "-"], &role.to_string()).unwrap();
     namespace.patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 2}}}"#).unwrap();
@@ -294,10 +295,14 @@ fn an_operator_of_one_namespace_needs_no_right_beyond_it() {
     let _reinstalled = Reinstalled;
     uninstall(OPERATOR_NAMESPACE);
     let namespace = Namespace::create("alone").unwrap();
-    install(
-        &namespace.name,
-        &["--set", "watch.namespaces=null,rbac.clusterReader=false,replicaCount=1"],
-    );
+    // The definitions are the first release's.
+    let own = [
+        "--set-json",
+        "watch.namespaces=[]",
+        "--set",
+        "crds.install=false,rbac.clusterReader=false,replicaCount=1",
+    ];
+    install(&namespace.name, &own);
     // Without the right to read nodes it knows no address of one.
     namespace.apply(&kafka_cluster("k", 1, "")).unwrap();
     namespace.ready("kafkacluster/k");

@@ -32,6 +32,7 @@ use weir_protocol::messages::{
 };
 
 use self::of_groups::GROUP;
+use crate::consumer_groups::{self, FEATURE};
 use crate::groups;
 use crate::support::{Client, Cluster, batch, fetch_from, produce_to, topic};
 
@@ -375,6 +376,8 @@ async fn every_version_of_every_api_is_answered() {
     cluster.controller.configure("group.initial.rebalance.delay.ms", "0");
     let mut client = cluster.client().await;
     groups::found(&mut client, GROUP).await;
+    cluster.controller.finalise(FEATURE.0, FEATURE.1);
+    consumer_groups::is_finalised(&mut client).await;
     ask_all(&mut client).await;
     assert!(cluster.broker.stop().await.success());
     assert!(!cluster.broker.log().contains("panic"), "{}", cluster.broker.log());

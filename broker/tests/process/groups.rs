@@ -8,8 +8,8 @@ use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartitio
 use weir_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use weir_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics};
 use weir_protocol::messages::{
-    FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, SyncGroupRequest,
+    DeleteGroupsRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest,
 };
 
 use crate::apis::{ID, NAME};
@@ -222,4 +222,22 @@ async fn offsets_survive_a_crash_and_only_coordinators_write_them() {
     found(&mut client, "g").await;
     let fetched = client.call(9, &fetch(9, "g")).await;
     assert_eq!(fetched.groups[0].topics[0].partitions[0].committed_offset, 7);
+}
+
+/// A group without a name has no members; but there may be offsets that somebody has committed for it, and those can be deleted; who names a group twice has one
+/// answer (`GroupCoordinatorService.deleteGroups`, `KafkaApis.handleDeleteGroupsRequest`).
+#[tokio::test]
+async fn a_group_without_a_name_can_be_deleted_and_is_so_once() {
+    let cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    let mut client = cluster.client().await;
+    found(&mut client, "").await;
+    assert_eq!(client.call(9, &commit(9, "", 7)).await.topics[0].partitions[0].error_code, 0);
+    let request = DeleteGroupsRequest {
+        groups_names: vec![String::new(); 2],
+    };
+    for error in [ErrorCode::None, ErrorCode::GroupIdNotFound] {
+        let deleted = client.call(2, &request).await;
+        assert_eq!(deleted.results.len(), 1, "{deleted:?}");
+        assert_eq!(ErrorCode::from_code(deleted.results[0].error_code), error);
+    }
 }

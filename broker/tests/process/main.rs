@@ -6,11 +6,13 @@
 
 mod apis;
 mod consume;
+mod consumer_groups;
 mod coordinators;
 mod disk;
 mod groups;
 mod leaders;
 mod lifecycle;
+mod loading;
 mod order;
 mod pages;
 mod produce;
@@ -18,3 +20,4 @@ mod refusals;
 mod replication;
 mod support;
 mod transactions;
+mod unstable;

@@ -26,6 +26,8 @@ LOCAL_CODES = {
     confluent_kafka.KafkaError._UNKNOWN_TOPIC: 3,
     confluent_kafka.KafkaError._UNKNOWN_PARTITION: 3,
 }
+# FENCED_INSTANCE_ID, UNRELEASED_INSTANCE_ID.
+FATAL_CODES = [82, 111]
 
 admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
 
@@ -33,6 +35,11 @@ admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
 def failure_of(e):
     if isinstance(e, KafkaException):
         error = e.args[0]
+        if error.code() == confluent_kafka.KafkaError._FATAL:
+            # What made it fatal is told in words alone.
+            for code in FATAL_CODES:
+                if confluent_kafka.KafkaError(code).str() in error.str():
+                    return KafkaFailure(code, str(error))
         return KafkaFailure(LOCAL_CODES.get(error.code(), error.code()), str(error))
     return KafkaFailure(-1, repr(e))
 
@@ -141,6 +148,8 @@ def join(request):
             config["partition.assignment.strategy"] = request["assignor"]
     if request.get("instance"):
         config["group.instance.id"] = request["instance"]
+    if request.get("rack"):
+        config["client.rack"] = request["rack"]
     members[request["member"]] = c = Consumer(config)
     c.subscribe([request["pattern"]] if request.get("pattern") else request["topics"])
     return {}

@@ -1,5 +1,7 @@
 //! ListGroups, DescribeGroups and DeleteGroups.
 
+use std::collections::BTreeSet;
+
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::delete_groups_response::DeletableGroupResult;
 use weir_protocol::messages::describe_groups_response::DescribedGroup;
@@ -75,10 +77,14 @@ async fn describe(broker: &Broker, cx: &RequestContext, group: &str) -> Result<D
     broker.groups.ask(broker, group, request).await
 }
 
-/// Answers DeleteGroups.
+/// Answers DeleteGroups. A group that is named twice is deleted, and answered, once.
 pub(crate) async fn handle_delete(broker: &Broker, cx: &RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut response = DeleteGroupsResponse::default();
+    let mut named = BTreeSet::new();
     for group in request.groups_names {
+        if !named.insert(group.clone()) {
+            continue;
+        }
         let (error, message) = delete(broker, cx, &group).await.unwrap_or_else(|error| (error, None));
         response.results.push(DeletableGroupResult {
             group_id: group,
@@ -91,9 +97,6 @@ pub(crate) async fn handle_delete(broker: &Broker, cx: &RequestContext, request:
 
 async fn delete(broker: &Broker, cx: &RequestContext, group: &str) -> Result<(ErrorCode, Option<String>), ErrorCode> {
     authorize(broker, cx, Operation::Delete, group)?;
-    if group.is_empty() {
-        return Err(ErrorCode::InvalidGroupId);
-    }
     let request = |to| Request::Delete { group: group.to_owned(), to };
     broker.groups.ask(broker, group, request).await
 }

@@ -8,7 +8,7 @@ use weir_protocol::messages::{
 };
 
 use super::Sensible;
-use crate::groups;
+use crate::{consumer_groups, groups};
 
 /// The group that the requests below speak of.
 pub(super) const GROUP: &str = "asked";
@@ -78,26 +78,21 @@ impl Sensible for DescribeGroupsRequest {
     }
 }
 
-/// Of a group that is not there, in a cluster that has not finalised the protocol.
-impl Sensible for ConsumerGroupDescribeRequest {
-    const EXPECTED: ErrorCode = ErrorCode::UnsupportedVersion;
-
-    fn sensible(_: i16) -> Self {
-        Self {
-            group_ids: vec!["nobody".to_owned()],
-            ..Default::default()
-        }
-    }
+/// The group of a member of the consumer protocol that lives in this version; described after it has joined.
+fn consumers(version: i16) -> String {
+    format!("consumers-{version}")
 }
 
 impl Sensible for ConsumerGroupHeartbeatRequest {
-    const EXPECTED: ErrorCode = ErrorCode::UnsupportedVersion;
+    fn sensible(version: i16) -> Self {
+        let member = if version == 0 { "" } else { "a-name-of-its-own" };
+        consumer_groups::heartbeat(&consumers(version), member, 0)
+    }
+}
 
-    fn sensible(_: i16) -> Self {
-        Self {
-            group_id: "nobody".to_owned(),
-            ..Default::default()
-        }
+impl Sensible for ConsumerGroupDescribeRequest {
+    fn sensible(version: i16) -> Self {
+        consumer_groups::describe(&consumers(version))
     }
 }
 

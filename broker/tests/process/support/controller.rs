@@ -72,6 +72,7 @@ struct World {
     topics: Vec<rpc::Topic>,
     brokers: BTreeMap<i32, rpc::Broker>,
     configs: rpc::Configs,
+    features: rpc::Features,
     streams: Vec<mpsc::UnboundedSender<FromController>>,
 }
 
@@ -91,6 +92,7 @@ impl World {
             brokers: self.brokers.values().cloned().collect(),
             topics: self.topics.clone(),
             cluster_configs: Some(self.configs.clone()),
+            features: Some(self.features.clone()),
             ..Default::default()
         }
     }
@@ -207,6 +209,21 @@ impl FakeController {
     pub(crate) fn configure(&self, key: &str, value: &str) {
         let mut world = self.state.world.lock();
         world.configs.entries.insert(key.to_owned(), value.to_owned());
+        world.tell();
+    }
+
+    /// Finalises a feature of the cluster (KIP-584).
+    pub(crate) fn finalise(&self, feature: &str, level: u32) {
+        let mut world = self.state.world.lock();
+        world.features.epoch += 1;
+        world.features.levels.insert(feature.to_owned(), level);
+        world.tell();
+    }
+
+    /// Makes a topic, whose replicas are said.
+    pub(crate) fn create(&self, topic: rpc::Topic) {
+        let mut world = self.state.world.lock();
+        world.topics.push(topic);
         world.tell();
     }
 

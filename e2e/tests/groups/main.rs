@@ -1,5 +1,8 @@
-//! Groups, as every client forms them: queues, publish and subscribe, committed offsets, static members, and a coordinator that dies in the middle of a rebalance.
+//! Groups, as every client forms them: queues, publish and subscribe, committed offsets; rebalances and who is left alone by them; what members are subscribed to, and who assigns it.
 #![allow(clippy::unwrap_used, missing_docs)]
+
+mod rebalances;
+mod subscriptions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -34,6 +37,11 @@ macro_rules! scenarios {
     };
 }
 
+use crate::rebalances::{
+    a_coordinator_dies, a_name_is_given_to_the_newest, a_name_is_kept_by_the_first, no_more_generations_than_needed, static_members,
+};
+use crate::subscriptions::{a_pattern, a_rack, assignors_of_the_server};
+
 scenarios!(
     a_queue,
     publish_and_subscribe,
@@ -43,8 +51,25 @@ scenarios!(
     a_coordinator_dies
 );
 
+scenarios!(@client java_names, Client::Java, a_name_is_given_to_the_newest);
+scenarios!(@client librdkafka_names, Client::Librdkafka, a_name_is_given_to_the_newest);
+scenarios!(@client java_consumer_protocol_names, Client::Java, json!({"protocol": "consumer"}), a_name_is_kept_by_the_first);
+scenarios!(@client librdkafka_consumer_protocol_names, Client::Librdkafka, json!({"protocol": "consumer"}), a_name_is_kept_by_the_first);
+
+// Those that can rebalance cooperatively; franz-go does it unless it is told otherwise.
+scenarios!(@client java_generations, Client::Java, json!({"assignor": "org.apache.kafka.clients.consumer.CooperativeStickyAssignor"}), no_more_generations_than_needed);
+scenarios!(@client librdkafka_generations, Client::Librdkafka, json!({"assignor": "cooperative-sticky"}), no_more_generations_than_needed);
+scenarios!(@client franz_go_generations, Client::Franz, no_more_generations_than_needed);
+
+// What only the consumer protocol has.
+scenarios!(@client java_server_side, Client::Java, json!({"protocol": "consumer"}), a_pattern, assignors_of_the_server, a_rack);
+scenarios!(@client librdkafka_server_side, Client::Librdkafka, json!({"protocol": "consumer"}), a_pattern, assignors_of_the_server, a_rack);
+
 /// What a test waits for counts as lost after this long.
 const PATIENCE: Duration = Duration::from_secs(100);
+
+/// The partitions of the topic of coordinators.
+const COORDINATORS: i32 = 5;
 
 /// Runs a scenario whose members join with `joining` besides what the scenario says.
 fn run(client: Client, joining: Value, scenario: fn(&mut Groups<'_>)) {
@@ -61,7 +86,7 @@ fn run(client: Client, joining: Value, scenario: fn(&mut Groups<'_>)) {
 fn cluster(brokers: u32) -> String {
     format!(
         "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata:\n  name: groups\nspec:\n  brokers:\n    replicas: {brokers}\n  \
-         config:\n    group.initial.rebalance.delay.ms: 100\n    group.consumer.session.timeout.ms: 6000\n    group.consumer.heartbeat.interval.ms: 500\n    offsets.topic.num.partitions: 5\n"
+         config:\n    group.initial.rebalance.delay.ms: 100\n    group.consumer.session.timeout.ms: 6000\n    group.consumer.heartbeat.interval.ms: 500\n    offsets.topic.num.partitions: {COORDINATORS}\n"
     )
 }
 
@@ -257,57 +282,4 @@ fn a_member_that_dies(groups: &mut Groups<'_>) {
     groups.poll(&mut stays, "the rest of the partitions", |members| members["stays"].assigned.len() == 4);
     groups.produce(&topic, 4, 0..20);
     groups.poll(&mut stays, "all records", |members| numbers(members).len() >= 20);
-}
-
-/// A static member that comes back in time keeps its partitions, and nobody else is disturbed.
-fn static_members(groups: &mut Groups<'_>) {
-    if !groups.driver.client.can("static_member") {
-        return;
-    }
-    let topic = groups.topic(4);
-    let named = |name: &str| json!({"instance": name, "session_ms": 60_000});
-    groups.join("static", "one", &topic, &named("i-1"));
-    groups.join("static", "two", &topic, &named("i-2"));
-    let mut both = members(&["one", "two"]);
-    groups.poll(&mut both, "two each", |members| shared(members, 4, &[2, 2]));
-    let before = both["two"].assigned.clone();
-    groups.leave("two");
-    groups.join("static", "again", &topic, &named("i-2"));
-    let mut again = members(&["one", "again"]);
-    groups.poll(&mut again, "the same two", |members| shared(members, 4, &[2, 2]));
-    assert_eq!(again["again"].assigned, before);
-    groups.produce(&topic, 4, 0..40);
-    groups.poll(&mut again, "all records", |members| numbers(members).len() >= 40);
-    assert_eq!(numbers(&again), (0..40).collect::<Vec<_>>());
-}
-
-/// The broker that coordinates dies while members join: another one takes the group over, and nothing that was committed is lost.
-fn a_coordinator_dies(groups: &mut Groups<'_>) {
-    if brokers() < 3 {
-        return;
-    }
-    let topic = groups.topic(3);
-    groups.produce(&topic, 3, 0..30);
-    groups.join("moved", "one", &topic, &json!({}));
-    let mut one = members(&["one"]);
-    groups.poll(&mut one, "the first thirty", |members| numbers(members).len() >= 30);
-    groups.commit("one");
-    let coordinator = weir_e2e::wire::coordinator(&groups.local.bootstrap(), "moved").unwrap();
-    groups.join("moved", "two", &topic, &json!({}));
-    groups.local.run(&["kill", &coordinator.to_string()]).unwrap();
-    // kafkajs connects to a broker that is gone again and again, and reads a record each time.
-    if groups.driver.client == Client::KafkaJs {
-        groups.local.run(&["start", &coordinator.to_string()]).unwrap();
-    }
-    groups.produce(&topic, 3, 30..60);
-    let mut both = members(&["one", "two"]);
-    // What the first one read before the second came is read again: it was not committed.
-    let unique = |members: &Members| numbers(members).into_iter().collect::<BTreeSet<_>>();
-    groups.poll(&mut both, "two members and the next thirty", |members| {
-        shared(members, 3, &[1, 2]) && unique(members).len() >= 30
-    });
-    assert_eq!(unique(&both), (30..60).collect(), "what was committed is not read again");
-    if groups.driver.client != Client::KafkaJs {
-        groups.local.run(&["start", &coordinator.to_string()]).unwrap();
-    }
 }
