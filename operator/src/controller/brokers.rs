@@ -135,6 +135,9 @@ fn check(draft: &Draft<'_>, sessions: &Sessions, new: &Registration, before: Opt
 /// A store that was restored from a backup would give epochs away a second time. What brokers remember is the proof that it is behind.
 fn raise_above_what_brokers_saw(draft: &mut Draft<'_>, registration: &Registration) {
     let before = draft.changes.len();
+    // Its log was used under a registration that the state has never heard of.
+    let known = draft.state.brokers.get(&registration.broker).map(|broker| broker.epoch);
+    let mut is_behind = known.is_some_and(|known| registration.previous_epoch > Some(known));
     if registration.controller_epoch > draft.state.cluster.controller_epoch {
         draft.push(Change::ControllerEpoch(ControllerEpoch(
             registration.controller_epoch.0.saturating_add(1),
@@ -158,7 +161,8 @@ fn raise_above_what_brokers_saw(draft: &mut Draft<'_>, registration: &Registrati
             draft.push(Change::Partition(topic, index, raised));
         }
     }
-    if draft.changes.len() > before && !draft.state.rolled_back {
+    is_behind |= draft.changes.len() > before;
+    if is_behind && !draft.state.rolled_back {
         draft.push(Change::RolledBack);
     }
 }
