@@ -133,7 +133,7 @@ load() {
   if [ -n "${WEIR_LOAD_IMAGE:-}" ]; then
     $WEIR_LOAD_IMAGE "$1" >&2
   else
-    kind load docker-image --name "$kind_name" "$1" >&2 2>/dev/null
+    kind load docker-image --name "$kind_name" "$1" >"$state/load.log" 2>&1 || { cat "$state/load.log" >&2; return 1; }
   fi
 }
 
