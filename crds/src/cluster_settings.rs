@@ -1,7 +1,7 @@
 //! What can be set for a whole cluster, under the names of Kafka's broker configuration.
 
 use crate::setting::Kind::{self, Boolean, Choice, Integer, Ratio};
-use crate::setting::{Setting, config, doc_of};
+use crate::setting::{Setting, config, doc_of, row};
 use crate::topic_settings::TopicConfig;
 
 config!(
@@ -30,26 +30,11 @@ const POLICIES: &[&str] = &["", "delete", "compact", "compact,delete", "delete,c
 const INT: i64 = i32::MAX as i64;
 const LONG: i64 = i64::MAX;
 
-const fn row(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
-    let of_topics = None;
-    Setting {
-        name,
-        kind,
-        default,
-        doc,
-        of_topics,
-    }
-}
-
 /// What a setting of topics is for those that do not set it: it does the same.
 const fn of_topics(name: &'static str, kind: Kind, default: &'static str, topic: &'static str) -> Setting {
-    let (doc, of_topics) = (doc_of(TopicConfig::SETTINGS, topic), Some(topic));
     Setting {
-        name,
-        kind,
-        default,
-        doc,
-        of_topics,
+        of_topics: Some(topic),
+        ..row(name, kind, default, doc_of(TopicConfig::SETTINGS, topic))
     }
 }
 

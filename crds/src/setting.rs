@@ -49,6 +49,17 @@ pub struct InvalidSetting {
 /// Beyond this a JSON number loses digits, so that the bound cannot be said in the schema's `minimum` and `maximum`.
 const EXACT_MAX: i64 = 1 << 53;
 
+/// A row of a table of settings.
+pub(crate) const fn row(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
+    Setting {
+        name,
+        kind,
+        default,
+        doc,
+        of_topics: None,
+    }
+}
+
 impl Setting {
     /// The value as Kafka's text, whether it was written as a number, a boolean or a string.
     ///

@@ -1,7 +1,7 @@
 //! What can be set on a topic: every topic setting of Apache Kafka 4.4 (`TopicConfig`, `LogConfig`) and Weir's own `flush.mode`.
 
 use crate::setting::Kind::{Boolean, Choice, Integer, Ratio, Text};
-use crate::setting::{Setting, config};
+use crate::setting::{Setting, config, row};
 
 config!(
     /// `spec.config` of a [`crate::Topic`].
@@ -28,17 +28,6 @@ const POLICIES: &[&str] = &["", "delete", "compact", "compact,delete", "delete,c
 const INT: i64 = i32::MAX as i64;
 const LONG: i64 = i64::MAX;
 const THROTTLED: &str = r"^(\*|([0-9]+:[0-9]+)?(,[0-9]+:[0-9]+)*)$";
-
-const fn row(name: &'static str, kind: crate::Kind, default: &'static str, doc: &'static str) -> Setting {
-    let of_topics = None;
-    Setting {
-        name,
-        kind,
-        default,
-        doc,
-        of_topics,
-    }
-}
 
 #[rustfmt::skip]
 const SETTINGS: &[Setting] = &[

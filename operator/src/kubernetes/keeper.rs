@@ -389,12 +389,11 @@ impl Keeper {
         }
         let state = self.host.as_ref().map(Host::state);
         findings.listeners = status::listeners(&self.context, cluster, findings.replicas, state.as_ref()).await;
-        let Some(host) = &self.host else { return Ok(()) };
+        let (Some(host), Some(state)) = (&self.host, state) else { return Ok(()) };
         if super::objects::listeners(cluster)
             .iter()
             .any(|listener| listener.kind != weir_crds::ListenerType::Internal)
         {
-            let state = host.state();
             for broker in state.brokers.values() {
                 let standing = Standing::of(&self.context.client, cluster, broker.id.0).await;
                 let endpoints = standing.endpoints(cluster, broker.endpoints.clone());

@@ -10,6 +10,7 @@
 //! retain 5c5e8a1e-... {"name":"orders","spec":{...}}
 //! ```
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::str::FromStr;
@@ -66,10 +67,10 @@ pub struct Shard {
 }
 
 /// A topic that is to be retained.
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 struct Retained<'a> {
-    name: &'a str,
-    spec: &'a TopicSpec,
+    name: Cow<'a, str>,
+    spec: Cow<'a, TopicSpec>,
 }
 
 /// The text of a shard.
@@ -107,9 +108,12 @@ pub fn write_shard<'a>(
         );
     }
     for (id, topic) in retained {
-        let (name, spec) = (topic.metadata.name.as_deref().unwrap_or_default(), &topic.spec);
+        let resource = Retained {
+            name: topic.metadata.name.as_deref().unwrap_or_default().into(),
+            spec: Cow::Borrowed(&topic.spec),
+        };
         // Neither can that: names and settings are texts and numbers.
-        let json = serde_json::to_string(&Retained { name, spec }).unwrap_or_default();
+        let json = serde_json::to_string(&resource).unwrap_or_default();
         let _ = writeln!(text, "{RETAIN}{} {json}", id.0);
     }
     text.push_str(END);
@@ -261,14 +265,9 @@ fn lines<'a>(text: &'a str, header: &str) -> Result<Vec<(usize, &'a str)>, BadLi
 }
 
 fn read_retained(line: &str) -> Result<(TopicId, Topic), String> {
-    #[derive(Deserialize)]
-    struct Retained {
-        name: String,
-        spec: TopicSpec,
-    }
     let (id, json) = line.split_once(' ').ok_or("the resource is missing")?;
     let Retained { name, spec } = serde_json::from_str(json).map_err(|error| format!("no resource of a topic: {error}"))?;
-    Ok((TopicId(parse(Some(id), "the topic's id")?), Topic::new(&name, spec)))
+    Ok((TopicId(parse(Some(id), "the topic's id")?), Topic::new(&name, spec.into_owned())))
 }
 
 fn read_partition(line: &str) -> Result<(TopicId, i32, Partition), String> {
