@@ -11,7 +11,7 @@ use crate::coordinator::Coordinator;
 use crate::group::Groups;
 use crate::metadata::{Metadata, MetadataImage};
 use crate::metrics::Metrics;
-use crate::net::RequestMemory;
+use crate::net::{LargeRequests, RequestMemory};
 use crate::replica::{self, Replicas};
 use crate::transaction::Transactions;
 use crate::transaction_io::{Markers, Peers};
@@ -42,6 +42,8 @@ pub struct Broker {
     pub fetch_sessions: FetchSessions,
     /// Those of the brokers that follow this one.
     pub follower_sessions: FollowerSessions,
+    /// The thread for requests that take long.
+    pub large_requests: LargeRequests,
     /// The budget for requests in memory.
     pub request_memory: RequestMemory,
     /// What is counted.

@@ -100,7 +100,8 @@ impl Controller {
     /// its own writes here.
     ///
     /// # Errors
-    /// NOT_CONTROLLER while no controller can be reached: clients look for it again and retry. UNKNOWN_SERVER_ERROR when its answer cannot be understood.
+    /// NOT_CONTROLLER while no controller can be reached: clients look for it again and retry. POLICY_VIOLATION when it is too much for one request.
+    /// UNKNOWN_SERVER_ERROR when its answer cannot be understood.
     pub(crate) async fn forward<Q: Message, R: Message>(
         &self,
         metadata: &Metadata,
@@ -128,6 +129,9 @@ impl Controller {
             .await
             .map_err(|status| unreachable(&status))?
             .into_inner();
+        if let Ok(code @ 1..) = i16::try_from(answer.error_code) {
+            return Err(ErrorCode::from_code(code));
+        }
         metadata.wait_for(answer.metadata_version).await;
         R::decode(&mut Bytes::from(answer.response), cx.version).map_err(|error| unexpected("decode the controller's answer", &error))
     }

@@ -20,6 +20,9 @@ use self::departed::Departed;
 /// Configuration as it is set: Kafka's names and text forms.
 pub type Configs = BTreeMap<String, String>;
 
+/// Configurations by the name of what they are set on. Cloning is cheap.
+pub type NamedConfigs = OrdMap<String, Arc<Configs>>;
+
 /// Where a broker answers on one of its listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -126,6 +129,10 @@ pub struct MetadataImage {
     pub cluster_configs: Arc<Configs>,
     /// What is set on single brokers.
     pub broker_configs: BTreeMap<BrokerId, Arc<Configs>>,
+    /// What is set on groups, by their ids.
+    pub group_configs: NamedConfigs,
+    /// Subscriptions to client metrics, by name.
+    pub client_metrics: NamedConfigs,
     /// Finalised features and their levels (KIP-584).
     pub features: BTreeMap<String, u32>,
     /// The epoch of the features.
@@ -219,11 +226,25 @@ impl MetadataImage {
             next.broker_configs
                 .insert(BrokerId(entry.broker_id), Arc::new(configs.entries.into_iter().collect()));
         }
+        take_up(&mut next.group_configs, &update.group_configs);
+        take_up(&mut next.client_metrics, &update.client_metrics);
         if let Some(features) = &update.features {
             next.features = features.levels.clone().into_iter().collect();
             next.features_epoch = features.epoch;
         }
         Ok((next, touched))
+    }
+}
+
+/// What changed of configurations that are there once something is set.
+fn take_up(known: &mut NamedConfigs, changed: &[rpc::NamedConfigs]) {
+    for rpc::NamedConfigs { name, configs } in changed {
+        let entries = configs.clone().unwrap_or_default().entries;
+        if entries.is_empty() {
+            known.remove(name);
+        } else {
+            known.insert(name.clone(), Arc::new(entries.into_iter().collect()));
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::coordinator::Coordinator;
 use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
 use crate::metadata::Metadata;
 use crate::metrics::{Metrics, Readings};
-use crate::net::{self, Bound, RequestMemory, Server};
+use crate::net::{self, Bound, LargeRequests, RequestMemory, Server};
 use crate::replica::{Fetchers, Maintenance, Replicas, now_ms};
 use crate::transaction_io::{Markers, Peers, keep_marking};
 
@@ -88,6 +88,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         fetch_sessions: FetchSessions::default(),
         follower_sessions: FollowerSessions::default(),
         settings: CachedSettings::default(),
+        large_requests: LargeRequests::start().context("start the thread for large requests")?,
         request_memory: RequestMemory::new(config.request_memory_bytes_max),
         metrics: Metrics::new(),
         config,

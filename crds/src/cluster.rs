@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster_settings::ClusterConfig;
+use crate::named_settings::{ClientMetricsConfig, GroupConfig};
 use crate::placing::{Listener, PodSettings, Resources, Storage};
 
 /// What a cluster shall be.
@@ -81,9 +82,14 @@ pub struct KafkaClusterSpec {
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
 
-    /// Which consumer groups have a ConsumerGroup resource.
+    /// Which consumer groups have a ConsumerGroup resource, and settings of single groups.
     #[serde(default, skip_serializing_if = "is_default")]
     pub consumer_groups: GroupReflection,
+
+    /// Subscriptions to the metrics of clients, by name. They are not collected, so it has no effect.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 100))]
+    pub client_metrics: BTreeMap<String, ClientMetricsConfig>,
 
     /// With true, the objects of the cluster stay as they are, whatever is written here. Leaders still move when brokers fail, and topics still change. The annotation weir.dev/paused=true does the
     /// same. Default: false.
@@ -91,7 +97,7 @@ pub struct KafkaClusterSpec {
     pub paused: bool,
 }
 
-/// Which consumer groups have a resource.
+/// Which consumer groups have a resource, and what is set for single groups.
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupReflection {
@@ -103,6 +109,11 @@ pub struct GroupReflection {
     #[serde(default = "hundred")]
     #[schemars(range(min = 1, max = 1000))]
     pub max: i32,
+
+    /// Settings of single groups under Kafka's names, by the group's id, whether it has a resource or not.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 1000))]
+    pub config: BTreeMap<String, GroupConfig>,
 }
 
 impl Default for GroupReflection {
@@ -110,6 +121,7 @@ impl Default for GroupReflection {
         Self {
             reflect: Reflect::default(),
             max: hundred(),
+            config: BTreeMap::new(),
         }
     }
 }

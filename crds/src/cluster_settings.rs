@@ -1,6 +1,6 @@
 //! What can be set for a whole cluster, under the names of Kafka's broker configuration.
 
-use crate::setting::Kind::{self, Boolean, Choice, Integer, Ratio};
+use crate::setting::Kind::{self, Boolean, Choice, Integer, Ratio, Text};
 use crate::setting::{Setting, config, doc_of, row};
 use crate::topic_settings::TopicConfig;
 
@@ -27,6 +27,8 @@ const RULES: &[(&str, &str)] = &[
 
 /// Of `cleanup.policy`; none of both keeps everything.
 const POLICIES: &[&str] = &["", "delete", "compact", "compact,delete", "delete,compact"];
+/// A number with a point, an exponent, or neither.
+const NUMBER: &str = r"^[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$";
 const INT: i64 = i32::MAX as i64;
 const LONG: i64 = i64::MAX;
 
@@ -42,6 +44,7 @@ const fn of_topics(name: &'static str, kind: Kind, default: &'static str, topic:
 const SETTINGS: &[Setting] = &[
     row("auto.create.topics.enable", Boolean, "true", "Whether a topic is created when a client first asks for it."),
     row("auto.leader.rebalance.enable", Boolean, "true", "Whether partitions get their first replicas as leaders again, from time to time."),
+    row("background.threads", Integer(1, INT), "10", "It has no effect: what runs beside requests has threads of its own."),
     of_topics("compression.gzip.level", Integer(-1, 9), "-1", "compression.gzip.level"),
     of_topics("compression.lz4.level", Integer(1, 17), "9", "compression.lz4.level"),
     of_topics("compression.type", Choice(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), "producer", "compression.type"),
@@ -53,8 +56,14 @@ const SETTINGS: &[Setting] = &[
     of_topics("flush.mode", Choice(&["none", "group"]), "group", "flush.mode"),
     row("follower.replication.throttled.rate", Integer(0, LONG), "9223372036854775807", "The most bytes a second that a broker fetches from leaders for the replicas in follower.replication.throttled.replicas."),
     row("group.consumer.heartbeat.interval.ms", Integer(1, INT), "5000", "How often members of the consumer protocol are heard of."),
+    row("group.consumer.max.assignment.interval.ms", Integer(0, INT), "15000", "The most that consumer.assignment.interval.ms of a group may be."),
+    row("group.consumer.max.heartbeat.interval.ms", Integer(1, INT), "15000", "The most that consumer.heartbeat.interval.ms of a group may be."),
+    row("group.consumer.max.session.timeout.ms", Integer(1, INT), "60000", "The most that consumer.session.timeout.ms of a group may be."),
     row("group.consumer.max.size", Integer(1, INT), "2147483647", "The most members of a group of the consumer protocol."),
     row("group.consumer.migration.policy", Choice(&["disabled", "downgrade", "upgrade", "bidirectional"]), "bidirectional", "Which groups with members may go on in the other protocol: classic ones when a member of the consumer protocol joins (upgrade), and back when the last one leaves (downgrade)."),
+    row("group.consumer.min.assignment.interval.ms", Integer(0, INT), "0", "The least that consumer.assignment.interval.ms of a group may be."),
+    row("group.consumer.min.heartbeat.interval.ms", Integer(1, INT), "5000", "The least that consumer.heartbeat.interval.ms of a group may be."),
+    row("group.consumer.min.session.timeout.ms", Integer(1, INT), "45000", "The least that consumer.session.timeout.ms of a group may be."),
     row("group.consumer.session.timeout.ms", Integer(1, INT), "45000", "How long a member of the consumer protocol may be quiet before its partitions go to others."),
     row("group.initial.rebalance.delay.ms", Integer(0, INT), "3000", "How long an empty group waits for more members before its first rebalance."),
     row("group.max.session.timeout.ms", Integer(1, INT), "1800000", "The longest session that a member of a classic group may ask for."),
@@ -66,9 +75,13 @@ const SETTINGS: &[Setting] = &[
     row("log.cleaner.backoff.ms", Integer(0, LONG), "15000", "How long the cleaner waits when there is nothing to compact."),
     row("log.cleaner.dedupe.buffer.size", Integer(1_048_576, LONG), "134217728", "The memory that compaction may use for the keys that it has seen, in bytes."),
     of_topics("log.cleaner.delete.retention.ms", Integer(0, LONG), "86400000", "delete.retention.ms"),
+    row("log.cleaner.io.buffer.load.factor", Ratio, "0.9", "It has no effect: compaction counts the keys that it has room for."),
+    row("log.cleaner.io.buffer.size", Integer(0, INT), "524288", "It has no effect: compaction reads batch by batch."),
+    row("log.cleaner.io.max.bytes.per.second", Text(NUMBER), "1.7976931348623157e308", "It has no effect: compaction is not throttled."),
     of_topics("log.cleaner.max.compaction.lag.ms", Integer(1, LONG), "9223372036854775807", "max.compaction.lag.ms"),
     of_topics("log.cleaner.min.cleanable.ratio", Ratio, "0.5", "min.cleanable.dirty.ratio"),
     of_topics("log.cleaner.min.compaction.lag.ms", Integer(0, LONG), "0", "min.compaction.lag.ms"),
+    row("log.cleaner.threads", Integer(0, INT), "1", "It has no effect: one thread compacts."),
     of_topics("log.cleanup.policy", Choice(POLICIES), "delete", "cleanup.policy"),
     of_topics("log.flush.interval.messages", Integer(1, LONG), "9223372036854775807", "flush.messages"),
     row("log.flush.interval.ms", Integer(0, LONG), "", "After how long a log is flushed to disk; unset, log.flush.scheduler.interval.ms holds."),
@@ -94,12 +107,20 @@ const SETTINGS: &[Setting] = &[
     row("log.roll.ms", Integer(1, LONG), "", "The age at which a segment is closed even if it is not full. Unset, the hours hold."),
     of_topics("log.segment.bytes", Integer(1_048_576, INT), "1073741824", "segment.bytes"),
     of_topics("log.segment.delete.delay.ms", Integer(0, LONG), "60000", "file.delete.delay.ms"),
+    row("max.connection.creation.rate", Integer(0, INT), "2147483647", "It has no effect: connections are limited by their number."),
+    row("max.connections.per.ip", Integer(0, INT), "2147483647", "It has no effect: connections are limited by their number over all addresses."),
+    row("max.connections.per.ip.overrides", Text("^.{0,8192}$"), "", "It has no effect: connections are limited by their number over all addresses."),
     of_topics("max.decompressed.message.bytes", Integer(1, 2_147_483_639), "2147483639", "max.decompressed.message.bytes"),
     row("max.incremental.fetch.session.cache.slots", Integer(0, INT), "1000", "The most incremental fetch sessions at a time."),
     row("max.request.partition.size.limit", Integer(1, INT), "2000", "The most partitions in one answer to DescribeTopicPartitions."),
     of_topics("message.max.bytes", Integer(0, INT), "1048588", "max.message.bytes"),
+    row("metric.reporters", Text("^.{0,8192}$"), "org.apache.kafka.common.metrics.JmxReporter", "It has no effect: metrics are told to Prometheus."),
     of_topics("min.insync.replicas", Integer(1, INT), "1", "min.insync.replicas"),
+    row("num.io.threads", Integer(1, INT), "8", "It has no effect: requests are carried out on the threads of their connections."),
+    row("num.network.threads", Integer(1, INT), "3", "It has no effect: there are as many threads for connections as processors, or as the command line says."),
     row("num.partitions", Integer(1, INT), "1", "How many partitions a topic gets whose creator does not say."),
+    row("num.recovery.threads.per.data.dir", Integer(1, INT), "2", "It has no effect: logs are recovered side by side on all processors."),
+    row("num.replica.fetchers", Integer(i32::MIN as i64, INT), "1", "It has no effect: one connection to each leader fetches."),
     row("offset.metadata.max.bytes", Integer(0, INT), "4096", "The most bytes of metadata that a committed offset may have."),
     row("offsets.commit.timeout.ms", Integer(1, INT), "5000", "How long a commit of offsets, or what else a group coordinator writes, may take to be replicated before the client is told to ask again."),
     row("offsets.retention.check.interval.ms", Integer(1, LONG), "600000", "How often it is looked for offsets and groups that nobody needs any more."),
@@ -116,6 +137,7 @@ const SETTINGS: &[Setting] = &[
     row("replica.lag.time.max.ms", Integer(0, LONG), "30000", "A follower that has not caught up with its leader for this long leaves the ISR."),
     row("socket.request.max.bytes", Integer(1, INT), "104857600", "The largest request that the broker reads; a larger one closes the connection."),
     row("transaction.max.timeout.ms", Integer(1, INT), "900000", "The longest time after which a producer may ask to have its open transaction aborted."),
+    row("transaction.partition.verification.enable", Boolean, "true", "It has no effect: that a partition belongs to a transaction is always verified."),
     row("transaction.state.log.min.isr", Integer(1, INT), "2", "What min.insync.replicas is for the topic of transactions."),
     row("transaction.state.log.num.partitions", Integer(1, INT), "50", "How many partitions the topic of transactions gets."),
     row("transaction.state.log.replication.factor", Integer(1, 32_767), "", "How many replicas the topic of transactions gets. Unset, as many as the cluster is to have brokers, three at most."),

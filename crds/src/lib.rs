@@ -9,6 +9,7 @@ mod cluster;
 mod cluster_settings;
 mod consumer_group;
 mod consumer_group_status;
+mod named_settings;
 mod partition_table;
 mod placing;
 mod setting;
@@ -27,6 +28,7 @@ pub use consumer_group::{
     TargetRef,
 };
 pub use consumer_group_status::{ConsumerGroupStatus, Lag, Rebalances, ResetPhase, ResetStatus, SavedOffsets, ScalingStatus, WorstPartition};
+pub use named_settings::{ClientMetricsConfig, GroupConfig};
 pub use partition_table::{PartitionTable, PartitionTableSpec};
 pub use placing::{Listener, ListenerType, PodSettings, Quantity, Resources, Storage, Toleration, VolumePolicy};
 pub use setting::{InvalidSetting, Kind, Setting};

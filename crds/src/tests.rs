@@ -83,13 +83,19 @@ fn settings_out_of_their_bounds_are_refused() {
 
 #[test]
 fn the_defaults_of_the_tables_are_values_of_their_settings() {
-    for setting in TopicConfig::SETTINGS.iter().chain(ClusterConfig::SETTINGS) {
+    let tables = [
+        TopicConfig::SETTINGS,
+        ClusterConfig::SETTINGS,
+        GroupConfig::SETTINGS,
+        ClientMetricsConfig::SETTINGS,
+    ];
+    for setting in tables.into_iter().flatten() {
         if !setting.default.is_empty() {
             setting.text_of(&json!(setting.default)).unwrap();
         }
         assert!(!setting.doc.is_empty());
     }
-    for settings in [TopicConfig::SETTINGS, ClusterConfig::SETTINGS] {
+    for settings in tables {
         assert!(
             settings.windows(2).all(|pair| pair[0].name < pair[1].name),
             "the table is in the order of names"

@@ -35,6 +35,8 @@ pub mod class {
     pub const REASSIGN: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
     /// `kafka-metadata-quorum.sh`
     pub const QUORUM: &str = "org.apache.kafka.tools.MetadataQuorumCommand";
+    /// `kafka-acls.sh`
+    pub const ACLS: &str = "org.apache.kafka.tools.AclCommand";
     /// `kafka-features.sh`
     pub const FEATURES: &str = "org.apache.kafka.tools.FeatureCommand";
     /// `kafka-dump-log.sh`

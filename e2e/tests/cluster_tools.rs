@@ -81,6 +81,13 @@ fn the_quorum_is_the_controller() {
     assert_eq!(field("CurrentObservers:"), r#"[{"id": 0}, {"id": 1}, {"id": 2}]"#, "{out}");
     let out = tool(&local, class::QUORUM, &["describe", "--replication"]);
     assert!(out.lines().any(|line| line.starts_with(&leader) && line.contains("Leader")), "{out}");
+    // Every broker has heard of nearly all: what one lacks for a moment is a change or two.
+    let lags = out.lines().filter(|line| line.contains("Observer")).map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        columns[3].parse::<i64>().unwrap()
+    });
+    let lags: Vec<i64> = lags.collect();
+    assert!(lags.len() == 3 && lags.iter().all(|lag| (0..100).contains(lag)), "{out}");
 }
 
 #[test]

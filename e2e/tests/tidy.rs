@@ -272,3 +272,73 @@ fn examples_are_used() {
     let unused = examples.iter().filter(|f| !folder && !tests.contains(&shown(f)));
     none("examples that no test applies", unused.map(|f| shown(f)).collect());
 }
+
+/// The settings of brokers as their tables have them: name, scope and what is said of them.
+fn broker_settings() -> Vec<(String, String, String)> {
+    let mut settings = Vec::new();
+    let tables = sources("broker/protocol/src/config/broker");
+    for file in tables.into_iter().chain([root().join("broker/protocol/src/config/broker.rs")]) {
+        for row in code(&file).split("\n    broker(").skip(1) {
+            let row = row.split_once("\n    ),").map_or(row, |(row, _)| row);
+            // A line, or a line for each field.
+            let texts: Vec<&str> = row.split('"').collect();
+            let (name, doc) = (texts[1], texts[texts.len() - 2]);
+            let before_doc = texts[texts.len() - 3];
+            let scope = before_doc.split(',').map(str::trim).rfind(|word| !word.is_empty()).unwrap_or_default();
+            settings.push((name.to_owned(), scope.to_owned(), doc.to_owned()));
+        }
+    }
+    settings
+}
+
+/// What the settings of topics are called on brokers: `layers.rs` says it.
+fn topics_name_of(broker_name: &str) -> Option<String> {
+    let layers = code(&root().join("broker/protocol/src/config/layers.rs"));
+    let rows = layers.split("=> &[").zip(layers.split("=> &[").skip(1));
+    let topic_name = |before: &str| before.rsplit('"').nth(1).map(str::to_owned);
+    rows.filter(|(_, after)| after.split(']').next().unwrap().contains(&format!("(\"{broker_name}\",")))
+        .find_map(|(before, _)| topic_name(before))
+}
+
+/// Whoever may set something at a level is honoured there: what the controller goes by is the same for all brokers, since the controller knows no broker's own;
+/// and what nobody reads says that it has no effect.
+#[test]
+fn each_setting_is_read_at_the_level_where_it_is_set() {
+    let program = |folder: &str| -> String {
+        let files = sources(folder).into_iter().filter(|f| !f.components().any(|c| c.as_os_str() == "tests"));
+        files.map(|f| code(&f).split("mod tests {").next().unwrap().to_owned()).collect()
+    };
+    let (controller, brokers) = (
+        program("operator/src/controller"),
+        // The bounds of groups' settings are looked up where those are checked.
+        program("broker/src") + &code(&root().join("broker/protocol/src/config/named.rs")),
+    );
+    let topic_docs = code(&root().join("broker/protocol/src/config/topic.rs"));
+    let mut wrong = Vec::new();
+    let settings = broker_settings();
+    assert!(settings.len() > 80, "the tables are written in another way: {}", settings.len());
+    for (name, scope, doc) in settings {
+        assert!(
+            ["Process", "Cluster", "ClusterWide", "Dynamic"].contains(&scope.as_str()),
+            "{name}: {scope}"
+        );
+        let topic = topics_name_of(&name);
+        let names: Vec<String> = [Some(&name), topic.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|name| format!("\"{name}\""))
+            .collect();
+        let is_read = |program: &str| names.iter().any(|name| program.contains(name));
+        if scope == "Dynamic" && is_read(&controller) {
+            wrong.push(format!("{name}: the controller reads it, and one broker may have its own"));
+        }
+        let of_topic = topic.and_then(|topic| topic_docs.split(&format!("\"{topic}\",")).nth(1).map(str::to_owned));
+        let topic_doc = of_topic.as_deref().and_then(|rest| rest.split("topic(").next()).unwrap_or_default();
+        let has_no_effect = doc.contains("no effect") || topic_doc.contains("no effect");
+        let is_read = is_read(&controller) || is_read(&brokers) || name == "log.dir";
+        if is_read == has_no_effect {
+            wrong.push(format!("{name}: read: {is_read}, said to have no effect: {has_no_effect}"));
+        }
+    }
+    none("settings", wrong);
+}

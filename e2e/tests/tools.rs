@@ -120,6 +120,25 @@ fn kafka_configs() {
         |out| out.contains("log.retention.ms=7200000 sensitive=false synonyms={DYNAMIC_BROKER_CONFIG:"),
     );
     on(&["--alter", "--delete-config", "log.retention.ms"]);
+    // What has no effect here is taken all the same, and what holds for all brokers is not one broker's to set.
+    on(&["--alter", "--add-config", "num.io.threads=16,log.cleaner.threads=2"]);
+    eventually(
+        || on(&["--describe"]),
+        |out| out.contains("num.io.threads=16") && out.contains("log.cleaner.threads=2"),
+    );
+    on(&["--alter", "--delete-config", "num.io.threads,log.cleaner.threads"]);
+    let wrong = [
+        "--bootstrap-server",
+        &cluster.bootstrap,
+        "--alter",
+        "--add-config",
+        "min.insync.replicas=2",
+    ];
+    let refused = kafka(class::CONFIGS, &[&wrong, &broker[..]].concat(), "").unwrap();
+    assert!(
+        !refused.ok && refused.err.contains("Broker-level min.insync.replicas cannot be altered"),
+        "{refused:?}"
+    );
     // The default of all brokers.
     let everyone = ["--entity-type", "brokers", "--entity-default"];
     run(&[&everyone[..], &["--alter", "--add-config", "log.retention.ms=10800000"]].concat());
@@ -128,6 +147,57 @@ fn kafka_configs() {
         |out| out.contains("log.retention.ms=10800000 sensitive=false synonyms={DYNAMIC_DEFAULT_BROKER_CONFIG:"),
     );
     run(&[&everyone[..], &["--alter", "--delete-config", "log.retention.ms"]].concat());
+}
+
+/// Nobody has set up authorisation, quotas or users: the tools hear so, and what there is to see is empty.
+#[test]
+fn kafka_acls_and_the_configurations_of_users_and_clients() {
+    let cluster = Cluster::start().unwrap();
+    let server = ["--bootstrap-server", &cluster.bootstrap];
+    let acls = |arguments: &[&str]| kafka(class::ACLS, &[&server, arguments].concat(), "").unwrap();
+    let new = ["--add", "--force", "--allow-principal", "User:a", "--operation", "Read", "--topic", "t"];
+    let gone = [
+        "--remove",
+        "--force",
+        "--allow-principal",
+        "User:a",
+        "--operation",
+        "Read",
+        "--topic",
+        "t",
+    ];
+    for arguments in [&["--list"][..], &new, &gone] {
+        let printed = format!("{:?}", acls(arguments));
+        assert!(printed.contains("SecurityDisabledException: No Authorizer is configured"), "{printed}");
+    }
+    for entity in ["users", "clients"] {
+        let printed = kafka(class::CONFIGS, &[&server[..], &["--describe", "--entity-type", entity]].concat(), "").unwrap();
+        let printed = printed.success().unwrap();
+        assert!(printed.trim().is_empty(), "{entity}: {printed}");
+    }
+}
+
+#[test]
+fn kafka_configs_of_groups_and_client_metrics() {
+    let cluster = Cluster::start().unwrap();
+    let run = |arguments: &[&str]| tool(&cluster, class::CONFIGS, arguments, "");
+    for (entity, name, setting, wrong) in [
+        ("groups", "g", "consumer.session.timeout.ms=50000", "consumer.session.timeout.ms=1"),
+        ("client-metrics", "m", "interval.ms=60000", "interval.ms=1"),
+    ] {
+        let of = ["--entity-type", entity, "--entity-name", name];
+        run(&[&["--alter", "--add-config", setting], &of[..]].concat());
+        // Whoever names none is told of all that there are.
+        let out = run(&["--describe", "--entity-type", entity]);
+        assert!(out.contains(name) && out.contains(setting), "{out}");
+        let server = ["--bootstrap-server", &cluster.bootstrap, "--alter", "--add-config", wrong];
+        let refused = kafka(class::CONFIGS, &[&server, &of[..]].concat(), "").unwrap();
+        assert!(!refused.ok, "{refused:?}");
+        let key = setting.split('=').next().unwrap();
+        run(&[&["--alter", "--delete-config", key], &of[..]].concat());
+        let out = run(&[&["--describe"], &of[..]].concat());
+        assert!(!out.contains(setting), "{out}");
+    }
 }
 
 #[test]

@@ -138,8 +138,15 @@ impl controller_server::Controller for ControllerRpc {
                 Ok(Response::new(rpc::ForwardResponse {
                     response: response.into(),
                     metadata_version,
+                    error_code: 0,
                 }))
             }
+            // The broker says so of each thing that was asked for.
+            Reply::Refused(code @ ErrorCode::PolicyViolation, _) => Ok(Response::new(rpc::ForwardResponse {
+                response: Vec::new(),
+                metadata_version,
+                error_code: i32::from(code as i16),
+            })),
             Reply::Refused(_, reason) => Err(Status::failed_precondition(reason)),
             _ => Err(Status::internal("the controller has no answer")),
         }

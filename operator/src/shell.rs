@@ -4,13 +4,14 @@
 //! When a commit fails the state is thrown away and loaded again, every stream is closed, and whoever waited is told to look again. Never
 //! decides anything itself.
 
+mod door;
 mod journal;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::Status;
@@ -18,10 +19,11 @@ use tracing::{error, info, warn};
 use weir_protocol::controller as rpc;
 use weir_protocol::types::BrokerId;
 
+use self::door::{Clock, Door};
 use crate::controller::image;
 use crate::controller::sessions::{HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS, Sessions, StreamId, Timestamp};
 use crate::controller::state::{Change, State};
-use crate::controller::{Event, Heartbeat, Moment, Registration, Reply, balance_interval_ms, decide, take_over};
+use crate::controller::{Event, Heartbeat, Moment, RECORDS_PER_REQUEST_MAX, Registration, Reply, balance_interval_ms, decide, take_over};
 use crate::probe;
 use crate::store::{Store, StoreError};
 
@@ -71,6 +73,7 @@ pub struct Unavailable;
 pub struct Controller {
     calls: mpsc::Sender<Call>,
     committed: watch::Receiver<State>,
+    door: Arc<Door>,
 }
 
 impl std::fmt::Debug for Call {
@@ -89,6 +92,7 @@ impl Controller {
         let (state, sessions) = take_over_from(&mut store, &clock).await?;
         let (calls, mailbox) = mpsc::channel(MAILBOX);
         let (publish, committed) = watch::channel(state.clone());
+        let door = Arc::new(Door::new(clock));
         let shell = Shell {
             publish,
             store,
@@ -99,8 +103,9 @@ impl Controller {
             excused_at: None,
             clock,
             calls: calls.downgrade(),
+            door: Arc::clone(&door),
         };
-        Ok((Self { calls, committed }, tokio::spawn(shell.run(mailbox))))
+        Ok((Self { calls, committed, door }, tokio::spawn(shell.run(mailbox))))
     }
 
     /// Puts an event to the controller and waits for the commit of what came of it.
@@ -142,44 +147,13 @@ impl Controller {
     }
 
     pub(crate) async fn heartbeat(&self, heartbeat: Heartbeat, stream: StreamId) -> Result<(), Unavailable> {
+        self.door.note(heartbeat.broker, stream);
         self.calls.send(Call::Heartbeat(heartbeat, stream)).await.map_err(|_| Unavailable)
     }
 
     /// Says that a stream ended. A mailbox that is full loses it; then the session's timeout does its work.
     pub(crate) fn broke(&self, broker: BrokerId, stream: StreamId) {
         let _ = self.calls.try_send(Call::Broke(broker, stream));
-    }
-}
-
-struct Clock {
-    started: Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self { started: Instant::now() }
-    }
-
-    fn now(&self) -> Timestamp {
-        Timestamp(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
-    }
-
-    fn moment(&self) -> Moment {
-        let wall = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default();
-        // Kubernetes knows whole seconds.
-        let wall = jiff::Timestamp::from_second(wall.as_second()).unwrap_or_default();
-        Moment {
-            now: self.now(),
-            wall: Time(wall),
-            seed: uuid::Uuid::new_v4().as_u128(),
-        }
-    }
-
-    async fn sleep_until(&self, at: Option<Timestamp>) {
-        match at {
-            Some(at) => tokio::time::sleep(Duration::from_millis(at.0.saturating_sub(self.now().0))).await,
-            None => std::future::pending().await,
-        }
     }
 }
 
@@ -218,6 +192,8 @@ struct Shell<S> {
     excused_at: Option<Timestamp>,
     /// The way back here for what is found out elsewhere.
     calls: mpsc::WeakSender<Call>,
+    /// Who has come to the door, whose calls may still wait.
+    door: Arc<Door>,
 }
 
 /// What is told once the batch is committed.
@@ -234,16 +210,19 @@ impl<S: Store> Shell<S> {
         let mut woke_at = self.clock.now();
         loop {
             let deadline = [self.sessions.next_deadline(), self.balance_due()].into_iter().flatten().min();
-            tokio::select! {
-                // What has arrived is heard before anybody's time is up.
-                biased;
-                received = mailbox.recv_many(&mut calls, BATCH_MAX) => if received == 0 { return Ok(()) },
-                () = self.clock.sleep_until(deadline) => {}
+            // What one batch did not come to is the beginning of the next.
+            if calls.is_empty() {
+                tokio::select! {
+                    // What has arrived is heard before anybody's time is up.
+                    biased;
+                    received = mailbox.recv_many(&mut calls, BATCH_MAX) => if received == 0 { return Ok(()) },
+                    () = self.clock.sleep_until(deadline) => {}
+                }
             }
             let now = self.clock.now();
             self.excuse_a_pause(deadline.map_or(now, |deadline| deadline.max(woke_at)), now);
             woke_at = now;
-            self.batch(calls.drain(..)).await?;
+            calls = self.batch(std::mem::take(&mut calls), now).await?;
         }
     }
 
@@ -259,11 +238,18 @@ impl<S: Store> Shell<S> {
         }
     }
 
-    async fn batch(&mut self, calls: impl Iterator<Item = Call>) -> Result<(), StoreError> {
+    /// Decides and commits what was asked for by `awake`, when the controller woke; returns what is left for the next batch, since this one has become large.
+    async fn batch(&mut self, calls: Vec<Call>, awake: Timestamp) -> Result<Vec<Call>, StoreError> {
         let before = self.state.clone();
         let mut changes = Vec::new();
-        let mut tellings: Vec<Telling> = calls.filter_map(|call| self.carry_out(call, &mut changes)).collect();
-        self.end_sessions(&mut changes);
+        let mut tellings = Vec::new();
+        let mut calls = calls.into_iter();
+        while changes.len() <= RECORDS_PER_REQUEST_MAX
+            && let Some(call) = calls.next()
+        {
+            tellings.extend(self.carry_out(call, &mut changes));
+        }
+        self.end_sessions(awake, &mut changes);
         self.balance(&mut changes);
         if !changes.is_empty()
             && let Err(error) = self.store.commit(&self.state, &changes).await
@@ -273,7 +259,7 @@ impl<S: Store> Shell<S> {
             tellings.clear();
             (self.state, self.sessions) = take_over_from(&mut self.store, &self.clock).await?;
             self.publish.send_replace(self.state.clone());
-            return Ok(());
+            return Ok(calls.collect());
         }
         if !changes.is_empty() {
             self.publish.send_replace(self.state.clone());
@@ -284,7 +270,7 @@ impl<S: Store> Shell<S> {
         for telling in tellings {
             self.tell(telling);
         }
-        Ok(())
+        Ok(calls.collect())
     }
 
     fn carry_out(&mut self, call: Call, changes: &mut Vec<Change>) -> Option<Telling> {
@@ -354,7 +340,12 @@ impl<S: Store> Shell<S> {
     }
 
     fn decide(&mut self, event: Event, changes: &mut Vec<Change>) -> Reply {
-        let outcome = decide(&self.state, &self.sessions, event, &self.clock.moment());
+        let moment = self.clock.moment();
+        self.decide_at(event, &moment, changes)
+    }
+
+    fn decide_at(&mut self, event: Event, moment: &Moment, changes: &mut Vec<Change>) -> Reply {
+        let outcome = decide(&self.state, &self.sessions, event, moment);
         for change in &outcome.changes {
             self.state.apply(change);
         }
@@ -362,13 +353,21 @@ impl<S: Store> Shell<S> {
         outcome.reply
     }
 
-    /// Fences whose time is up. Their streams end: whoever is alive after all registers again.
-    fn end_sessions(&mut self, changes: &mut Vec<Change>) {
-        let expired = self.sessions.expired(self.clock.now());
+    /// Fences whose time was up when the controller woke: what its own decisions took since is nobody's silence. Their streams end: whoever is alive after all
+    /// registers again.
+    fn end_sessions(&mut self, awake: Timestamp, changes: &mut Vec<Change>) {
+        for (broker, (stream, at)) in self.door.take() {
+            self.sessions.came(broker, stream, at);
+        }
+        let expired = self.sessions.expired(awake);
         if expired.is_empty() {
             return;
         }
-        self.decide(Event::Tick, changes);
+        let moment = Moment {
+            now: awake,
+            ..self.clock.moment()
+        };
+        self.decide_at(Event::Tick, &moment, changes);
         for broker in expired {
             self.sessions.ended(broker);
             self.streams.remove(&broker);

@@ -41,6 +41,9 @@ macro_rules! for_each_api {
             EndTxn, EndTxnRequest, 0, 5;
             WriteTxnMarkers, WriteTxnMarkersRequest, 1, 2;
             TxnOffsetCommit, TxnOffsetCommitRequest, 0, 6;
+            DescribeAcls, DescribeAclsRequest, 1, 3;
+            CreateAcls, CreateAclsRequest, 1, 3;
+            DeleteAcls, DeleteAclsRequest, 1, 3;
             DescribeConfigs, DescribeConfigsRequest, 1, 4;
             AlterConfigs, AlterConfigsRequest, 0, 2;
             AlterReplicaLogDirs, AlterReplicaLogDirsRequest, 1, 2;
@@ -52,6 +55,8 @@ macro_rules! for_each_api {
             AlterPartitionReassignments, AlterPartitionReassignmentsRequest, 0, 1;
             ListPartitionReassignments, ListPartitionReassignmentsRequest, 0, 0;
             OffsetDelete, OffsetDeleteRequest, 0, 0;
+            DescribeClientQuotas, DescribeClientQuotasRequest, 0, 1;
+            DescribeUserScramCredentials, DescribeUserScramCredentialsRequest, 0, 0;
             DescribeQuorum, DescribeQuorumRequest, 0, 2;
             UpdateFeatures, UpdateFeaturesRequest, 0, 2;
             DescribeCluster, DescribeClusterRequest, 0, 2;
@@ -61,6 +66,7 @@ macro_rules! for_each_api {
             ListTransactions, ListTransactionsRequest, 0, 2;
             ConsumerGroupHeartbeat, ConsumerGroupHeartbeatRequest, 0, 1;
             ConsumerGroupDescribe, ConsumerGroupDescribeRequest, 0, 1;
+            ListConfigResources, ListConfigResourcesRequest, 0, 1;
             DescribeTopicPartitions, DescribeTopicPartitionsRequest, 0, 0;
         }
     };

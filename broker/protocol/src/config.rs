@@ -5,6 +5,7 @@
 
 mod broker;
 mod layers;
+mod named;
 mod topic;
 
 /// A row of a table of configurations.
@@ -34,6 +35,7 @@ use std::fmt;
 
 pub use broker::BROKER;
 pub use layers::{Effective, Layers, Synonym};
+pub use named::{CLIENT_METRICS, GROUP, client_metrics_key, group_key, validate_client_metrics_entry, validate_group, validate_group_entry};
 pub use topic::TOPIC;
 
 /// Configuration as it is set: Kafka's names and text forms.
@@ -61,8 +63,8 @@ pub enum ConfigType {
     Password = 9,
 }
 
-/// Where a value comes from, with its code in DescribeConfigs (`DescribeConfigsResponse.ConfigSource`). In the order of precedence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Where a value comes from, with its code in DescribeConfigs (`DescribeConfigsResponse.ConfigSource`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i8)]
 pub enum ConfigSource {
     /// Set on the topic.
@@ -75,6 +77,10 @@ pub enum ConfigSource {
     StaticBroker = 4,
     /// Nobody set it.
     Default = 5,
+    /// Set on the subscription to client metrics.
+    ClientMetrics = 7,
+    /// Set on the group.
+    Group = 8,
 }
 
 /// Who may set a configuration of the broker.
@@ -84,6 +90,9 @@ pub enum Scope {
     Process,
     /// The cluster's resource, but no AlterConfigs, as in Kafka, where it would stand in `server.properties`.
     Cluster,
+    /// The cluster's resource and AlterConfigs, for the cluster alone: the controller goes by it, and it knows of no broker's own. A broker that went by
+    /// another value than the controller would acknowledge what an election may lose.
+    ClusterWide,
     /// The cluster's resource and AlterConfigs, for the cluster or for one broker.
     Dynamic,
 }
@@ -103,6 +112,8 @@ pub enum Check {
     GzipLevel,
     /// `*`, or `partition:broker` pairs.
     ThrottledReplicas,
+    /// `earliest`, `latest`, or `by_duration:` and a duration of ISO 8601.
+    ShareReset,
     /// `false` alone, since the feature is not here; and Kafka's words for that.
     Unavailable(&'static str),
 }
@@ -191,6 +202,28 @@ pub enum ConfigError {
         /// The configuration's name.
         name: &'static str,
     },
+    /// A value has to keep a relation to another one.
+    #[error("{name} must be {relation} {other}")]
+    Relation {
+        /// The configuration's name.
+        name: &'static str,
+        /// Which relation.
+        relation: &'static str,
+        /// The name of the other one.
+        other: &'static str,
+    },
+    /// What Kafka takes for an invalid request: the wire's error is INVALID_REQUEST.
+    #[error("{0}")]
+    Request(String),
+    /// A pattern by which clients are chosen makes no sense.
+    #[error("Illegal client matching pattern: {0}")]
+    Pattern(String),
+    /// The configuration is that of all brokers, and one of them is to have another.
+    #[error("Broker-level {name} cannot be altered: the controller goes by it, too, and it is the same for all brokers.")]
+    SameForAll {
+        /// The configuration's name.
+        name: &'static str,
+    },
 }
 
 /// The configuration of topics with this name.
@@ -248,34 +281,39 @@ pub fn validate_topic(topic: &Configs, layers: Layers<'_>) -> Result<(), ConfigE
     }
 }
 
-/// Checks one configuration of the cluster as its resource sets it.
-///
-/// # Errors
-/// When there is no configuration of that name, it is the command line's affair, or the value does not fit it.
-pub fn validate_cluster_entry(name: &str, text: &str) -> Result<Value, ConfigError> {
-    validate_broker_entry(name, text, Scope::Cluster)
+/// Where a configuration of brokers is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// `spec.config` of the cluster's resource.
+    Resource,
+    /// AlterConfigs for all brokers.
+    AllBrokers,
+    /// AlterConfigs for one broker, and `spec.brokers.config` of the cluster's resource.
+    OneBroker,
 }
 
-/// Checks one configuration of the cluster or a broker as AlterConfigs sets it (`DynamicBrokerConfig.validate`).
+/// Checks one configuration of brokers as it is set at this door (`DynamicBrokerConfig.validate`).
 ///
 /// # Errors
-/// When there is no configuration of that name, it is not dynamic, or the value does not fit it.
-pub fn validate_dynamic_entry(name: &str, text: &str) -> Result<Value, ConfigError> {
-    validate_broker_entry(name, text, Scope::Dynamic)
-}
-
-fn validate_broker_entry(name: &str, text: &str, door: Scope) -> Result<Value, ConfigError> {
+/// When there is no configuration of that name, it is not to be set there, or the value does not fit it.
+pub fn validate_broker_entry(name: &str, text: &str, door: Door) -> Result<Value, ConfigError> {
     let key = broker_key(name).ok_or_else(|| ConfigError::Unknown {
         of: "broker",
         name: shown(name),
     })?;
     match (key.scope, door) {
-        (Scope::Process, _) | (Scope::Cluster, Scope::Dynamic) => Err(ConfigError::ReadOnly { name: key.name }),
+        (Scope::Process, _) | (Scope::Cluster, Door::AllBrokers | Door::OneBroker) => Err(ConfigError::ReadOnly { name: key.name }),
+        (Scope::ClusterWide, Door::OneBroker) => Err(ConfigError::SameForAll { name: key.name }),
         _ => key.parse(text),
     }
 }
 
 impl ConfigKey {
+    /// Whether a broker may have a value of its own.
+    fn may_differ(&self) -> bool {
+        self.scope != Scope::ClusterWide
+    }
+
     /// Whether its values are never shown.
     pub fn is_sensitive(&self) -> bool {
         self.kind == ConfigType::Password
@@ -351,6 +389,9 @@ impl ConfigKey {
                 ))
             }
             (Check::Unavailable(why), Value::Boolean(true)) => wrong(why.to_owned()),
+            (Check::ShareReset, Value::Text(text)) if !is_share_reset(text) => {
+                wrong("the value must be earliest, latest or of the format by_duration:<PnDTnHnMn.nS>".to_owned())
+            }
             _ => None,
         }
     }
@@ -378,6 +419,12 @@ impl Value {
 
 fn one_of(allowed: &[&str]) -> String {
     format!("String must be one of: {}", allowed.join(", "))
+}
+
+fn is_share_reset(text: &str) -> bool {
+    let is_duration =
+        |text: &str| text.starts_with('P') && text.len() > 2 && text.bytes().all(|byte| byte.is_ascii_digit() || b"PDTHMS.".contains(&byte));
+    matches!(text, "earliest" | "latest") || text.strip_prefix("by_duration:").is_some_and(is_duration)
 }
 
 fn is_replica(pair: &str) -> bool {

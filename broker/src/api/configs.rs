@@ -3,8 +3,11 @@
 //! The tables and the order of precedence are `weir_protocol::config`'s; here is who may see what, and the form that clients know.
 
 mod alter;
+mod list;
 
-use weir_protocol::config::{self, BROKER, ConfigKey, ConfigSource, Configs, Effective, Layers, Synonym, TOPIC, Value};
+use std::sync::Arc;
+
+use weir_protocol::config::{self, BROKER, CLIENT_METRICS, ConfigKey, ConfigSource, Configs, Effective, GROUP, Layers, Synonym, TOPIC, Value};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use weir_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym};
@@ -12,16 +15,20 @@ use weir_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use weir_protocol::types::BrokerId;
 
 pub(crate) use self::alter::{handle_alter, handle_incremental_alter};
+pub(crate) use self::list::handle as handle_list;
 use super::{RequestContext, topic_name};
 use crate::auth::{Authorizer, Operation, Resource};
 use crate::broker::Broker;
 use crate::config::Config;
-use crate::metadata::MetadataImage;
+use crate::metadata::{MetadataImage, NamedConfigs};
 use crate::replica::layers;
 
 /// `ConfigResource.Type` in Apache Kafka, those that exist here.
 const TOPIC_RESOURCE: i8 = 2;
 const BROKER_RESOURCE: i8 = 4;
+const BROKER_LOGGER_RESOURCE: i8 = 8;
+const CLIENT_METRICS_RESOURCE: i8 = 16;
+const GROUP_RESOURCE: i8 = 32;
 
 /// Answers a request.
 pub(crate) fn handle(broker: &Broker, cx: &RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
@@ -83,6 +90,7 @@ fn process_configs(config: &Config) -> Configs {
 fn check_allowed(authorizer: &Authorizer, cx: &RequestContext, operation: Operation, kind: i8, name: &str) -> Result<(), ErrorCode> {
     let (resource, error) = match kind {
         TOPIC_RESOURCE => (Resource::Topic(name), ErrorCode::TopicAuthorizationFailed),
+        GROUP_RESOURCE => (Resource::Group(name), ErrorCode::GroupAuthorizationFailed),
         _ => (Resource::Cluster, ErrorCode::ClusterAuthorizationFailed),
     };
     if authorizer.allows(&cx.principal, operation, resource) {
@@ -169,9 +177,30 @@ impl Described<'_> {
                     .map(|key| entry(key, self.layers.describe_broker(key), is_read_only(key), request))
                     .collect())
             }
+            GROUP_RESOURCE if name.is_empty() => Err(invalid("Group name must not be empty")),
+            GROUP_RESOURCE => {
+                let set = set_on(&self.image.group_configs, name);
+                let entry = |key| entry(key, self.layers.describe_group(&set, key), false, request);
+                Ok(GROUP.iter().filter(wanted).map(entry).collect())
+            }
+            CLIENT_METRICS_RESOURCE if name.is_empty() => Err(invalid("Client metrics subscription name must not be empty")),
+            CLIENT_METRICS_RESOURCE => {
+                let set = set_on(&self.image.client_metrics, name);
+                let entry = |key| entry(key, Layers::describe_client_metrics(&set, key), false, request);
+                Ok(CLIENT_METRICS.iter().filter(wanted).map(entry).collect())
+            }
             other => Err((ErrorCode::InvalidRequest, Some(format!("Unsupported resource type: {other}")))),
         }
     }
+}
+
+fn invalid(message: &str) -> (ErrorCode, Option<String>) {
+    (ErrorCode::InvalidRequest, Some(message.to_owned()))
+}
+
+/// What is set on something that has a name.
+fn set_on(all: &NamedConfigs, name: &str) -> Arc<Configs> {
+    all.get(name).cloned().unwrap_or_default()
 }
 
 /// Checks that a resource's name is this broker's id; `what` and `or` are the parts in which Kafka's two messages for it differ.
@@ -185,7 +214,7 @@ fn check_broker_id(name: &str, this: BrokerId, what: &str, or: &str) -> Result<(
 }
 
 fn is_read_only(key: &ConfigKey) -> bool {
-    key.scope != config::Scope::Dynamic
+    matches!(key.scope, config::Scope::Process | config::Scope::Cluster)
 }
 
 fn entry(key: &ConfigKey, effective: Effective<'_>, read_only: bool, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {

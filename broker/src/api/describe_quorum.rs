@@ -1,8 +1,11 @@
 //! DescribeQuorum (KIP-595, KIP-836, KIP-853): who keeps the metadata, as tools for Kafka ask it.
 //!
-//! There is no quorum of brokers here: the controller is the only voter, and brokers observe. What is told is what this broker knows from its image,
-//! whose version stands for the offset: of other brokers it knows that they are there, not how far they are.
+//! There is no quorum of brokers here: the controller is the only voter, and brokers observe. Versions of the metadata stand for offsets, counted from the controller's
+//! beginning. The controller says how far each broker is; without it a broker tells what it knows from its image: that others are there.
 
+use std::sync::Arc;
+
+use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::describe_quorum_response::{Listener, Node, PartitionData, ReplicaState, TopicData};
 use weir_protocol::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
@@ -23,18 +26,38 @@ const CONTROLLER_NODE_ID: i32 = 1_000_000_000;
 /// From here on the voters' addresses are told (KIP-853).
 const NODES_VERSION: i16 = 2;
 
+/// The bits of a version that count the changes of one controller.
+const CHANGES_MASK: u64 = (1 << 40) - 1;
+
 /// Answers a request.
-pub(crate) fn handle(broker: &Broker, cx: &RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
-    let image = broker.metadata.load();
-    describe(
-        &image,
-        &broker.authorizer,
-        cx,
-        &request,
-        broker.config.id,
-        &broker.config.controller,
-        now_ms(),
-    )
+pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
+    let image = Arc::clone(&broker.metadata.load());
+    let config = &broker.config;
+    let mut response = describe(&image, &broker.authorizer, cx, &request, config.id, &config.controller, now_ms());
+    if let Some(partition) = described(&mut response) {
+        let told = broker.controller.forward(&broker.metadata, cx, ApiKey::DescribeQuorum, &request).await;
+        if let Ok(mut told) = told
+            && let Some(told) = described(&mut told)
+        {
+            correct(partition, std::mem::take(told));
+        }
+    }
+    response
+}
+
+/// The one partition that there is something to say of.
+fn described(response: &mut DescribeQuorumResponse) -> Option<&mut PartitionData> {
+    let topic = response.topics.first_mut()?;
+    topic.partitions.first_mut().filter(|partition| partition.error_code == 0)
+}
+
+/// Puts in what the controller knows better.
+fn correct(partition: &mut PartitionData, told: PartitionData) {
+    partition.high_watermark = told.high_watermark;
+    partition.observers = told.observers;
+    for voter in &mut partition.current_voters {
+        voter.log_end_offset = told.high_watermark;
+    }
 }
 
 fn describe(
@@ -59,7 +82,7 @@ fn describe(
     if !asks_for_it {
         return unknown(request);
     }
-    let end = i64::try_from(image.version).unwrap_or(i64::MAX);
+    let end = i64::try_from(image.version & CHANGES_MASK).unwrap_or(i64::MAX);
     let voter = ReplicaState {
         replica_id: CONTROLLER_NODE_ID,
         log_end_offset: end,
@@ -126,7 +149,6 @@ fn unknown(request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
 
 #[cfg(test)]
 mod tests {
-    use weir_protocol::api::ApiKey;
     use weir_protocol::messages::describe_quorum_request;
 
     use super::*;

@@ -14,7 +14,7 @@ use weir_protocol::messages::{ApiMessage, Failing, Message};
 
 use super::{
     Caller, RequestContext, api_versions, cluster, configs, delete_records, describe_cluster, describe_quorum, describe_topic_partitions, fetch,
-    groups, leader_epoch, list_offsets, log_dirs, metadata, produce, producer_ids, topics, transactions,
+    groups, leader_epoch, list_offsets, log_dirs, metadata, produce, producer_ids, security, topics, transactions,
 };
 use crate::broker::Broker;
 use crate::net::Reply;
@@ -29,6 +29,15 @@ pub(crate) enum Handled {
     Alone(BoxFuture<'static, Reply>),
     /// It cannot be answered: the connection ends, for this reason.
     Close(String),
+}
+
+/// The largest body that is decoded and answered on the thread of its connection: some milliseconds of work. Of a resource with nothing but its name DescribeConfigs tells a hundred
+/// settings.
+const fn body_bytes_max(api: ApiKey) -> usize {
+    match api {
+        ApiKey::DescribeConfigs => 2 * 1024,
+        _ => 64 * 1024,
+    }
 }
 
 /// A request on its way: what an answer needs besides its body.
@@ -68,13 +77,21 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
         ApiKey::DeleteRecords => request.later(frame, async |broker, cx, body| delete_records::handle(&broker, &cx, body).await),
         ApiKey::OffsetForLeaderEpoch => request.now(frame, leader_epoch::handle),
         ApiKey::ApiVersions => request.now(frame, api_versions::handle),
-        ApiKey::Metadata => request.later(frame, async |broker, cx, body| metadata::handle(&broker, &cx, body).await),
+        ApiKey::Metadata => request.later_or_aside(frame, metadata::is_of_many, async |broker, cx, body| {
+            metadata::handle(&broker, &cx, body).await
+        }),
         ApiKey::DescribeCluster => request.now(frame, describe_cluster::handle),
         ApiKey::DescribeTopicPartitions => request.now(frame, describe_topic_partitions::handle),
         ApiKey::CreateTopics => request.later(frame, async |broker, cx, body| topics::handle_create(&broker, &cx, body).await),
         ApiKey::DeleteTopics => request.later(frame, async |broker, cx, body| topics::handle_delete(&broker, &cx, body).await),
         ApiKey::CreatePartitions => request.later(frame, async |broker, cx, body| topics::handle_create_partitions(&broker, &cx, body).await),
+        ApiKey::DescribeAcls => request.now(frame, security::describe_acls),
+        ApiKey::CreateAcls => request.now(frame, security::create_acls),
+        ApiKey::DeleteAcls => request.now(frame, security::delete_acls),
+        ApiKey::DescribeClientQuotas => request.now(frame, security::describe_quotas),
+        ApiKey::DescribeUserScramCredentials => request.now(frame, security::describe_scram_users),
         ApiKey::DescribeConfigs => request.now(frame, configs::handle),
+        ApiKey::ListConfigResources => request.now(frame, configs::handle_list),
         ApiKey::AlterConfigs => request.later(frame, async |broker, cx, body| configs::handle_alter(&broker, &cx, body).await),
         ApiKey::IncrementalAlterConfigs => request.later(frame, async |broker, cx, body| {
             configs::handle_incremental_alter(&broker, &cx, body).await
@@ -101,7 +118,7 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
         }),
         ApiKey::UnregisterBroker => request.later(frame, async |broker, cx, body| cluster::handle_unregister(&broker, &cx, body).await),
         ApiKey::UpdateFeatures => request.later(frame, async |broker, cx, body| cluster::handle_update_features(&broker, &cx, body).await),
-        ApiKey::DescribeQuorum => request.now(frame, describe_quorum::handle),
+        ApiKey::DescribeQuorum => request.later(frame, async |broker, cx, body| describe_quorum::handle(&broker, &cx, body).await),
         ApiKey::AlterReplicaLogDirs => request.now(frame, log_dirs::handle_alter),
         ApiKey::DescribeLogDirs => request.now(frame, log_dirs::handle),
         ApiKey::AddPartitionsToTxn => request.later(frame, async |broker, cx, body| transactions::add_partitions(&broker, &cx, body).await),
@@ -139,7 +156,14 @@ impl Request {
     }
 
     /// Answers a request for which nothing has to be waited.
-    fn now<Q: Message, R: ApiMessage + Failing>(self, body: BytesMut, act: impl FnOnce(&Broker, &RequestContext, Q) -> R) -> Handled {
+    fn now<Q, R>(self, body: BytesMut, act: impl FnOnce(&Broker, &RequestContext, Q) -> R + Send + 'static) -> Handled
+    where
+        Q: Message + Send + 'static,
+        R: ApiMessage + Failing + Send + Sync + 'static,
+    {
+        if self.is_large(&body) {
+            return self.aside(body, move |broker, cx, body| std::future::ready(act(&broker, &cx, body)));
+        }
         self.decoded(body, |request, body| {
             let response = act(&request.broker, &request.cx, body);
             Handled::Now(request.answer(&response))
@@ -150,13 +174,70 @@ impl Request {
     fn later<Q, R, F>(self, body: BytesMut, act: impl FnOnce(Arc<Broker>, RequestContext, Q) -> F + Send + 'static) -> Handled
     where
         Q: Message + Send + 'static,
-        R: ApiMessage + Failing + Sync,
+        R: ApiMessage + Failing + Sync + 'static,
         F: Future<Output = R> + Send + 'static,
     {
+        self.later_or_aside(body, |_, _| false, act)
+    }
+
+    /// Answers a request for which something has to be waited, and whose answer `is_large` where its body is not.
+    fn later_or_aside<Q, R, F>(
+        self,
+        body: BytesMut,
+        is_large: impl FnOnce(&Broker, &Q) -> bool,
+        act: impl FnOnce(Arc<Broker>, RequestContext, Q) -> F + Send + 'static,
+    ) -> Handled
+    where
+        Q: Message + Send + 'static,
+        R: ApiMessage + Failing + Sync + 'static,
+        F: Future<Output = R> + Send + 'static,
+    {
+        if self.is_large(&body) {
+            return self.aside(body, act);
+        }
         self.decoded(body, |request, body| {
-            let response = act(Arc::clone(&request.broker), request.cx.clone(), body);
-            Handled::Later(async move { request.answer(&response.await) }.boxed())
+            let aside = is_large(&request.broker, &body).then(|| Arc::clone(&request.broker));
+            let reply = async move {
+                let response = act(Arc::clone(&request.broker), request.cx.clone(), body).await;
+                request.answer(&response)
+            };
+            Handled::Later(match aside {
+                Some(broker) => broker.large_requests.carry_out(reply),
+                None => reply.boxed(),
+            })
         })
+    }
+
+    /// Whether what the body asks for would hold up the others of its connection's thread.
+    fn is_large(&self, body: &BytesMut) -> bool {
+        body.len() > body_bytes_max(self.api)
+    }
+
+    /// Decodes and answers a request on the thread for large ones.
+    fn aside<Q, R, F>(self, body: BytesMut, act: impl FnOnce(Arc<Broker>, RequestContext, Q) -> F + Send + 'static) -> Handled
+    where
+        Q: Message + Send + 'static,
+        R: ApiMessage + Failing + Sync + 'static,
+        F: Future<Output = R> + Send + 'static,
+    {
+        let broker = Arc::clone(&self.broker);
+        let reply = async move {
+            match Q::decode(&mut Bytes::from(body), self.cx.version) {
+                Ok(body) => {
+                    let response = act(Arc::clone(&self.broker), self.cx.clone(), body).await;
+                    self.answer(&response)
+                }
+                Err(error) => self.unreadable(&error),
+            }
+        };
+        Handled::Later(broker.large_requests.carry_out(reply))
+    }
+
+    /// The end of a connection whose large request is not what it says.
+    fn unreadable(&self, error: &dyn std::error::Error) -> Reply {
+        self.broker.metrics.bad_request();
+        tracing::info!(peer = %self.cx.peer, api = %self.api, version = self.cx.version, %error, "closed a connection over a request that cannot be answered");
+        Reply::close()
     }
 
     /// The frame of a response. One that cannot be encoded is a bug: the client sees the connection end, the log why.

@@ -3,7 +3,7 @@
 //! A topic that is not there may be created here (`auto.create.topics.enable`): through the controller, as by CreateTopics. What a caller may not describe is
 //! answered without looking whether it exists.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: Metada
         Vec::new()
     };
     if !missing.is_empty() {
-        let created = create_topics(broker, cx, &missing).await;
+        let created = create_topics(broker, cx, &missing).await.map(errors_by_name);
         // Whatever was created is in the image by now: the controller client waits for it.
         image = Arc::clone(&broker.metadata.load());
         asked.extend(missing.into_iter().map(|name| outcome(&image, &created, name)));
@@ -60,6 +60,15 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: Metada
         cluster_id: Some(broker.config.cluster_id.clone()),
         ..response
     }
+}
+
+/// Topics of which an answer takes long.
+const TOPICS_OF_LARGE_ANSWERS: usize = 2_000;
+
+/// Whether a small request has a large answer: all topics of a cluster that has many.
+pub(crate) fn is_of_many(broker: &Broker, request: &MetadataRequest) -> bool {
+    let asks_for_all = request.topics.as_ref().is_none_or(Vec::is_empty);
+    asks_for_all && broker.metadata.load().topic_count() > TOPICS_OF_LARGE_ANSWERS
 }
 
 /// Waits while a topic that is asked for is led by a broker that has just died as far as this one can see, for the controller to say who leads now.
@@ -208,18 +217,19 @@ async fn create_topics(broker: &Broker, cx: &RequestContext, names: &[String]) -
     broker.controller.forward(&broker.metadata, &cx, ApiKey::CreateTopics, &request).await
 }
 
+fn errors_by_name(response: CreateTopicsResponse) -> BTreeMap<String, ErrorCode> {
+    let topics = response.topics.into_iter();
+    topics.map(|topic| (topic.name, ErrorCode::from_code(topic.error_code))).collect()
+}
+
 /// What came of the creation of `name`.
-fn outcome(image: &MetadataImage, created: &Result<CreateTopicsResponse, ErrorCode>, name: String) -> Asked {
+fn outcome(image: &MetadataImage, created: &Result<BTreeMap<String, ErrorCode>, ErrorCode>, name: String) -> Asked {
     if let Some(topic) = image.topic_by_name(&name) {
         return Asked::Found(Arc::clone(topic));
     }
     let error = match created {
         Err(error) => *error,
-        Ok(response) => response
-            .topics
-            .iter()
-            .find(|topic| topic.name == name)
-            .map_or(ErrorCode::None, |topic| ErrorCode::from_code(topic.error_code)),
+        Ok(errors) => errors.get(&name).copied().unwrap_or(ErrorCode::None),
     };
     // What passes, and what another broker has done already, is for the client to ask again; the rest it has to hear.
     let error = match error {

@@ -25,6 +25,7 @@ mod produce;
 mod producer_ids;
 mod replica_fetch;
 mod replica_session;
+mod security;
 mod topic_name;
 mod topics;
 mod transactions;

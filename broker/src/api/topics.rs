@@ -71,6 +71,7 @@ fn created(
         Ok(response) => response.topics,
         Err(error) => return asked.iter().map(|topic| creation_error(topic.name.clone(), error, None)).collect(),
     };
+    let asked: BTreeMap<&str, &CreatableTopic> = asked.iter().map(|topic| (topic.name.as_str(), topic)).collect();
     for result in results.iter_mut().filter(|result| result.error_code == 0) {
         if !authorizer.allows(&cx.principal, Operation::DescribeConfigs, Resource::Topic(&result.name)) {
             result.topic_config_error_code = ErrorCode::TopicAuthorizationFailed.code();
@@ -78,7 +79,7 @@ fn created(
             result.replication_factor = -1;
             result.configs = None;
         } else if cx.version >= 5 {
-            let topic = asked.iter().find(|topic| topic.name == result.name);
+            let topic = asked.get(result.name.as_str());
             let set = topic.into_iter().flat_map(|topic| &topic.configs);
             let set: Configs = set.filter_map(|config| Some((config.name.clone(), config.value.clone()?))).collect();
             result.configs = Some(describe_new(&set, layers));

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use weir_protocol::config::Layers;
 
+use crate::metadata::MetadataImage;
+
 /// What is in force on this broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
@@ -77,7 +79,44 @@ pub(super) fn commit_timeout(layers: &Layers<'_>) -> Duration {
     Duration::from_millis(set.unwrap_or(5_000))
 }
 
+/// What one group of the consumer protocol goes by: what is set on it, within the bounds of the cluster, else what holds for all groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OfGroup {
+    /// `consumer.session.timeout.ms`
+    pub(super) session_timeout_ms: i32,
+    /// `consumer.heartbeat.interval.ms`
+    pub(super) heartbeat_interval_ms: i32,
+    /// `consumer.assignment.interval.ms`, if it is set on the group
+    #[allow(dead_code, reason = "read by tests until assignments keep an interval")]
+    pub(super) assignment_interval_ms: Option<i32>,
+}
+
 impl Settings {
+    /// What the group of this id goes by.
+    pub(super) fn of_group(&self, image: &MetadataImage, group: &str) -> OfGroup {
+        let none = OfGroup {
+            session_timeout_ms: self.consumer_session_timeout_ms,
+            heartbeat_interval_ms: self.consumer_heartbeat_interval_ms,
+            assignment_interval_ms: None,
+        };
+        // Nearly every group has nothing set: a look-up and nothing else.
+        let Some(set) = image.group_configs.get(group) else { return none };
+        // The bounds are the cluster's: no broker has its own.
+        let cluster = Layers {
+            cluster: Some(&image.cluster_configs),
+            ..Layers::default()
+        };
+        let number = |name| {
+            let number = set.contains_key(name).then(|| cluster.group_number(set, name)).flatten();
+            number.and_then(|number| i32::try_from(number).ok())
+        };
+        OfGroup {
+            session_timeout_ms: number("consumer.session.timeout.ms").unwrap_or(none.session_timeout_ms),
+            heartbeat_interval_ms: number("consumer.heartbeat.interval.ms").unwrap_or(none.heartbeat_interval_ms),
+            assignment_interval_ms: number("consumer.assignment.interval.ms"),
+        }
+    }
+
     pub(super) fn of(layers: &Layers<'_>) -> Self {
         let number = |key| layers.broker_value(key).and_then(|value| value.parse::<i64>().ok());
         let unsigned = |key, default: u64| number(key).and_then(|value| u64::try_from(value).ok()).unwrap_or(default);
@@ -96,5 +135,38 @@ impl Settings {
             consumer_group_size_max: size("group.consumer.max.size", i32::MAX as usize),
             migration: Migration::of(&layers.broker_value("group.consumer.migration.policy").unwrap_or_default()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_group_goes_by_what_is_set_on_it_within_the_clusters_bounds() {
+        let mut image = MetadataImage::default();
+        let set = |entries: &[(&str, &str)]| {
+            let entries = entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            Arc::new(entries.collect())
+        };
+        image.cluster_configs = set(&[("group.consumer.max.session.timeout.ms", "55000")]);
+        let configs = set(&[
+            ("consumer.session.timeout.ms", "60000"),
+            ("consumer.heartbeat.interval.ms", "6000"),
+            ("consumer.assignment.interval.ms", "50"),
+        ]);
+        image.group_configs.insert("g".to_owned(), configs);
+        let settings = Settings::default();
+        let expected = OfGroup {
+            session_timeout_ms: 55_000,
+            heartbeat_interval_ms: 6_000,
+            assignment_interval_ms: Some(50),
+        };
+        assert_eq!(settings.of_group(&image, "g"), expected, "the bound was lowered after it was set");
+        let others = settings.of_group(&image, "h");
+        assert_eq!((others.session_timeout_ms, others.heartbeat_interval_ms), (45_000, 5_000));
+        assert_eq!(others.assignment_interval_ms, None);
     }
 }

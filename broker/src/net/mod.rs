@@ -4,6 +4,7 @@
 //! midway. What a partition does for it happens on that same thread too (`replica`).
 
 mod connection;
+mod large;
 mod memory;
 mod reply;
 
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use self::connection::{Accepted, Closed};
+pub use self::large::LargeRequests;
 pub use self::memory::RequestMemory;
 pub use self::reply::{Chunk, FileRegion, Reply};
 use crate::api::{Caller, Listener};

@@ -8,8 +8,10 @@ use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use weir_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+use weir_protocol::messages::create_acls_request::AclCreation;
 use weir_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use weir_protocol::messages::create_topics_request::CreatableTopic;
+use weir_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use weir_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use weir_protocol::messages::delete_topics_request::DeleteTopicState;
 use weir_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -21,14 +23,15 @@ use weir_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPa
 use weir_protocol::messages::update_features_request::FeatureUpdateKey;
 use weir_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest,
-    ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
-    DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
-    ElectLeadersRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
-    ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
-    ProduceRequest, Request, SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest, UpdateFeaturesRequest, WriteTxnMarkersRequest,
-    describe_quorum_request, elect_leaders_request, incremental_alter_configs_request,
+    ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeClientQuotasRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
+    DescribeTopicPartitionsRequest, DescribeTransactionsRequest, DescribeUserScramCredentialsRequest, ElectLeadersRequest, EndTxnRequest,
+    FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest,
+    LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, ListTransactionsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, Request,
+    SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest, UpdateFeaturesRequest, WriteTxnMarkersRequest, describe_quorum_request,
+    elect_leaders_request, incremental_alter_configs_request,
 };
 
 use self::of_groups::GROUP;
@@ -327,6 +330,70 @@ impl Sensible for DescribeQuorumRequest {
             partitions: vec![describe_quorum_request::PartitionData { partition_index: 0 }],
         };
         Self { topics: vec![topic] }
+    }
+}
+
+impl Sensible for DescribeAclsRequest {
+    const EXPECTED: ErrorCode = ErrorCode::SecurityDisabled;
+
+    fn sensible(_: i16) -> Self {
+        Self {
+            resource_type_filter: 1,
+            pattern_type_filter: 1,
+            operation: 1,
+            permission_type: 1,
+            ..Default::default()
+        }
+    }
+}
+
+impl Sensible for CreateAclsRequest {
+    const EXPECTED: ErrorCode = ErrorCode::SecurityDisabled;
+
+    fn sensible(_: i16) -> Self {
+        let creation = AclCreation {
+            resource_type: 2,
+            resource_name: NAME.to_owned(),
+            principal: "User:a".to_owned(),
+            host: "*".to_owned(),
+            operation: 3,
+            permission_type: 3,
+            ..Default::default()
+        };
+        Self { creations: vec![creation] }
+    }
+}
+
+impl Sensible for DeleteAclsRequest {
+    const EXPECTED: ErrorCode = ErrorCode::SecurityDisabled;
+
+    fn sensible(_: i16) -> Self {
+        let filter = DeleteAclsFilter {
+            resource_type_filter: 1,
+            pattern_type_filter: 1,
+            operation: 1,
+            permission_type: 1,
+            ..Default::default()
+        };
+        Self { filters: vec![filter] }
+    }
+}
+
+impl Sensible for DescribeClientQuotasRequest {
+    fn sensible(_: i16) -> Self {
+        Self::default()
+    }
+}
+
+impl Sensible for DescribeUserScramCredentialsRequest {
+    fn sensible(_: i16) -> Self {
+        Self { users: None }
+    }
+}
+
+impl Sensible for ListConfigResourcesRequest {
+    fn sensible(_: i16) -> Self {
+        Self::default()
     }
 }
 

@@ -8,7 +8,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{self, ApiMessage, Message};
 use weir_protocol::primitive::{DecodeError, EncodeError};
 
-use super::{Draft, brokers, configs, features, leaders, reassign, topics};
+use super::{Draft, RECORDS_PER_REQUEST_MAX, brokers, configs, features, leaders, quorum, reassign, topics};
 
 /// A Kafka error and what to say with it; the message is Kafka's own wherever Kafka has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,20 @@ impl ApiError {
             message: message.into(),
         }
     }
+}
+
+/// More than one request may be about.
+pub(super) fn too_large() -> ApiError {
+    ApiError::new(ErrorCode::PolicyViolation, "Unable to perform excessively large batch operation.")
+}
+
+/// Decides what is asked: all of it, or nothing where it is too much for one request. Too much to begin with is not looked at.
+pub(super) fn carry_out(draft: &mut Draft<'_>, request: AdminRequest) -> Result<AdminResponse, ApiError> {
+    if request.named() > RECORDS_PER_REQUEST_MAX {
+        return Err(too_large());
+    }
+    let response = answer(draft, request);
+    if draft.is_spent() { Err(too_large()) } else { Ok(response) }
 }
 
 /// An error code and message as responses carry them.
@@ -75,7 +89,7 @@ macro_rules! forwarded {
             }
         }
 
-        pub(super) fn answer(draft: &mut Draft<'_>, request: AdminRequest) -> AdminResponse {
+        fn answer(draft: &mut Draft<'_>, request: AdminRequest) -> AdminResponse {
             match request {
                 $(AdminRequest::$name(request) => AdminResponse::$name($answer(draft, request)),)*
             }
@@ -100,6 +114,8 @@ forwarded! {
     UnregisterBroker(UnregisterBrokerRequest, UnregisterBrokerResponse) => brokers::unregister;
     /// Raises and lowers the levels of features.
     UpdateFeatures(UpdateFeaturesRequest, UpdateFeaturesResponse) => features::update;
+    /// Tells how far brokers have heard.
+    DescribeQuorum(DescribeQuorumRequest, DescribeQuorumResponse) => quorum::describe;
     /// Replaces settings.
     AlterConfigs(AlterConfigsRequest, AlterConfigsResponse) => configs::alter_configs;
     /// Changes settings one by one.
@@ -115,4 +131,23 @@ pub enum BadForward {
     /// The bytes are no request of that API and version.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+}
+
+impl AdminRequest {
+    /// How many things it names that are to be changed.
+    fn named(&self) -> usize {
+        let count = |counts: &mut dyn Iterator<Item = usize>| counts.fold(0, usize::saturating_add);
+        match self {
+            Self::CreateTopics(request) => count(&mut request.topics.iter().map(|topic| 1 + topic.assignments.len() + topic.configs.len())),
+            Self::DeleteTopics(request) => request.topics.len() + request.topic_names.len(),
+            Self::CreatePartitions(request) => count(&mut request.topics.iter().map(|topic| 1 + topic.assignments.iter().flatten().count())),
+            Self::ElectLeaders(request) => count(&mut request.topic_partitions.iter().flatten().map(|topic| 1 + topic.partitions.len())),
+            Self::AlterPartitionReassignments(request) => count(&mut request.topics.iter().map(|topic| topic.partitions.len())),
+            Self::UpdateFeatures(request) => request.feature_updates.len(),
+            Self::AlterConfigs(request) => count(&mut request.resources.iter().map(|resource| 1 + resource.configs.len())),
+            Self::IncrementalAlterConfigs(request) => count(&mut request.resources.iter().map(|resource| 1 + resource.configs.len())),
+            // Nothing is changed, or one thing.
+            Self::ListPartitionReassignments(_) | Self::UnregisterBroker(_) | Self::DescribeQuorum(_) => 0,
+        }
+    }
 }

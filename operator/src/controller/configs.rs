@@ -1,14 +1,14 @@
 //! AlterConfigs and IncrementalAlterConfigs (`ConfigurationControlManager` in Apache Kafka): what they change is a field of a resource.
 //!
 //! A topic's settings are `spec.config` of its `Topic`; those of all brokers `spec.config` of the `KafkaCluster`, those of one broker its
-//! `spec.brokers.config`. What a setting may be is `weir_protocol::config`'s to say.
+//! `spec.brokers.config`, those of groups `spec.consumerGroups.config`, and subscriptions to client metrics `spec.clientMetrics`. What a setting may be is `weir_protocol::config`'s to say.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weir_crds::{ClusterConfig, TopicConfig};
-use weir_protocol::config::{self, ConfigType, Configs, Layers, Scope};
+use weir_crds::{ClientMetricsConfig, ClusterConfig, GroupConfig, InvalidSetting, KafkaClusterSpec, TopicConfig};
+use weir_protocol::config::{self, ConfigError, ConfigType, Configs, Door, Layers, Scope};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
@@ -16,7 +16,7 @@ use weir_protocol::messages::{
 };
 use weir_protocol::types::{BrokerId, TopicId};
 
-use super::admin::{ApiError, wire};
+use super::admin::{ApiError, too_large, wire};
 use super::resources::with_cluster_generation;
 use super::resources::with_generation;
 use super::state::Change;
@@ -25,13 +25,22 @@ use super::{Draft, SETTINGS_BYTES_MAX, partitions};
 /// `ConfigResource.Type` on the wire.
 const TYPE_TOPIC: i8 = 2;
 const TYPE_BROKER: i8 = 4;
+const TYPE_CLIENT_METRICS: i8 = 16;
+const TYPE_GROUP: i8 = 32;
+
+/// The most groups with settings and the most subscriptions to client metrics, as the resource's schema has it, and the bytes of either.
+const GROUPS_SET_MAX: usize = 1_000;
+const SUBSCRIPTIONS_MAX: usize = 100;
+const NAMED_SETTINGS_BYTES_MAX: usize = 256 * 1024;
 
 /// Whose settings a request changes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Target {
     Topic(TopicId),
     Broker(BrokerId),
     AllBrokers,
+    Group(String),
+    ClientMetrics(String),
 }
 
 /// One step of a change (`AlterConfigOp.OpType`).
@@ -97,10 +106,8 @@ pub(super) fn incremental_alter_configs(draft: &mut Draft<'_>, request: Incremen
 /// Decides on a branch; its changes are taken over if it succeeds and more than validation is asked for.
 fn try_out(draft: &mut Draft<'_>, validate_only: bool, decide: impl FnOnce(&mut Draft<'_>) -> Result<(), ApiError>) -> Result<(), ApiError> {
     let mut branch = draft.branch();
-    let result = decide(&mut branch);
-    if result.is_ok() && !validate_only {
-        draft.merge(branch);
-    }
+    let result = if branch.is_spent() { Err(too_large()) } else { decide(&mut branch) };
+    draft.merge(branch, result.is_ok() && !validate_only);
     result
 }
 
@@ -108,6 +115,7 @@ fn target(draft: &Draft<'_>, first: bool, kind: i8, name: &str) -> Result<Target
     let invalid = |message: &str| ApiError::new(ErrorCode::InvalidRequest, message);
     match kind {
         _ if !first => Err(invalid("Each resource must appear at most once.")),
+        TYPE_TOPIC if name.is_empty() => Err(invalid("Default topic resources are not allowed.")),
         TYPE_TOPIC => {
             let unknown = || ApiError::new(ErrorCode::UnknownTopicOrPartition, format!("The topic '{name}' does not exist."));
             draft.state.topic_by_name(name).map(|topic| Target::Topic(topic.id)).ok_or_else(unknown)
@@ -121,17 +129,21 @@ fn target(draft: &Draft<'_>, first: bool, kind: i8, name: &str) -> Result<Target
             let unknown = || ApiError::new(ErrorCode::BrokerIdNotRegistered, format!("No broker with id {id} found."));
             draft.state.brokers.get(&id).map(|_| Target::Broker(id)).ok_or_else(unknown)
         }
+        TYPE_GROUP if name.is_empty() => Err(invalid("Default group resources are not allowed.")),
+        TYPE_GROUP => Ok(Target::Group(name.to_owned())),
+        TYPE_CLIENT_METRICS if name.is_empty() => Err(invalid("Subscription name can't be empty")),
+        TYPE_CLIENT_METRICS => Ok(Target::ClientMetrics(name.to_owned())),
         other => Err(invalid(&format!("Unexpected resource type {other}."))),
     }
 }
 
-fn current(draft: &Draft<'_>, target: Target) -> Configs {
+fn current(draft: &Draft<'_>, target: &Target) -> Configs {
     let cluster = &draft.state.cluster.resource.spec;
     match target {
         Target::Topic(id) => draft
             .state
             .topics
-            .get(&id)
+            .get(id)
             .map(|topic| topic.resource.spec.config.texts().clone())
             .unwrap_or_default(),
         Target::AllBrokers => cluster.config.texts().clone(),
@@ -141,15 +153,22 @@ fn current(draft: &Draft<'_>, target: Target) -> Configs {
             .get(&id.to_string())
             .map(|config| config.texts().clone())
             .unwrap_or_default(),
+        Target::Group(name) => cluster
+            .consumer_groups
+            .config
+            .get(name)
+            .map(|config| config.texts().clone())
+            .unwrap_or_default(),
+        Target::ClientMetrics(name) => cluster.client_metrics.get(name).map(|config| config.texts().clone()).unwrap_or_default(),
     }
 }
 
 /// AlterConfigs: what is not named goes. What stands in `server.properties` in Apache Kafka and AlterConfigs cannot reach stays.
 fn replace(draft: &mut Draft<'_>, target: Target, entries: Vec<(String, Option<String>)>) -> Result<(), ApiError> {
-    let mut next = match target {
-        Target::Topic(_) => Configs::new(),
+    let mut next = match &target {
+        Target::Topic(_) | Target::Group(_) | Target::ClientMetrics(_) => Configs::new(),
         Target::Broker(_) | Target::AllBrokers => {
-            let mut kept = current(draft, target);
+            let mut kept = current(draft, &target);
             kept.retain(|name, _| config::broker_key(name).is_some_and(|key| key.scope == Scope::Cluster));
             kept
         }
@@ -160,14 +179,14 @@ fn replace(draft: &mut Draft<'_>, target: Target, entries: Vec<(String, Option<S
         if !named.insert(name.clone()) {
             return Err(ApiError::new(ErrorCode::InvalidRequest, "Error due to duplicate config keys"));
         }
-        let value = check(target, &name, &value)?;
+        let value = check(&target, &name, &value)?;
         next.insert(name, value);
     }
     put(draft, target, next)
 }
 
 fn change(draft: &mut Draft<'_>, target: Target, entries: Vec<(String, i8, Option<String>)>) -> Result<(), ApiError> {
-    let mut next = current(draft, target);
+    let mut next = current(draft, &target);
     let mut named = BTreeSet::new();
     for (name, code, value) in entries {
         if !named.insert(name.clone()) {
@@ -180,7 +199,7 @@ fn change(draft: &mut Draft<'_>, target: Target, entries: Vec<(String, i8, Optio
             }
             Operation::Set(value) => value,
             Operation::Append(value) => {
-                let mut parts = parts_of(&next, target, &name, "APPEND")?;
+                let mut parts = parts_of(&next, &target, &name, "APPEND")?;
                 for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
                     if !parts.iter().any(|other| other == part) {
                         parts.push(part.to_owned());
@@ -189,12 +208,12 @@ fn change(draft: &mut Draft<'_>, target: Target, entries: Vec<(String, i8, Optio
                 parts.join(",")
             }
             Operation::Subtract(value) => {
-                let mut parts = parts_of(&next, target, &name, "SUBTRACT")?;
+                let mut parts = parts_of(&next, &target, &name, "SUBTRACT")?;
                 parts.retain(|part| !value.split(',').any(|gone| gone.trim() == part));
                 parts.join(",")
             }
         };
-        let value = check(target, &name, &value)?;
+        let value = check(&target, &name, &value)?;
         next.insert(name, value);
     }
     put(draft, target, next)
@@ -212,10 +231,12 @@ fn operation(name: &str, code: i8, value: Option<String>) -> Result<Operation, A
 }
 
 /// The elements of a list, which begins at its default where it is not set.
-fn parts_of(configs: &Configs, target: Target, name: &str, operation: &str) -> Result<Vec<String>, ApiError> {
+fn parts_of(configs: &Configs, target: &Target, name: &str, operation: &str) -> Result<Vec<String>, ApiError> {
     let key = match target {
         Target::Topic(_) => config::topic_key(name),
         Target::Broker(_) | Target::AllBrokers => config::broker_key(name),
+        Target::Group(_) => config::group_key(name),
+        Target::ClientMetrics(_) => config::client_metrics_key(name),
     };
     let Some(key) = key.filter(|key| key.kind == ConfigType::List) else {
         let message = format!("Can't {operation} to key {name} because its type is not LIST.");
@@ -231,14 +252,23 @@ fn parts_of(configs: &Configs, target: Target, name: &str, operation: &str) -> R
 }
 
 /// The value in its canonical form, if it is one.
-fn check(target: Target, name: &str, value: &str) -> Result<String, ApiError> {
+fn check(target: &Target, name: &str, value: &str) -> Result<String, ApiError> {
     let checked = match target {
         Target::Topic(_) => config::validate_topic_entry(name, value),
-        Target::Broker(_) | Target::AllBrokers => config::validate_dynamic_entry(name, value),
+        Target::AllBrokers => config::validate_broker_entry(name, value, Door::AllBrokers),
+        Target::Broker(_) => config::validate_broker_entry(name, value, Door::OneBroker),
+        Target::Group(_) => config::validate_group_entry(name, value),
+        Target::ClientMetrics(_) => config::validate_client_metrics_entry(name, value),
     };
-    checked
-        .map(|value| value.to_string())
-        .map_err(|error| ApiError::new(ErrorCode::InvalidConfig, error.to_string()))
+    checked.map(|value| value.to_string()).map_err(|error| refused(&error))
+}
+
+fn refused(error: &ConfigError) -> ApiError {
+    let code = match error {
+        ConfigError::Request(_) => ErrorCode::InvalidRequest,
+        _ => ErrorCode::InvalidConfig,
+    };
+    ApiError::new(code, error.to_string())
 }
 
 /// All settings of a topic in their canonical form, checked one by one and against each other.
@@ -275,16 +305,64 @@ fn put(draft: &mut Draft<'_>, target: Target, settings: Configs) -> Result<(), A
     check_size(&settings)?;
     match target {
         Target::Topic(id) => put_topic(draft, id, &settings),
-        Target::AllBrokers => put_cluster(draft, |spec, config| spec.config = config, settings),
-        Target::Broker(id) => put_cluster(
-            draft,
-            |spec, config| match config.is_empty() {
-                true => drop(spec.brokers.config.remove(&id.to_string())),
-                false => drop(spec.brokers.config.insert(id.to_string(), config)),
-            },
-            settings,
-        ),
+        Target::AllBrokers => {
+            let config = ClusterConfig::from_texts(settings).map_err(|error| unsuitable(&error))?;
+            put_spec(draft, |spec| spec.config = config)
+        }
+        Target::Broker(id) => {
+            let config = ClusterConfig::from_texts(settings).map_err(|error| unsuitable(&error))?;
+            put_spec(draft, |spec| {
+                put_named(&mut spec.brokers.config, id.to_string(), config, ClusterConfig::is_empty);
+            })
+        }
+        Target::Group(name) => {
+            let cluster = Layers {
+                cluster: Some(draft.state.cluster.configs()),
+                ..Layers::default()
+            };
+            config::validate_group(&settings, cluster).map_err(|error| refused(&error))?;
+            let config = GroupConfig::from_texts(settings).map_err(|error| unsuitable(&error))?;
+            put_spec(draft, |spec| {
+                put_named(&mut spec.consumer_groups.config, name, config, GroupConfig::is_empty);
+            })
+        }
+        Target::ClientMetrics(name) => {
+            let config = ClientMetricsConfig::from_texts(settings).map_err(|error| unsuitable(&error))?;
+            put_spec(draft, |spec| {
+                put_named(&mut spec.client_metrics, name, config, ClientMetricsConfig::is_empty);
+            })
+        }
     }
+}
+
+fn unsuitable(error: &InvalidSetting) -> ApiError {
+    ApiError::new(ErrorCode::InvalidConfig, error.to_string())
+}
+
+/// Settings of something that is there for as long as something is set on it.
+fn put_named<T>(all: &mut BTreeMap<String, T>, name: String, config: T, is_empty: impl Fn(&T) -> bool) {
+    match is_empty(&config) {
+        true => drop(all.remove(&name)),
+        false => drop(all.insert(name, config)),
+    }
+}
+
+/// Checks how much is set on groups and on subscriptions to client metrics: all of it stands in the cluster's resource.
+pub(super) fn check_named(spec: &KafkaClusterSpec) -> Result<(), (&'static str, String)> {
+    let bytes = |name: &String, texts: &Configs| name.len() + texts.iter().map(|(name, text)| name.len() + text.len()).sum::<usize>();
+    let groups = &spec.consumer_groups.config;
+    let of_groups: usize = groups.iter().map(|(name, config)| bytes(name, config.texts())).sum();
+    let of_metrics: usize = spec.client_metrics.iter().map(|(name, config)| bytes(name, config.texts())).sum();
+    for (path, bytes, count, most) in [
+        ("spec.consumerGroups.config", of_groups, groups.len(), GROUPS_SET_MAX),
+        ("spec.clientMetrics", of_metrics, spec.client_metrics.len(), SUBSCRIPTIONS_MAX),
+    ] {
+        if bytes > NAMED_SETTINGS_BYTES_MAX || count > most {
+            let reason = format!("There is room for {most} names with settings, of {NAMED_SETTINGS_BYTES_MAX} bytes together.");
+            return Err((path, reason));
+        }
+    }
+    Ok(())
 }
 
 fn put_topic(draft: &mut Draft<'_>, id: TopicId, settings: &Configs) -> Result<(), ApiError> {
@@ -310,11 +388,11 @@ fn put_topic(draft: &mut Draft<'_>, id: TopicId, settings: &Configs) -> Result<(
     Ok(())
 }
 
-fn put_cluster(draft: &mut Draft<'_>, set: impl FnOnce(&mut weir_crds::KafkaClusterSpec, ClusterConfig), settings: Configs) -> Result<(), ApiError> {
-    let config = ClusterConfig::from_texts(settings).map_err(|error| ApiError::new(ErrorCode::InvalidConfig, error.to_string()))?;
+fn put_spec(draft: &mut Draft<'_>, set: impl FnOnce(&mut KafkaClusterSpec)) -> Result<(), ApiError> {
     let before = Arc::clone(&draft.state.cluster.resource);
     let mut resource = with_cluster_generation(&before);
-    set(&mut resource.spec, config);
+    set(&mut resource.spec);
+    check_named(&resource.spec).map_err(|(_, reason)| ApiError::new(ErrorCode::PolicyViolation, reason))?;
     if resource.spec != before.spec {
         put_cluster_resource(draft, resource);
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use weir_crds::{ClientMetricsConfig, GroupConfig};
 use weir_protocol::config::Configs;
 use weir_protocol::controller as rpc;
 use weir_protocol::types::{BrokerId, TopicId};
@@ -28,6 +29,8 @@ pub fn full(state: &State) -> rpc::MetadataUpdate {
         cluster_configs: Some(configs(state.cluster.configs())),
         broker_configs: broker_configs(state),
         features: Some(features(state)),
+        group_configs: changed(&BTreeMap::new(), &state.cluster.resource.spec.consumer_groups.config, GroupConfig::texts),
+        client_metrics: changed(&BTreeMap::new(), &state.cluster.resource.spec.client_metrics, ClientMetricsConfig::texts),
         ..rpc::MetadataUpdate::default()
     }
 }
@@ -58,6 +61,9 @@ pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::M
             Change::Cluster(_) => {
                 update.cluster_configs = Some(configs(after.cluster.configs()));
                 update.broker_configs = broker_configs_changed(before, after);
+                let (old, new) = (&before.cluster.resource.spec, &after.cluster.resource.spec);
+                update.group_configs = changed(&old.consumer_groups.config, &new.consumer_groups.config, GroupConfig::texts);
+                update.client_metrics = changed(&old.client_metrics, &new.client_metrics, ClientMetricsConfig::texts);
             }
             Change::Broker(Broker { id, .. }) | Change::RemoveBroker(id) => drop(brokers.insert(*id)),
             Change::Features(_) => update.features = Some(features(after)),
@@ -130,6 +136,21 @@ fn broker_configs_changed(before: &State, after: &State) -> Vec<rpc::BrokerConfi
         .into_iter()
         .filter(|entry| old.get(&entry.broker_id.to_string()) != new.get(&entry.broker_id.to_string()));
     gone.chain(changed).collect()
+}
+
+/// The settings that differ of what has a name; those of what has none any more are empty.
+fn changed<T: PartialEq>(old: &BTreeMap<String, T>, new: &BTreeMap<String, T>, texts: impl Fn(&T) -> &Configs) -> Vec<rpc::NamedConfigs> {
+    let gone = old
+        .keys()
+        .filter(|name| !new.contains_key(*name))
+        .map(|name| (name, rpc::Configs::default()));
+    let changed = new.iter().filter(|(name, config)| old.get(*name) != Some(*config));
+    let told = gone.chain(changed.map(|(name, config)| (name, configs(texts(config)))));
+    told.map(|(name, configs)| rpc::NamedConfigs {
+        name: name.clone(),
+        configs: Some(configs),
+    })
+    .collect()
 }
 
 fn broker(broker: &Broker) -> rpc::Broker {

@@ -15,6 +15,7 @@ mod isr;
 mod leaders;
 mod partitions;
 mod placement;
+mod quorum;
 mod reassign;
 mod resources;
 pub mod sessions;
@@ -39,6 +40,10 @@ use state::{Change, State};
 
 /// The most partitions that one request may create, as in Apache Kafka (`ReplicationControlManager.MAX_PARTITIONS_PER_BATCH`).
 pub const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
+
+/// The most changes that one request of a Kafka client may make, and the most things that it may name to change, as in Apache Kafka (`QuorumController.MAX_RECORDS_PER_USER_OP`): while
+/// one is decided, all others wait.
+pub const RECORDS_PER_REQUEST_MAX: usize = 10_000;
 
 /// The most partitions of a cluster: what its shards can hold and a failover can write in good time.
 pub const PARTITIONS_MAX: usize = 200_000;
@@ -149,14 +154,20 @@ pub enum Reply {
 
 /// Decides what an event changes. The state is looked at and never touched.
 pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment) -> Outcome {
-    let mut draft = Draft::new(state, moment);
+    let mut draft = Draft::new(state, sessions, moment);
     let reply = match event {
         Event::Register(registration) => brokers::register(&mut draft, sessions, registration),
         Event::Heartbeat(heartbeat) => brokers::heartbeat(&mut draft, sessions, &heartbeat),
         Event::AlterPartitions(request) => isr::alter(&mut draft, request),
         Event::AllocateProducerIds { broker, epoch } => allocate_producer_ids(&mut draft, broker, epoch),
         Event::Admin { broker, epoch, request } => match brokers::check_epoch(state, broker, epoch) {
-            Ok(()) => Reply::Admin(admin::answer(&mut draft, request)),
+            Ok(()) => match admin::carry_out(&mut draft, request) {
+                Ok(response) => Reply::Admin(response),
+                Err(error) => {
+                    draft = Draft::new(state, sessions, moment);
+                    Reply::Refused(error.code, error.message)
+                }
+            },
             Err(refused) => refused,
         },
         Event::Readdress { broker, endpoints } => {
@@ -166,7 +177,7 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
         Event::Apply(resources) => match resources::apply(&mut draft, resources) {
             Ok(verbs) => Reply::Applied(verbs),
             Err(refusal) => {
-                draft = Draft::new(state, moment);
+                draft = Draft::new(state, sessions, moment);
                 Reply::Invalid(refusal)
             }
         },
@@ -192,7 +203,8 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
 /// the predecessor began: a commit that was cut off between two objects leaves leaders that are fenced, partitions without a leader whose replicas are
 /// alive, and topics that lack partitions.
 pub fn take_over(state: &State, moment: &Moment) -> Vec<Change> {
-    let mut draft = Draft::new(state, moment);
+    let nobody = Sessions::default();
+    let mut draft = Draft::new(state, &nobody, moment);
     draft.push(Change::ControllerEpoch(ControllerEpoch(
         state.cluster.controller_epoch.0.saturating_add(1),
     )));
@@ -219,41 +231,57 @@ fn allocate_producer_ids(draft: &mut Draft<'_>, broker: BrokerId, epoch: BrokerE
 #[derive(Debug)]
 struct Draft<'a> {
     state: State,
+    sessions: &'a Sessions,
     changes: Vec<Change>,
     moment: &'a Moment,
     ids: u128,
+    /// The changes that were made, those of branches that were thrown away, too.
+    spent: usize,
 }
 
 impl<'a> Draft<'a> {
-    fn new(state: &State, moment: &'a Moment) -> Self {
+    fn new(state: &State, sessions: &'a Sessions, moment: &'a Moment) -> Self {
         Self {
             state: state.clone(),
+            sessions,
             changes: Vec::new(),
             moment,
             ids: 0,
+            spent: 0,
         }
     }
 
     fn push(&mut self, change: Change) {
         self.state.apply(&change);
         self.changes.push(change);
+        self.spent += 1;
+    }
+
+    /// Whether more was changed than one request may.
+    fn is_spent(&self) -> bool {
+        self.spent > RECORDS_PER_REQUEST_MAX
     }
 
     /// A draft of a part of this decision, which may be thrown away.
     fn branch(&self) -> Self {
         Self {
             state: self.state.clone(),
+            sessions: self.sessions,
             changes: Vec::new(),
             moment: self.moment,
             ids: self.ids,
+            spent: self.spent,
         }
     }
 
-    /// Takes the changes of a branch over.
-    fn merge(&mut self, branch: Self) {
-        self.state = branch.state;
-        self.changes.extend(branch.changes);
-        self.ids = branch.ids;
+    /// Ends a branch, whose changes are taken over or thrown away.
+    fn merge(&mut self, branch: Self, take: bool) {
+        self.spent = branch.spent;
+        if take {
+            self.state = branch.state;
+            self.changes.extend(branch.changes);
+            self.ids = branch.ids;
+        }
     }
 
     /// A topic id that no topic has.

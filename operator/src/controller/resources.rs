@@ -10,14 +10,14 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use uuid::Uuid;
 use weir_crds::{ClusterConfig, DeletionPolicy, KafkaCluster, Topic};
-use weir_protocol::config;
+use weir_protocol::config::{Door, Layers, validate_broker_entry, validate_group};
 use weir_protocol::types::{BrokerId, TopicId};
 
 use super::admin::ApiError;
-use super::configs::{canonical_topic_settings, put_cluster_resource};
+use super::configs::{canonical_topic_settings, check_named, put_cluster_resource};
 use super::placement::NoPlace;
 use super::state::{Change, State};
-use super::topics::{check_name, colliding, create::default_of};
+use super::topics::{check_name, create::default_of};
 use super::{Draft, Moment, PARTITIONS_MAX, partitions, reassign};
 
 /// Where a topic's id is kept on its resource, as a UUID: a backup that drops the status keeps it.
@@ -100,15 +100,22 @@ fn apply_cluster(draft: &mut Draft<'_>, mut wanted: KafkaCluster) -> Result<&'st
     }
     let replicas = wanted.spec.brokers.replicas;
     let surplus = surplus_brokers(&draft.state, replicas)?;
-    wanted.spec.config = canonical_cluster_settings(&wanted.spec.config, config::validate_cluster_entry)
-        .map_err(|(name, reason)| (format!("spec.config.{name}"), reason))?;
+    wanted.spec.config =
+        canonical_cluster_settings(&wanted.spec.config, Door::Resource).map_err(|(name, reason)| (format!("spec.config.{name}"), reason))?;
     for (id, settings) in &mut wanted.spec.brokers.config {
         let path = format!("spec.brokers.config.{id}");
         if !id.parse::<i32>().is_ok_and(|id| (0..replicas).contains(&id)) {
             return Err((path, "there is no broker of that id".to_owned()));
         }
-        *settings =
-            canonical_cluster_settings(settings, config::validate_dynamic_entry).map_err(|(name, reason)| (format!("{path}.{name}"), reason))?;
+        *settings = canonical_cluster_settings(settings, Door::OneBroker).map_err(|(name, reason)| (format!("{path}.{name}"), reason))?;
+    }
+    check_named(&wanted.spec).map_err(|(path, reason)| wrong(path, reason))?;
+    let cluster = Layers {
+        cluster: Some(wanted.spec.config.texts()),
+        ..Layers::default()
+    };
+    for (group, settings) in &wanted.spec.consumer_groups.config {
+        validate_group(settings.texts(), cluster).map_err(|error| wrong(&format!("spec.consumerGroups.config.{group}"), error.to_string()))?;
     }
     wanted.metadata = merged_meta(&before.metadata, wanted.metadata, wanted.spec != before.spec);
     wanted.status = None;
@@ -137,11 +144,8 @@ fn surplus_brokers(state: &State, replicas: i32) -> Result<Vec<BrokerId>, Wrong>
     Ok(state.brokers.keys().copied().filter(surplus).collect())
 }
 
-fn canonical_cluster_settings(
-    settings: &ClusterConfig,
-    check: impl Fn(&str, &str) -> Result<config::Value, config::ConfigError>,
-) -> Result<ClusterConfig, Wrong> {
-    let canonical = settings.texts().iter().map(|(name, text)| match check(name, text) {
+fn canonical_cluster_settings(settings: &ClusterConfig, door: Door) -> Result<ClusterConfig, Wrong> {
+    let canonical = settings.texts().iter().map(|(name, text)| match validate_broker_entry(name, text, door) {
         Ok(value) => Ok((name.clone(), value.to_string())),
         Err(error) => Err((name.clone(), error.to_string())),
     });
@@ -222,7 +226,7 @@ fn create_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str
             format!("the topic {:?} is that of the Topic {:?} already", owner.name(), owner.resource_name()),
         ));
     }
-    if let Some(other) = colliding(&draft.state, wanted.topic_name()) {
+    if let Some(other) = draft.state.lookalike(wanted.topic_name()) {
         return Err(wrong(
             path,
             format!(
@@ -262,7 +266,7 @@ fn update_topic(draft: &mut Draft<'_>, before: &super::state::Topic, mut wanted:
         let count = old.spec.partitions.unwrap_or_default();
         return Err(wrong("spec.partitions", format!("partitions can only be raised, and there are {count}")));
     }
-    check_numbers(draft, &wanted, before.partitions.len())?;
+    check_numbers(draft, &wanted, before.partitions_wanted())?;
     check_room(draft, before.id, &wanted, before.partitions.len())?;
     wanted.metadata = merged_meta(&old.metadata, wanted.metadata, wanted.spec != old.spec);
     if wanted == *old {
@@ -283,7 +287,7 @@ fn update_topic(draft: &mut Draft<'_>, before: &super::state::Topic, mut wanted:
     Ok("configured")
 }
 
-fn check_numbers(draft: &Draft<'_>, wanted: &Topic, partitions_before: usize) -> Result<(), Wrong> {
+fn check_numbers(draft: &Draft<'_>, wanted: &Topic, wanted_before: usize) -> Result<(), Wrong> {
     let brokers = draft.state.cluster.resource.spec.brokers.replicas;
     let replicas = wanted.spec.replicas.unwrap_or(1);
     if i32::from(replicas) > brokers {
@@ -294,13 +298,7 @@ fn check_numbers(draft: &Draft<'_>, wanted: &Topic, partitions_before: usize) ->
     }
     let count = wanted.spec.partitions.and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
     // Partitions that wait for a broker count, too: the resources alone say how many there will be.
-    let others: usize = draft
-        .state
-        .topics
-        .values()
-        .map(|topic| topic.partitions_wanted())
-        .sum::<usize>()
-        .saturating_sub(partitions_before);
+    let others = draft.state.partitions_wanted().saturating_sub(wanted_before);
     if others + count > PARTITIONS_MAX {
         return Err(wrong(
             "spec.partitions",

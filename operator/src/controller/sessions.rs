@@ -103,6 +103,13 @@ impl Sessions {
         }
     }
 
+    /// A broker has come to the door on its stream; what it says is not heard yet.
+    pub fn came(&mut self, broker: BrokerId, stream: StreamId, at: Timestamp) {
+        if let Some(session) = self.by_broker.get_mut(&broker).filter(|session| session.stream == Some(stream)) {
+            session.heard_at = session.heard_at.max(at);
+        }
+    }
+
     /// A stream broke.
     pub fn broke(&mut self, broker: BrokerId, stream: StreamId, now: Timestamp) {
         if let Some(session) = self.by_broker.get_mut(&broker).filter(|session| session.stream == Some(stream)) {
@@ -152,6 +159,11 @@ impl Sessions {
     /// The newest metadata version that the broker has applied in this session.
     pub fn applied(&self, broker: BrokerId) -> u64 {
         self.by_broker.get(&broker).map_or(0, |session| session.applied)
+    }
+
+    /// When the broker was last heard of.
+    pub fn heard_at(&self, broker: BrokerId) -> Option<Timestamp> {
+        self.by_broker.get(&broker).map(|session| session.heard_at)
     }
 
     /// Brokers whose time is up.

@@ -4,14 +4,20 @@
 //! clone is cheap (the maps are persistent), so that a decision of many steps works on a draft. Never reads a clock or a file.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod partition;
+mod sums;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
 use weir_crds::KafkaCluster;
 use weir_protocol::config::{self, Configs, Layers};
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
+
+pub use self::partition::Partition;
+use self::sums::Sums;
 
 /// The whole of the metadata.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,8 +38,10 @@ pub struct State {
     pub(crate) told_at: OrdMap<BrokerId, u64>,
     /// Brokers have shown since the state was loaded that it is older than what they hold: it was restored from a backup.
     pub rolled_back: bool,
-    /// Partitions of all topics.
-    partitions: usize,
+    /// Names of topics in which '.' or '_' is, behind what they are once both are the same.
+    lookalikes: OrdSet<(String, String)>,
+    /// Sums over all topics, so that no decision has to make them.
+    sums: Sums,
     /// Counts the changes since this controller took over, above all versions of its predecessors.
     pub version: u64,
 }
@@ -109,32 +117,6 @@ pub struct Topic {
     pub partitions: Vec<Partition>,
 }
 
-/// The state of a partition (`PartitionRegistration` in Apache Kafka).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Partition {
-    /// The brokers that hold it, the preferred leader first.
-    pub replicas: Vec<BrokerId>,
-    /// The replicas that hold all that is committed.
-    pub isr: Vec<BrokerId>,
-    /// Eligible leader replicas (KIP-966): out of sync, but with all that is committed.
-    pub elr: Vec<BrokerId>,
-    /// The replicas that a reassignment adds (KIP-455); part of `replicas`.
-    pub adding: Vec<BrokerId>,
-    /// The replicas that a reassignment takes away once all that it adds are in sync; part of `replicas` until then.
-    pub removing: Vec<BrokerId>,
-    /// The leader, if there is one.
-    pub leader: Option<BrokerId>,
-    /// Counts its leaders.
-    pub leader_epoch: LeaderEpoch,
-    /// Counts its changes.
-    pub partition_epoch: PartitionEpoch,
-    /// Who led last, while there is no leader.
-    pub last_known_leader: Option<BrokerId>,
-    /// The leader was elected uncleanly and has not said yet that it has recovered (`LeaderRecoveryState` in Apache Kafka): until then its ISR does
-    /// not grow.
-    pub recovering: bool,
-}
-
 /// A change of the state: the new value of one thing.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
@@ -168,11 +150,6 @@ const VERSIONS_PER_CONTROLLER_BITS: u32 = 40;
 /// Objects that hold partitions; a topic's is chosen by its id.
 pub const SHARDS: u8 = 16;
 
-/// What a shard may hold, by an estimate of what a partition and each of its replicas take in the packed text, while they are being moved, too. An object in etcd has up to 1.5 MiB.
-const SHARD_BYTES_MAX: usize = 1_400_000;
-const PARTITION_BYTES: usize = 92;
-const REPLICA_BYTES: usize = 12;
-
 /// The shard of a topic.
 pub fn shard_of(topic: TopicId) -> u8 {
     let bits = topic.0.as_u128();
@@ -193,7 +170,8 @@ impl State {
             taken: Arc::default(),
             told_at: OrdMap::new(),
             rolled_back: false,
-            partitions: 0,
+            lookalikes: OrdSet::new(),
+            sums: Sums::default(),
             version,
         }
     }
@@ -213,18 +191,42 @@ impl State {
         self.names.values().filter_map(|id| self.topics.get(id))
     }
 
+    /// A topic whose name is the same as `name` once '.' and '_' are one, as they are in the names of metrics.
+    pub fn lookalike(&self, name: &str) -> Option<&str> {
+        let unified = unified(name)?;
+        let same = self
+            .lookalikes
+            .range((unified.clone(), String::new())..)
+            .take_while(|(other, _)| *other == unified);
+        same.map(|(_, other)| other.as_str()).find(|other| *other != name)
+    }
+
     /// The number of partitions of all topics.
     pub fn partition_count(&self) -> usize {
-        self.partitions
+        self.sums.partitions
+    }
+
+    /// The number of partitions that the resources of all topics ask for.
+    pub fn partitions_wanted(&self) -> usize {
+        self.sums.wanted
     }
 
     /// Whether so many more partitions of a topic fit into its shard: a store may keep each shard in one object, and no store takes objects of any size.
     pub fn has_room(&self, topic: TopicId, more: usize, replicas: usize) -> bool {
-        let weight = |replicas: usize| PARTITION_BYTES + REPLICA_BYTES * replicas;
-        let neighbours = self.topics.iter().filter(|(id, _)| shard_of(**id) == shard_of(topic));
-        let partitions = neighbours.flat_map(|(_, neighbour)| &neighbour.partitions);
-        let there: usize = partitions.map(|partition| weight(partition.replicas.len())).sum();
-        there.saturating_add(more.saturating_mul(weight(replicas))) <= SHARD_BYTES_MAX
+        self.sums.has_room(topic, more, replicas)
+    }
+
+    #[cfg(test)]
+    /// Whether the sums and the names that look alike are those that the topics have.
+    pub(super) fn sums_are_true(&self) -> bool {
+        let mut truth = Self::new(self.cluster.clone());
+        for (id, topic) in &self.topics {
+            truth.put_topic(*id, &topic.resource);
+            for (index, partition) in (0..).zip(&topic.partitions) {
+                truth.put_partition(*id, index, partition);
+            }
+        }
+        (truth.sums, truth.lookalikes) == (self.sums, self.lookalikes.clone())
     }
 
     /// Brokers that can lead and take new partitions.
@@ -298,7 +300,10 @@ impl State {
             Change::Topic(id, resource) => self.put_topic(*id, resource),
             Change::RemoveTopic(id, _) => {
                 if let Some(topic) = self.topics.remove(id) {
-                    self.partitions -= topic.partitions.len();
+                    self.sums.take_out(&topic);
+                    if let Some(unified) = unified(topic.name()) {
+                        self.lookalikes.remove(&(unified, topic.name().to_owned()));
+                    }
                     self.names.remove(topic.name());
                     self.resources.remove(topic.resource_name());
                 }
@@ -315,6 +320,11 @@ impl State {
             resource: resource.clone(),
             partitions,
         };
+        let wanted_before = self.topics.get(&id).map_or(0, |topic| topic.partitions_wanted());
+        self.sums.wanted = self.sums.wanted + topic.partitions_wanted() - wanted_before;
+        if let Some(unified) = unified(topic.name()) {
+            self.lookalikes.insert((unified, topic.name().to_owned()));
+        }
         let owner = self.names.insert(topic.name().to_owned(), id);
         assert!(owner.is_none_or(|owner| owner == id), "a topic's name belongs to one topic");
         self.resources.insert(topic.resource_name().to_owned(), id);
@@ -335,13 +345,24 @@ impl State {
                 partition.leader_epoch > slot.leader_epoch || (partition.leader_epoch == slot.leader_epoch && partition.leader == slot.leader),
                 "a new leader has a new epoch"
             );
+            self.sums.change(id, slot.replicas.len(), partition.replicas.len());
             *slot = partition.clone();
         } else {
             assert_eq!(index, partitions.len(), "partitions are created in their order");
             partitions.push(partition.clone());
-            self.partitions += 1;
+            self.sums.add(id, partition.replicas.len());
         }
     }
+}
+
+/// A name in which '.' or '_' is, once both are the same; `None`: no other name can look like it.
+fn unified(name: &str) -> Option<String> {
+    name.contains(['.', '_']).then(|| name.replace('.', "_"))
+}
+
+/// How many changes of the controller of this epoch a version holds; 0 for a version of a predecessor.
+pub fn changes_since_takeover(epoch: ControllerEpoch, version: u64) -> i64 {
+    i64::try_from(version.saturating_sub(first_version(epoch))).unwrap_or(i64::MAX)
 }
 
 fn first_version(epoch: ControllerEpoch) -> u64 {
@@ -413,76 +434,5 @@ impl Topic {
     /// Whether the brokers keep it for themselves.
     pub fn is_internal(&self) -> bool {
         matches!(self.name(), "__consumer_offsets" | "__transaction_state" | "__share_group_state")
-    }
-}
-
-impl Partition {
-    /// A new partition on these replicas, led by the first that is in `isr`.
-    pub fn new(replicas: Vec<BrokerId>, isr: Vec<BrokerId>) -> Self {
-        let leader = replicas.iter().copied().find(|replica| isr.contains(replica));
-        Self {
-            replicas,
-            isr,
-            elr: Vec::new(),
-            adding: Vec::new(),
-            removing: Vec::new(),
-            leader,
-            leader_epoch: LeaderEpoch(0),
-            partition_epoch: PartitionEpoch(0),
-            last_known_leader: None,
-            recovering: false,
-        }
-    }
-
-    /// Whether its replicas are being moved.
-    pub fn is_reassigning(&self) -> bool {
-        !self.adding.is_empty() || !self.removing.is_empty()
-    }
-
-    /// The number of replicas that it has when no reassignment is under way, or will have after the one that is.
-    pub fn replicas_wanted(&self) -> usize {
-        self.replicas.len() - self.removing.len()
-    }
-
-    /// # Panics
-    /// When the state is one that no decision may lead to.
-    pub fn assert_valid(&self) {
-        if let Err(broken) = self.check() {
-            panic!("{broken}: {self:?}");
-        }
-    }
-
-    /// What holds of every partition: the leader is in the ISR, ISR and ELR are replicas and share none, so are those that come and those that go,
-    /// nobody is named twice, and an ISR grows only around a leader that has recovered.
-    ///
-    /// # Errors
-    /// What does not hold.
-    pub fn check(&self) -> Result<(), &'static str> {
-        let distinct = |ids: &[BrokerId]| ids.iter().enumerate().all(|(index, id)| !ids.iter().take(index).any(|other| other == id));
-        if self.replicas.is_empty() || !distinct(&self.replicas) {
-            return Err("the replicas are not distinct brokers");
-        }
-        if !distinct(&self.isr) || !self.isr.iter().all(|id| self.replicas.contains(id)) {
-            return Err("the ISR is not within the replicas");
-        }
-        if !distinct(&self.elr) || !self.elr.iter().all(|id| self.replicas.contains(id) && !self.isr.contains(id)) {
-            return Err("the ELR is not within the replicas outside of the ISR");
-        }
-        if self.leader.is_some_and(|leader| !self.isr.contains(&leader)) {
-            return Err("the leader is not in the ISR");
-        }
-        if !distinct(&self.adding) || !self.adding.iter().all(|id| self.replicas.contains(id)) {
-            return Err("the replicas that are added are not within the replicas");
-        }
-        if !distinct(&self.removing) || !self.removing.iter().all(|id| self.replicas.contains(id) && !self.adding.contains(id)) {
-            return Err("the replicas that are removed are not within the replicas that are not added");
-        }
-        if self.removing.len() == self.replicas.len() {
-            return Err("all replicas are being removed");
-        }
-        if self.recovering && self.isr.len() > 1 {
-            return Err("the ISR has grown around a leader that has not recovered");
-        }
-        Ok(())
     }
 }

@@ -16,7 +16,7 @@ use weir_protocol::messages::delete_topics_response::DeletableTopicResult;
 use weir_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse, DeleteTopicsRequest, DeleteTopicsResponse};
 use weir_protocol::types::{BrokerId, TopicId};
 
-use super::admin::{ApiError, wire};
+use super::admin::{ApiError, too_large, wire};
 use super::placement::{NoPlace, place};
 use super::resources::with_generation;
 use super::state::{Change, Partition, State};
@@ -56,17 +56,6 @@ pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
         return invalid("the name of Apache Kafka's metadata log is reserved".to_owned());
     }
     Ok(())
-}
-
-/// A topic whose name is the same as `name` once '.' and '_' are one, as they are in the names of metrics.
-pub(super) fn colliding<'a>(state: &'a State, name: &str) -> Option<&'a str> {
-    let unified = |byte: u8| if byte == b'.' { b'_' } else { byte };
-    let same = |other: &str| other.len() == name.len() && other.bytes().map(unified).eq(name.bytes().map(unified));
-    let has_collision_chars = name.contains(['.', '_']);
-    state
-        .topics_by_name()
-        .map(|topic| topic.name())
-        .find(|other| has_collision_chars && *other != name && same(other))
 }
 
 pub(super) fn delete_topics(draft: &mut Draft<'_>, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
@@ -137,12 +126,12 @@ pub(super) fn create_partitions(draft: &mut Draft<'_>, request: CreatePartitions
     let validate_only = request.validate_only;
     let mut seen = BTreeSet::new();
     let results = request.topics.into_iter().map(|topic| {
-        let result = if seen.insert(topic.name.clone()) {
+        let result = if draft.is_spent() {
+            Err(too_large())
+        } else if seen.insert(topic.name.clone()) {
             let mut branch = draft.branch();
             let result = grow_one(&mut branch, &topic);
-            if result.is_ok() && !validate_only {
-                draft.merge(branch);
-            }
+            draft.merge(branch, result.is_ok() && !validate_only);
             result
         } else {
             Err(ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name."))
@@ -204,10 +193,7 @@ fn grow_one(draft: &mut Draft<'_>, wanted: &CreatePartitionsTopic) -> Result<(),
 /// Checks the bounds on partitions.
 fn check_total(state: &State, more: usize) -> Result<(), ApiError> {
     if more > PARTITIONS_PER_REQUEST_MAX {
-        return Err(ApiError::new(
-            ErrorCode::PolicyViolation,
-            "Excessively large number of partitions per request.",
-        ));
+        return Err(too_many_partitions());
     }
     if state.partition_count() + more > PARTITIONS_MAX {
         return Err(ApiError::new(
@@ -216,6 +202,10 @@ fn check_total(state: &State, more: usize) -> Result<(), ApiError> {
         ));
     }
     Ok(())
+}
+
+fn too_many_partitions() -> ApiError {
+    ApiError::new(ErrorCode::PolicyViolation, "Excessively large number of partitions per request.")
 }
 
 fn no_place(replicas: usize, error: &NoPlace) -> ApiError {

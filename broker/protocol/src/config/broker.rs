@@ -1,11 +1,13 @@
 //! The configurations of brokers and of the cluster that mean something here, under Apache Kafka's names (`KafkaConfig`).
 //!
-//! What Kafka has and these tables have not is either the controller's (here the operator's) or belongs to what is not served.
+//! What Kafka has and these tables have not is either the controller's (here the operator's) or belongs to what is not served. `unused` has what scripts set all the
+//! same.
 
 mod groups;
 mod logs;
 mod replication;
 mod transactions;
+mod unused;
 
 use std::sync::LazyLock;
 
@@ -17,7 +19,7 @@ use super::row as broker;
 
 /// Every configuration of a broker, in the order of their names.
 pub static BROKER: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
-    let mut rows = [OWN, groups::ROWS, logs::ROWS, replication::ROWS, transactions::ROWS].concat();
+    let mut rows = [OWN, groups::ROWS, logs::ROWS, replication::ROWS, transactions::ROWS, unused::ROWS].concat();
     rows.sort_by_key(|row| row.name);
     rows
 });

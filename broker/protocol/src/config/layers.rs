@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::{ConfigKey, ConfigSource, Configs, broker_key, topic_key};
+use super::{ConfigKey, ConfigSource, Configs, broker_key, group_key, topic_key};
 
 /// What is set below the topic, nearest first. Each layer may be absent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -116,8 +116,8 @@ impl<'a> Layers<'a> {
             return Some(Cow::Borrowed(value));
         }
         let names = broker_names(name);
-        let set = self.in_order().find_map(|(_, configs)| {
-            let (value, unit) = names.iter().find_map(|(name, unit)| Some((configs.get(*name)?, *unit)))?;
+        let set = self.in_order().find_map(|(source, configs)| {
+            let (value, unit) = names.iter().find_map(|(name, unit)| Some((set_in(source, configs, name)?, *unit)))?;
             Some(in_topic_units(value, unit))
         });
         set.or_else(|| topic_key(name)?.default.map(Cow::Borrowed))
@@ -145,6 +145,28 @@ impl<'a> Layers<'a> {
         }
     }
 
+    /// The value in force of a group's configuration, `group` being what is set on the group.
+    pub fn group_value(self, group: &'a Configs, name: &str) -> Option<Cow<'a, str>> {
+        let set = group.get(name).map(|value| Cow::Borrowed(value.as_str()));
+        let of_all = || self.broker_value(broker_key(&format!("group.{name}"))?.name);
+        set.or_else(of_all).or_else(|| group_key(name)?.default.map(Cow::Borrowed))
+    }
+
+    /// The value in force of a group's configuration with where it comes from (`ConfigHelper.createGroupConfigEntry`).
+    pub fn describe_group(self, group: &'a Configs, key: &'static ConfigKey) -> Effective<'a> {
+        let of_all = broker_key(&format!("group.{}", key.name)).map(|key| key.name);
+        let of_all = self.synonyms(of_all.as_slice());
+        let synonyms = set_on(group, key, ConfigSource::Group).chain(of_all).collect();
+        effective(self.group_value(group, key.name), synonyms)
+    }
+
+    /// The value in force of a subscription's configuration with where it comes from.
+    pub fn describe_client_metrics(subscription: &'a Configs, key: &'static ConfigKey) -> Effective<'a> {
+        let set = subscription.get(key.name).map(std::string::String::as_str);
+        let synonyms = set_on(subscription, key, ConfigSource::ClientMetrics).collect();
+        effective(set.or(key.default).map(Cow::Borrowed), synonyms)
+    }
+
     /// The value in force of a configuration of the broker with where it comes from (`ConfigHelper.createBrokerConfigEntry`).
     pub fn describe_broker(self, key: &'static ConfigKey) -> Effective<'a> {
         let own = self.synonyms(&[key.name]).into_iter().next();
@@ -161,7 +183,7 @@ impl<'a> Layers<'a> {
     pub fn broker_value(self, name: &str) -> Option<Cow<'a, str>> {
         let set = self
             .in_order()
-            .find_map(|(_, configs)| configs.get(name).map(|value| Cow::Borrowed(value.as_str())));
+            .find_map(|(source, configs)| set_in(source, configs, name).map(|value| Cow::Borrowed(value.as_str())));
         set.or_else(|| broker_key(name)?.default.map(Cow::Borrowed))
     }
 
@@ -171,7 +193,7 @@ impl<'a> Layers<'a> {
             names.iter().filter_map(move |name| {
                 Some(Synonym {
                     name,
-                    value: Cow::Borrowed(configs.get(*name)?.as_str()),
+                    value: Cow::Borrowed(set_in(source, configs, name)?.as_str()),
                     source,
                 })
             })
@@ -186,6 +208,29 @@ impl<'a> Layers<'a> {
         });
         set.chain(defaults).collect()
     }
+}
+
+fn set_on<'a>(configs: &'a Configs, key: &'static ConfigKey, source: ConfigSource) -> impl Iterator<Item = Synonym<'a>> {
+    let set = configs.get(key.name).map(|value| Synonym {
+        name: key.name,
+        value: Cow::Borrowed(value.as_str()),
+        source,
+    });
+    set.into_iter()
+}
+
+fn effective<'a>(value: Option<Cow<'a, str>>, synonyms: Vec<Synonym<'a>>) -> Effective<'a> {
+    Effective {
+        value,
+        source: synonyms.first().map_or(ConfigSource::Default, |synonym| synonym.source),
+        synonyms,
+    }
+}
+
+/// What a layer says of a configuration of brokers. What is the same for all brokers is not one broker's to say, whoever let it in: an older version did.
+fn set_in<'a>(source: ConfigSource, configs: &'a Configs, name: &str) -> Option<&'a String> {
+    let may_say = || source != ConfigSource::DynamicBroker || broker_key(name).is_none_or(ConfigKey::may_differ);
+    configs.get(name).filter(|_| may_say())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ fn configs(entries: &[(&str, &str)]) -> Configs {
 
 #[test]
 fn the_tables_are_sorted_and_their_defaults_are_valid() {
-    for table in [TOPIC, BROKER.as_slice()] {
+    for table in [TOPIC, BROKER.as_slice(), GROUP, CLIENT_METRICS] {
         assert!(table.windows(2).all(|pair| pair[0].name < pair[1].name));
         for key in table {
             assert!(!key.documentation.is_empty());
@@ -129,16 +129,61 @@ fn a_topics_configurations_have_to_agree() {
     assert!(validate_topic(&low, Layers::default()).is_ok());
 }
 
+/// Every configuration at every door.
 #[test]
 fn each_door_takes_its_own() {
-    assert!(validate_dynamic_entry("log.retention.ms", "5").is_ok());
+    let doors = [Door::Resource, Door::AllBrokers, Door::OneBroker];
+    for key in BROKER.iter() {
+        let text = key.default.unwrap_or("1");
+        let taken = doors.map(|door| validate_broker_entry(key.name, text, door));
+        let read_only = Err(ConfigError::ReadOnly { name: key.name });
+        match key.scope {
+            Scope::Process => assert!(taken.iter().all(|taken| *taken == read_only), "{}", key.name),
+            Scope::Cluster => assert!(taken[0].is_ok() && taken[1] == read_only && taken[2] == read_only, "{}", key.name),
+            Scope::ClusterWide => {
+                assert!(taken[0].is_ok() && taken[1].is_ok(), "{}", key.name);
+                assert_eq!(taken[2], Err(ConfigError::SameForAll { name: key.name }));
+            }
+            Scope::Dynamic => assert!(taken.iter().all(Result::is_ok), "{}", key.name),
+        }
+    }
+    let refused = |name| validate_broker_entry(name, "5", Door::AllBrokers).unwrap_err().to_string();
     assert_eq!(
-        validate_dynamic_entry("log.retention.hours", "5").unwrap_err().to_string(),
+        refused("log.retention.hours"),
         "Cannot update these configs dynamically: [log.retention.hours]"
     );
-    assert!(validate_cluster_entry("log.retention.hours", "5").is_ok());
-    assert!(validate_cluster_entry("listeners", "A://:1").is_err());
-    assert_eq!(validate_cluster_entry("x", "5").unwrap_err().to_string(), "Unknown broker config name: x");
+    assert_eq!(refused("x"), "Unknown broker config name: x");
+}
+
+/// What is set at a door that is shut, by an older version or by hand, is not in force: every configuration that a broker may not have for itself.
+#[test]
+fn what_holds_for_all_is_not_one_brokers_to_say() {
+    let mut seen = 0;
+    for key in BROKER.iter() {
+        let (mine, all) = (configs(&[(key.name, "7")]), configs(&[(key.name, "9")]));
+        let layers = Layers {
+            broker: Some(&mine),
+            cluster: Some(&all),
+            process: None,
+        };
+        let of_broker = key.scope != Scope::ClusterWide;
+        seen += usize::from(!of_broker);
+        let (value, source) = if of_broker {
+            ("7", ConfigSource::DynamicBroker)
+        } else {
+            ("9", ConfigSource::DynamicDefaultBroker)
+        };
+        assert_eq!(layers.broker_value(key.name).as_deref(), Some(value), "{}", key.name);
+        assert_eq!(layers.describe_broker(key).source, source, "{}", key.name);
+        for (topic, names) in topics_with_broker_names() {
+            if names[0] == (key.name, 1) {
+                let none = Configs::new();
+                assert_eq!(layers.topic_value(&none, topic.name).as_deref(), Some(value), "{}", key.name);
+                assert_eq!(layers.describe_topic(&none, topic).source, source, "{}", key.name);
+            }
+        }
+    }
+    assert_eq!(seen, 2);
 }
 
 #[test]
@@ -201,6 +246,84 @@ fn a_brokers_value_has_siblings_in_other_units() {
         partitions.synonyms.iter().map(|synonym| synonym.source).collect::<Vec<_>>(),
         [ConfigSource::DynamicDefaultBroker, ConfigSource::Default]
     );
+}
+
+/// What `GroupConfig.validate` and `ClientMetricsConfigs.validate` of Apache Kafka 4.3.1 say.
+#[test]
+fn groups_and_client_metrics_are_checked_in_kafkas_words() {
+    let check = |entries: &[(&str, &str)]| validate_group(&configs(entries), Layers::default()).map_err(|error| error.to_string());
+    let rows = [
+        (
+            "consumer.session.timeout.ms",
+            "44999",
+            "greater than or equal to group.consumer.min.session.timeout.ms",
+        ),
+        (
+            "consumer.session.timeout.ms",
+            "60001",
+            "less than or equal to group.consumer.max.session.timeout.ms",
+        ),
+        (
+            "consumer.heartbeat.interval.ms",
+            "4999",
+            "greater than or equal to group.consumer.min.heartbeat.interval.ms",
+        ),
+        (
+            "consumer.heartbeat.interval.ms",
+            "15001",
+            "less than or equal to group.consumer.max.heartbeat.interval.ms",
+        ),
+        (
+            "consumer.assignment.interval.ms",
+            "15001",
+            "less than or equal to group.consumer.max.assignment.interval.ms",
+        ),
+    ];
+    for (name, value, relation) in rows {
+        assert_eq!(check(&[(name, value)]), Err(format!("{name} must be {relation}")));
+    }
+    assert_eq!(
+        check(&[("consumer.session.timeout.ms", "50000"), ("share.auto.offset.reset", "by_duration:PT1H")]),
+        Ok(())
+    );
+    assert_eq!(check(&[("no.such", "1")]), Err("Unknown group config name: no.such".to_owned()));
+    assert!(check(&[("share.auto.offset.reset", "by_duration:x")]).is_err());
+    let low = configs(&[
+        ("group.consumer.min.session.timeout.ms", "10"),
+        ("group.consumer.min.heartbeat.interval.ms", "10"),
+    ]);
+    let layers = Layers {
+        cluster: Some(&low),
+        ..Layers::default()
+    };
+    let both = configs(&[("consumer.session.timeout.ms", "20"), ("consumer.heartbeat.interval.ms", "20")]);
+    assert_eq!(
+        validate_group(&both, layers).unwrap_err().to_string(),
+        "consumer.session.timeout.ms must be greater than consumer.heartbeat.interval.ms"
+    );
+    assert_eq!(layers.group_number(&both, "consumer.session.timeout.ms"), Some(20));
+    assert_eq!(
+        Layers::default().group_number(&both, "consumer.session.timeout.ms"),
+        Some(45_000),
+        "the bounds are others now"
+    );
+    let metrics = |name, text| {
+        validate_client_metrics_entry(name, text)
+            .map(|value| value.to_string())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(metrics("interval.ms", "100"), Ok("100".to_owned()));
+    assert_eq!(
+        metrics("match", "client_id=a, client_source_port=9"),
+        Ok("client_id=a,client_source_port=9".to_owned())
+    );
+    let refused = "Invalid value 99 for interval.ms, interval must be between 100 and 3600000 (1 hour)";
+    assert_eq!(metrics("interval.ms", "99"), Err(refused.to_owned()));
+    assert_eq!(
+        metrics("match", "shoe_size=44"),
+        Err("Illegal client matching pattern: shoe_size=44".to_owned())
+    );
+    assert_eq!(metrics("x", "1"), Err("Unknown client metrics configuration: x".to_owned()));
 }
 
 proptest! {

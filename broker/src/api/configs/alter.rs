@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_protocol::api::ApiKey;
-use weir_protocol::config::{self, ConfigType};
+use weir_protocol::config::{self, ConfigError, ConfigType, Door};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
@@ -11,7 +11,7 @@ use weir_protocol::messages::{
 };
 use weir_protocol::types::BrokerId;
 
-use super::{BROKER_RESOURCE, TOPIC_RESOURCE, check_allowed, check_broker_id};
+use super::{BROKER_RESOURCE, CLIENT_METRICS_RESOURCE, GROUP_RESOURCE, TOPIC_RESOURCE, check_allowed, check_broker_id};
 use crate::api::RequestContext;
 use crate::auth::{Authorizer, Operation};
 use crate::broker::Broker;
@@ -206,30 +206,29 @@ fn check(id: BrokerId, change: &Change<'_>) -> Result<(), Outcome> {
         return Err(invalid(format!("Null value not supported for : {}", nulls.join(", "))));
     }
     match change.kind {
-        TOPIC_RESOURCE => Ok(()),
+        TOPIC_RESOURCE | GROUP_RESOURCE | CLIENT_METRICS_RESOURCE => Ok(()),
         BROKER_RESOURCE => {
-            if !change.name.is_empty() {
+            let door = if change.name.is_empty() {
+                Door::AllBrokers
+            } else {
                 check_broker_id(change.name, id, "Node id", "")?;
-            }
+                Door::OneBroker
+            };
             change
                 .entries
                 .iter()
-                .try_for_each(|(name, operation, value)| check_broker_entry(name, *operation, value.unwrap_or_default()))
+                .try_for_each(|(name, operation, value)| check_broker_entry(name, *operation, value.unwrap_or_default(), door))
         }
         other => Err(invalid(format!("Unknown resource type {other}"))),
     }
 }
 
-fn check_broker_entry(name: &str, operation: i8, value: &str) -> Result<(), Outcome> {
+fn check_broker_entry(name: &str, operation: i8, value: &str, door: Door) -> Result<(), Outcome> {
+    let checked = || config::validate_broker_entry(name, value, door).map(drop).map_err(refused);
     match operation {
-        // Kafka answers a value that does not fit with INVALID_REQUEST where it is the broker's (KAFKA-13609).
-        SET => config::validate_dynamic_entry(name, value)
-            .map(drop)
-            .map_err(|error| invalid(error.to_string())),
+        SET => checked(),
         DELETE => Ok(()),
-        APPEND | SUBTRACT if config::broker_key(name).is_some_and(|key| key.kind == ConfigType::List) => config::validate_dynamic_entry(name, value)
-            .map(drop)
-            .map_err(|error| invalid(error.to_string())),
+        APPEND | SUBTRACT if config::broker_key(name).is_some_and(|key| key.kind == ConfigType::List) => checked(),
         APPEND => Err((
             ErrorCode::InvalidConfig,
             Some(format!("Config value append is not allowed for config key: {name}")),
@@ -240,6 +239,15 @@ fn check_broker_entry(name: &str, operation: i8, value: &str) -> Result<(), Outc
         )),
         other => Err(invalid(format!("Unknown operations type {other}"))),
     }
+}
+
+/// Kafka answers a value that does not fit with INVALID_REQUEST where it is the broker's (KAFKA-13609), and what its controller refuses with INVALID_CONFIG.
+fn refused(error: ConfigError) -> Outcome {
+    let code = match error {
+        ConfigError::SameForAll { .. } => ErrorCode::InvalidConfig,
+        _ => ErrorCode::InvalidRequest,
+    };
+    (code, Some(error.to_string()))
 }
 
 #[cfg(test)]

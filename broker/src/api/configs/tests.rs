@@ -17,6 +17,10 @@ fn cluster() -> MetadataImage {
     image.cluster_configs = configs(&[("log.retention.ms", "3"), ("num.partitions", "4")]);
     image.broker_configs.insert(BrokerId(0), configs(&[("log.retention.ms", "2")]));
     image
+        .group_configs
+        .insert("g".to_owned(), configs(&[("consumer.session.timeout.ms", "50000")]));
+    image.client_metrics.insert("m".to_owned(), configs(&[("interval.ms", "1000")]));
+    image
 }
 
 fn ask(authorizer: &Authorizer, kind: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsResult {
@@ -142,4 +146,24 @@ fn the_brokers_own_configuration() {
     assert_eq!(number(&image, BrokerId(0), "num.partitions"), 4);
     assert_eq!(number(&image, BrokerId(0), "max.request.partition.size.limit"), 2000);
     assert!(flag(&image, BrokerId(0), "auto.create.topics.enable"));
+}
+
+#[test]
+fn groups_and_subscriptions_to_metrics_are_described() {
+    let session = ask(&everyone(), GROUP_RESOURCE, "g", Some(&["consumer.session.timeout.ms"]));
+    let entry = &session.configs[0];
+    assert_eq!((entry.value.as_deref(), entry.config_source, entry.read_only), (Some("50000"), 8, false));
+    let synonyms: Vec<_> = entry.synonyms.iter().map(|synonym| (synonym.name.as_str(), synonym.source)).collect();
+    assert_eq!(synonyms, [("consumer.session.timeout.ms", 8), ("group.consumer.session.timeout.ms", 5)]);
+    let unset = ask(&everyone(), GROUP_RESOURCE, "nobody", None);
+    assert_eq!((unset.error_code, unset.configs.len()), (0, GROUP.len()));
+    assert!(unset.configs.iter().all(|entry| entry.config_source == 5 && entry.value.is_some()));
+    let metrics = ask(&everyone(), CLIENT_METRICS_RESOURCE, "m", None);
+    let sources: Vec<_> = metrics.configs.iter().map(|entry| (entry.name.as_str(), entry.config_source)).collect();
+    assert_eq!(sources, [("interval.ms", 7), ("match", 5), ("metrics", 5)]);
+    for kind in [GROUP_RESOURCE, CLIENT_METRICS_RESOURCE] {
+        assert_eq!(ask(&everyone(), kind, "", None).error_code, 42);
+    }
+    assert_eq!(ask(&nobody(), GROUP_RESOURCE, "g", None).error_code, 30);
+    assert_eq!(ask(&nobody(), CLIENT_METRICS_RESOURCE, "m", None).error_code, 31);
 }

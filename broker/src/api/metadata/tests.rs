@@ -136,10 +136,10 @@ fn what_came_of_a_creation() {
             error_code: error.code(),
             ..Default::default()
         };
-        Ok(CreateTopicsResponse {
+        Ok(errors_by_name(CreateTopicsResponse {
             topics: vec![result],
             ..Default::default()
-        })
+        }))
     };
     for (created, expected) in [
         (answered(ErrorCode::None), ErrorCode::LeaderNotAvailable),

@@ -176,7 +176,7 @@ impl ConsumerGroup {
     /// How soon a member is to be heard of again. After a change of the group everybody is asked soon, for as long as members wait for each other at most: who has to give up a
     /// partition and who gets it hear of that by their heartbeats alone. In Apache Kafka a hundred members that join at once wait two whole intervals.
     fn heartbeat_interval_ms(&self, turn: &Turn<'_>) -> i32 {
-        let usual = turn.settings.consumer_heartbeat_interval_ms;
+        let usual = turn.settings.of_group(turn.image, &self.id).heartbeat_interval_ms;
         let changing = self
             .bumped_at
             .is_some_and(|at| turn.now.ms.saturating_sub(at) < u64::from(usual.unsigned_abs()));

@@ -366,7 +366,7 @@ impl ConsumerGroup {
     fn heard_of(&mut self, id: &str, turn: &mut Turn<'_>) {
         if let Some(member) = self.members.get_mut(id) {
             let own = member.classic.as_ref().map(|classic| classic.session_timeout_ms);
-            let until = turn.in_ms(own.unwrap_or(turn.settings.consumer_session_timeout_ms));
+            let until = turn.in_ms(own.unwrap_or_else(|| turn.settings.of_group(turn.image, &self.id).session_timeout_ms));
             member.session.extend(until, &self.id, &member.id, turn.deadlines);
         }
     }

@@ -11,10 +11,10 @@ use weir_protocol::messages::delete_topics_response::DeletableTopicResult;
 use weir_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use weir_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, CreatePartitionsRequest,
-    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, ElectLeadersRequest,
-    ElectLeadersResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, ListPartitionReassignmentsRequest,
-    ListPartitionReassignmentsResponse, Message, Request, UnregisterBrokerRequest, UnregisterBrokerResponse, UpdateFeaturesRequest,
-    UpdateFeaturesResponse, incremental_alter_configs_response,
+    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeQuorumRequest,
+    DescribeQuorumResponse, ElectLeadersRequest, ElectLeadersResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, Message, Request, UnregisterBrokerRequest, UnregisterBrokerResponse,
+    UpdateFeaturesRequest, UpdateFeaturesResponse, incremental_alter_configs_response,
 };
 
 /// The body of the response to a forwarded request.
@@ -32,6 +32,7 @@ pub(super) fn carried_out(forwarded: &rpc::ForwardRequest) -> Vec<u8> {
             ListPartitionReassignmentsResponse::default()
         }),
         ApiKey::UnregisterBroker => answer(forwarded, |_: UnregisterBrokerRequest| UnregisterBrokerResponse::default()),
+        ApiKey::DescribeQuorum => answer(forwarded, |_: DescribeQuorumRequest| DescribeQuorumResponse::default()),
         ApiKey::UpdateFeatures => answer(forwarded, |_: UpdateFeaturesRequest| UpdateFeaturesResponse::default()),
         other => panic!("{other} is not the controller's to answer"),
     }

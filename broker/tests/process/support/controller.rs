@@ -416,6 +416,7 @@ impl Controller for Service {
         Ok(Response::new(rpc::ForwardResponse {
             response: admin::carried_out(&request.into_inner()),
             metadata_version: self.0.world.lock().version,
+            error_code: 0,
         }))
     }
 }

@@ -125,6 +125,7 @@ proptest! {
             }
             prop_assert_eq!(&mirror, &Mirror::of(&world.state), "after {}", event);
             check(&before, &world.state, &event)?;
+            prop_assert!(world.state.sums_are_true(), "what is summed up is what there is");
         }
         let lines = world.state.topics.iter().flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition)));
         let read = read_shard(&write_shard(lines, std::iter::empty())).unwrap().partitions;

@@ -6,40 +6,53 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_crds::{ClusterRef, TopicConfig, TopicSpec};
-use weir_protocol::config::{self, Configs, Layers};
+use weir_protocol::config::Configs;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::create_topics_request::CreatableTopic;
-use weir_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use weir_protocol::messages::create_topics_response::CreatableTopicResult;
 use weir_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use weir_protocol::types::{BrokerId, TopicId};
 
-use super::super::admin::{ApiError, wire};
+use super::super::admin::{ApiError, too_large, wire};
 use super::super::configs::canonical_topic_settings;
 use super::super::placement::{NoPlace, place};
 use super::super::resources::{new_meta, resource_name};
 use super::super::state::Change;
-use super::super::{Draft, partitions};
-use super::{assigned, check_name, check_total, colliding, no_place};
+use super::super::{Draft, PARTITIONS_PER_REQUEST_MAX, partitions};
+use super::{assigned, check_name, check_total, no_place, too_many_partitions};
 
 pub(in super::super) fn create_topics(draft: &mut Draft<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let validate_only = request.validate_only;
     let mut seen = BTreeSet::new();
+    let partitions = partitions_of(draft, &request);
     let topics = request.topics.into_iter().map(|topic| {
         let mut branch = draft.branch();
         let result = match seen.insert(topic.name.clone()) {
+            // Kafka refuses all of the request then.
+            _ if partitions > PARTITIONS_PER_REQUEST_MAX => Err(too_many_partitions()),
+            _ if branch.is_spent() => Err(too_large()),
             true => create_one(&mut branch, &topic),
             false => Err(ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name.")),
         };
         let answer = answer(&branch, topic.name, &result);
-        if result.is_ok() && !validate_only {
-            draft.merge(branch);
-        }
+        draft.merge(branch, result.is_ok() && !validate_only);
         answer
     });
     CreateTopicsResponse {
         topics: topics.collect(),
         ..CreateTopicsResponse::default()
     }
+}
+
+/// The partitions that all of a request would make (`validateTotalNumberOfPartitions`).
+fn partitions_of(draft: &Draft<'_>, request: &CreateTopicsRequest) -> usize {
+    let default = default_of(draft, "num.partitions");
+    let of_topic = |topic: &CreatableTopic| match (topic.assignments.len(), topic.num_partitions) {
+        (0, -1) => default,
+        (0, count) => usize::try_from(count).unwrap_or_default(),
+        (assigned, _) => assigned,
+    };
+    request.topics.iter().map(of_topic).fold(0, usize::saturating_add)
 }
 
 fn create_one(draft: &mut Draft<'_>, wanted: &CreatableTopic) -> Result<TopicId, ApiError> {
@@ -50,7 +63,7 @@ fn create_one(draft: &mut Draft<'_>, wanted: &CreatableTopic) -> Result<TopicId,
             format!("Topic '{}' already exists.", wanted.name),
         ));
     }
-    if let Some(other) = colliding(&draft.state, &wanted.name) {
+    if let Some(other) = draft.state.lookalike(&wanted.name) {
         let message = format!("Topic '{}' collides with existing topic: {other}", wanted.name);
         return Err(ApiError::new(ErrorCode::InvalidTopicException, message));
     }
@@ -200,25 +213,11 @@ fn answer(draft: &Draft<'_>, name: String, result: &Result<TopicId, ApiError>) -
     let Some(topic) = result.as_ref().ok().and_then(|id| draft.state.topics.get(id)) else {
         return unknown;
     };
-    let layers = Layers {
-        cluster: Some(draft.state.cluster.configs()),
-        ..Layers::default()
-    };
-    let configs = config::TOPIC.iter().map(|key| {
-        let effective = layers.describe_topic(topic.resource.spec.config.texts(), key);
-        CreatableTopicConfigs {
-            name: key.name.to_owned(),
-            value: effective.value.map(Into::into),
-            read_only: false,
-            config_source: effective.source as i8,
-            is_sensitive: key.is_sensitive(),
-        }
-    });
     CreatableTopicResult {
         topic_id: topic.id.0,
         num_partitions: topic.resource.spec.partitions.unwrap_or(-1),
         replication_factor: topic.resource.spec.replicas.unwrap_or(-1),
-        configs: Some(configs.collect()),
+        // Its configuration is described by the broker that is asked, which knows who may see it.
         ..unknown
     }
 }

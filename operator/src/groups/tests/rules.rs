@@ -187,7 +187,15 @@ fn groups_without_a_resource_are_reflected_up_to_a_bound() {
     };
     let groups: Vec<String> = ["a", "b", "c", "d"].map(str::to_owned).into();
     let run = |wanted: Reflect, max: i32, resources: &[Arc<ConsumerGroup>]| {
-        let done = reflect(&GroupReflection { reflect: wanted, max }, resources, &groups);
+        let done = reflect(
+            &GroupReflection {
+                reflect: wanted,
+                max,
+                ..GroupReflection::default()
+            },
+            resources,
+            &groups,
+        );
         let removed: Vec<String> = done.remove.iter().map(|gone| gone.group_id().to_owned()).collect();
         (done.make.join(","), removed.join(","))
     };

@@ -119,10 +119,12 @@ fn settings_out_of_range_are_refused_as_numbers_and_as_strings() {
         for Found { path, schema, rule } in rules_of(kind).into_iter().filter(|found| found.rule.rule.starts_with("int(self)")) {
             let path = path.to_string();
             let setting = path.rsplit('"').nth(1).unwrap();
-            let with = |value: Value| match (kind, path.starts_with("spec.brokers.")) {
-                ("Topic", _) => topic(json!({"config": {setting: value}})),
-                (_, false) => cluster(&json!({"brokers": {"replicas": 1000}, "config": {setting: value}})),
-                (_, true) => cluster(&json!({"brokers": {"config": {MAP_KEY: {setting: value}}}})),
+            let with = |value: Value| match kind {
+                "Topic" => topic(json!({"config": {setting: value}})),
+                _ if path.starts_with("spec.brokers.") => cluster(&json!({"brokers": {"config": {MAP_KEY: {setting: value}}}})),
+                _ if path.starts_with("spec.consumerGroups.") => cluster(&json!({"consumerGroups": {"config": {MAP_KEY: {setting: value}}}})),
+                _ if path.starts_with("spec.clientMetrics") => cluster(&json!({"clientMetrics": {MAP_KEY: {setting: value}}})),
+                _ => cluster(&json!({"brokers": {"replicas": 1000}, "config": {setting: value}})),
             };
             let message = rule.message.unwrap();
             let bounds = [

@@ -6,8 +6,56 @@ use super::super::ConfigType::{Int, Long, Short, String};
 use super::super::Scope::Cluster;
 use super::super::row as broker;
 
-/// In the order of their names.
+/// Sorted with all others.
 pub(super) const ROWS: &[ConfigKey] = &[
+    broker(
+        "group.consumer.max.heartbeat.interval.ms",
+        Int,
+        Some("15000"),
+        AtLeast(1),
+        Cluster,
+        "The most that `consumer.heartbeat.interval.ms` of a group may be.",
+    ),
+    broker(
+        "group.consumer.max.session.timeout.ms",
+        Int,
+        Some("60000"),
+        AtLeast(1),
+        Cluster,
+        "The most that `consumer.session.timeout.ms` of a group may be.",
+    ),
+    broker(
+        "group.consumer.min.heartbeat.interval.ms",
+        Int,
+        Some("5000"),
+        AtLeast(1),
+        Cluster,
+        "The least that `consumer.heartbeat.interval.ms` of a group may be.",
+    ),
+    broker(
+        "group.consumer.min.session.timeout.ms",
+        Int,
+        Some("45000"),
+        AtLeast(1),
+        Cluster,
+        "The least that `consumer.session.timeout.ms` of a group may be.",
+    ),
+    broker(
+        "group.consumer.max.assignment.interval.ms",
+        Int,
+        Some("15000"),
+        AtLeast(0),
+        Cluster,
+        "The most that `consumer.assignment.interval.ms` of a group may be.",
+    ),
+    broker(
+        "group.consumer.min.assignment.interval.ms",
+        Int,
+        Some("0"),
+        AtLeast(0),
+        Cluster,
+        "The least that `consumer.assignment.interval.ms` of a group may be.",
+    ),
     broker(
         "group.consumer.heartbeat.interval.ms",
         Int,

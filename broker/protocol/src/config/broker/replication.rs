@@ -3,7 +3,7 @@
 use super::super::Check::{Any, AtLeast};
 use super::super::ConfigKey;
 use super::super::ConfigType::{Boolean, Int, Long};
-use super::super::Scope::{Cluster, Dynamic};
+use super::super::Scope::{Cluster, ClusterWide, Dynamic};
 use super::super::row as broker;
 
 /// In the order of their names.
@@ -61,7 +61,7 @@ pub(super) const ROWS: &[ConfigKey] = &[
         Int,
         Some("1"),
         AtLeast(1),
-        Dynamic,
+        ClusterWide,
         "What `min.insync.replicas` is for topics that do not set it.",
     ),
     broker(
@@ -117,7 +117,7 @@ pub(super) const ROWS: &[ConfigKey] = &[
         Boolean,
         Some("false"),
         Any,
-        Dynamic,
+        ClusterWide,
         "What `unclean.leader.election.enable` is for topics that do not set it.",
     ),
 ];

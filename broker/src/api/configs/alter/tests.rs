@@ -50,6 +50,13 @@ fn what_is_refused_before_the_controller_is_asked() {
             Some("42 Unknown broker config name: no.such"),
         ),
         (
+            change(4, "3", &[("min.insync.replicas", SET, Some("2"))]),
+            Some("40 Broker-level min.insync.replicas cannot be altered: the controller goes by it, too, and it is the same for all brokers."),
+        ),
+        // What an older version let in can go.
+        (change(4, "3", &[("min.insync.replicas", DELETE, None)]), None),
+        (change(4, "", &[("min.insync.replicas", SET, Some("2"))]), None),
+        (
             change(4, "", &[("log.retention.ms", APPEND, Some("5"))]),
             Some("40 Config value append is not allowed for config key: log.retention.ms"),
         ),

@@ -164,9 +164,11 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
 /// `topic NAME`, `broker ID`, or `brokers` for all of them.
 fn target(words: &mut Words<'_>) -> (i8, String) {
     match words.next() {
-        "topic" => (2, words.next().to_owned()),
+        "topic" => (2, words.next().replace("''", "")),
         "broker" => (4, words.next().to_owned()),
         "brokers" => (4, String::new()),
+        "group" => (32, words.next().replace("''", "")),
+        "client-metrics" => (16, words.next().replace("''", "")),
         other => (other.parse().unwrap(), "x".to_owned()),
     }
 }

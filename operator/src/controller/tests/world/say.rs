@@ -79,6 +79,7 @@ pub(super) fn say_reply(reply: &Reply) -> Vec<String> {
                 .collect(),
             AdminResponse::UnregisterBroker(response) => vec![say(response.error_code, &response.error_message)],
             AdminResponse::UpdateFeatures(response) => vec![say(response.error_code, &response.error_message)],
+            AdminResponse::DescribeQuorum(response) => vec![format!("{response:?}")],
             AdminResponse::AlterConfigs(response) => response
                 .responses
                 .iter()
@@ -107,8 +108,16 @@ pub(super) fn say_change(before: &State, after: &State, change: &Change) -> Stri
     };
     match change {
         Change::Cluster(resource) => {
-            let brokers = serde_json::to_string(&resource.spec.brokers.config).unwrap();
-            format!("* cluster {} brokers {brokers}", serde_json::to_string(&resource.spec.config).unwrap())
+            let spec = &resource.spec;
+            let brokers = serde_json::to_string(&spec.brokers.config).unwrap();
+            let mut said = format!("* cluster {} brokers {brokers}", serde_json::to_string(&spec.config).unwrap());
+            if !spec.consumer_groups.config.is_empty() {
+                said += &format!(" groups {}", serde_json::to_string(&spec.consumer_groups.config).unwrap());
+            }
+            if !spec.client_metrics.is_empty() {
+                said += &format!(" client metrics {}", serde_json::to_string(&spec.client_metrics).unwrap());
+            }
+            said
         }
         Change::ControllerEpoch(epoch) => format!("* controller epoch {epoch}"),
         Change::NextBrokerEpoch(epoch) => format!("* next broker epoch {epoch}"),

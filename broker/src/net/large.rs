@@ -1,0 +1,86 @@
+//! A thread of its own for requests that take long: those that are large, and those whose answer is.
+//!
+//! The threads of connections carry out one request after the other: a name costs some microseconds, and a request may hold a million. What is carried out here
+//! waits for others of its kind and holds up nobody else.
+
+use std::future::Future;
+use std::io;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::Reply;
+
+/// The thread, for as long as this is there.
+#[derive(Debug)]
+pub struct LargeRequests {
+    scheduler: Handle,
+    /// The thread ends when this goes.
+    _running: oneshot::Sender<()>,
+}
+
+impl LargeRequests {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When there is no thread or no scheduler to be had.
+    pub fn start() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let scheduler = runtime.handle().clone();
+        let (running, ends) = oneshot::channel::<()>();
+        std::thread::Builder::new().name("large-requests".to_owned()).spawn(move || {
+            // It ends with its sender, which never sends.
+            let _ = runtime.block_on(ends);
+        })?;
+        Ok(Self {
+            scheduler,
+            _running: running,
+        })
+    }
+
+    /// Carries out a request there. Who stops waiting for the reply ends it.
+    pub(crate) fn carry_out(&self, request: impl Future<Output = Reply> + Send + 'static) -> BoxFuture<'static, Reply> {
+        let (carried_out, reply) = request.remote_handle();
+        drop(self.scheduler.spawn(carried_out));
+        reply.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_is_carried_out_on_a_thread_of_its_own() {
+        let large = LargeRequests::start().unwrap();
+        let name = Arc::new(Mutex::new(String::new()));
+        let noted = Arc::clone(&name);
+        let request = async move {
+            *noted.lock().unwrap() = std::thread::current().name().unwrap_or_default().to_owned();
+            Reply::bytes(Bytes::new())
+        };
+        large.carry_out(request).await;
+        assert_eq!(*name.lock().unwrap(), "large-requests");
+    }
+
+    /// A client that is gone waits for nothing, for instance for a group that has to gather.
+    #[tokio::test]
+    async fn who_stops_waiting_ends_the_request() {
+        let large = LargeRequests::start().unwrap();
+        let (held, dropped) = oneshot::channel::<()>();
+        let request = async move {
+            let _held = held;
+            std::future::pending::<Reply>().await
+        };
+        let mut reply = large.carry_out(request);
+        assert!((&mut reply).now_or_never().is_none());
+        drop(reply);
+        assert!(dropped.await.is_err());
+    }
+}

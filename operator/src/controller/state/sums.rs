@@ -1,0 +1,57 @@
+//! Sums over all topics, so that no decision has to make them: kept with every change, and compared with the topics by the tests.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use weir_protocol::types::TopicId;
+
+use super::{SHARDS, Topic, shard_of};
+
+/// What a shard may hold, by an estimate of what a partition and each of its replicas take in the packed text, while they are being moved, too. An object in etcd has up to 1.5 MiB.
+const SHARD_BYTES_MAX: usize = 1_400_000;
+const PARTITION_BYTES: usize = 92;
+const REPLICA_BYTES: usize = 12;
+
+/// What is summed up over all topics: kept with every change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sums {
+    /// Partitions that there are.
+    pub(super) partitions: usize,
+    /// Partitions that the topics' resources ask for.
+    pub(super) wanted: usize,
+    /// What the partitions in each shard take, by estimate.
+    shards: [usize; SHARDS as usize],
+}
+
+impl Sums {
+    /// Whether so many more partitions of a topic fit into its shard.
+    pub(super) fn has_room(&self, topic: TopicId, more: usize, replicas: usize) -> bool {
+        let there = self.shards.get(usize::from(shard_of(topic))).copied().unwrap_or_default();
+        there.saturating_add(more.saturating_mul(weight(replicas))) <= SHARD_BYTES_MAX
+    }
+
+    fn shard(&mut self, topic: TopicId) -> &mut usize {
+        let shard = usize::from(shard_of(topic));
+        self.shards.get_mut(shard).expect("there are as many sums as shards")
+    }
+
+    pub(super) fn add(&mut self, topic: TopicId, replicas: usize) {
+        self.partitions += 1;
+        *self.shard(topic) += weight(replicas);
+    }
+
+    pub(super) fn change(&mut self, topic: TopicId, before: usize, after: usize) {
+        let shard = self.shard(topic);
+        *shard = *shard + weight(after) - weight(before);
+    }
+
+    pub(super) fn take_out(&mut self, topic: &Topic) {
+        self.wanted -= topic.partitions_wanted();
+        self.partitions -= topic.partitions.len();
+        let weights = topic.partitions.iter().map(|partition| weight(partition.replicas.len()));
+        *self.shard(topic.id) -= weights.sum::<usize>();
+    }
+}
+
+/// What a partition takes in its shard, by estimate.
+fn weight(replicas: usize) -> usize {
+    PARTITION_BYTES + REPLICA_BYTES * replicas
+}

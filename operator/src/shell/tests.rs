@@ -1,0 +1,101 @@
+//! The shell's order of things, with a clock that is set.
+
+use std::time::Duration;
+
+use weir_protocol::types::ControllerEpoch;
+
+use super::*;
+use crate::controller::state::Endpoint;
+use crate::store::file::FileStore;
+
+/// A broker's stream.
+const STREAM: StreamId = StreamId(7);
+
+/// A shell whose clock says `now`, and in which broker 0 registered at 0 and is ready.
+async fn shell(root: &std::path::Path, now: Timestamp) -> (Shell<FileStore>, mpsc::Receiver<Result<rpc::ControllerMessage, Status>>) {
+    let mut store = FileStore::open(root).unwrap();
+    let resource = serde_json::json!({"metadata": {"name": "test"}, "spec": {}, "apiVersion": "weir.dev/v1alpha1", "kind": "KafkaCluster"});
+    store.create("id".to_owned(), serde_json::from_value(resource).unwrap()).unwrap();
+    let clock = Clock::start();
+    let (state, sessions) = take_over_from(&mut store, &clock).await.unwrap();
+    let (calls, _) = mpsc::channel(1);
+    let mut shell = Shell {
+        publish: watch::Sender::new(state.clone()),
+        store,
+        state,
+        sessions,
+        streams: BTreeMap::new(),
+        balanced_at: clock.now(),
+        excused_at: None,
+        clock,
+        calls: calls.downgrade(),
+        door: Arc::new(Door::new(clock)),
+    };
+    let (out, told) = mpsc::channel(STREAM_MESSAGES_MAX);
+    shell.batch(vec![Call::Open(registration(), STREAM, out)], Timestamp(0)).await.unwrap();
+    let heartbeat = heartbeat(&shell);
+    shell.batch(vec![heartbeat], Timestamp(0)).await.unwrap();
+    assert!(shell.state.is_usable(BrokerId(0)));
+    // From here on, that much time has passed.
+    shell.clock.started -= Duration::from_millis(now.0);
+    (shell, told)
+}
+
+fn registration() -> Registration {
+    Registration {
+        broker: BrokerId(0),
+        cluster_id: "id".to_owned(),
+        incarnation: uuid::Uuid::from_u128(1),
+        log_dir: uuid::Uuid::from_u128(2),
+        endpoints: vec![Endpoint {
+            listener: "PLAINTEXT".to_owned(),
+            host: "localhost".to_owned(),
+            port: 9092,
+            security_protocol: "PLAINTEXT".to_owned(),
+        }],
+        rack: None,
+        previous_epoch: None,
+        clean: true,
+        controller_epoch: ControllerEpoch(0),
+        leader_epochs: Vec::new(),
+    }
+}
+
+fn heartbeat(shell: &Shell<FileStore>) -> Call {
+    let heartbeat = Heartbeat {
+        broker: BrokerId(0),
+        epoch: shell.state.brokers[&BrokerId(0)].epoch,
+        applied_version: shell.state.version,
+        ready: true,
+        wants_shutdown: false,
+        log_dir_failed: false,
+    };
+    Call::Heartbeat(heartbeat, STREAM)
+}
+
+/// A minute passes between the moment at which the controller woke and the end of what it decided.
+#[tokio::test]
+async fn nobody_is_fenced_for_a_decision_that_takes_long() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut shell, _told) = shell(root.path(), Timestamp(60_000)).await;
+    shell.batch(Vec::new(), Timestamp(100)).await.unwrap();
+    assert!(shell.state.is_usable(BrokerId(0)), "its time was not up when the controller woke");
+    shell.batch(Vec::new(), Timestamp(60_000)).await.unwrap();
+    assert!(!shell.state.is_usable(BrokerId(0)), "it was silent for a minute");
+}
+
+/// The mailbox is full of others' calls, and the broker's heartbeat stands behind them.
+#[tokio::test]
+async fn who_waits_at_the_door_is_alive() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut shell, _told) = shell(root.path(), Timestamp(60_000)).await;
+    shell.door = Arc::new(Door::new(shell.clock));
+    shell.door.note(BrokerId(0), STREAM);
+    shell.batch(Vec::new(), Timestamp(60_000)).await.unwrap();
+    assert!(shell.state.is_usable(BrokerId(0)));
+    // A stream that was replaced vouches for nobody.
+    shell.clock.started -= Duration::from_millis(60_000);
+    shell.door.note(BrokerId(0), StreamId(STREAM.0 + 1));
+    shell.batch(Vec::new(), Timestamp(120_000)).await.unwrap();
+    assert!(!shell.state.is_usable(BrokerId(0)));
+}
