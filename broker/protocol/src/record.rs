@@ -76,13 +76,14 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
-/// The uncompressed records of a whole batch, of at most `limit` bytes.
+/// The uncompressed records of a whole batch, of at most `limit` bytes. What lies behind the batch is not looked at: it is other batches.
 ///
 /// # Errors
 /// When the codec is unknown, or the bytes are not its own, or give more than `limit`.
 pub fn section<'a>(header: &BatchHeader, batch: &'a [u8], limit: usize) -> Result<Cow<'a, [u8]>, CompressionError> {
     let codec = header.codec().ok_or(CompressionError::UnknownCodec)?;
-    compression::decompress(codec, batch.get(HEADER_BYTES..).unwrap_or_default(), limit)
+    let end = header.size_bytes().min(batch.len());
+    compression::decompress(codec, batch.get(HEADER_BYTES..end).unwrap_or_default(), limit)
 }
 
 /// Walks over the records of an uncompressed section. Its last item is an error when the section does not hold exactly as many as its batch says.

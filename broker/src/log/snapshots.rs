@@ -21,7 +21,10 @@ const KEPT: usize = 2;
 /// The producers' state at the end of the log, and the transactions that it knows of: the newest snapshot that can be read, and what the log holds behind it.
 pub(super) fn load(shared: &Shared, reader: &LogReader, now_ms: i64) -> io::Result<(Producers, Transactions)> {
     let (dir, end) = (reader.path(), reader.log_end_offset());
-    let (mut producers, mut from) = (Producers::default(), reader.log_start_offset());
+    let segments = reader.segments.load();
+    // Also what was deleted and still lies in a segment tells of who wrote it, and a batch may reach over the log start offset.
+    let begin = segments.first().map_or(reader.log_start_offset(), |first| first.base_offset());
+    let (mut producers, mut from) = (Producers::default(), begin);
     for offset in offsets(shared.storage(), &dir)?
         .into_iter()
         .rev()
@@ -40,7 +43,6 @@ pub(super) fn load(shared: &Shared, reader: &LogReader, now_ms: i64) -> io::Resu
             }
         }
     }
-    let segments = reader.segments.load();
     // The snapshot vouches for what the index of its segment says of transactions before it; those behind it are found again.
     let holds = segments.iter().rev().find(|segment| segment.base_offset() <= from).or(segments.first());
     let aborted = match holds {

@@ -6,7 +6,9 @@ mod deletion;
 mod faults;
 mod follow;
 mod reads;
+mod replicas;
 mod settings;
+mod told;
 mod transactions;
 
 use std::path::Path;
@@ -75,7 +77,12 @@ impl Opened {
 
     /// Appends one run of batches, and waits for what is flushed in the background because of it.
     fn append(&mut self, bytes: BytesMut, epoch: i32) -> Result<AppendInfo, AppendError> {
-        let result = self.writer.append_as_leader(&mut [prepared(bytes)], LeaderEpoch(epoch), 1_000).remove(0);
+        self.append_from(Origin::Client(None), bytes, epoch)
+    }
+
+    fn append_from(&mut self, origin: Origin, bytes: BytesMut, epoch: i32) -> Result<AppendInfo, AppendError> {
+        let append = Prepared { origin, ..prepared(bytes) };
+        let result = self.writer.append_as_leader(&mut [append], LeaderEpoch(epoch), 1_000).remove(0);
         self.settle();
         result
     }
@@ -133,8 +140,11 @@ fn prepared(bytes: BytesMut) -> Prepared {
 
 /// A batch of records that all have the same timestamp, and values of `value_bytes` that differ by `salt`.
 fn batch(records: i32, value_bytes: usize, timestamp: i64, salt: u8) -> BytesMut {
+    fill(BatchBuilder::new(0), records, value_bytes, timestamp, salt)
+}
+
+fn fill(mut builder: BatchBuilder, records: i32, value_bytes: usize, timestamp: i64, salt: u8) -> BytesMut {
     let value: Vec<u8> = (0..value_bytes).map(|byte| salt ^ byte as u8).collect();
-    let mut builder = BatchBuilder::new(0);
     for offset in 0..i64::from(records) {
         builder.append(offset, timestamp, None, Some(&value), []);
     }

@@ -17,7 +17,7 @@ pub(super) struct Stamp {
 /// The first record of a batch that is wanted. A batch whose records cannot be read counts as one record with its largest timestamp: whoever looks for a time then
 /// begins with the batch, rather than to be refused because of it.
 pub(super) fn first_of_batch(header: &BatchHeader, batch: &[u8], wanted: impl Fn(&Stamp) -> bool) -> Option<Stamp> {
-    let limit = batch.len().max(DECOMPRESSED_BASE_MIN).saturating_mul(DECOMPRESSED_MAX);
+    let limit = header.size_bytes().max(DECOMPRESSED_BASE_MIN).saturating_mul(DECOMPRESSED_MAX);
     let whole = Stamp {
         offset: header.base_offset,
         timestamp: header.max_timestamp,

@@ -1,17 +1,32 @@
 //! The log against a `Vec`, with a crash at every operation of every run.
 
 use proptest::prelude::*;
+use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::super::faulty::Fault;
+use super::super::producers::{Marker, marker_batch};
 use super::*;
+
+/// What a batch is.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Plain,
+    /// Of a producer's transaction.
+    Data(i64),
+    /// The end of it, which commits or aborts.
+    End(i64, bool),
+}
+
+/// So many records with values of so many bytes; the end of a transaction is what it is.
+type Wanted = (Kind, i32, usize);
 
 /// What a run does.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Batches of so many records with values of so many bytes, in one append.
-    Append(Vec<(i32, usize)>),
+    /// Batches in one append.
+    Append(Vec<Wanted>),
     /// The same as they come from a leader.
-    Follow(Vec<(i32, usize)>),
+    Follow(Vec<Wanted>),
     /// Cuts off so many records.
     Truncate(i64),
     /// Gives up all, and goes on so far behind the end or before it.
@@ -40,9 +55,15 @@ impl std::fmt::Debug for Steps {
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    let kind = prop_oneof![
+        3 => Just(Kind::Plain),
+        2 => (1..3_i64).prop_map(Kind::Data),
+        2 => (1..3_i64, any::<bool>()).prop_map(|(producer, commits)| Kind::End(producer, commits)),
+    ];
+    let batches = prop::collection::vec((kind, 1..4, 0..400_usize), 1..4);
     prop_oneof![
-        6 => prop::collection::vec((1..4, 0..400_usize), 1..4).prop_map(Step::Append),
-        4 => prop::collection::vec((1..4, 0..400_usize), 1..4).prop_map(Step::Follow),
+        6 => batches.clone().prop_map(Step::Append),
+        4 => batches.prop_map(Step::Follow),
         2 => (1..20_i64).prop_map(Step::Truncate),
         1 => (-20..20_i64).prop_map(Step::StartAt),
         1 => Just(Step::Elect),
@@ -69,28 +90,48 @@ struct Model {
     flushed: i64,
     /// The log was given up and nothing has been appended since, as far as is known: it may be empty, wherever it begins.
     anew: bool,
+    /// Something was deleted, or given up.
+    partial: bool,
+    /// What the log tells of its transactions is asked for after each step, or only where it is known anyhow.
+    asks: bool,
 }
 
 impl Model {
     /// Notes batches as they should come to lie in the log.
-    fn try_append(&mut self, batches: &[(i32, usize)]) -> BytesMut {
+    fn try_append(&mut self, batches: &[Wanted]) -> BytesMut {
         self.try_both(batches).0
     }
 
     /// As a leader gets them from a client, and as a follower gets them from its leader.
-    fn try_both(&mut self, batches: &[(i32, usize)]) -> (BytesMut, BytesMut) {
+    fn try_both(&mut self, batches: &[Wanted]) -> (BytesMut, BytesMut) {
         let (mut all, mut stamped) = (BytesMut::new(), BytesMut::new());
         let mut next = self.end;
-        for &(records, bytes) in batches {
+        for wanted in batches {
             let count = self.batches.len();
-            let mut batch = batch(records, bytes, timestamp_of(count), count as u8);
+            let mut batch = written(*wanted, timestamp_of(count), count as u8);
             all.extend_from_slice(&batch);
             batch::set_offset_and_epoch(&mut batch, next, LeaderEpoch(self.epoch));
             stamped.extend_from_slice(&batch);
-            self.batches.push((next, next + i64::from(records), batch.to_vec()));
-            next += i64::from(records);
+            let base = next;
+            next = BatchHeader::parse(&batch).unwrap().next_offset();
+            self.batches.push((base, next, batch.to_vec()));
         }
         (all, stamped)
+    }
+
+    /// What the log tells of its transactions is what its batches say.
+    fn check_told(&self, fs: &Faulty, opened: &mut Opened) {
+        if !self.asks && !opened.has_been_asked() {
+            return;
+        }
+        // A fault may come of this, too: a snapshot that cannot be read is removed, and an index is written anew.
+        let readable = opened.writer.load_transactions(1_000).is_ok() && opened.batches().is_ok();
+        if !readable || fs.crashed() {
+            return assert!(fs.faulted(), "{:?}", opened.dir.failure());
+        }
+        let end = opened.log.log_end_offset();
+        let history = self.batches.iter().filter(|(_, next, _)| *next <= end);
+        opened.tells_what_its_batches_say(history.map(|(.., bytes)| &bytes[..]), !self.partial);
     }
 
     /// Cuts the log; what was flushed behind the cut need not be there any more once that has begun, and must not be there once it is done.
@@ -99,6 +140,7 @@ impl Model {
         self.flushed = self.flushed.min(offset.min(whole));
         // Where the log began behind the cut, it is given up.
         self.anew |= offset <= self.start;
+        self.partial |= self.anew;
         let Ok(end) = opened.writer.truncate_to(offset) else { return false };
         assert!(
             end == offset.min(whole) || (end == offset && self.anew),
@@ -110,7 +152,7 @@ impl Model {
     }
 
     fn start_at(&mut self, opened: &mut Opened, offset: i64) -> bool {
-        (self.flushed, self.anew) = (0, true);
+        (self.flushed, self.anew, self.partial) = (0, true, true);
         if opened.writer.truncate_fully_and_start_at(offset).is_err() {
             return false;
         }
@@ -170,6 +212,24 @@ impl Model {
     }
 }
 
+fn written((kind, records, value_bytes): Wanted, timestamp: i64, salt: u8) -> BytesMut {
+    let marker = |producer, commit| Marker {
+        producer: ProducerId(producer),
+        epoch: ProducerEpoch(0),
+        coordinator_epoch: 0,
+        commit,
+        transaction_version: 1,
+    };
+    match kind {
+        Kind::Plain => batch(records, value_bytes, timestamp, salt),
+        Kind::Data(producer) => {
+            let builder = BatchBuilder::new(0).producer(ProducerId(producer), ProducerEpoch(0), -1);
+            fill(builder.transactional(), records, value_bytes, timestamp, salt)
+        }
+        Kind::End(producer, commit) => marker_batch(&marker(producer, commit), timestamp).unwrap(),
+    }
+}
+
 /// Timestamps that mostly rise.
 fn timestamp_of(batch: usize) -> i64 {
     1_000 + 10 * batch as i64 - if batch.is_multiple_of(5) { 35 } else { 0 }
@@ -186,7 +246,7 @@ fn run(fs: &mut Faulty, model: &mut Model, steps: &[Step]) {
         let went_well = match step {
             Step::Append(batches) => {
                 let bytes = model.try_append(batches);
-                let appended = opened.append(bytes, model.epoch);
+                let appended = opened.append_from(Origin::Coordinator, bytes, model.epoch);
                 model.end = opened.log.log_end_offset();
                 appended.is_ok()
             }
@@ -217,6 +277,7 @@ fn run(fs: &mut Faulty, model: &mut Model, steps: &[Step]) {
             Step::Roll => opened.writer.roll(2_000).is_ok(),
             Step::Checkpoint => opened.dir.checkpoint().is_ok(),
             Step::Delete(records) => {
+                model.partial = true;
                 model.start = (model.start + records).min(model.end);
                 opened.log.advance_high_watermark(model.end);
                 opened.writer.advance_log_start_offset(model.start).is_ok()
@@ -231,6 +292,7 @@ fn run(fs: &mut Faulty, model: &mut Model, steps: &[Step]) {
             return;
         }
         assert!(model.flushed <= model.end);
+        model.check_told(fs, &mut opened);
         if matches!(step, Step::Restart | Step::Kill) {
             drop(opened);
             if matches!(step, Step::Kill) {
@@ -251,16 +313,18 @@ fn open(fs: &Faulty, model: &mut Model) -> Option<Opened> {
     let opened = Opened::new(fs).map_err(|error| error.to_string());
     let checked = opened.and_then(|opened| model.check(&opened).map(|()| opened).map_err(|error| error.to_string()));
     assert!(checked.is_ok() || fs.faulted(), "{checked:?}");
-    checked.ok()
+    let mut opened = checked.ok()?;
+    model.check_told(fs, &mut opened);
+    Some(opened)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 16, max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_crash_anywhere_loses_nothing_that_was_flushed(steps in prop::collection::vec(step(), 1..12).prop_map(Steps), seed: u64) {
+    fn a_crash_anywhere_loses_nothing_that_was_flushed(steps in prop::collection::vec(step(), 1..12).prop_map(Steps), seed: u64, asks: bool) {
         for crash_at in 0.. {
-            match std::panic::catch_unwind(|| fail_and_go_on(&steps.0, Fault::Crash, crash_at, seed)) {
+            match std::panic::catch_unwind(|| fail_and_go_on(&steps.0, (crash_at, Fault::Crash), seed, asks)) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) => prop_assert!(false, "with a crash at operation {crash_at}"),
@@ -269,10 +333,10 @@ proptest! {
     }
 
     #[test]
-    fn a_disk_that_fails_anywhere_loses_nothing_that_was_flushed(steps in prop::collection::vec(step(), 1..12).prop_map(Steps), seed: u64, full: bool) {
+    fn a_disk_that_fails_anywhere_loses_nothing_that_was_flushed(steps in prop::collection::vec(step(), 1..12).prop_map(Steps), seed: u64, full: bool, asks: bool) {
         let fault = if full { Fault::NoSpace } else { Fault::Io };
         for at in 0.. {
-            match std::panic::catch_unwind(|| fail_and_go_on(&steps.0, fault, at, seed)) {
+            match std::panic::catch_unwind(|| fail_and_go_on(&steps.0, (at, fault), seed, asks)) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) => prop_assert!(false, "with {fault:?} at operation {at}"),
@@ -282,8 +346,9 @@ proptest! {
 }
 
 /// Runs the steps with a fault at an operation and a crash at the end, and then goes on with what that has left; false when the steps end before the fault.
-fn fail_and_go_on(steps: &[Step], fault: Fault, at: u64, seed: u64) -> bool {
-    let (mut fs, mut model) = (Faulty::default(), Model::default());
+fn fail_and_go_on(steps: &[Step], (at, fault): (u64, Fault), seed: u64, asks: bool) -> bool {
+    let mut fs = Faulty::default();
+    let mut model = Model { asks, ..Model::default() };
     fs.fail_at(at, fault);
     run(&mut fs, &mut model, steps);
     if !fs.faulted() {
@@ -294,16 +359,14 @@ fn fail_and_go_on(steps: &[Step], fault: Fault, at: u64, seed: u64) -> bool {
     left.fail_at(at % 7, Fault::Crash);
     let _ = Opened::new(&left);
     let mut left = left.after_crash(seed);
-    run(
-        &mut left,
-        &mut model,
-        &[
-            Step::Append(vec![(2, 100), (1, 300)]),
-            Step::Elect,
-            Step::Append(vec![(1, 2_000)]),
-            Step::Restart,
-        ],
-    );
+    model.asks |= seed % 2 == 0;
+    let goes_on = [
+        Step::Append(vec![(Kind::Plain, 2, 100), (Kind::End(1, false), 1, 0)]),
+        Step::Elect,
+        Step::Follow(vec![(Kind::Data(1), 1, 2_000), (Kind::End(2, false), 1, 0), (Kind::Plain, 1, 300)]),
+        Step::Restart,
+    ];
+    run(&mut left, &mut model, &goes_on);
     assert!(!left.crashed() && model.end > 0);
     true
 }

@@ -4,7 +4,7 @@
 
 use std::io::{self, IoSlice};
 
-use weir_protocol::batch::{self, BatchError, BatchHeader};
+use weir_protocol::batch::{self, BatchError, BatchHeader, Batches};
 use weir_protocol::types::LeaderEpoch;
 
 use super::{LogWriter, Next};
@@ -59,18 +59,22 @@ impl LogWriter {
         }
         let mut span = Span::default();
         let (mut end, mut latest) = (self.reader.log_end_offset(), self.reader.latest_epoch());
-        let mut rest = records;
-        let result = loop {
-            let header = match batch::checked(rest) {
-                Ok(header) => header,
-                Err(BatchError::Incomplete { .. }) => break Ok(()),
-                Err(error) => break Err(error.into()),
+        let mut result = Ok(());
+        for found in Batches::new(records) {
+            let (header, batch) = match found.and_then(|(_, batch)| Ok((batch::checked(batch)?, batch))) {
+                Ok(found) => found,
+                Err(BatchError::Incomplete { .. }) => break,
+                Err(error) => {
+                    result = Err(error.into());
+                    break;
+                }
             };
             if header.leader_epoch > epoch {
-                break Ok(());
+                break;
             }
             if let Err(error) = follows(&header, end, latest) {
-                break Err(error);
+                result = Err(error);
+                break;
             }
             if self.must_roll_before(&header, span.bytes as u64, now_ms) {
                 self.write_span(records, &mut span, now_ms)?;
@@ -79,13 +83,12 @@ impl LogWriter {
             if header.has_producer() {
                 // What the leader admitted is not judged again, only remembered.
                 self.producers(now_ms).map_err(|_| FollowError::Storage)?;
-                self.note_producer(&header, rest, now_ms);
+                self.note_producer(&header, batch, now_ms);
             }
             (end, latest) = (header.next_offset(), Some(header.leader_epoch));
             span.bytes += header.size_bytes();
-            rest = rest.get(header.size_bytes()..).unwrap_or_default();
             span.headers.push(header);
-        };
+        }
         self.write_span(records, &mut span, now_ms)?;
         result.map(|()| self.reader.log_end_offset())
     }

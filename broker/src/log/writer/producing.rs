@@ -89,14 +89,23 @@ impl LogWriter {
         Ok(Some(self.verifications.ask(producer, epoch, sequence, raises_epoch)))
     }
 
-    /// Writes down what the readers have in memory of transactions that were aborted in segments that are sealed now, or about to be left.
-    pub(super) fn write_transaction_index(&mut self, sealed: bool) -> io::Result<()> {
+    /// Leaves what is known of producers and transactions to who begins at the end of the log: the next start, or whoever needs it after a crash. Nothing where nothing is known.
+    ///
+    /// One step: behind a snapshot of the producers nobody looks for what was aborted, so the files that say so are on the disk before it.
+    pub(super) fn leave_producers(&mut self) -> io::Result<()> {
+        let Some(producers) = &self.producers else { return Ok(()) };
+        if !self.reader.transactions.read().is_known {
+            return Ok(());
+        }
+        self.write_transaction_index()?;
+        snapshots::write(&self.shared, &self.reader, producers)
+    }
+
+    /// Writes down what the readers have in memory of transactions that were aborted.
+    fn write_transaction_index(&self) -> io::Result<()> {
         let reader = &self.reader;
         let (aborted, in_memory_from) = {
             let transactions = reader.transactions.read();
-            if !transactions.is_known {
-                return Ok(());
-            }
             (transactions.aborted().to_vec(), transactions.in_memory_from())
         };
         let segments = reader.segments.load();
@@ -108,19 +117,7 @@ impl LogWriter {
             let inside: Vec<_> = aborted.iter().filter(|it| (base..next).contains(&it.last_offset)).copied().collect();
             write_index(self.shared.storage(), &segment.path("txnindex"), &inside)?;
         }
-        if sealed {
-            reader.transactions.write().sealed_up_to(reader.log_end_offset());
-        }
         Ok(())
-    }
-
-    /// Leaves the producers' state to the next start.
-    pub(super) fn leave_producers(&mut self) -> io::Result<()> {
-        self.write_transaction_index(false)?;
-        match &self.producers {
-            Some(producers) => snapshots::write(&self.shared, &self.reader, producers),
-            None => Ok(()),
-        }
     }
 
     /// Forgets producers that have been silent for `producer.id.expiration.ms`.

@@ -8,9 +8,9 @@ use tracing::debug;
 
 use super::super::index::Indexes;
 use super::super::reader::Tail;
+use super::super::recovery;
 use super::super::segment::{Segment, SegmentSummary};
 use super::super::storage::{File, Mode, put_in_place, stage_file};
-use super::super::{recovery, snapshots};
 use super::{Active, LogWriter, into_io};
 
 impl LogWriter {
@@ -101,11 +101,8 @@ impl LogWriter {
         if self.producers.is_none() {
             self.load_producers(now_ms)?;
         }
-        // On the disk before the snapshot, behind which nobody looks for what was aborted.
-        self.write_transaction_index(true)?;
-        if let Some(producers) = &self.producers {
-            snapshots::write(&self.shared, &self.reader, producers)?;
-        }
+        self.leave_producers()?;
+        self.reader.transactions.write().sealed_up_to(self.reader.log_end_offset());
         self.active = Some(self.begin(now_ms)?);
         // The sealed segment goes to the disk in the background, whatever `flush.mode` is.
         self.reader.request_flush();

@@ -1,0 +1,156 @@
+//! What a log tells of transactions and producers, against what its batches say: recomputed from them one by one, by nothing that the log itself uses.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir_protocol::batch::Batches;
+use weir_protocol::record::{Records, section};
+
+use super::super::Aborted;
+use super::*;
+
+/// What batches say, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Truth {
+    /// The first offset of each producer's open transaction.
+    open: BTreeMap<i64, i64>,
+    aborted: Vec<Aborted>,
+    /// The batches with data that were aborted.
+    aborted_batches: BTreeSet<i64>,
+    epochs: BTreeMap<i64, i16>,
+}
+
+impl Truth {
+    pub(super) fn of<'b>(batches: impl IntoIterator<Item = &'b [u8]>) -> Self {
+        let mut truth = Self::default();
+        let mut in_open: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+        for bytes in batches {
+            let mut one = Batches::new(bytes);
+            let (header, bytes) = one.next().unwrap().unwrap();
+            assert!(one.next().is_none(), "one batch at a time");
+            if !header.has_producer() {
+                continue;
+            }
+            let id = header.producer_id.0;
+            truth.epochs.insert(id, header.producer_epoch.0);
+            match commits(&header, bytes) {
+                Some(commits) => {
+                    let batches = in_open.remove(&id).unwrap_or_default();
+                    if let Some(first_offset) = truth.open.remove(&id).filter(|_| !commits) {
+                        truth.aborted_batches.extend(batches);
+                        truth.aborted.push(Aborted {
+                            producer: header.producer_id,
+                            first_offset,
+                            last_offset: header.base_offset,
+                            last_stable_offset: truth.open.values().min().copied().unwrap_or(header.base_offset + 1),
+                        });
+                    }
+                }
+                None if header.is_transactional() && !header.is_control() => {
+                    truth.open.entry(id).or_insert(header.base_offset);
+                    in_open.entry(id).or_default().push(header.base_offset);
+                }
+                None => {}
+            }
+        }
+        truth
+    }
+
+    /// The offset before which every transaction has ended, in a log that begins and ends there and is committed.
+    fn stable(&self, start: i64, end: i64) -> i64 {
+        self.open.values().copied().chain([end]).min().unwrap_or(end).max(start)
+    }
+
+    /// What a consumer is to be shown of these batches.
+    fn shows(&self, batches: &[(i64, Vec<u8>)], stable: i64) -> Vec<i64> {
+        let shown = |(base, bytes): &&(i64, Vec<u8>)| *base < stable && holds_data(bytes) && !self.aborted_batches.contains(base);
+        batches.iter().filter(shown).map(|(base, _)| *base).collect()
+    }
+}
+
+/// What a marker says: whether the transaction is committed; `None` for what is no marker.
+fn commits(header: &BatchHeader, bytes: &[u8]) -> Option<bool> {
+    if !header.is_control() {
+        return None;
+    }
+    let section = section(header, bytes, usize::MAX).unwrap();
+    // One that compaction has emptied ends nothing that is still there.
+    let record = Records::new(&section, header.records_count).next()?.unwrap();
+    Some(record.key.unwrap()[3] == 1)
+}
+
+fn holds_data(bytes: &[u8]) -> bool {
+    let header = BatchHeader::parse(bytes).unwrap();
+    header.records_count > 0 && !header.is_control()
+}
+
+/// The batches that a consumer takes that goes by what it was told (`CompletedFetch` in Kafka's client).
+fn taken(batches: &[(i64, Vec<u8>)], told: &[Aborted], stable: i64) -> Vec<i64> {
+    let mut told: Vec<_> = told.iter().map(|aborted| (aborted.first_offset, aborted.producer)).collect();
+    told.sort_unstable();
+    let mut told = told.into_iter().peekable();
+    let (mut skipped, mut taken) = (BTreeSet::new(), Vec::new());
+    for (base, bytes) in batches.iter().filter(|(base, _)| *base < stable) {
+        let header = BatchHeader::parse(bytes).unwrap();
+        while let Some((_, producer)) = told.next_if(|(first, _)| *first <= header.last_offset()) {
+            skipped.insert(producer);
+        }
+        if commits(&header, bytes) == Some(false) {
+            skipped.remove(&header.producer_id);
+        } else if holds_data(bytes) && !(header.is_transactional() && skipped.contains(&header.producer_id)) {
+            taken.push(*base);
+        }
+    }
+    taken
+}
+
+impl Opened {
+    /// Whether it is known already what the log tells.
+    pub(super) fn has_been_asked(&self) -> bool {
+        self.log.last_stable_offset().is_some()
+    }
+
+    /// Compares what the log tells with `history`: every batch that ever was in it up to its end, also what was deleted or compacted since. Of a log that is `whole` nothing was.
+    pub(super) fn tells_what_its_batches_say<'b>(&mut self, history: impl Iterator<Item = &'b [u8]> + Clone, whole: bool) {
+        let told = self.writer.described_producers(1_000).unwrap();
+        let (start, end) = (self.log.log_start_offset(), self.log.log_end_offset());
+        self.log.advance_high_watermark(end);
+        let held = self.batches().unwrap();
+        let (truth, left) = (Truth::of(history), Truth::of(held.iter().map(|(_, bytes)| &bytes[..])));
+
+        let stable = self.log.last_stable_offset().unwrap();
+        // A transaction of which nothing is left may be forgotten.
+        let possible = [truth.stable(start, end), left.stable(start, end)];
+        assert!(
+            possible.contains(&stable),
+            "stable up to {stable}, and it may be {possible:?} of {start}..{end}"
+        );
+        let aborted = self.log.aborted_transactions(start, i64::MAX).unwrap();
+        if whole {
+            let expected: Vec<_> = truth.aborted.iter().filter(|it| it.last_offset >= start).copied().collect();
+            assert_eq!(aborted, expected);
+        }
+        for (index, (from, _)) in held.iter().enumerate() {
+            let (from, rest) = (start.max(*from), &held[index..]);
+            let told = self.log.aborted_transactions(from, stable).unwrap();
+            assert_eq!(taken(rest, &told, stable), truth.shows(rest, stable), "from {from} on, told of {told:?}");
+        }
+
+        let epochs: BTreeMap<_, _> = told.iter().map(|it| (it.id.0, it.epoch.0)).collect();
+        assert!(
+            left.epochs.keys().all(|id| epochs.contains_key(id)),
+            "told of {epochs:?}, and there are {left:?}"
+        );
+        let expected = |id: &i64| truth.epochs.get(id).copied();
+        assert!(
+            epochs.iter().all(|(id, epoch)| expected(id) == Some(*epoch)),
+            "{epochs:?}, and it is {truth:?}"
+        );
+        for (id, first) in &left.open {
+            let open = told.iter().find(|it| it.id.0 == *id).map(|it| it.transaction_first_offset);
+            assert!(
+                open.is_some_and(|open| (0..=*first).contains(&open)),
+                "{open:?} of producer {id}, whose began at {first}"
+            );
+        }
+    }
+}
