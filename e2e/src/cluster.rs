@@ -127,6 +127,8 @@ pub struct Local {
     port: u32,
     /// As the command line said, else three.
     brokers: u32,
+    environment: Vec<(String, String)>,
+    printed: String,
 }
 
 impl Local {
@@ -143,13 +145,26 @@ impl Local {
     /// # Errors
     /// As `start`.
     pub fn start_of(brokers: Option<u32>, yaml: Option<&str>) -> Result<Self> {
+        Self::start_in(&[], brokers, yaml)
+    }
+
+    /// As `start_of`, with processes that have these variables in their environment.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_in(environment: &[(&str, &str)], brokers: Option<u32>, yaml: Option<&str>) -> Result<Self> {
         let data = TempDir::with_prefix("weir-e2e-").context("make a data directory")?;
         let flag = brokers.map(|brokers| brokers.to_string());
         let brokers = brokers.unwrap_or(3);
-        let local = Self {
+        let mut local = Self {
             data,
             port: free_ports(brokers)?,
             brokers,
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            printed: String::new(),
         };
         let port = local.port.to_string();
         let mut arguments = vec!["up", "--detach", "--port", &port];
@@ -167,7 +182,14 @@ impl Local {
         if !printed.lines().any(|line| line == expected) {
             bail!("`weir local up` did not print `{expected}` but:\n{printed}");
         }
+        local.printed = printed;
         Ok(local)
+    }
+
+    /// What `weir local up` printed.
+    #[must_use]
+    pub fn printed(&self) -> &str {
+        &self.printed
     }
 
     /// `host:port` of the brokers, with commas between.
@@ -207,6 +229,7 @@ impl Local {
             .args(arguments)
             .arg("--data")
             .arg(self.data())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(std::process::Stdio::null())
             .output()
             .with_context(|| format!("run {}", binary.display()))
@@ -303,7 +326,10 @@ pub fn rss(pid: i32) -> Result<u64> {
 }
 
 /// The `weir` binary: `WEIR_BIN`, else the one that was built beside this test.
-fn binary() -> Result<PathBuf> {
+///
+/// # Errors
+/// When there is none.
+pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("WEIR_BIN") {
         return Ok(PathBuf::from(path));
     }

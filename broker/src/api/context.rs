@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::Notify;
 
 use crate::auth::Principal;
+use crate::net::Room;
 
 /// A listener that clients connect to.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct RequestContext {
     pub client_id: Option<String>,
     /// The version of the API that the request is in, and its response will be.
     pub version: i16,
+    /// The request's room in memory, until it is answered or nothing of it is left.
+    pub room: Room,
 }
 
 impl std::ops::Deref for RequestContext {

@@ -17,7 +17,7 @@ use super::{
     groups, leader_epoch, list_offsets, log_dirs, metadata, produce, producer_ids, security, topics, transactions,
 };
 use crate::broker::Broker;
-use crate::net::Reply;
+use crate::net::{Reply, Room};
 
 /// What is to be done with a request.
 pub(crate) enum Handled {
@@ -50,8 +50,8 @@ pub(super) struct Request {
     started: Instant,
 }
 
-/// Takes up the request in `frame`, which is without its length prefix.
-pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: BytesMut) -> Handled {
+/// Takes up the request in `frame`, which is without its length prefix, and its room in memory.
+pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: BytesMut, room: Room) -> Handled {
     let started = Instant::now();
     let header = match RequestHeader::parse(&mut frame) {
         Ok(header) => header,
@@ -62,6 +62,7 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
         caller: Arc::clone(caller),
         client_id: header.client_id,
         version: header.version,
+        room,
     };
     let request = Request {
         broker: Arc::clone(broker),

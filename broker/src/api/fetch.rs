@@ -33,6 +33,9 @@ const FROM_FOLLOWERS: i16 = 11;
 /// The first version whose response names the new leader (KIP-951).
 const LEADER_IN_RESPONSE: i16 = 16;
 
+/// What a partition takes while a request waits: as it is asked for, and in the list of those who wait for it.
+const ASKED_BYTES: usize = 160;
+
 impl RecordsLength for FileRegion {
     fn length(&self) -> usize {
         self.length
@@ -151,6 +154,8 @@ async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> 
         Ok(asked) => asked,
         Err(code) => return failed(code),
     };
+    // Of the request nothing else is left, and the wait for records may be long.
+    cx.room.shrink_to(asked.partitions.len() * ASKED_BYTES);
     let reads = read_until_enough(broker, cx, &asked, &limits).await;
     let answers: Vec<_> = reads.iter().map(Read::answer).collect();
     let (session_id, included) = broker.fetch_sessions.settle(&asked, &answers, settings.fetch_sessions_max, now_ms());

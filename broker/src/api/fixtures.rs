@@ -43,6 +43,7 @@ pub(super) fn request_on(listener: &str, version: i16) -> RequestContext {
         caller: Arc::new(caller),
         client_id: None,
         version,
+        room: Default::default(),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
 use crate::log::{AppendError, AppendInfo, TimestampType, validate};
 use crate::metadata::{MetadataImage, TopicImage};
-use crate::net::Reply;
+use crate::net::{Reply, Room};
 use crate::replica::{Acks, Appending};
 
 /// The first version whose response names the new leader (KIP-951).
@@ -103,7 +103,7 @@ impl From<AppendError> for Refusal {
 const ADMIN_CLIENT: &str = "__admin_client";
 
 /// Takes up a request.
-pub(super) fn handle(request: Request, body: BytesMut) -> Handled {
+pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
     let produce = match ProduceRequest::decode(body, request.cx.version) {
         Ok(produce) => produce,
         Err(error) => return request.malformed(&error),
@@ -129,6 +129,8 @@ pub(super) fn handle(request: Request, body: BytesMut) -> Handled {
         .map(|topic| bring_topic(broker, &asker, &image, topic, refusal))
         .collect();
     drop(image);
+    // From here on the room is that of the records which are not written yet.
+    request.cx.room = Room::default();
     let must_ask = topics
         .iter()
         .flat_map(|topic| &topic.partitions)
@@ -233,10 +235,11 @@ fn bring(broker: &Broker, asker: &Asker<'_>, topic: &TopicImage, key: TopicParti
             partition,
             prepared,
             log_append_time,
+            room: asker.cx.room.clone(),
         })));
     }
     Ok(Outcome::Brought {
-        appending: partition.append(prepared),
+        appending: partition.append_with(prepared, asker.cx.room.clone().into_keepsake()),
         log_append_time,
     })
 }

@@ -62,6 +62,8 @@ pub(super) async fn answer(broker: &Broker, cx: &RequestContext, request: FetchR
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
         bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(bytes_max),
     };
+    drop(request);
+    cx.room.shrink_to(0);
     let news = gather(cx, &mut session, follower, &limits).await;
     let mut response = FetchResponse {
         session_id: session.id,

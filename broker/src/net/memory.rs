@@ -1,31 +1,126 @@
 //! The bound on memory for requests: one budget for the whole broker, and buffers that sleeping connections do not keep.
 //!
-//! A connection pays for bytes as they arrive, never for what a length field claims. When the budget is spent, connections are not read from until others are
-//! done; one that stalls in the middle of a frame is closed, so that stalled frames cannot hold the budget.
+//! A frame gets room for all of it before its body is read, and gives it back when nothing of it is in memory any more. So nobody holds a part while it asks for
+//! more, who waits holds nothing, and what idle connections once had is free. A connection's small frames go by an allowance of its own and never wait: heartbeats
+//! and fetches go on where producers have used up the budget.
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::warn;
 
-/// What a connection may hold without asking: enough for all but large produces.
-pub(crate) const FREE_BYTES: usize = 64 * 1024;
+/// What the frames of one connection may take without a part of the budget.
+pub(crate) const ALLOWANCE_BYTES: usize = 32 * 1024;
+
+/// The most that a connection reads before it has room for a frame.
+pub(crate) const READ_BUFFER_BYTES: usize = 16 * 1024;
+
+/// How much more than its bytes a request may take that is decoded: an array of empty strings takes 24 bytes of memory for each byte, with what is made of it 40.
+const DECODED_FACTOR: usize = 40;
 
 /// The budget is counted in pages: a semaphore's permits end below the byte count of a large machine.
 const PAGE_BYTES: usize = 4096;
+
+/// That frames wait for room is logged this often, not for each of them.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What a frame of `length` bytes takes. Produce carries records, which stay bytes; all others are decoded.
+pub(crate) fn charge(length: usize, is_produce: bool) -> usize {
+    if is_produce { length } else { length.saturating_mul(DECODED_FACTOR) }
+}
 
 /// The broker's budget for requests in memory.
 #[derive(Clone, Debug)]
 pub struct RequestMemory {
     pages: Arc<Semaphore>,
     pages_max: usize,
+    waiting: Arc<AtomicUsize>,
+    told: Arc<Mutex<Option<Instant>>>,
 }
 
-/// A connection's share of the budget, given back when it is dropped.
+/// Room for a frame. Whoever holds a piece of the frame holds a copy of this; with the last one the room is given back.
+#[derive(Clone, Debug, Default)]
+pub struct Room(Option<Arc<Mutex<Held>>>);
+
+#[derive(Debug)]
+enum Held {
+    Budget(OwnedSemaphorePermit),
+    Allowance { used: Arc<AtomicUsize>, bytes: usize },
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Self::Allowance { used, bytes } = self {
+            used.fetch_sub(*bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Room {
+    fn of(held: Held) -> Self {
+        Self(Some(Arc::new(Mutex::new(held))))
+    }
+
+    /// Keeps what `bytes` take, and gives back the rest: little of a frame is left.
+    pub(crate) fn shrink_to(&self, bytes: usize) {
+        let Some(held) = &self.0 else { return };
+        match &mut *held.lock() {
+            Held::Budget(permit) => {
+                let surplus = permit.num_permits().saturating_sub(bytes.div_ceil(PAGE_BYTES));
+                drop(permit.split(surplus));
+            }
+            Held::Allowance { used, bytes: counted } => {
+                let surplus = counted.saturating_sub(bytes);
+                used.fetch_sub(surplus, Ordering::Relaxed);
+                *counted -= surplus;
+            }
+        }
+    }
+
+    /// Whether it is a part of the budget, which others may wait for.
+    pub(crate) fn is_of_the_budget(&self) -> bool {
+        self.0.as_ref().is_some_and(|held| matches!(&*held.lock(), Held::Budget(_)))
+    }
+
+    /// For whoever takes up a piece of the frame, and need not know what this is.
+    pub(crate) fn into_keepsake(self) -> Option<Arc<dyn Send + Sync>> {
+        self.0.map(|held| held as Arc<dyn Send + Sync>)
+    }
+}
+
+/// What one connection may hold without a part of the budget.
 #[derive(Debug, Default)]
-pub(crate) struct Share {
-    permit: Option<OwnedSemaphorePermit>,
+pub(crate) struct Allowance {
+    used: Arc<AtomicUsize>,
+}
+
+impl Allowance {
+    /// Room for `bytes`, if so much is left.
+    pub(crate) fn room(&self, bytes: usize) -> Option<Room> {
+        // Only the connection itself adds to it.
+        let used = self.used.load(Ordering::Relaxed);
+        (used.saturating_add(bytes) <= ALLOWANCE_BYTES).then(|| {
+            self.used.fetch_add(bytes, Ordering::Relaxed);
+            Room::of(Held::Allowance {
+                used: Arc::clone(&self.used),
+                bytes,
+            })
+        })
+    }
+}
+
+/// Counts who waits, as long as it waits.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl RequestMemory {
@@ -35,36 +130,52 @@ impl RequestMemory {
         Self {
             pages: Arc::new(Semaphore::new(pages_max)),
             pages_max,
+            waiting: Arc::default(),
+            told: Arc::default(),
         }
     }
 
-    /// Raises `share` until it covers `bytes`, waiting for others where the budget is spent.
-    pub(crate) async fn cover(&self, share: &mut Share, bytes: usize) {
-        // One request may be larger than the whole budget: then it waits until it is alone.
-        let wanted = (bytes.saturating_sub(FREE_BYTES) / PAGE_BYTES).min(self.pages_max);
-        let held = share.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let Some(missing) = wanted
-            .checked_sub(held)
-            .and_then(|pages| u32::try_from(pages).ok())
-            .filter(|&pages| pages > 0)
-        else {
-            return;
-        };
-        // The semaphore is never closed.
-        if let Ok(permit) = Arc::clone(&self.pages).acquire_many_owned(missing).await {
-            match &mut share.permit {
-                Some(held) => held.merge(permit),
-                None => share.permit = Some(permit),
-            }
+    /// One request may take more than the whole budget: then it waits until it is alone.
+    fn pages_of(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(PAGE_BYTES).min(self.pages_max)).unwrap_or(u32::MAX)
+    }
+
+    /// Room for `bytes`, if there is some and nobody waits for it.
+    pub(crate) fn try_room(&self, bytes: usize) -> Option<Room> {
+        let permit = Arc::clone(&self.pages).try_acquire_many_owned(self.pages_of(bytes)).ok()?;
+        Some(Room::of(Held::Budget(permit)))
+    }
+
+    /// Room for `bytes`, in the order in which it is asked for. Nothing is held meanwhile.
+    pub(crate) fn room(&self, bytes: usize) -> impl Future<Output = Room> + Send + 'static {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(Arc::clone(&self.waiting));
+        let (pages, wanted) = (Arc::clone(&self.pages), self.pages_of(bytes));
+        async move {
+            let _waiting = waiting;
+            // The semaphore is never closed.
+            let permit = pages.acquire_many_owned(wanted).await;
+            permit.map_or_else(|_| Room::default(), |permit| Room::of(Held::Budget(permit)))
         }
     }
 
-    /// Lowers `share` to what covers `bytes`.
-    pub(crate) fn release(&self, share: &mut Share, bytes: usize) {
-        let wanted = bytes.saturating_sub(FREE_BYTES) / PAGE_BYTES;
-        let Some(permit) = &mut share.permit else { return };
-        let surplus = permit.num_permits().saturating_sub(wanted);
-        drop(permit.split(surplus));
+    /// Whether somebody waits for room.
+    pub(crate) fn is_short(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Says in the log that frames wait, unless that was said a moment ago.
+    pub(crate) fn tell_of_waiting(&self) {
+        let mut told = self.told.lock();
+        if told.is_none_or(|told| told.elapsed() >= LOG_INTERVAL) {
+            *told = Some(Instant::now());
+            let waiting = self.waiting.load(Ordering::Relaxed);
+            warn!(
+                waiting,
+                used_bytes = self.used_bytes(),
+                "requests wait for memory: --request-memory-mib is used up"
+            );
+        }
     }
 
     /// Bytes of the budget that are in use.
@@ -75,7 +186,6 @@ impl RequestMemory {
 
 /// Buffers that no connection of this thread needs at the moment.
 const POOLED_MAX: usize = 32;
-const POOLED_BYTES_MAX: usize = 1024 * 1024;
 
 thread_local! {
     static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
@@ -88,7 +198,7 @@ pub(crate) fn take_buffer() -> BytesMut {
 
 /// Gives back a buffer that nothing is in any more.
 pub(crate) fn give_buffer(buffer: BytesMut) {
-    if buffer.is_empty() && (1..=POOLED_BYTES_MAX).contains(&buffer.capacity()) {
+    if buffer.is_empty() && (1..=READ_BUFFER_BYTES).contains(&buffer.capacity()) {
         POOL.with_borrow_mut(|pool| {
             if pool.len() < POOLED_MAX {
                 pool.push(buffer);
@@ -103,26 +213,56 @@ mod tests {
 
     use super::*;
 
+    const KIB: usize = 1024;
+
     #[test]
-    fn the_budget_is_shared_and_given_back() {
-        let memory = RequestMemory::new(1024 * 1024);
-        let (mut one, mut two) = (Share::default(), Share::default());
-        memory.cover(&mut one, FREE_BYTES).now_or_never().unwrap();
-        assert_eq!(memory.used_bytes(), 0, "small requests are free");
-        memory.cover(&mut one, FREE_BYTES + 900 * 1024).now_or_never().unwrap();
-        assert_eq!(memory.used_bytes(), 900 * 1024);
-        assert!(
-            memory.cover(&mut two, FREE_BYTES + 200 * 1024).now_or_never().is_none(),
-            "the second one waits"
-        );
-        memory.release(&mut one, FREE_BYTES + 100 * 1024);
-        memory.cover(&mut two, FREE_BYTES + 200 * 1024).now_or_never().unwrap();
-        drop((one, two));
+    fn the_budget_is_shared_and_given_back_with_the_last_piece_of_a_frame() {
+        let memory = RequestMemory::new(1024 * KIB);
+        let one = memory.try_room(900 * KIB).unwrap();
+        assert_eq!(memory.used_bytes(), 900 * KIB);
+        assert!(memory.try_room(200 * KIB).is_none());
+        let mut two = Box::pin(memory.room(200 * KIB));
+        assert!((&mut two).now_or_never().is_none() && memory.is_short(), "the second one waits");
+        assert!(memory.try_room(4 * KIB).is_none(), "nobody overtakes it");
+        let piece = one.clone().into_keepsake();
+        drop(one);
+        assert!((&mut two).now_or_never().is_none(), "a piece of the first frame is still in memory");
+        drop(piece);
+        let two = two.now_or_never().unwrap();
+        assert!(!memory.is_short());
+        two.shrink_to(5 * KIB);
+        assert_eq!(memory.used_bytes(), 8 * KIB, "whole pages");
+        drop(two);
         assert_eq!(memory.used_bytes(), 0);
-        let mut huge = Share::default();
-        memory
-            .cover(&mut huge, 1024 * 1024 * 1024)
-            .now_or_never()
-            .expect("one that is larger than the budget runs alone");
+        let huge = memory.room(1024 * 1024 * KIB).now_or_never();
+        assert!(huge.is_some(), "one that is larger than the budget runs alone");
+    }
+
+    #[test]
+    fn who_waits_no_more_is_forgotten() {
+        let memory = RequestMemory::new(64 * KIB);
+        let all = memory.try_room(64 * KIB).unwrap();
+        let mut gone = Box::pin(memory.room(64 * KIB));
+        assert!((&mut gone).now_or_never().is_none());
+        drop(gone);
+        assert!(!memory.is_short());
+        drop(all);
+        assert_eq!(memory.used_bytes(), 0);
+    }
+
+    #[test]
+    fn small_frames_of_a_connection_go_by_its_allowance() {
+        let allowance = Allowance::default();
+        let one = allowance.room(ALLOWANCE_BYTES).unwrap();
+        assert!(allowance.room(1).is_none() && !one.is_of_the_budget());
+        one.shrink_to(ALLOWANCE_BYTES - 100);
+        let two = allowance.room(100).unwrap();
+        drop(one);
+        drop(two);
+        assert!(allowance.room(ALLOWANCE_BYTES).is_some());
+        assert!(
+            allowance.room(charge(ALLOWANCE_BYTES / 20, false)).is_none(),
+            "what is decoded counts for what it becomes"
+        );
     }
 }

@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use self::connection::{Accepted, Closed};
 pub use self::large::LargeRequests;
-pub use self::memory::RequestMemory;
+pub use self::memory::{RequestMemory, Room};
 pub use self::reply::{Chunk, FileRegion, Reply};
 use crate::api::{Caller, Listener};
 use crate::auth::Principal;

@@ -69,7 +69,7 @@ impl Reply {
 pub(crate) struct Output {
     gathered: BytesMut,
     /// How long the client may take to make room before it is given up.
-    stall_max: Duration,
+    pub(super) stall_max: Duration,
 }
 
 impl Output {

@@ -38,6 +38,8 @@ pub(crate) async fn join(broker: &Broker, cx: &RequestContext, mut request: Join
         Err(error) => Err(error),
         Ok(()) => {
             let client = client(cx);
+            // What waits for the others of the group is the group's, and not of this request.
+            cx.room.shrink_to(0);
             broker.groups.ask(broker, &group, |to| Request::Join(Join { client, request, to })).await
         }
     };
@@ -60,7 +62,10 @@ pub(crate) async fn sync(broker: &Broker, cx: &RequestContext, request: SyncGrou
     });
     let asked = match checked {
         Err(error) => Err(error),
-        Ok(()) => broker.groups.ask(broker, &group, |to| Request::Sync { request, to }).await,
+        Ok(()) => {
+            cx.room.shrink_to(0);
+            broker.groups.ask(broker, &group, |to| Request::Sync { request, to }).await
+        }
     };
     asked.unwrap_or_else(refused_sync)
 }

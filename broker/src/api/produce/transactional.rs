@@ -11,6 +11,7 @@ use super::{Outcome, Refusal, Topic};
 use crate::broker::Broker;
 use crate::log::producers::Guard;
 use crate::log::{LogWriter, Origin, Prepared};
+use crate::net::Room;
 use crate::replica::{Partition, now_ms};
 use crate::transaction::{self, Producer};
 use crate::transaction_io::verify_once;
@@ -30,6 +31,7 @@ pub(super) struct Asking {
     pub(super) partition: Arc<Partition>,
     pub(super) prepared: Prepared,
     pub(super) log_append_time: bool,
+    pub(super) room: Room,
 }
 
 /// Whether the coordinator has to be asked before these records are appended.
@@ -67,7 +69,7 @@ pub(super) async fn ask(broker: &Broker, version: i16, id: &str, topics: &mut [T
             std::mem::replace(outcome, Outcome::Refused(ErrorCode::None.into())),
         ) {
             (ErrorCode::None, Outcome::Asking(asking)) => Outcome::Brought {
-                appending: asking.partition.append(asking.prepared),
+                appending: asking.partition.append_with(asking.prepared, asking.room.into_keepsake()),
                 log_append_time: asking.log_append_time,
             },
             // What could not even be asked about.

@@ -26,7 +26,12 @@ pub(super) struct Append {
     /// The epoch that they are meant for; in another one they are refused. `None`: whichever it is.
     epoch: Option<LeaderEpoch>,
     answer: oneshot::Sender<Result<(AppendInfo, LeaderEpoch), AppendError>>,
+    /// Dropped with the records.
+    keepsake: Keepsake,
 }
+
+/// What belongs to records that are in memory, and is let go with them.
+pub(crate) type Keepsake = Option<Arc<dyn Send + Sync>>;
 
 /// A batch that has been brought to the writer.
 #[derive(Debug)]
@@ -184,17 +189,27 @@ impl Partition {
 
     /// Brings checked records to the writer. They are appended in the order of the calls; whether they were is told by the [`Appending`].
     pub(crate) fn append(self: &Arc<Self>, records: Prepared) -> Appending {
-        self.append_if(None, records)
+        self.append_if(None, records, None)
+    }
+
+    /// As [`Partition::append`], and drops the keepsake once the records are written.
+    pub(crate) fn append_with(self: &Arc<Self>, records: Prepared, keepsake: Keepsake) -> Appending {
+        self.append_if(None, records, keepsake)
     }
 
     /// As [`Partition::append`], but in this epoch alone: for those whose records rest on all that was appended before.
     pub(crate) fn append_in(self: &Arc<Self>, epoch: LeaderEpoch, records: Prepared) -> Appending {
-        self.append_if(Some(epoch), records)
+        self.append_if(Some(epoch), records, None)
     }
 
-    fn append_if(self: &Arc<Self>, epoch: Option<LeaderEpoch>, records: Prepared) -> Appending {
+    fn append_if(self: &Arc<Self>, epoch: Option<LeaderEpoch>, records: Prepared, keepsake: Keepsake) -> Appending {
         let (answer, receiver) = oneshot::channel();
-        self.bring(Job::Append(Append { records, epoch, answer }));
+        self.bring(Job::Append(Append {
+            records,
+            epoch,
+            answer,
+            keepsake,
+        }));
         Appending {
             partition: Arc::clone(self),
             answer: receiver,
@@ -216,12 +231,14 @@ impl Partition {
         for stale in appends.extract_if(.., |append| append.epoch.is_some_and(|meant| meant != epoch)) {
             let _ = stale.answer.send(Err(AppendError::NotLeader));
         }
-        let (mut records, answers): (Vec<_>, Vec<_>) = appends.drain(..).map(|append| (append.records, append.answer)).unzip();
+        let (mut records, answers): (Vec<_>, Vec<_>) = appends.drain(..).map(|append| (append.records, (append.answer, append.keepsake))).unzip();
         let results = writer.append_as_leader(&mut records, epoch, crate::replica::now_ms());
+        drop(records);
         self.commit();
         // Followers fetch what is written, whether it is flushed here or not.
         self.watchers.tell();
-        for (answer, result) in answers.into_iter().zip(results) {
+        for ((answer, keepsake), result) in answers.into_iter().zip(results) {
+            drop(keepsake);
             // Nobody waits any more: acks=0, or the client is gone.
             let _ = answer.send(result.map(|info| (info, epoch)));
         }
