@@ -321,3 +321,73 @@ fn names_that_are_not_text() {
     assert!(code.is_err() || code.is_ok_and(|c| c == error::INVALID_TOPIC_EXCEPTION));
     bystander.unharmed();
 }
+
+/// What a request repeats is done and answered once, as in Kafka, or refused: lists cost memory and time once.
+#[test]
+fn the_same_thing_many_times() {
+    let mut bystander = Bystander::start(&[]);
+    let topic = bystander.topic.clone();
+    // Fetch version 4 of one partition, which waits for ever, a million times.
+    let entry = Body::default().i32(0).i64(bystander.produced).i32(1 << 20);
+    let head = Body::default().i32(-1).i32(i32::MAX).i32(i32::MAX).i32(i32::MAX).i8(0).i32(1).str(&topic);
+    let body = Body([head.i32(1_000_000).0, entry.0.repeat(1_000_000)].concat());
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let mut c = bystander.attacker();
+            let frame = c.frame(1, 4, &body);
+            c.send(&frame);
+            c
+        })
+        .collect();
+    bystander.unharmed();
+    drop(waiting);
+    // DescribeConfigs version 1 of one broker: some 20 KB for each of its 11 bytes.
+    let resource = Body::default().i8(4).str("0").i32(-1).0.repeat(100_000);
+    let body = Body([Body::default().i32(100_000).0, resource, vec![1]].concat());
+    let mut reply = bystander.attacker().call(32, 1, &body).unwrap();
+    reply.i32().unwrap();
+    assert_eq!(reply.i32().unwrap(), 1);
+    // ListOffsets version 1 refuses a partition that is named twice, also under the topic's name twice.
+    let half = Body::default().str(&topic).i32(1).i32(0).i64(-1).0;
+    let body = Body([Body::default().i32(-1).i32(2).0, half.repeat(2)].concat());
+    let mut reply = bystander.attacker().call(2, 1, &body).unwrap();
+    assert_eq!(reply.i32().unwrap(), 2);
+    for _ in 0..2 {
+        reply.str().unwrap();
+        reply.i32().unwrap();
+        assert_eq!((reply.i32().unwrap(), reply.i16().unwrap()), (0, error::INVALID_REQUEST));
+        reply.i64().unwrap();
+        reply.i64().unwrap();
+    }
+    // Produce version 7: the last batch of a partition is the one that is meant.
+    let batch = |value: &[u8]| Batch::of(&[value], now_ms()).encode();
+    let head = Body::default().i16(-1).i16(1).i32(10_000).i32(1).str(&topic).i32(2);
+    let body = head.i32(0).bytes(&batch(b"first")).i32(0).bytes(&batch(b"last"));
+    let mut reply = bystander.attacker().call(0, 7, &body).unwrap();
+    reply.i32().unwrap();
+    reply.str().unwrap();
+    assert_eq!((reply.i32().unwrap(), reply.i32().unwrap(), reply.i16().unwrap()), (1, 0, error::NONE));
+    bystander.produced += 1;
+    bystander.unharmed();
+}
+
+/// Names as long as a name can be come back in messages that say what is wrong with them.
+#[test]
+fn long_names_in_error_messages() {
+    let mut bystander = Bystander::start(&[]);
+    let name = "n".repeat(i16::MAX as usize);
+    let mut c = bystander.attacker();
+    assert_eq!(create_topic(&mut c, name.as_bytes(), 1, 1, &[]).unwrap(), error::INVALID_TOPIC_EXCEPTION);
+    let code = create_topic(&mut c, b"named", 1, 1, &[(&name, &name)]).unwrap();
+    assert_eq!(code, error::INVALID_CONFIG);
+    // AlterConfigs version 1, of a topic's setting, of a broker's, and of a kind of resource that there is not.
+    for (kind, resource) in [(2, bystander.topic.as_str()), (4, "0"), (4, &name), (2, &name), (99, &name)] {
+        let body = Body::default().i32(1).i8(kind).str(resource).i32(1).str(&name).str(&name).i8(1);
+        let mut reply = c.call(33, 1, &body).unwrap_or_else(|e| panic!("{kind}: {e}"));
+        reply.i32().unwrap();
+        reply.i32().unwrap();
+        assert_ne!(reply.i16().unwrap(), error::NONE);
+        assert!(reply.str().unwrap().len() <= 1024);
+    }
+    bystander.unharmed();
+}

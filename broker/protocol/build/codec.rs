@@ -185,8 +185,16 @@ fn write_value(field: &Field) -> String {
     if field.nullable() && matches!(field.kind, Type::Struct(_)) {
         format!("write_nullable_struct(self.{name}.as_ref(), buf, {version})?;")
     } else {
-        format!("self.{name}.write(buf, {version})?;")
+        match is_error_message(field) {
+            true => format!("write_str(buf, self.{name}.as_deref().map(shortened), {version}.flexible)?;"),
+            false => format!("self.{name}.write(buf, {version})?;"),
+        }
     }
+}
+
+/// Text for people, which may repeat what a client sent: a long one is cut, so that the answer can be encoded.
+fn is_error_message(field: &Field) -> bool {
+    field.name.ends_with("ErrorMessage") && field.nullable() && matches!(field.kind, Type::String)
 }
 
 fn write_tags(out: &mut String, each: &Struct<'_>) -> Result<()> {

@@ -107,7 +107,7 @@ mod prelude {
     #[cfg(test)]
     pub(super) use super::sample::{Random, Sample};
     pub(super) use super::{ApiMessage, CoordinatorRecord, Failing, Message, Request};
-    pub(super) use crate::primitive::{DecodeError, EncodeError, Version, Wire};
+    pub(super) use crate::primitive::{DecodeError, EncodeError, Version, Wire, shortened, write_str};
     pub(super) use crate::tagged::{
         TagWriter, Tags, at_end, non_null, read_nullable_struct, refuse_null, refuse_unsupported, skip_tags, write_no_tags, write_nullable_struct,
     };

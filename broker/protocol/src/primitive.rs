@@ -183,6 +183,14 @@ pub(crate) fn write_str(buf: &mut impl BufMut, text: Option<&str>, flexible: boo
     Ok(())
 }
 
+/// What is left of a longer error message.
+const ERROR_MESSAGE_BYTES_MAX: usize = 1024;
+
+/// An error message that is not too long: what it repeats of a request can be of any length.
+pub(crate) fn shortened(message: &str) -> &str {
+    message.get(..message.floor_char_boundary(ERROR_MESSAGE_BYTES_MAX)).unwrap_or(message)
+}
+
 /// Reads a string or null.
 pub(crate) fn read_string(buf: &mut impl Buf, flexible: bool) -> Result<Option<String>, DecodeError> {
     let Some(length) = read_length(buf, flexible, short_length)? else {

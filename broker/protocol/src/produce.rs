@@ -3,6 +3,8 @@
 //! Each partition's records are split off the frame as a buffer of their own that can be written to: the log patches base offset and leader
 //! epoch in place. Called by the Produce handler only; the response, and tests, use the generated codec. Never looks into records.
 
+use std::cell::Cell;
+
 use bytes::{Buf, BytesMut};
 use uuid::Uuid;
 
@@ -37,7 +39,7 @@ pub struct ProduceTopic {
 }
 
 /// How a request names a topic: by name up to version 12, by id from 13 on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TopicRef {
     /// By name.
     Name(String),
@@ -66,7 +68,9 @@ impl ProduceRequest {
                 version,
             });
         }
+        let left = Cell::new(NAMED_MAX);
         let reader = Reader {
+            left: &left,
             flexible: version >= messages::ProduceRequest::FIRST_FLEXIBLE_VERSION,
             by_id: version >= FIRST_TOPIC_ID_VERSION,
         };
@@ -88,18 +92,25 @@ impl ProduceRequest {
 
 /// What of the version the parts of the request depend on.
 #[derive(Clone, Copy)]
-struct Reader {
+struct Reader<'a> {
+    /// How many topics and partitions may still come.
+    left: &'a Cell<usize>,
     flexible: bool,
     by_id: bool,
 }
 
+/// The most topics and partitions that a request may name together: without a record in it a partition takes six bytes, and fifty times as much while it is answered.
+const NAMED_MAX: usize = 100_000;
+
 /// The fewest bytes that a topic or a partition takes: an index or a name's length, and a length. Bounds the capacity of an array by the bytes received.
 const MIN_ELEMENT_SIZE: usize = 3;
 
-impl Reader {
+impl Reader<'_> {
     fn array<T>(self, buf: &mut BytesMut, element: impl Fn(Self, &mut BytesMut) -> Result<T, DecodeError>) -> Result<Vec<T>, DecodeError> {
         let length = read_length(buf, self.flexible, long_length)?.ok_or(DecodeError::Length(-1))?;
         need(buf, length.saturating_mul(MIN_ELEMENT_SIZE))?;
+        let left = self.left.get().checked_sub(length).ok_or(DecodeError::Length(length as i64))?;
+        self.left.set(left);
         let mut elements = Vec::with_capacity(length);
         for _ in 0..length {
             elements.push(element(self, buf)?);
@@ -176,6 +187,25 @@ mod tests {
                 assert_eq!(decoded, generated(body, version), "{version} seed {seed}");
             }
         }
+    }
+
+    #[test]
+    fn it_refuses_more_partitions_than_anybody_has() {
+        let request = |topics: i32, partitions: i32| {
+            let mut body = BytesMut::new();
+            // No transaction, acks 1, some time; then topics without a name, and partitions without records.
+            body.extend_from_slice(&[0xff, 0xff, 0, 1, 0, 0, 0, 9]);
+            body.extend_from_slice(&topics.to_be_bytes());
+            for _ in 0..topics {
+                body.extend_from_slice(&[0, 0]);
+                body.extend_from_slice(&partitions.to_be_bytes());
+                (0..partitions).for_each(|_| body.extend_from_slice(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]));
+            }
+            ProduceRequest::decode(body, 7).map(|request| request.topics.len())
+        };
+        assert_eq!(request(1, 99_999), Ok(1));
+        assert_eq!(request(1, 100_000), Err(DecodeError::Length(100_000)));
+        assert_eq!(request(300, 400), Err(DecodeError::Length(400)), "all topics together");
     }
 
     #[test]

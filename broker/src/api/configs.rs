@@ -16,6 +16,7 @@ use weir_protocol::types::BrokerId;
 
 pub(crate) use self::alter::{handle_alter, handle_incremental_alter};
 pub(crate) use self::list::handle as handle_list;
+use super::repeats::once;
 use super::{RequestContext, topic_name};
 use crate::auth::{Authorizer, Operation, Resource};
 use crate::broker::Broker;
@@ -109,7 +110,10 @@ struct Described<'a> {
 
 impl Described<'_> {
     fn describe(&self, authorizer: &Authorizer, cx: &RequestContext, request: &DescribeConfigsRequest) -> Vec<DescribeConfigsResult> {
-        let results = request.resources.iter().map(|resource| {
+        let resources = once(request.resources.iter().collect(), |resource| {
+            (resource.resource_type, &resource.resource_name)
+        });
+        let results = resources.into_iter().map(|resource| {
             let described = check_allowed(
                 authorizer,
                 cx,

@@ -10,7 +10,7 @@ use weir_protocol::messages::delete_records_response::{DeleteRecordsPartitionRes
 use weir_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
-use super::RequestContext;
+use super::{RequestContext, repeats};
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
 use crate::metadata::TopicImage;
@@ -20,7 +20,13 @@ use crate::replica::{Partition, Waiter};
 const HIGH_WATERMARK: i64 = -1;
 
 /// Answers a request.
-pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+    repeats::keep_last(
+        &mut request.topics,
+        |topic| topic.name.clone(),
+        |topic| &mut topic.partitions,
+        |partition| partition.partition_index,
+    );
     let image = Arc::clone(&broker.metadata.load());
     let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let mut response = DeleteRecordsResponse::default();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use indexmap::IndexMap;
 use tokio::time::Instant;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::fetch::{self, FetchPartition, FetchResponse, FetchTopic, RecordsLength};
@@ -172,7 +173,8 @@ async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> 
 fn session_request(version: i16, request: FetchRequest) -> SessionRequest {
     let by_id = version >= BY_ID;
     let name = |name: String, id| if by_id { TopicRef::Id(TopicId(id)) } else { TopicRef::Name(name.into()) };
-    let mut wanted = Vec::new();
+    // A partition that is named again and again is read once, as its last entry says.
+    let mut wanted = IndexMap::new();
     for topic in request.topics {
         let topic_ref = name(topic.topic, topic.topic_id);
         wanted.extend(topic.partitions.into_iter().map(|partition| {
@@ -209,7 +211,7 @@ fn session_request(version: i16, request: FetchRequest) -> SessionRequest {
         id,
         epoch,
         by_id,
-        wanted,
+        wanted: wanted.into_iter().collect(),
         forgotten,
     }
 }

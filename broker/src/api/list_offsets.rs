@@ -1,5 +1,6 @@
 //! ListOffsets: where a partition begins and ends, and which offset belongs to a time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weir_protocol::error::ErrorCode;
@@ -85,20 +86,14 @@ fn list(broker: &Broker, cx: &RequestContext, request: ListOffsetsRequest) -> Li
         (_, READ_COMMITTED) => Asker::ReadCommitted,
         _ => Asker::Client,
     };
+    let twice = named_twice(&request);
     let topics = request.topics.into_iter().map(|topic| {
         let allowed = broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name));
         let found = image.topic_by_name(&topic.name);
-        let mut seen = std::collections::BTreeSet::new();
-        let twice: std::collections::BTreeSet<_> = topic
-            .partitions
-            .iter()
-            .map(|partition| partition.partition_index)
-            .filter(|&index| !seen.insert(index))
-            .collect();
         let partitions = topic.partitions.iter().map(|partition| {
             let result = if !allowed {
                 Err(ErrorCode::TopicAuthorizationFailed)
-            } else if twice.contains(&partition.partition_index) {
+            } else if !twice.is_empty() && twice.contains(&(topic.name.clone(), partition.partition_index)) {
                 Err(ErrorCode::InvalidRequest)
             } else {
                 find(broker, found, partition).and_then(|replica| look_up(&replica, partition.timestamp, cx.version, asker))
@@ -115,6 +110,19 @@ fn list(broker: &Broker, cx: &RequestContext, request: ListOffsetsRequest) -> Li
         topics: topics.collect(),
         ..Default::default()
     }
+}
+
+/// The partitions that a request names more than once: each of their entries is refused (`ListOffsetsRequest.duplicatePartitions`).
+fn named_twice(request: &ListOffsetsRequest) -> BTreeSet<(String, i32)> {
+    let mut seen = BTreeSet::new();
+    let named = request.topics.iter().flat_map(|topic| {
+        let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
+        indexes.map(|index| (topic.name.as_str(), index))
+    });
+    named
+        .filter(|named| !seen.insert(*named))
+        .map(|(name, index)| (name.to_owned(), index))
+        .collect()
 }
 
 fn find(broker: &Broker, topic: Option<&Arc<TopicImage>>, partition: &ListOffsetsPartition) -> Result<Arc<Partition>, ErrorCode> {

@@ -23,6 +23,7 @@ mod log_dirs;
 mod metadata;
 mod produce;
 mod producer_ids;
+mod repeats;
 mod replica_fetch;
 mod replica_session;
 mod security;

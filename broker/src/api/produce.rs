@@ -21,7 +21,7 @@ mod transactional;
 
 use self::transactional::Asking;
 use super::dispatch::Request;
-use super::{Handled, RequestContext};
+use super::{Handled, RequestContext, repeats};
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
 use crate::log::{AppendError, AppendInfo, TimestampType, validate};
@@ -104,10 +104,16 @@ const ADMIN_CLIENT: &str = "__admin_client";
 
 /// Takes up a request.
 pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
-    let produce = match ProduceRequest::decode(body, request.cx.version) {
+    let mut produce = match ProduceRequest::decode(body, request.cx.version) {
         Ok(produce) => produce,
         Err(error) => return request.malformed(&error),
     };
+    repeats::keep_last(
+        &mut produce.topics,
+        |topic| topic.topic.clone(),
+        |topic| &mut topic.partitions,
+        |partition| partition.index,
+    );
     let (broker, cx) = (&*request.broker, &request.cx);
     let acks = match produce.acks {
         0 => Acks::None,

@@ -293,3 +293,26 @@ fn strings_are_checked() {
     };
     assert_eq!(request.encode(&mut BytesMut::new(), 3), Err(EncodeError::TooLong(0x8000)));
 }
+
+/// A message for people may repeat what a client sent: it is cut where it would not fit, in every version that has one.
+#[test]
+fn long_error_messages_are_cut() {
+    let long = "\u{e9}".repeat(40_000);
+    for version in CreateTopicsResponse::VERSIONS {
+        let mut response = CreateTopicsResponse::default();
+        response.topics.push(create_topics_response::CreatableTopicResult {
+            name: "t".to_owned(),
+            error_message: Some(long.clone()),
+            ..Default::default()
+        });
+        let mut frame = BytesMut::new();
+        response.encode(&mut frame, version).unwrap();
+        let read = CreateTopicsResponse::decode(&mut Bytes::from(frame), version).unwrap();
+        let message = read.topics.into_iter().next().unwrap().error_message.unwrap_or_default();
+        assert!(
+            message.len() <= 1024 && long.starts_with(&message),
+            "version {version}: {} bytes",
+            message.len()
+        );
+    }
+}

@@ -9,6 +9,7 @@ use weir_protocol::messages::{
 use super::membership::client;
 use super::{authorize, authorize_member};
 use crate::api::RequestContext;
+use crate::api::repeats::once;
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
 use crate::group::{ConsumerHeartbeat, Request};
@@ -51,7 +52,7 @@ pub(crate) async fn heartbeat(broker: &Broker, cx: &RequestContext, request: Con
 /// Answers ConsumerGroupDescribe.
 pub(crate) async fn describe(broker: &Broker, cx: &RequestContext, request: ConsumerGroupDescribeRequest) -> ConsumerGroupDescribeResponse {
     let mut response = ConsumerGroupDescribeResponse::default();
-    for group in request.group_ids {
+    for group in once(request.group_ids, String::clone) {
         let mut described = describe_one(broker, cx, &group)
             .await
             .unwrap_or_else(|error| refused(group.clone(), error));

@@ -11,6 +11,7 @@ use weir_protocol::messages::{
 
 use super::authorize;
 use crate::api::RequestContext;
+use crate::api::repeats::once;
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
 use crate::group::Request;
@@ -50,7 +51,7 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: ListGr
 /// Answers DescribeGroups.
 pub(crate) async fn handle_describe(broker: &Broker, cx: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let mut response = DescribeGroupsResponse::default();
-    for group in request.groups {
+    for group in once(request.groups, String::clone) {
         let mut described = describe(broker, cx, &group).await.unwrap_or_else(|error| DescribedGroup {
             error_code: error.code(),
             group_id: group.clone(),

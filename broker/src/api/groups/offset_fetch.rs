@@ -10,6 +10,7 @@ use weir_protocol::types::TopicId;
 
 use super::authorize;
 use crate::api::RequestContext;
+use crate::api::repeats::once;
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
 use crate::group::Request;
@@ -26,7 +27,7 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: Offset
     let stable = request.require_stable;
     if cx.version >= GROUPS_VERSION {
         let mut response = OffsetFetchResponse::default();
-        for group in request.groups {
+        for group in once(request.groups, |group| group.group_id.clone()) {
             response.groups.push(fetch(broker, cx, group, stable).await);
         }
         return response;

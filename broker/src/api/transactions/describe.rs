@@ -1,5 +1,7 @@
 //! DescribeTransactions, ListTransactions (KIP-664, KIP-994, KIP-1152) and DescribeProducers.
 
+use std::collections::BTreeSet;
+
 use regex::Regex;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
@@ -13,6 +15,7 @@ use weir_protocol::types::TopicPartition;
 
 use super::authorize;
 use crate::api::RequestContext;
+use crate::api::repeats::{keep_last, once};
 use crate::api::topic_name;
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
@@ -22,7 +25,7 @@ use crate::transaction::{Described, Request, State};
 /// Answers DescribeTransactions.
 pub(crate) async fn describe(broker: &Broker, cx: &RequestContext, request: DescribeTransactionsRequest) -> DescribeTransactionsResponse {
     let mut response = DescribeTransactionsResponse::default();
-    for id in request.transactional_ids {
+    for id in once(request.transactional_ids, String::clone) {
         let state = match describe_one(broker, cx, &id).await {
             Ok(described) => told(broker, cx, id, described),
             Err(code) => TransactionState {
@@ -87,8 +90,9 @@ pub(crate) async fn list(broker: &Broker, cx: &RequestContext, request: ListTran
             }
         },
     };
+    let producers: BTreeSet<i64> = request.producer_id_filters.into_iter().collect();
     let is_known = |name: &String| State::ALL.iter().any(|state| state.name() == name);
-    let (states, unknown_state_filters): (Vec<String>, Vec<String>) = request.state_filters.into_iter().partition(is_known);
+    let (states, unknown_state_filters): (Vec<String>, Vec<String>) = once(request.state_filters, String::clone).into_iter().partition(is_known);
     let mut response = ListTransactionsResponse {
         unknown_state_filters,
         ..Default::default()
@@ -108,7 +112,7 @@ pub(crate) async fn list(broker: &Broker, cx: &RequestContext, request: ListTran
         };
         let wanted = all.into_iter().filter(|(id, described)| {
             (states.is_empty() && response.unknown_state_filters.is_empty() || states.iter().any(|state| described.state.name() == state))
-                && (request.producer_id_filters.is_empty() || request.producer_id_filters.contains(&described.producer.id.0))
+                && (producers.is_empty() || producers.contains(&described.producer.id.0))
                 && (request.duration_filter < 0 || now.saturating_sub(described.start_ms) > request.duration_filter)
                 && pattern.as_ref().is_none_or(|pattern| pattern.is_match(id))
                 && authorize(broker, cx, Operation::Describe, id).is_ok()
@@ -126,7 +130,13 @@ pub(crate) async fn list(broker: &Broker, cx: &RequestContext, request: ListTran
 }
 
 /// Answers DescribeProducers.
-pub(crate) async fn producers(broker: &Broker, cx: &RequestContext, request: DescribeProducersRequest) -> DescribeProducersResponse {
+pub(crate) async fn producers(broker: &Broker, cx: &RequestContext, mut request: DescribeProducersRequest) -> DescribeProducersResponse {
+    keep_last(
+        &mut request.topics,
+        |topic| topic.name.clone(),
+        |topic| &mut topic.partition_indexes,
+        |index| *index,
+    );
     let mut response = DescribeProducersResponse::default();
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
