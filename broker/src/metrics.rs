@@ -2,7 +2,8 @@
 //!
 //! Every part of the broker counts here as it goes; its page shows it. On the way of a request nothing is looked up, locked or allocated: a count is
 //! an atomic at a place that is known beforehand. What others know already (partitions, sessions, memory) is not counted here a second time but read when
-//! Prometheus asks, as [`Readings`]. Labels come from closed sets, never from what a client sends.
+//! Prometheus asks, as [`Readings`]. What counts is of this crate alone, so that the compiler finds a count that nobody makes. Labels come from closed sets,
+//! never from what a client sends.
 
 mod latency;
 mod requests;
@@ -140,73 +141,73 @@ impl Metrics {
     }
 
     /// A request was answered after `elapsed`; `failed` when the answer says so for the request or any part of it.
-    pub fn request_finished(&self, api: ApiKey, elapsed: Duration, failed: bool) {
+    pub(crate) fn request_finished(&self, api: ApiKey, elapsed: Duration, failed: bool) {
         self.requests.finished(api, elapsed, failed);
     }
 
     /// Bytes came in on a connection.
-    pub fn received_bytes(&self, bytes: u64) {
+    pub(crate) fn received_bytes(&self, bytes: u64) {
         self.received_bytes.inc_by(bytes);
     }
 
     /// Bytes went out on a connection.
-    pub fn sent_bytes(&self, bytes: u64) {
+    pub(crate) fn sent_bytes(&self, bytes: u64) {
         self.sent_bytes.inc_by(bytes);
     }
 
     /// A connection was accepted.
-    pub fn connection_opened(&self) {
+    pub(crate) fn connection_opened(&self) {
         self.connections_opened.inc();
         self.connections.inc();
     }
 
     /// An accepted connection ended.
-    pub fn connection_closed(&self) {
+    pub(crate) fn connection_closed(&self) {
         self.connections.dec();
     }
 
     /// A connection was closed at once, since there were too many.
-    pub fn connection_refused(&self) {
+    pub(crate) fn connection_refused(&self) {
         self.connections_refused.inc();
     }
 
     /// A connection was closed over a request that cannot be answered.
-    pub fn bad_request(&self) {
+    pub(crate) fn bad_request(&self) {
         self.bad_requests.inc();
     }
 
     /// Record batches of so many bytes came from a producer.
-    pub fn received_records(&self, bytes: usize) {
+    pub(crate) fn received_records(&self, bytes: usize) {
         self.produced_bytes.inc_by(bytes as u64);
     }
 
     /// So many records were appended for a producer.
-    pub fn appended_records(&self, records: u64) {
+    pub(crate) fn appended_records(&self, records: u64) {
         self.produced_records.inc_by(records);
     }
 
     /// A round of flushing took so long.
-    pub fn flushed(&self, elapsed: Duration) {
+    pub(crate) fn flushed(&self, elapsed: Duration) {
         self.flushes.0.observe(elapsed);
     }
 
     /// A flush failed.
-    pub fn flush_failed(&self) {
+    pub(crate) fn flush_failed(&self) {
         self.flush_failures.inc();
     }
 
     /// Transactions ended: so many were committed, and aborted by their client, since they took too long, and since another producer took up the transactional id.
-    pub fn transactions_ended(&self, committed: u64, aborted: [u64; 3]) {
+    pub(crate) fn transactions_ended(&self, committed: u64, aborted: [u64; 3]) {
         self.transactions.ended(committed, aborted);
     }
 
     /// So many requests came from producers that were fenced.
-    pub fn producers_fenced(&self, count: u64) {
+    pub(crate) fn producers_fenced(&self, count: u64) {
         self.transactions.fenced(count);
     }
 
     /// Everything in the OpenMetrics text format.
-    pub fn render(&self, readings: Readings) -> String {
+    pub(crate) fn render(&self, readings: Readings) -> String {
         self.gauges.set(readings);
         self.transactions
             .set_open(readings.transactions_open, readings.transaction_oldest_seconds);

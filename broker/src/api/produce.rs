@@ -268,7 +268,10 @@ async fn settle(request: &Request, topics: Vec<Topic>, acks: Acks, timeout: Dura
                 // All were asked about before.
                 Outcome::Asking(_) => refused(key.index, ErrorCode::InvalidTxnState.into()),
                 Outcome::Brought { appending, log_append_time } => match tokio::time::timeout_at(deadline, appending.acknowledged(acks)).await {
-                    Ok(Ok(info)) => appended(key.index, &info, log_append_time),
+                    Ok(Ok(info)) => {
+                        broker.metrics.appended_records(records_of(&info));
+                        appended(key.index, &info, log_append_time)
+                    }
                     Ok(Err(error)) => refused(key.index, error.into()),
                     Err(_) => refused(key.index, ErrorCode::RequestTimedOut.into()),
                 },
@@ -281,6 +284,10 @@ async fn settle(request: &Request, topics: Vec<Topic>, acks: Acks, timeout: Dura
         response.responses.push(answered);
     }
     response
+}
+
+fn records_of(info: &AppendInfo) -> u64 {
+    u64::try_from(info.last_offset - info.first_offset + 1).unwrap_or(0)
 }
 
 fn appended(index: i32, info: &AppendInfo, log_append_time: bool) -> PartitionProduceResponse {
