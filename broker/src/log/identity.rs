@@ -30,7 +30,7 @@ pub struct Identity {
 pub struct Left {
     /// In order: nothing need be scanned.
     pub orderly: bool,
-    /// The log is whole up to its end: it was left in order, or its process died and the kernel went on running.
+    /// The log is whole up to its end: it was left in order, or its process died and the kernel went on running, by a run that found it whole or told a controller that it may not be.
     pub whole: bool,
     /// The broker epoch that it was last used under.
     pub broker_epoch: Option<i64>,
@@ -43,6 +43,9 @@ pub struct Left {
 struct Run {
     boot_id: String,
     broker_epoch: Option<i64>,
+    /// The log may have lost its tail, and no controller has heard of that yet: an end in order does not bring it back.
+    #[serde(default)]
+    shortened: bool,
 }
 
 /// Why a log directory is not taken.
@@ -163,9 +166,10 @@ pub(super) fn how_left(storage: &dyn Storage, root: &Path) -> Left {
     let boot_id = storage.boot_id();
     let disowned = !orderly && run.is_none();
     let same_boot = run.as_ref().is_some_and(|run| !boot_id.is_empty() && run.boot_id == boot_id);
+    let shortened = run.as_ref().is_some_and(|run| run.shortened);
     Left {
         orderly,
-        whole: orderly || same_boot,
+        whole: !shortened && (orderly || same_boot),
         broker_epoch: run.and_then(|run| run.broker_epoch),
         disowned,
     }
@@ -180,7 +184,7 @@ pub(super) fn disown_run(storage: &dyn Storage, root: &Path) {
 }
 
 /// Says that a run has begun: before the first append of it, and synced. A log that may have lost its tail is `whole` again only when that was told to the controller, which
-/// gives a broker epoch for it: a run that is killed before leaves it to the next one to tell.
+/// gives a broker epoch for it: a run that ends before, in whatever way, leaves it to the next one to tell.
 ///
 /// # Errors
 /// When that cannot be written.
@@ -188,6 +192,7 @@ pub(super) fn begin_run(storage: &dyn Storage, root: &Path, broker_epoch: Option
     let run = Run {
         boot_id: if whole { storage.boot_id() } else { String::new() },
         broker_epoch,
+        shortened: !whole,
     };
     match storage.remove_file(&root.join(CLEAN)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -143,6 +143,14 @@ fn how_a_directory_was_left_is_known() {
         (false, false, Some(17), false),
         "killed before anyone was told of what is lost"
     );
+    let mut untold = Opened::new(&crashed).unwrap();
+    untold.close().unwrap();
+    drop(untold);
+    assert_eq!(
+        left(&crashed),
+        (true, false, Some(17), false),
+        "and stopped in order before anyone was told"
+    );
     assert_eq!(left(&fs.after_crash(2)), (true, true, Some(17), false));
     assert_eq!(left(&fs), (true, true, Some(17), false));
     assert_eq!(left(&fs), (false, true, Some(17), false), "the mark holds for one start");
