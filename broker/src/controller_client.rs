@@ -1,11 +1,12 @@
 //! This broker's side of the controller RPC: the session, which carries the metadata, and the requests that only the controller can decide.
 //!
 //! The session is one task for the life of the process. It registers, takes up what the controller says, and begins again whenever the stream breaks; in the meantime
-//! the broker goes on with the image that it has. Nothing here decides anything about partitions: `replica` takes up its part of an image before it
+//! the broker goes on with the image that it has, and where no controller answers at the start, with the one that the last run had. Nothing here decides anything about partitions: `replica` takes up its part of an image before it
 //! is published.
 
 mod candidates;
 mod isr;
+mod kept;
 mod producer_ids;
 mod session;
 
@@ -26,9 +27,11 @@ use weir_protocol::types::ProducerId;
 
 use self::candidates::{Candidates, NameCluster};
 pub(crate) use self::isr::keep_proposing;
+use self::kept::Keeper;
 use self::producer_ids::ProducerIds;
 pub use self::session::{Fatal, Identity, Session};
 use crate::api::RequestContext;
+use crate::log::LogDir;
 use crate::metadata::Metadata;
 
 /// How the broker stands with its controller.
@@ -58,6 +61,7 @@ pub struct Controller {
     log_dir_failure: Mutex<Option<String>>,
     /// Turns true when this broker wants to stop.
     wants_shutdown: watch::Sender<bool>,
+    keeper: Keeper,
 }
 
 impl Controller {
@@ -73,6 +77,7 @@ impl Controller {
             producer_ids: tokio::sync::Mutex::default(),
             log_dir_failure: Mutex::default(),
             wants_shutdown: watch::Sender::new(false),
+            keeper: Keeper::default(),
         })
     }
 
@@ -140,15 +145,19 @@ impl Controller {
     ///
     /// # Errors
     /// COORDINATOR_LOAD_IN_PROGRESS, which clients retry, while the block in hand is used up and no controller can be reached.
-    pub(crate) async fn producer_id(&self) -> Result<ProducerId, ErrorCode> {
+    pub(crate) async fn producer_id(&self, log_dir: &LogDir) -> Result<ProducerId, ErrorCode> {
         let mut ids = self.producer_ids.lock().await;
-        if let Some(id) = ids.next() {
-            return Ok(id);
+        let mut id = ids.next();
+        if id.is_none() {
+            // Who else wants one waits for the same answer.
+            let block = self.block_of_producer_ids().await.ok_or(ErrorCode::CoordinatorLoadInProgress)?;
+            ids.refill(&block);
+            id = ids.next();
         }
-        // Who else wants one waits for the same answer.
-        let block = self.block_of_producer_ids().await.ok_or(ErrorCode::CoordinatorLoadInProgress)?;
-        ids.refill(&block);
-        ids.next().ok_or(ErrorCode::CoordinatorLoadInProgress)
+        if let Some(left) = ids.news() {
+            self.keeper.keep_producer_ids(log_dir, left);
+        }
+        id.ok_or(ErrorCode::CoordinatorLoadInProgress)
     }
 
     /// Whether [`Self::stock_up`] is to be called.
@@ -158,12 +167,15 @@ impl Controller {
     }
 
     /// Gets a block of producer ids before it is needed.
-    async fn stock_up(&self) {
+    async fn stock_up(&self, log_dir: &LogDir) {
         let block = self.block_of_producer_ids().await;
         let mut ids = self.producer_ids.lock().await;
         match block {
             Some(block) => ids.refill(&block),
             None => ids.unanswered(),
+        }
+        if let Some(left) = ids.news() {
+            self.keeper.keep_producer_ids(log_dir, left);
         }
     }
 

@@ -4,6 +4,7 @@
 //! changes it, and nothing here talks to anyone.
 
 mod departed;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -66,7 +66,7 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("net", &["api", "auth", "broker", "config", "log", "metrics"]),
-    ("controller_client", &["api", "broker", "config", "metadata", "metrics", "replica"]),
+    ("controller_client", &["api", "broker", "config", "log", "metadata", "metrics", "replica"]),
 ];
 
 /// What the operator's parts may use: the core is pure, and the store knows nobody but it.

@@ -17,7 +17,7 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: InitPr
             .await
             .map(|producer| (producer.id, producer.epoch.0)),
         // An idempotent producer that lost its way asks with the id that it has, and gets another one (KIP-360): only transactions go on with an old id.
-        (Ok(()), None) => broker.controller.producer_id().await.map(|id| (id, 0)),
+        (Ok(()), None) => broker.controller.producer_id(broker.replicas.log_dir()).await.map(|id| (id, 0)),
         (Err(error), _) => Err(error),
     };
     match outcome {

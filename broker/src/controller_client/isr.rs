@@ -26,6 +26,8 @@ pub(crate) async fn keep_proposing(broker: &Arc<Broker>) {
     loop {
         let waiting = broker.replicas.shared().proposals().await;
         for batch in waiting.chunks(CHANGES_MAX) {
+            let asked = batch.iter().map(|(partition, proposal)| (partition.id(), proposal));
+            broker.controller.keeper.keep_asked(broker.replicas.log_dir(), asked);
             let answers = ask(&broker.controller, batch).await;
             for ((partition, proposal), answer) in batch.iter().zip(answers) {
                 partition.proposal_answered(proposal, answer);

@@ -16,7 +16,7 @@ use weir_protocol::controller::controller_message::Message as FromController;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{ControllerEpoch, LeaderEpoch, TopicId, TopicPartition};
 
-use super::{Controller, Standing};
+use super::{Controller, Standing, kept};
 use crate::broker::Broker;
 
 /// How long a connection may take to come up.
@@ -30,6 +30,9 @@ const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 /// How long after its registration a broker asks for what can wait.
 const SETTLED: Duration = Duration::from_secs(1);
+
+/// How long a start waits for a controller before it goes on with what the last run had: one that is there answers within milliseconds.
+const RESUME_AFTER: Duration = Duration::from_secs(1);
 
 /// Who this broker says it is.
 #[derive(Clone, Debug)]
@@ -66,6 +69,10 @@ pub struct Session {
     broker: Arc<Broker>,
     identity: Identity,
     controller_epoch: ControllerEpoch,
+    /// Until when a controller is waited for before the broker goes on with what the last run had; `None` once that is settled.
+    patient_until: Option<Instant>,
+    /// Metadata came from a controller in this run, and not only from the last one.
+    is_told: bool,
 }
 
 /// Why a stream ended.
@@ -87,6 +94,8 @@ impl Session {
             broker,
             identity,
             controller_epoch: ControllerEpoch::default(),
+            patient_until: Some(Instant::now() + RESUME_AFTER),
+            is_told: false,
         }
     }
 
@@ -98,8 +107,13 @@ impl Session {
         let mut pause = RETRY_MIN;
         loop {
             let started = Instant::now();
+            self.go_on_if_nobody_answers().await;
             self.controller().candidates.resolve().await;
-            let ended = self.stream().await;
+            let silence = nobody_answers(Arc::clone(&self.broker), self.patient_until);
+            let ended = tokio::select! {
+                ended = self.stream() => ended,
+                () = silence => Ended::Broken("no controller answers".into()),
+            };
             // Not by reading and replacing: the guard of a read would still be held while the write waits for it.
             let mut lost = false;
             self.controller()
@@ -127,6 +141,39 @@ impl Session {
 
     fn controller(&self) -> &Controller {
         &self.broker.controller
+    }
+
+    /// Goes on with the metadata, the roles and the epochs of the last run, if its time has come and there is something that can be believed.
+    ///
+    /// A leader acknowledges nothing then that a successor lacks: it waits for every member of the ISR of its last image, and for whomever it had asked for; whoever was elected
+    /// meanwhile is one of them, and does not fetch from it.
+    async fn go_on_if_nobody_answers(&mut self) {
+        if self.patient_until.take_if(|until| *until <= Instant::now()).is_none() {
+            return;
+        }
+        let broker = Arc::clone(&self.broker);
+        let log_dir = broker.replicas.log_dir();
+        // Between a registration and its first metadata nothing is known of the roles: the controller is about to tell.
+        let epoch = self
+            .identity
+            .previous_broker_epoch
+            .filter(|epoch| log_dir.left().broker_epoch == Some(*epoch));
+        let Some((epoch, left)) = epoch.and_then(|epoch| Some((epoch, kept::left(log_dir)?))) else {
+            warn!("no controller answers, and there is nothing to go on with: this broker serves nothing until one does");
+            return;
+        };
+        warn!(
+            version = left.image.version,
+            broker_epoch = epoch,
+            controller_epoch = left.image.controller_epoch.0,
+            "no controller answers; going on with the metadata, the roles and the epochs of the last run: what needs a controller waits for one"
+        );
+        self.controller_epoch = self.controller_epoch.max(left.image.controller_epoch);
+        broker.controller.keeper.go_on(log_dir, epoch, &left);
+        broker.controller.standing.send_modify(|standing| standing.broker_epoch = Some(epoch));
+        broker.controller.producer_ids.lock().await.go_on(left.producer_ids);
+        broker.replicas.go_on(&left.image, left.asked);
+        broker.metadata.publish(left.image);
     }
 
     async fn stream(&mut self) -> Ended {
@@ -178,7 +225,7 @@ impl Session {
                     sender.send(heartbeat).await.map_err(|_| Ended::Broken("the stream is closed".into()))?;
                     if started.elapsed() > SETTLED && self.controller().is_short_of_producer_ids() {
                         let broker = Arc::clone(&self.broker);
-                        tokio::spawn(async move { broker.controller.stock_up().await });
+                        tokio::spawn(async move { broker.controller.stock_up(broker.replicas.log_dir()).await });
                     }
                 }
                 Ok(()) = wants_shutdown.changed() => beat.reset_immediately(),
@@ -199,9 +246,11 @@ impl Session {
                     controller_epoch = message.controller_epoch,
                     "registered with the controller"
                 );
-                self.remember(registered.broker_epoch).await;
                 let epoch = Some(registered.broker_epoch);
+                // From here on the roles of the last run are over, also if this task is interrupted.
                 self.identity.previous_broker_epoch = epoch;
+                self.patient_until = None;
+                self.remember(registered.broker_epoch).await;
                 // From here on the process itself vouches for its log: it is whole as long as the process lives.
                 self.identity.clean = true;
                 self.controller().standing.send_modify(|standing| {
@@ -233,7 +282,7 @@ impl Session {
         self.check_epoch(message.controller_epoch)?;
         match message.message {
             Some(FromController::Metadata(update)) => {
-                self.apply(&update)?;
+                self.apply(update)?;
                 return Ok(true);
             }
             Some(FromController::HeartbeatReply(reply)) => {
@@ -262,19 +311,23 @@ impl Session {
         Ok(())
     }
 
-    fn apply(&self, update: &rpc::MetadataUpdate) -> Result<(), Ended> {
+    fn apply(&mut self, update: rpc::MetadataUpdate) -> Result<(), Ended> {
         let before = self.broker.metadata.load();
         if !update.full && update.version <= before.version {
             return Ok(());
         }
         let (next, touched) = before
-            .after(self.controller_epoch, update)
+            .after(self.controller_epoch, &update)
             .map_err(|error| Ended::Broken(error.to_string()))?;
         debug!(version = next.version, full = update.full, topics = touched.len(), "metadata");
-        // The partitions take up their roles before anyone reads of them in the image.
+        // The disk comes first: a run knows nothing that the next one does not find. Then the partitions take up their roles, before anyone reads of them in the image.
+        if let Some(epoch) = self.identity.previous_broker_epoch {
+            self.controller().keeper.keep(self.broker.replicas.log_dir(), epoch, update, &next);
+        }
         self.broker.replicas.apply(&before, &next, &touched);
         drop(before);
         self.broker.metadata.publish(next);
+        self.is_told = true;
         Ok(())
     }
 
@@ -295,7 +348,8 @@ impl Session {
     }
 
     fn heartbeat(&self, broker_epoch: i64) -> rpc::Heartbeat {
-        let applied_version = self.broker.metadata.load().version;
+        // What the last run knew is not what this registration was told.
+        let applied_version = if self.is_told { self.broker.metadata.load().version } else { 0 };
         rpc::Heartbeat {
             broker_epoch,
             applied_version,
@@ -303,6 +357,17 @@ impl Session {
             wants_shutdown: *self.controller().wants_shutdown.borrow(),
             log_dir_failure: self.controller().log_dir_failure.lock().clone().unwrap_or_default(),
         }
+    }
+}
+
+/// Returns when a start has waited long enough for a controller, and none has taken its registration.
+async fn nobody_answers(broker: Arc<Broker>, patient_until: Option<Instant>) {
+    match patient_until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+    if broker.controller.standing.borrow().broker_epoch.is_some() {
+        std::future::pending().await
     }
 }
 

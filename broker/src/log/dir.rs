@@ -18,6 +18,7 @@ use super::catalogue;
 use super::checkpoint::Logs;
 use super::flusher::{self, Flusher};
 use super::identity::{self, Identity, Left, OpenError};
+use super::kept::{self, Kept, Owner};
 use super::storage::{OpenFiles, Storage};
 use super::{LogConfig, LogWriter, recovery};
 
@@ -101,7 +102,9 @@ impl std::fmt::Debug for Shared {
 pub struct LogDir {
     shared: Arc<Shared>,
     id: Uuid,
+    identity: Identity,
     left: Left,
+    kept: Kept,
     flusher: Mutex<Option<std::thread::JoinHandle<()>>>,
     _lock: Box<dyn Any + Send + Sync>,
 }
@@ -157,7 +160,9 @@ impl LogDir {
         Ok(Self {
             shared,
             id,
+            identity: identity.clone(),
             left,
+            kept: Kept::default(),
             flusher: Mutex::new(Some(flusher)),
             _lock: lock,
         })
@@ -197,6 +202,51 @@ impl LogDir {
             return Err(io::Error::other(reason.to_owned()));
         }
         identity::begin_run(self.shared.storage(), self.shared.root(), Some(epoch), true)
+    }
+
+    /// What the last run left of what it knew, if that can be believed: its logs are whole, and it was written by it, here, under the registration that it had last.
+    pub fn left_known(&self) -> Option<Vec<Vec<u8>>> {
+        let broker_epoch = self.left.broker_epoch.filter(|_| self.left.whole)?;
+        let owner = Owner::new(&self.identity, self.id, broker_epoch);
+        kept::read(self.shared.storage(), self.shared.root(), &owner)
+    }
+
+    /// Leaves to the next run what this one knows, under its registration: all of it.
+    pub fn keep_known(&self, broker_epoch: i64, frames: &[Vec<u8>]) {
+        // Nothing vouches for what a failed directory holds: the next run does not ask for it.
+        if self.failure().is_none() {
+            let owner = Owner::new(&self.identity, self.id, broker_epoch);
+            let kept = self.kept.replace(self.shared.storage(), self.shared.root(), &owner, frames);
+            self.unless_kept(kept);
+        }
+    }
+
+    /// Whether [`LogDir::keep_known`] is cheaper by now than what it would replace.
+    pub fn has_kept_many_changes(&self) -> bool {
+        self.kept.is_overgrown()
+    }
+
+    /// Leaves to the next run what has changed since. False when nothing was kept that it would be a change of.
+    pub fn keep_change(&self, frame: &[u8]) -> bool {
+        if self.failure().is_some() {
+            return true;
+        }
+        match self.kept.append(frame) {
+            Ok(appended) => appended,
+            Err(error) => {
+                self.unless_kept(Err(error));
+                true
+            }
+        }
+    }
+
+    /// What the next run must not take for the last that was known is removed.
+    fn unless_kept(&self, kept: io::Result<()>) {
+        let Err(error) = kept else { return };
+        warn!(%error, "cannot leave to the next run what is known of the cluster: it will have to wait for a controller");
+        if let Err(error) = self.kept.forget(self.shared.storage(), self.shared.root()) {
+            self.shared.fail(format!("cannot remove what was known of the cluster: {error}"));
+        }
     }
 
     /// The log of a partition: the one that was found, or a new one, for which nothing is written before its first append.
@@ -317,6 +367,7 @@ impl LogDir {
         for writer in writers {
             writer.close()?;
         }
+        self.kept.seal();
         // One sync for all: what close() has written, in however many files.
         self.shared.storage().sync_all(self.shared.root())?;
         let logs = self.shared.logs.open();

@@ -316,7 +316,7 @@ impl Storage for Faulty {
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn File>> {
         let mut state = self.0.lock();
         let inode = match state.find(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && mode == Mode::Create => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && mode != Mode::Existing => {
                 state.change(Done::Create, path).map_err(error_of)?;
                 state.add(path, Inode::file())?
             }

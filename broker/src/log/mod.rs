@@ -15,6 +15,7 @@ mod faulty;
 mod flusher;
 mod identity;
 mod index;
+mod kept;
 pub mod producers;
 mod reader;
 mod recovery;

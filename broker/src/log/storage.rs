@@ -100,6 +100,8 @@ pub enum Mode {
     Existing,
     /// It is made if it is not there.
     Create,
+    /// As [`Mode::Create`], and nobody but its owner may read it.
+    CreatePrivate,
 }
 
 /// An entry of a directory.
@@ -210,7 +212,19 @@ pub(crate) fn replace_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> 
 /// # Errors
 /// When it cannot be written.
 pub(crate) fn stage_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<Arc<dyn File>> {
-    let file = storage.open(&path.with_added_extension("tmp"), Mode::Create)?;
+    stage(storage, path, bytes, Mode::Create)
+}
+
+/// As [`stage_file`], for what nobody else may read.
+///
+/// # Errors
+/// As there.
+pub(crate) fn stage_private_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<Arc<dyn File>> {
+    stage(storage, path, bytes, Mode::CreatePrivate)
+}
+
+fn stage(storage: &dyn Storage, path: &Path, bytes: &[u8], mode: Mode) -> io::Result<Arc<dyn File>> {
+    let file = storage.open(&path.with_added_extension("tmp"), mode)?;
     file.truncate(0)?;
     file.write_all_at(&mut [IoSlice::new(bytes)], 0)?;
     Ok(file)
@@ -308,11 +322,13 @@ impl File for DiskFile {
 
 impl Storage for Disk {
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn File>> {
+        use std::os::unix::fs::OpenOptionsExt as _;
         let file = std::fs::OpenOptions::new()
             .read(true)
             .write(true)
-            .create(mode == Mode::Create)
+            .create(mode != Mode::Existing)
             .truncate(false)
+            .mode(if mode == Mode::CreatePrivate { 0o600 } else { 0o666 })
             .open(path)?;
         Ok(Arc::new(DiskFile(file)))
     }

@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 use weir_protocol::config::{Layers, topic_key};
 use weir_protocol::types::{BrokerId, TopicId, TopicPartition};
 
-use self::core::PartitionState;
+use self::core::{Asked, PartitionState};
 pub(crate) use self::fetcher::Connection;
 pub use self::fetcher::Fetchers;
 pub(crate) use self::lost::Lost;
@@ -214,14 +214,32 @@ impl Replicas {
                 (None, None) => {}
             }
         }
-        if !self.complete.swap(true, Ordering::AcqRel) {
-            self.log_dir.set_aside_unclaimed();
-        }
+        self.set_aside_unclaimed();
         if before.brokers != next.brokers {
             // A follower may be eligible by now that has nothing more to fetch.
             for partition in self.all().iter().filter(|partition| partition.is_leader()) {
                 partition.check();
             }
+        }
+    }
+
+    /// Goes on with the roles that the last run had: `image` is what it acted on, `asked` what its leaders asked for. Called before the image is published, in place of the first
+    /// [`Replicas::apply`].
+    pub fn go_on(&self, image: &MetadataImage, asked: HashMap<TopicPartition, Asked>) {
+        let settings = Settings::of(&layers(image, self.broker));
+        *self.settings.lock() = settings;
+        self.shared.take_up(image, &settings);
+        self.shared.set_asked(asked);
+        // What no topic claims here a newer image may claim: nothing is set aside yet.
+        for topic in image.topics() {
+            self.take_up(image, topic);
+        }
+    }
+
+    /// What nobody has claimed once the first whole image is taken up.
+    fn set_aside_unclaimed(&self) {
+        if !self.complete.swap(true, Ordering::AcqRel) {
+            self.log_dir.set_aside_unclaimed();
         }
     }
 
@@ -334,7 +352,7 @@ fn throttled(topic: &TopicImage, partition: i32, broker: BrokerId) -> Throttled 
 }
 
 /// What the controller has committed of a partition.
-fn committed(state: &PartitionImage) -> PartitionState {
+pub(crate) fn committed(state: &PartitionImage) -> PartitionState {
     PartitionState {
         replicas: state.replicas.to_vec(),
         isr: state.isr.to_vec(),

@@ -1,6 +1,6 @@
 //! What all partitions of this broker share: who the other brokers are, what time it is, what the controller is to be asked for, and which partitions time does something to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use weir_protocol::types::{BrokerEpoch, BrokerId};
+use weir_protocol::types::{BrokerEpoch, BrokerId, TopicPartition};
 
 use super::core::follower::FETCH_BACKOFF_MS;
-use super::core::{Peer, Proposal};
+use super::core::{Asked, Peer, Proposal};
 use super::fetcher::Assignments;
 use super::throttle::Quota;
 use super::{Lost, Partition, Settings};
@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) leader_quota: Quota,
     pub(crate) follower_quota: Quota,
     proposals: Queue<(Arc<Partition>, Proposal)>,
+    /// What the process before asked for, where this one goes on with its roles.
+    asked: ArcSwap<HashMap<TopicPartition, Asked>>,
     checks: Queue<Arc<Partition>>,
     /// What is fetched from whom.
     pub(super) assignments: Assignments,
@@ -84,6 +86,7 @@ impl Shared {
             leader_quota: Quota::default(),
             follower_quota: Quota::default(),
             proposals: Queue::default(),
+            asked: ArcSwap::default(),
             checks: Queue::default(),
             assignments: Assignments::default(),
             lost: Lost::default(),
@@ -136,6 +139,16 @@ impl Shared {
 
     pub(super) fn propose(&self, partition: Arc<Partition>, proposal: Proposal) {
         self.proposals.push((partition, proposal));
+    }
+
+    /// Has the leaderships that begin from now on wait for whom a former process of this broker asked for.
+    pub(super) fn set_asked(&self, asked: HashMap<TopicPartition, Asked>) {
+        self.asked.store(Arc::new(asked));
+    }
+
+    /// What a former process of this broker asked for.
+    pub(super) fn asked(&self, id: TopicPartition) -> Option<Asked> {
+        self.asked.load().get(&id).cloned()
     }
 
     /// The ISRs that leaders here want to have, all that wait; waits for one.

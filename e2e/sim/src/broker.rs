@@ -3,7 +3,10 @@
 
 mod replica;
 
+use std::rc::Rc;
+
 use uuid::Uuid;
+use weir_broker::replica::core::Asked;
 use weir_operator::controller::state::{Endpoint, Partition, State};
 use weir_operator::controller::{Heartbeat, Registration};
 use weir_protocol::error::ErrorCode;
@@ -20,6 +23,8 @@ use crate::world::Ctx;
 pub enum BrokerAlarm {
     /// A controller is to be found.
     Connect,
+    /// None was found: what the process before had is taken up.
+    Resume,
     /// A heartbeat is due.
     Beat,
     /// The next fetch is due.
@@ -61,6 +66,17 @@ struct Disk {
     epoch: Option<BrokerEpoch>,
     clean: bool,
     logs: Vec<Log>,
+    kept: Option<Kept>,
+    /// What leaders here asked for last.
+    asked: Vec<Option<Asked>>,
+}
+
+/// The file `image`: the metadata that the last process acted on, and the registration under which it did.
+#[derive(Debug)]
+struct Kept {
+    epoch: BrokerEpoch,
+    controller_epoch: ControllerEpoch,
+    state: Rc<State>,
 }
 
 #[derive(Debug)]
@@ -71,7 +87,9 @@ struct Process {
     previous_epoch: Option<BrokerEpoch>,
     whole: bool,
     controller_epoch: ControllerEpoch,
-    image: Option<Box<State>>,
+    image: Option<Rc<State>>,
+    /// Metadata was taken up from a controller, not only from the disk.
+    is_told: bool,
     wants_shutdown: bool,
     replicas: Vec<Replica>,
 }
@@ -97,6 +115,8 @@ impl Machine {
                 epoch: None,
                 clean: false,
                 logs: vec![Log::default(); topics],
+                kept: None,
+                asked: vec![None; topics],
             },
             process: None,
             lost_from: vec![0; topics],
@@ -124,7 +144,8 @@ impl Machine {
     pub fn start(&mut self, ctx: &mut Ctx<'_>) {
         self.run += 1;
         let disk = &mut self.disk;
-        let mut whole = disk.clean || disk.boot == self.boot;
+        // A stop in order brings nothing back of what the power took before.
+        let mut whole = (disk.clean && disk.boot != 0) || disk.boot == self.boot;
         if ctx.plan.has(Mutation::CallsItselfWhole) {
             whole = true;
         }
@@ -145,11 +166,16 @@ impl Machine {
             whole,
             controller_epoch: ControllerEpoch(0),
             image: None,
+            is_told: false,
             wants_shutdown: false,
             replicas,
         });
         ctx.broker_alarm(1, BrokerAlarm::Connect);
         ctx.broker_alarm(2, BrokerAlarm::Beat);
+        if whole || ctx.plan.has(Mutation::TakesUpAfterALoss) {
+            let patience = ctx.rng.between(10, 300);
+            ctx.broker_alarm(patience, BrokerAlarm::Resume);
+        }
     }
 
     /// The process dies; the kernel goes on.
@@ -186,6 +212,8 @@ impl Machine {
             boot: 0,
             epoch: None,
             clean: false,
+            kept: None,
+            asked: vec![None; self.disk.logs.len()],
             logs: vec![Log::default(); self.disk.logs.len()],
         };
     }
@@ -208,6 +236,7 @@ impl Machine {
     pub fn wake(&mut self, alarm: BrokerAlarm, ctx: &mut Ctx<'_>) {
         match alarm {
             BrokerAlarm::Connect => self.connect(ctx),
+            BrokerAlarm::Resume => self.resume(ctx),
             BrokerAlarm::Beat => {
                 ctx.broker_alarm(HEARTBEAT_MS, BrokerAlarm::Beat);
                 self.beat(ctx);
@@ -261,8 +290,10 @@ impl Machine {
             partition,
             epoch,
             image,
+            is_told: process.is_told,
             operator: process.session.map(|session| session.operator),
             log: &mut self.disk.logs[partition],
+            asked: &mut self.disk.asked[partition],
             ctx,
         };
         act(&mut process.replicas[partition], &mut around);
@@ -333,7 +364,7 @@ impl Machine {
         let Some(epoch) = process.epoch.filter(|_| session.registered) else {
             return;
         };
-        let applied_version = process.image.as_ref().map_or(0, |image| image.version);
+        let applied_version = process.image.as_ref().filter(|_| process.is_told).map_or(0, |image| image.version);
         let heartbeat = Heartbeat {
             broker: BrokerId(id as i32),
             epoch,
@@ -387,17 +418,47 @@ impl Machine {
                 }
             }
             Told::Metadata { full, state } => {
-                if full || process.image.as_ref().is_none_or(|image| image.version < state.version) {
-                    self.take_up(state, ctx);
+                if full || !process.is_told || process.image.as_ref().is_none_or(|image| image.version < state.version) {
+                    self.take_up(full, Rc::from(state), ctx);
                 }
                 self.beat(ctx);
             }
         }
     }
 
-    fn take_up(&mut self, state: Box<State>, ctx: &mut Ctx<'_>) {
+    /// Takes up what a controller says: on the disk first, so that the next process knows all that this one acted on.
+    fn take_up(&mut self, full: bool, state: Rc<State>, ctx: &mut Ctx<'_>) {
         let Some(process) = &mut self.process else { return };
+        if let Some(epoch) = process.epoch.filter(|_| full || !ctx.plan.has(Mutation::TakesUpAnOlderImage)) {
+            self.disk.kept = Some(Kept {
+                epoch,
+                controller_epoch: process.controller_epoch,
+                state: Rc::clone(&state),
+            });
+        }
+        process.is_told = true;
         process.image = Some(state);
+        self.assume_roles(ctx);
+    }
+
+    /// Takes up what the process before had, as long as no controller has said anything.
+    fn resume(&mut self, ctx: &mut Ctx<'_>) {
+        let (Some(process), Some(kept)) = (&mut self.process, &self.disk.kept) else {
+            return;
+        };
+        let is_own = self.disk.epoch == Some(kept.epoch);
+        if process.epoch.is_some() || !is_own {
+            return;
+        }
+        ctx.trace(|| format!("broker {} goes on with what it had: version {}", self.id, kept.state.version));
+        ctx.checks.counts.resumed += 1;
+        process.epoch = self.disk.epoch;
+        process.controller_epoch = process.controller_epoch.max(kept.controller_epoch);
+        process.image = Some(Rc::clone(&kept.state));
+        self.assume_roles(ctx);
+    }
+
+    fn assume_roles(&mut self, ctx: &mut Ctx<'_>) {
         for partition in 0..self.disk.logs.len() {
             self.with(partition, ctx, |replica, around| {
                 if let Some(state) = partition_in(around.image, partition) {
@@ -407,7 +468,8 @@ impl Machine {
         }
     }
 
-    fn stop_in_order(&mut self, ctx: &mut Ctx<'_>) {
+    /// Stops the process in order.
+    pub fn stop_in_order(&mut self, ctx: &mut Ctx<'_>) {
         let Some(process) = &self.process else { return };
         for (log, replica) in self.disk.logs.iter_mut().zip(&process.replicas) {
             log.flush();

@@ -80,6 +80,10 @@ pub struct Counts {
     pub truncations: u64,
     /// Records that consumers read.
     pub read: u64,
+    /// Processes that went on with the roles of the one before, without a controller.
+    pub resumed: u64,
+    /// Records that such processes acknowledged with `acks=all`, before a controller told them anything.
+    pub resumed_acknowledged: u64,
 }
 
 impl Tally for Counts {
@@ -95,6 +99,8 @@ impl Tally for Counts {
             (&mut self.losses, other.losses),
             (&mut self.truncations, other.truncations),
             (&mut self.read, other.read),
+            (&mut self.resumed, other.resumed),
+            (&mut self.resumed_acknowledged, other.resumed_acknowledged),
         ];
         for (sum, count) in sums {
             *sum += count;
@@ -180,6 +186,7 @@ impl Checks {
             });
         }
         let ledger = &mut self.ledgers[partition];
+        ledger.forget_high_watermark(epoch);
         if epoch != ledger.leader_epoch() {
             return;
         }

@@ -39,6 +39,12 @@ pub enum Mutation {
     CallsItselfWhole,
     /// The kernel's boot id is written down before the controller knows what the last boot cost.
     WritesBootIdEarly,
+    /// A broker that restarts without a controller takes up the image that its last session began with, not the one that it acted on last.
+    TakesUpAnOlderImage,
+    /// A broker whose log may be shortened takes up its roles all the same.
+    TakesUpAfterALoss,
+    /// A leader that takes up its role again does not know whom the process before asked for.
+    ForgetsWhatWasAsked,
     /// Nobody ever joins an ISR.
     NeverExpands,
     /// The operator tells before it commits.

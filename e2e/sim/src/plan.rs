@@ -39,6 +39,8 @@ pub struct Plan {
     pub destruction: u64,
     /// Reassignments that somebody asks for, or cancels, in the midst of it: per thousand faults.
     pub reassignment: u64,
+    /// Times without any operator, in which every broker is restarted: per thousand faults.
+    pub outages: u64,
 }
 
 /// One topic.
@@ -71,6 +73,7 @@ impl Plan {
             lost_answers: [0, 20, 100][rng.index(3)],
             destruction: [0, 100, 400][rng.index(3)],
             reassignment: [0, 0, 100, 300][rng.index(4)],
+            outages: [0, 60, 200][rng.index(3)],
         }
     }
 

@@ -25,6 +25,10 @@ fn histories_keep_the_rules() {
         counts.conflicts > HISTORIES / 2 && counts.truncations > HISTORIES / 4 && counts.losses > HISTORIES / 20,
         "{counts:?}"
     );
+    assert!(
+        counts.resumed > HISTORIES / 2 && counts.resumed_acknowledged > HISTORIES / 4,
+        "{counts:?}"
+    );
 }
 
 #[test]
@@ -58,6 +62,9 @@ fn each_rule_sees_what_it_is_there_for() {
         (R::InSyncHoldsAll, M::CountsUnflushed),
         (R::InSyncHoldsAll, M::CallsItselfWhole),
         (R::InSyncHoldsAll, M::WritesBootIdEarly),
+        (R::InSyncHoldsAll, M::TakesUpAnOlderImage),
+        (R::LeadersHaveEverything, M::TakesUpAfterALoss),
+        (R::InSyncHoldsAll, M::ForgetsWhatWasAsked),
         (R::InSyncHoldsAll, M::TellsBeforeCommit),
         (R::InSyncHoldsAll, M::LooksAtNoEpoch),
         (R::CommittedStays, M::CountsWhatNobodyHas),

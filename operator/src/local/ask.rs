@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::transport::Channel;
 
 use super::cluster::LocalCluster;
@@ -84,4 +85,18 @@ impl LocalCluster {
 /// What the controller said, without what only gRPC knows of it.
 fn refused(status: tonic::Status) -> anyhow::Error {
     anyhow::anyhow!("{}", status.message())
+}
+
+/// Whether a broker answers on this port. That it accepts connections says nothing: it does so before it serves.
+pub(super) async fn broker_answers(port: u16) -> bool {
+    /// How long a broker that serves may take to answer.
+    const ANSWER_MAX: Duration = Duration::from_secs(1);
+    /// An ApiVersions request, version 0: its length, key 18, version, correlation id, no client id.
+    const REQUEST: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
+    let ask = async {
+        let mut connection = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+        connection.write_all(&REQUEST).await?;
+        connection.read_u32().await
+    };
+    tokio::time::timeout(ANSWER_MAX, ask).await.is_ok_and(|answer| answer.is_ok())
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::command::Target;
 use super::manifests::Manifest;
 use super::process::Process;
+use super::shape::Shape;
 
 /// The brokers of a cluster of which nobody says how many: as many as it takes to lose one and go on.
 const DEFAULT_BROKERS: i32 = 3;
@@ -25,15 +26,11 @@ const CONTROLLER_START_MAX: Duration = Duration::from_secs(30);
 /// How long a process may take to stop in order.
 const STOP_MAX: Duration = Duration::from_secs(60);
 
+/// How long a broker that is started without a controller may take until it serves: its logs may have to be recovered.
+const GOES_ON_MAX: Duration = Duration::from_secs(60);
+
 /// How often a start is looked at.
 const POLL: Duration = Duration::from_millis(10);
-
-/// What of a cluster its processes are started with, kept in its data directory.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-struct Shape {
-    brokers: i32,
-    port: u16,
-}
 
 /// A local cluster.
 #[derive(Clone, Debug)]
@@ -95,15 +92,16 @@ impl LocalCluster {
         std::fs::create_dir_all(data).with_context(|| format!("create {}", data.display()))?;
         // The processes run from anywhere, and are found again from anywhere.
         let data = data.canonicalize().with_context(|| format!("find {}", data.display()))?;
-        let before = read_shape(&data)?;
+        let before = Shape::read(&data)?;
         let brokers = brokers
             .or(declared_brokers(resources))
             .or(before.as_ref().map(|shape| shape.brokers))
             .unwrap_or(DEFAULT_BROKERS);
-        let port = port.or(before.map(|shape| shape.port)).unwrap_or(DEFAULT_PORT);
+        let port = port.or(before.as_ref().map(|shape| shape.port)).unwrap_or(DEFAULT_PORT);
+        let cluster_id = before.and_then(|shape| shape.cluster_id);
         Ok(Self {
             data,
-            shape: Shape { brokers, port },
+            shape: Shape { brokers, port, cluster_id },
         })
     }
 
@@ -115,7 +113,7 @@ impl LocalCluster {
         let found = data
             .canonicalize()
             .ok()
-            .map(|data| read_shape(&data).map(|shape| (data, shape)))
+            .map(|data| Shape::read(&data).map(|shape| (data, shape)))
             .transpose()?;
         match found {
             Some((data, Some(shape))) => Ok(Self { data, shape }),
@@ -188,7 +186,18 @@ impl LocalCluster {
     }
 
     fn remember_shape(&self) -> anyhow::Result<()> {
-        std::fs::write(self.data.join("cluster.json"), serde_json::to_vec(&self.shape)?).context("remember the shape of the cluster")
+        self.shape.remember(&self.data)
+    }
+
+    /// Remembers the cluster's id for a start without a controller.
+    fn remember_cluster_id(&self, cluster_id: &str) -> anyhow::Result<()> {
+        // What is there now counts: another command may have changed the number of brokers.
+        let shape = Shape::read(&self.data)?.unwrap_or_else(|| self.shape.clone());
+        if shape.cluster_id.as_deref() == Some(cluster_id) {
+            return Ok(());
+        }
+        let cluster_id = Some(cluster_id.to_owned());
+        Shape { cluster_id, ..shape }.remember(&self.data)
     }
 
     async fn start_all(&self, mut resources: Vec<Manifest>) -> anyhow::Result<()> {
@@ -254,16 +263,29 @@ impl LocalCluster {
             .with_context(|| format!("the controller does not answer; {}", controller.log_tail()))?
     }
 
-    /// Starts a broker's process; what it returns is the epoch of the process before it, `-1` if there was none.
-    async fn launch_broker(&self, id: i32) -> anyhow::Result<i64> {
-        let status = self
-            .ask_status()
-            .await
-            .context("the controller must run first; `weir local start controller`")?;
-        let epoch = status.brokers.iter().find(|broker| broker.id == id).map_or(-1, |broker| broker.epoch);
+    /// Starts a broker's process; what it returns is the epoch of the process before it, `-1` if there was none, and `None` where no controller says so: the broker goes on
+    /// with what it has then.
+    async fn launch_broker(&self, id: i32) -> anyhow::Result<Option<i64>> {
+        let status = self.ask_status().await;
+        let (cluster_id, epoch) = match status {
+            Ok(status) => {
+                self.remember_cluster_id(&status.cluster_id)?;
+                let before = status.brokers.iter().find(|broker| broker.id == id);
+                (status.cluster_id, Some(before.map_or(-1, |broker| broker.epoch)))
+            }
+            Err(error) => {
+                let remembered = Shape::read(&self.data)?.and_then(|shape| shape.cluster_id);
+                let has_run = self.data.join(format!("broker-{id}")).exists();
+                let remembered = remembered.filter(|_| has_run);
+                let cluster_id = remembered
+                    .ok_or(error)
+                    .context("the controller must run first; `weir local start controller`")?;
+                (cluster_id, None)
+            }
+        };
         let args = [
             ("--id", id.to_string()),
-            ("--cluster-id", status.cluster_id),
+            ("--cluster-id", cluster_id),
             ("--data", self.data.join(format!("broker-{id}")).display().to_string()),
             ("--listener", format!("PLAINTEXT://127.0.0.1:{}", self.port(id)?)),
             ("--controller", self.controller_address()?),
@@ -277,8 +299,11 @@ impl LocalCluster {
     }
 
     /// Waits until the process that was started last serves, however long its recovery takes, as long as it lives.
-    async fn broker_ready(&self, id: i32, epoch_before: i64) -> anyhow::Result<()> {
+    async fn broker_ready(&self, id: i32, epoch_before: Option<i64>) -> anyhow::Result<()> {
         let broker = self.broker(id)?;
+        let Some(epoch_before) = epoch_before else {
+            return self.broker_goes_on(id, &broker).await;
+        };
         loop {
             let pid = broker.pid();
             // What the controller says may still be about the process before this one: its epoch is a lower one.
@@ -292,6 +317,22 @@ impl LocalCluster {
             anyhow::ensure!(pid.is_some(), "broker {id} did not come up; {}", broker.log_tail());
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Waits until a broker answers requests that was started without a controller: it goes on with what its last process knew, if that process left something that it can believe.
+    async fn broker_goes_on(&self, id: i32, broker: &Process) -> anyhow::Result<()> {
+        let port = self.port(id)?;
+        let started = tokio::time::Instant::now();
+        while !super::ask::broker_answers(port).await {
+            anyhow::ensure!(broker.pid().is_some(), "broker {id} did not come up; {}", broker.log_tail());
+            anyhow::ensure!(
+                started.elapsed() < GOES_ON_MAX,
+                "broker {id} runs and waits for the controller; `weir local start controller`; {}",
+                broker.log_tail()
+            );
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
     }
 
     /// Starts one process, and waits until it serves.
@@ -431,16 +472,5 @@ fn set_brokers(cluster: &mut Value, brokers: i32) {
     let declared = spec.entry("brokers").or_insert_with(|| json!({}));
     if let Some(declared) = declared.as_object_mut() {
         declared.insert("replicas".to_owned(), brokers.into());
-    }
-}
-
-fn read_shape(data: &Path) -> anyhow::Result<Option<Shape>> {
-    let file = data.join("cluster.json");
-    match std::fs::read(&file) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .with_context(|| format!("read {}", file.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("read {}", file.display())),
     }
 }

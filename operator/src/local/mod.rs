@@ -12,6 +12,7 @@ mod manifests;
 mod output;
 mod process;
 mod server;
+mod shape;
 mod view;
 
 pub use process::detach_if_child;

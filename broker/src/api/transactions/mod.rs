@@ -66,7 +66,7 @@ async fn ask_with_fresh_id(
         match broker.transactions.ask(broker, id, |to| make(fresh, to)).await? {
             Ok(producer) => return Ok(producer),
             Err(Refusal::Error(code)) => return Err(code),
-            Err(Refusal::NeedsProducerId) if fresh.is_none() => fresh = Some(broker.controller.producer_id().await?),
+            Err(Refusal::NeedsProducerId) if fresh.is_none() => fresh = Some(broker.controller.producer_id(broker.replicas.log_dir()).await?),
             Err(Refusal::NeedsProducerId) => return Err(ErrorCode::CoordinatorNotAvailable),
         }
     }

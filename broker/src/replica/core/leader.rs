@@ -10,10 +10,10 @@ mod reading;
 mod tests;
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch};
+use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 
 use self::progress::Progress;
-use super::{OwnLog, PartitionState, Peers};
+use super::{Asked, OwnLog, PartitionState, Peers};
 
 /// How long to wait before the controller is asked again for what it refused or did not answer, in milliseconds.
 pub const PROPOSAL_BACKOFF_MS: u64 = 100;
@@ -40,6 +40,8 @@ pub struct Start {
     pub epoch_start: i64,
     /// The high watermark that this broker knew before.
     pub high_watermark: i64,
+    /// What a former process of this broker asked for last.
+    pub asked: Option<Asked>,
     /// What the settings say.
     pub settings: Settings,
 }
@@ -122,8 +124,10 @@ pub struct Leadership {
     followers: Vec<Progress>,
     isr: Isr,
     /// Additions that were proposed more than once on this partition epoch and then refused: an earlier copy may still be on its way to the controller,
-    /// so they are waited for until the partition's epoch has moved on.
+    /// so they are waited for until the partition's epoch has moved on. So is what a former process of this broker asked for in this leader epoch.
     unsettled: Vec<(BrokerId, BrokerEpoch)>,
+    /// The newest partition epoch that one of them built on.
+    unsettled_base: PartitionEpoch,
     propose_after: u64,
     /// The controller refused a proposal, and the reason may have passed: a follower that has everything does not fetch again, which would be the occasion to ask again.
     is_refused: bool,
@@ -132,9 +136,12 @@ pub struct Leadership {
 impl Leadership {
     /// Begins a leader epoch.
     pub fn begin(start: Start, now: u64) -> Self {
+        let (unsettled, unsettled_base) = Asked::unsettled(start.asked, start.own, &start.state);
         let mut leadership = Self {
             own: start.own,
             own_epoch: start.own_epoch,
+            unsettled,
+            unsettled_base,
             committed: start.state,
             epoch_start: start.epoch_start,
             own_end: start.epoch_start,
@@ -142,7 +149,6 @@ impl Leadership {
             settings: start.settings,
             followers: Vec::new(),
             isr: Isr::Committed,
-            unsettled: Vec::new(),
             propose_after: 0,
             is_refused: false,
         };
@@ -298,6 +304,7 @@ impl Leadership {
                 if *repeated {
                     let additions = proposal.isr.iter().filter(|(id, _)| !self.committed.isr.contains(id));
                     self.unsettled.extend(additions);
+                    self.unsettled_base = self.unsettled_base.max(proposal.base.partition_epoch);
                 }
                 self.isr = Isr::Committed;
                 self.propose_after = now.saturating_add(PROPOSAL_BACKOFF_MS);
@@ -383,7 +390,7 @@ impl Leadership {
             // One that has just caught up is waited for too, or a busy leader would never let it in.
             let waits = |follower: &Progress| {
                 self.is_or_may_become_member(follower.id)
-                    || (follower.is_caught_up(ends.end, now, self.settings.lag_ms_max) && is_eligible(follower, peers))
+                    || (follower.is_caught_up(ends.end, now, self.settings.lag_ms_max) && follower.is_eligible(peers))
             };
             if follower.end < committed && waits(follower) {
                 committed = follower.end;
@@ -419,7 +426,7 @@ impl Leadership {
         let joins = |follower: &&Progress| {
             !self.committed.isr.contains(&follower.id)
                 && follower.end >= self.high_watermark.max(self.epoch_start)
-                && is_eligible(follower, peers)
+                && follower.is_eligible(peers)
                 && (fetching == Some(follower.id) || follower.is_caught_up(end, now, self.settings.lag_ms_max))
         };
         let joining: Vec<BrokerId> = self.followers.iter().filter(joins).map(|follower| follower.id).collect();
@@ -457,7 +464,9 @@ impl Leadership {
     /// Takes up a committed state.
     fn commit(&mut self, state: PartitionState, now: u64) {
         if state.partition_epoch > self.committed.partition_epoch {
-            self.unsettled.clear();
+            if state.partition_epoch > self.unsettled_base {
+                self.unsettled.clear();
+            }
         } else {
             // Accepted, and nothing had to be changed. What was proposed before may still come.
             self.propose_after = now.saturating_add(PROPOSAL_BACKOFF_MS);
@@ -470,18 +479,19 @@ impl Leadership {
     /// Followers that are replicas no longer are forgotten, new ones begin unknown.
     fn know_the_replicas(&mut self, now: u64) {
         let Self {
-            committed, followers, own, ..
+            committed,
+            followers,
+            own,
+            unsettled,
+            ..
         } = self;
-        followers.retain(|follower| committed.replicas.contains(&follower.id) || committed.isr.contains(&follower.id));
-        for id in committed.replicas.iter().chain(&committed.isr) {
+        let unsettled: Vec<BrokerId> = unsettled.iter().map(|(id, _)| *id).collect();
+        let counts = |id: &BrokerId| committed.replicas.contains(id) || committed.isr.contains(id) || unsettled.contains(id);
+        followers.retain(|follower| counts(&follower.id));
+        for id in committed.replicas.iter().chain(&committed.isr).chain(&unsettled) {
             if id != own && !followers.iter().any(|follower| follower.id == *id) {
                 followers.push(Progress::unknown(*id, committed.isr.contains(id), now));
             }
         }
     }
-}
-
-/// Whether the controller would let this replica into the ISR, as far as is known here (`Partition.isReplicaIsrEligible`).
-fn is_eligible(follower: &Progress, peers: Peers<'_>) -> bool {
-    peers(follower.id).is_some_and(|peer| !peer.fenced && !peer.shutting_down && follower.broker_epoch == Some(peer.epoch))
 }

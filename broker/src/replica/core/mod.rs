@@ -12,11 +12,13 @@
 //! - A [`Following`] cuts its log by epochs and by what its leader has, never by a high watermark.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod asked;
 pub mod follower;
 pub mod leader;
 
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 
+pub use self::asked::Asked;
 pub use self::follower::{FetchAnswer, FetchFrom, Following, Next, Step, Todo};
 pub use self::leader::{Leadership, Proposal, Settings, Start};
 use crate::log::EpochEnd;

@@ -81,6 +81,7 @@ impl Partition {
             own_epoch: self.shared.own_epoch(),
             epoch_start: self.log.log_end_offset(),
             high_watermark: self.log.high_watermark(),
+            asked: self.shared.asked(self.id()),
             settings: self.settings(),
             state,
         };

@@ -6,7 +6,7 @@ mod following;
 mod leading;
 
 use weir_broker::replica::core::leader::Ends;
-use weir_broker::replica::core::{FetchFrom, Following, Leadership, PartitionState, Peer, Proposal, Settings, Start};
+use weir_broker::replica::core::{Asked, FetchFrom, Following, Leadership, PartitionState, Peer, Proposal, Settings, Start};
 use weir_operator::controller::state::{Partition, State};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
@@ -58,9 +58,13 @@ pub(super) struct Around<'a, 'c> {
     pub(super) partition: usize,
     pub(super) epoch: BrokerEpoch,
     pub(super) image: &'a State,
+    /// An operator has told this process something.
+    pub(super) is_told: bool,
     /// The operator with which there is a session.
     pub(super) operator: Option<usize>,
     pub(super) log: &'a mut Log,
+    /// What was asked for last, as it is on the disk.
+    pub(super) asked: &'a mut Option<Asked>,
     pub(super) ctx: &'a mut Ctx<'c>,
 }
 
@@ -204,6 +208,7 @@ impl Replica {
             state: state_of(state),
             epoch_start: around.log.end(),
             high_watermark,
+            asked: around.asked.clone().filter(|_| !around.ctx.plan.has(Mutation::ForgetsWhatWasAsked)),
             settings: Settings {
                 min_isr,
                 lag_ms_max: LAG_MS_MAX,

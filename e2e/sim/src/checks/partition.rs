@@ -53,6 +53,11 @@ impl Ledger {
         self.resets > 0 || self.unclean_epoch > 0
     }
 
+    /// A process begins to lead, or goes on with a leadership: with the high watermark that was written down.
+    pub(super) fn forget_high_watermark(&mut self, epoch: i32) {
+        self.high_watermarks.remove(&epoch);
+    }
+
     pub(super) fn began(&mut self, epoch: i32, start: i64) {
         if self.begun.is_none_or(|(newest, _)| newest < epoch) {
             self.begun = Some((epoch, start));

@@ -16,6 +16,8 @@ pub enum Fault {
     CutOff(Node),
     /// An operator is down.
     OperatorDown(usize),
+    /// A broker's turn has come to be restarted.
+    Restart(usize),
 }
 
 impl World {
@@ -34,6 +36,9 @@ impl World {
         }
         if self.plan.reassignment > 0 && self.rng.chance(self.plan.reassignment) {
             return self.reassign();
+        }
+        if self.plan.outages > 0 && self.rng.chance(self.plan.outages) {
+            return self.be_without_operators();
         }
         match self.rng.index(100) {
             0..25 => self.kill(broker),
@@ -166,12 +171,47 @@ impl World {
         }
     }
 
+    /// Both operators are away for a while, and every broker is restarted meanwhile, one after the other or nearly so.
+    fn be_without_operators(&mut self) {
+        self.note(|| "FAULT all operators are killed, and every broker is restarted".to_owned());
+        let away = self.rng.between(1_500, 5_000);
+        for id in 0..2 {
+            if self.operators[id].up {
+                self.operator(id, |operator, _, ctx| {
+                    operator.die(ctx);
+                    None
+                });
+            }
+            self.schedule(self.now + away, Event::Alarm(Alarm::Repair(Fault::OperatorDown(id))));
+        }
+        for broker in 0..self.machines.len() {
+            let at = self.now + self.rng.between(10, away);
+            self.schedule(at, Event::Alarm(Alarm::Repair(Fault::Restart(broker))));
+        }
+    }
+
+    fn restart(&mut self, broker: usize) {
+        if !self.machines[broker].is_up() {
+            return;
+        }
+        if self.rng.chance(500) {
+            self.note(|| format!("FAULT broker {broker} is stopped, and no operator is there"));
+            self.broker(broker, Machine::stop_in_order);
+        } else {
+            self.note(|| format!("FAULT broker {broker} is killed, and no operator is there"));
+            self.broker(broker, Machine::kill);
+        }
+        let at = self.now + self.rng.between(20, 600);
+        self.schedule(at, Event::Alarm(Alarm::Repair(Fault::Down(broker))));
+    }
+
     /// Something is put right.
     pub(super) fn repair(&mut self, fault: Fault) {
         match fault {
             Fault::Down(broker) if !self.machines[broker].is_up() => self.broker(broker, Machine::start),
             Fault::Stopping(broker, run) if self.machines[broker].run == run && self.machines[broker].is_up() => self.kill(broker),
-            Fault::Down(_) | Fault::Stopping(..) => {}
+            Fault::Restart(broker) if self.faulty => self.restart(broker),
+            Fault::Down(_) | Fault::Stopping(..) | Fault::Restart(_) => {}
             Fault::CutOff(node) => self.network.join(node),
             Fault::OperatorDown(operator) if !self.operators[operator].up => {
                 self.operators[operator].up = true;

@@ -4,6 +4,8 @@
 
 use weir_protocol::types::{BrokerEpoch, BrokerId};
 
+use crate::replica::core::Peers;
+
 /// What a leader knows of one follower.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Progress {
@@ -69,6 +71,11 @@ impl Progress {
     /// Whether it is as far as the leader, or was within the tolerated lag (`ReplicaState.isCaughtUp`).
     pub(super) fn is_caught_up(&self, leader_end: i64, now: u64, lag_ms_max: u64) -> bool {
         self.lags_at(leader_end, lag_ms_max).is_none_or(|at| now < at)
+    }
+
+    /// Whether the controller would let this replica into the ISR, as far as is known here (`Partition.isReplicaIsrEligible`).
+    pub(super) fn is_eligible(&self, peers: Peers<'_>) -> bool {
+        peers(self.id).is_some_and(|peer| !peer.fenced && !peer.shutting_down && self.broker_epoch == Some(peer.epoch))
     }
 
     /// For how long it has not been caught up.

@@ -1,7 +1,7 @@
 //! A replica that leads: it serves followers, producers and consumers, and asks the controller for other ISRs.
 
 use weir_broker::replica::core::leader::{Fetched as FollowerAt, Outcome};
-use weir_broker::replica::core::{FetchAnswer, FetchFrom, Leadership, PartitionState, Proposal};
+use weir_broker::replica::core::{Asked, FetchAnswer, FetchFrom, Leadership, PartitionState, Proposal};
 use weir_operator::controller::state::Partition;
 use weir_operator::controller::{AlterPartitions, IsrChange};
 use weir_protocol::error::ErrorCode;
@@ -50,6 +50,9 @@ impl Replica {
     /// Lets the leadership look at the time.
     pub(in crate::broker) fn check(&mut self, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &mut self.role else { return };
+        if let Some(own) = around.registered(around.own()) {
+            leadership.registered(own.epoch);
+        }
         let outcome = leadership.check(around.ends(), &|id| around.peer(id), around.ctx.now);
         self.led(outcome, around);
     }
@@ -93,6 +96,10 @@ impl Replica {
     }
 
     fn call_controller(&mut self, proposal: Proposal, around: &mut Around<'_, '_>) {
+        // Before it is asked: the next process waits for whom this one asked for.
+        if let Some(asked) = Asked::of(&proposal) {
+            *around.asked = Some(asked.after(around.asked.as_ref()));
+        }
         self.calls += 1;
         let call = (around.run << 32) | (self.calls << 8) | around.partition as u64;
         let change = IsrChange {
@@ -264,6 +271,7 @@ impl Replica {
         let Role::Leader(leadership) = &self.role else { return };
         if let Some(record) = around.log.get(offset) {
             around.ctx.checks.acknowledged(around.partition, leadership.epoch().0, offset, record);
+            around.ctx.checks.counts.resumed_acknowledged += u64::from(!around.is_told);
         }
         around.send(client, Body::Produced(request, self.known.0, Ok(offset)));
     }
