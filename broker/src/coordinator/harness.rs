@@ -1,5 +1,7 @@
 //! A machine that a test asks: requests in, answers and records out, at the times that the test says. What it has written can be read into another one, as a new coordinator does.
 
+mod compacted;
+
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -82,6 +84,19 @@ impl<M: Machine> Harness<M> {
     pub(crate) fn set_configs(&mut self, configs: Configs) {
         self.configs = configs;
         self.metadata();
+    }
+
+    /// A machine that was just loaded is told of the metadata. What it would write then is left out.
+    fn tell(&self, machine: &mut M) {
+        let layers = Layers {
+            cluster: Some(&self.configs),
+            ..Layers::default()
+        };
+        let now = Now {
+            ms: self.now_ms,
+            wall_ms: self.now_ms as i64,
+        };
+        machine.metadata(&self.image, &layers, now, &mut Outcome::default());
     }
 
     fn metadata(&mut self) {

@@ -26,13 +26,9 @@ impl Groups {
         if !group.is_empty() {
             return (ErrorCode::NonEmptyGroup, Some(format!("Group {id} is not empty.")));
         }
-        for (topic, partitions) in group.offsets.topics() {
-            let gone = partitions.iter().map(|(index, _)| record::offset(id, topic, *index, None));
-            outcome.records.extend(gone);
-        }
+        // What a transaction that is open may still commit goes too.
+        group.remove_offsets(group.offsets.having(|_, _| true), outcome);
         group.tombstones(outcome);
-        // What a transaction that is open may still commit is not deleted: whoever reads the log finds it after the tombstones.
-        group.offsets.forget_committed();
         group.kind = Kind::Classic(Box::new(ClassicGroup::new(Arc::clone(&group.id))));
         self.forget_if_void(id);
         (ErrorCode::None, None)

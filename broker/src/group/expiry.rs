@@ -1,7 +1,10 @@
 //! PURE: offsets and groups that nobody needs any more (KIP-211; `OffsetMetadataManager.cleanupExpiredOffsets` in Apache Kafka).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use uuid::Uuid;
 
 use super::offsets::Committed;
 use super::{Due, Group, Groups, Kind, Phase, record};
@@ -39,9 +42,9 @@ impl Group {
     }
 
     /// Removes offsets, and says so.
-    fn remove_offsets(&mut self, offsets: Vec<(Arc<str>, i32)>, outcome: &mut Outcome) {
+    pub(super) fn remove_offsets(&mut self, offsets: impl IntoIterator<Item = (Arc<str>, i32)>, outcome: &mut Outcome) {
         for (topic, partition) in offsets {
-            self.offsets.remove(&topic, partition);
+            self.offsets.forget(&topic, partition);
             outcome.records.push(record::offset(&self.id, &topic, partition, None));
         }
     }
@@ -68,24 +71,67 @@ impl Groups {
             }
             !goes
         });
-        self.topics.retain(|topic| Arc::strong_count(topic) > 1);
+        self.topics.retain(|topic, _| Arc::strong_count(topic) > 1);
         self.around.deadlines.add(now.ms + again_ms, Due::Expiry);
     }
 
-    /// Removes the offsets of topics that are not there any more.
+    /// Removes the offsets of topics that are not there any more, also where another one has their name. What open transactions may commit for them goes too.
     pub(super) fn forget_deleted_topics(&mut self, outcome: &mut Outcome) {
         let image = &self.around.image;
-        let is_gone = |topic: &Arc<str>| image.topic_by_name(topic).is_none();
-        if !self.topics.iter().any(is_gone) {
+        let id_now = |name: &str| image.topic_by_name(name).map(|topic| topic.id.0);
+        let changed = self.topics.iter().filter(|(name, id)| id_now(name) != **id);
+        let changed: BTreeMap<Arc<str>, Remade> = changed
+            .map(|(name, before)| {
+                let remade = Remade {
+                    before: *before,
+                    now: id_now(name),
+                };
+                (Arc::clone(name), remade)
+            })
+            .collect();
+        if changed.is_empty() {
             return;
         }
         for group in self.groups.values_mut() {
-            let gone = group.offsets.topics().filter(|(topic, _)| is_gone(topic));
-            let gone: Vec<_> = gone
-                .flat_map(|(topic, partitions)| partitions.iter().map(|(index, _)| (Arc::clone(topic), *index)))
-                .collect();
+            let mut gone = group
+                .offsets
+                .having(|topic, committed| changed.get(topic).is_some_and(|topic| topic.is_of_the_old(committed)));
+            // A tombstone ends all of its key. Where the new topic has something already, that counts, or will.
+            for known in group
+                .offsets
+                .having(|topic, committed| changed.get(topic).is_some_and(|topic| topic.is_of_the_new(committed)))
+            {
+                gone.remove(&known);
+            }
             group.remove_offsets(gone, outcome);
         }
-        self.topics.retain(|topic| !is_gone(topic));
+        for (name, Remade { now, .. }) in changed {
+            match now {
+                Some(_) => self.topics.insert(name, now),
+                None => self.topics.remove(&name),
+            };
+        }
+    }
+}
+
+/// A name that another topic has now, or none.
+struct Remade {
+    /// The topic that had it, if that was looked at.
+    before: Option<Uuid>,
+    now: Option<Uuid>,
+}
+
+impl Remade {
+    fn is_of_the_new(&self, committed: &Committed) -> bool {
+        self.now == Some(committed.topic_id)
+    }
+
+    /// Who committed without an id meant the topic that was there.
+    fn is_of_the_old(&self, committed: &Committed) -> bool {
+        match self.now {
+            None => true,
+            Some(_) if committed.topic_id.is_nil() => self.before.is_some(),
+            Some(_) => !self.is_of_the_new(committed),
+        }
     }
 }

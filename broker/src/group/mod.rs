@@ -34,7 +34,7 @@ pub(crate) use self::consumer::Heartbeat as ConsumerHeartbeat;
 use self::deadlines::{Deadlines, Due};
 use self::offset_requests::NEWEST_VERSION;
 pub(crate) use self::offset_requests::refuse_commit;
-use self::offsets::Offsets;
+use self::offsets::{Offsets, Place};
 pub(crate) use self::request::{Client, Request};
 use self::settings::Settings;
 use crate::coordinator::{Logged, Machine, Now, Origin, Outcome};
@@ -46,8 +46,10 @@ const GROUPS_MAX: usize = 200_000;
 /// The groups of one partition.
 pub(crate) struct Groups {
     groups: BTreeMap<Arc<str>, Group>,
-    /// The names of topics, so that each is in memory once.
-    topics: BTreeSet<Arc<str>>,
+    /// The names of topics, so that each is in memory once, and which topic each is, if that was looked at.
+    topics: BTreeMap<Arc<str>, Option<Uuid>>,
+    /// Where the newest commit stands.
+    place: Place,
     /// The groups for which open transactions commit offsets.
     transactions: BTreeMap<ProducerId, BTreeSet<Arc<str>>>,
     around: Around,
@@ -177,11 +179,12 @@ impl Groups {
     }
 
     fn topic(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.topics.get(name) {
+        if let Some((known, _)) = self.topics.get_key_value(name) {
             return Arc::clone(known);
         }
+        let id = self.around.image.topic_by_name(name).map(|topic| topic.id.0);
         let name: Arc<str> = name.into();
-        self.topics.insert(Arc::clone(&name));
+        self.topics.insert(Arc::clone(&name), id);
         name
     }
 
@@ -216,7 +219,8 @@ impl Machine for Groups {
     fn new(origin: Origin) -> Self {
         Self {
             groups: BTreeMap::new(),
-            topics: BTreeSet::new(),
+            topics: BTreeMap::new(),
+            place: Place::default(),
             transactions: BTreeMap::new(),
             around: Around {
                 settings: Settings::default(),

@@ -11,6 +11,7 @@ use weir_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse, OffsetC
 
 use std::sync::Arc;
 
+use uuid::Uuid;
 use weir_protocol::types::ProducerId;
 
 use super::offsets::Committed;
@@ -71,15 +72,18 @@ impl Groups {
         response
     }
 
-    fn keep(&mut self, group: &str, topic: &str, partition: i32, value: OffsetCommitValue, transaction: Option<ProducerId>) -> ErrorCode {
+    /// Takes up what was committed, behind all that was before.
+    pub(super) fn keep(&mut self, group: &str, topic: &str, partition: i32, value: OffsetCommitValue, transaction: Option<ProducerId>) -> ErrorCode {
         let topic = self.topic(topic);
         let Some(group) = self.groups.get_mut(group) else {
             return ErrorCode::UnknownServerError;
         };
+        self.place = self.place.next();
+        let committed = Committed::new(value, self.place);
         match transaction {
-            None => group.offsets.insert(&topic, partition, value.into()),
+            None => group.offsets.insert(&topic, partition, committed),
             Some(producer) => {
-                group.offsets.insert_pending(producer, &topic, partition, value.into());
+                group.offsets.insert_pending(producer, &topic, partition, committed);
                 let id = Arc::clone(&group.id);
                 self.transactions.entry(producer).or_default().insert(id);
             }
@@ -104,6 +108,14 @@ impl Groups {
         }
     }
 
+    /// The id of the topic that is asked for: the one that has the name now, where only that is said.
+    fn meant(&self, name: &str, id: Uuid) -> Uuid {
+        match id.is_nil() {
+            false => id,
+            true => self.around.image.topic_by_name(name).map_or(id, |topic| topic.id.0),
+        }
+    }
+
     pub(super) fn fetch(&self, request: OffsetFetchRequestGroup, require_stable: bool) -> OffsetFetchResponseGroup {
         let group = self.groups.get(&*request.group_id);
         if let Some(Kind::Consumer(consumers)) = group.map(|group| &group.kind)
@@ -121,9 +133,10 @@ impl Groups {
             Some(topics) => topics
                 .into_iter()
                 .map(|topic| {
+                    let meant = self.meant(&topic.name, topic.topic_id);
                     let find = |index: &i32| match require_stable && offsets.is_unstable(&topic.name, *index) {
                         true => unstable(*index),
-                        false => fetched(*index, offsets.get(&topic.name, *index)),
+                        false => fetched(*index, offsets.get(&topic.name, *index).filter(|committed| committed.is_for(meant))),
                     };
                     OffsetFetchResponseTopics {
                         partitions: topic.partition_indexes.iter().map(find).collect(),
@@ -138,6 +151,7 @@ impl Groups {
                     name: name.to_string(),
                     partitions: partitions
                         .iter()
+                        .filter(|(_, committed)| committed.is_for(self.meant(name, Uuid::nil())))
                         .map(|(index, committed)| match require_stable && offsets.is_unstable(name, *index) {
                             true => unstable(*index),
                             false => fetched(*index, Some(committed)),
@@ -172,8 +186,7 @@ impl Groups {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for partition in &topic.partitions {
                 let index = partition.partition_index;
-                if !is_subscribed && group.offsets.get(&topic.name, index).is_some() {
-                    group.offsets.remove(&topic.name, index);
+                if !is_subscribed && group.offsets.forget(&topic.name, index) {
                     outcome.records.push(record::offset(&request.group_id, &topic.name, index, None));
                 }
                 let error = if is_subscribed {
@@ -203,7 +216,8 @@ fn value(partition: &OffsetCommitRequestPartition, topic: &OffsetCommitRequestTo
         metadata: partition.committed_metadata.clone().unwrap_or_default(),
         commit_timestamp: now.wall_ms,
         expire_timestamp: expire_ms.unwrap_or(-1),
-        topic_id: topic.topic_id,
+        // The format of one that expires has no place for it, so another coordinator would not know it.
+        topic_id: if expire_ms.is_some() { Uuid::nil() } else { topic.topic_id },
     }
 }
 

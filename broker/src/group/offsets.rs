@@ -3,16 +3,36 @@
 //! They stand in sorted vectors: most groups have few, and a tree's node would take more memory than all of them.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
 use weir_protocol::messages::OffsetCommitValue;
 use weir_protocol::types::ProducerId;
 
+/// Where a commit stands among all that were written in the partition: of those of one key the last one counts, whenever it began to, as compaction leaves only that. It stands for the offset of
+/// the record, of which nothing but the order is needed.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place(u64);
+
+impl Place {
+    /// The place behind this one.
+    pub(super) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// What two coordinators know of the same log is the same, though compaction took records before it and they count otherwise.
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("_")
+    }
+}
+
 /// A committed offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Committed {
+    pub(super) place: Place,
     pub(super) offset: i64,
     pub(super) leader_epoch: i32,
     pub(super) metadata: Box<str>,
@@ -22,9 +42,10 @@ pub(super) struct Committed {
     pub(super) topic_id: Uuid,
 }
 
-impl From<OffsetCommitValue> for Committed {
-    fn from(value: OffsetCommitValue) -> Self {
+impl Committed {
+    pub(super) fn new(value: OffsetCommitValue, place: Place) -> Self {
         Self {
+            place,
             offset: value.offset,
             leader_epoch: value.leader_epoch,
             metadata: value.metadata.into(),
@@ -32,6 +53,11 @@ impl From<OffsetCommitValue> for Committed {
             expire_ms: (value.expire_timestamp >= 0).then_some(value.expire_timestamp),
             topic_id: value.topic_id,
         }
+    }
+
+    /// Whether it was committed for the topic with this id, as far as both are known.
+    pub(super) fn is_for(&self, topic: Uuid) -> bool {
+        self.topic_id.is_nil() || topic.is_nil() || self.topic_id == topic
     }
 }
 
@@ -66,18 +92,40 @@ impl Offsets {
             .insert((Arc::clone(topic), partition), committed);
     }
 
-    /// Forgets all but what open transactions may commit.
-    pub(super) fn forget_committed(&mut self) {
-        self.topics.clear();
-    }
-
-    /// A transaction ended.
+    /// A transaction ended. What was committed behind its offsets stays.
     pub(super) fn end(&mut self, producer: ProducerId, committed: bool) {
         for ((topic, partition), offset) in self.pending.remove(&producer).unwrap_or_default() {
-            if committed {
+            let is_newest = self.get(&topic, partition).is_none_or(|known| known.place < offset.place);
+            if committed && is_newest {
                 self.insert(&topic, partition, offset);
             }
         }
+    }
+
+    /// Forgets what was committed for a partition, and what open transactions may commit: a tombstone stands behind all of it. Says whether there was anything.
+    pub(super) fn forget(&mut self, topic: &str, partition: i32) -> bool {
+        let mut was_there = self.remove(topic, partition);
+        self.pending.retain(|_, offsets| {
+            let count = offsets.len();
+            offsets.retain(|(name, index), _| **name != *topic || *index != partition);
+            was_there |= offsets.len() < count;
+            !offsets.is_empty()
+        });
+        was_there
+    }
+
+    /// The partitions of which there is something that `is_meant`, of what was committed and of what open transactions may commit.
+    pub(super) fn having(&self, is_meant: impl Fn(&Arc<str>, &Committed) -> bool) -> BTreeSet<(Arc<str>, i32)> {
+        let committed = self
+            .topics()
+            .flat_map(|(topic, partitions)| partitions.iter().map(move |(index, committed)| (topic, *index, committed)));
+        let pending = self.pending.values().flatten();
+        let pending = pending.map(|((topic, index), committed)| (topic, *index, committed));
+        committed
+            .chain(pending)
+            .filter(|(topic, _, committed)| is_meant(topic, committed))
+            .map(|(topic, index, _)| (Arc::clone(topic), index))
+            .collect()
     }
 
     pub(super) fn get(&self, topic: &str, partition: i32) -> Option<&Committed> {
@@ -121,15 +169,18 @@ impl Offsets {
         }
     }
 
-    pub(super) fn remove(&mut self, topic: &str, partition: i32) {
+    fn remove(&mut self, topic: &str, partition: i32) -> bool {
         let Ok(at) = self.topics.binary_search_by(|(name, _)| (**name).cmp(topic)) else {
-            return;
+            return false;
         };
-        let Some((_, partitions)) = self.topics.get_mut(at) else { return };
+        let Some((_, partitions)) = self.topics.get_mut(at) else { return false };
+        let count = partitions.len();
         partitions.retain(|(index, _)| *index != partition);
+        let was_there = partitions.len() < count;
         if partitions.is_empty() {
             self.topics.remove(at);
         }
+        was_there
     }
 }
 
@@ -137,18 +188,20 @@ impl Offsets {
 mod tests {
     use super::*;
 
+    fn committed(offset: i64, place: u64) -> Committed {
+        let value = OffsetCommitValue {
+            offset,
+            ..Default::default()
+        };
+        Committed::new(value, Place(place))
+    }
+
     #[test]
     fn offsets_are_kept_in_order_and_replaced() {
-        let committed = |offset| {
-            Committed::from(OffsetCommitValue {
-                offset,
-                ..Default::default()
-            })
-        };
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let mut offsets = Offsets::default();
-        for (topic, partition, offset) in [(&b, 1, 1), (&a, 5, 2), (&a, 0, 3), (&a, 5, 4)] {
-            offsets.insert(topic, partition, committed(offset));
+        for (place, (topic, partition, offset)) in (1..).zip([(&b, 1, 1), (&a, 5, 2), (&a, 0, 3), (&a, 5, 4)]) {
+            offsets.insert(topic, partition, committed(offset, place));
         }
         assert_eq!(offsets.get("a", 5).unwrap().offset, 4);
         assert!(offsets.get("a", 1).is_none() && offsets.get("c", 0).is_none());
@@ -157,31 +210,54 @@ mod tests {
             .flat_map(|(name, partitions)| partitions.iter().map(move |(index, at)| (name.to_string(), *index, at.offset)))
             .collect();
         assert_eq!(all, [("a".to_owned(), 0, 3), ("a".to_owned(), 5, 4), ("b".to_owned(), 1, 1)]);
-        for (topic, partition) in [("b", 1), ("b", 9), ("a", 5), ("x", 0)] {
-            offsets.remove(topic, partition);
+        for (topic, partition, was_there) in [("b", 1, true), ("b", 9, false), ("a", 5, true), ("x", 0, false)] {
+            assert_eq!(offsets.forget(topic, partition), was_there);
         }
         assert_eq!(offsets.topics().count(), 1);
-        offsets.remove("a", 0);
+        offsets.forget("a", 0);
         assert!(offsets.is_empty());
     }
 
     #[test]
     fn a_transaction_commits_its_offsets_or_none() {
-        let committed = |offset| {
-            Committed::from(OffsetCommitValue {
-                offset,
-                ..Default::default()
-            })
-        };
         let topic: Arc<str> = "a".into();
         let mut offsets = Offsets::default();
-        offsets.insert_pending(ProducerId(1), &topic, 0, committed(5));
-        offsets.insert_pending(ProducerId(2), &topic, 1, committed(6));
+        offsets.insert_pending(ProducerId(1), &topic, 0, committed(5, 1));
+        offsets.insert_pending(ProducerId(2), &topic, 1, committed(6, 2));
         assert!(offsets.is_unstable("a", 0) && !offsets.is_unstable("a", 2) && offsets.get("a", 0).is_none());
         offsets.end(ProducerId(1), true);
         offsets.end(ProducerId(2), false);
         offsets.end(ProducerId(3), true);
         assert_eq!(offsets.get("a", 0).map(|found| found.offset), Some(5));
         assert!(offsets.get("a", 1).is_none() && !offsets.is_unstable("a", 0));
+    }
+
+    #[test]
+    fn what_was_written_last_counts_though_a_transaction_ends_later() {
+        let topic: Arc<str> = "a".into();
+        let mut offsets = Offsets::default();
+        offsets.insert_pending(ProducerId(1), &topic, 0, committed(5, 1));
+        offsets.insert(&topic, 0, committed(50, 2));
+        offsets.end(ProducerId(1), true);
+        assert_eq!(offsets.get("a", 0).map(|found| found.offset), Some(50));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_waited_for() {
+        let topic: Arc<str> = "a".into();
+        let mut offsets = Offsets::default();
+        for (producer, place) in [(1, 1), (2, 2)] {
+            offsets.insert_pending(ProducerId(producer), &topic, 0, committed(5, place));
+        }
+        offsets.insert_pending(ProducerId(2), &topic, 1, committed(6, 3));
+        assert_eq!(
+            offsets.having(|_, committed| committed.offset == 5).into_iter().collect::<Vec<_>>(),
+            [(topic, 0)]
+        );
+        assert!(offsets.forget("a", 0) && !offsets.forget("a", 0));
+        assert!(!offsets.is_unstable("a", 0) && offsets.is_unstable("a", 1));
+        offsets.end(ProducerId(1), true);
+        offsets.end(ProducerId(2), true);
+        assert!(offsets.get("a", 0).is_none() && offsets.get("a", 1).is_some());
     }
 }

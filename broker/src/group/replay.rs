@@ -64,20 +64,13 @@ impl Groups {
     fn replay_offset(&mut self, key: &OffsetCommitKey, value: Option<OffsetCommitValue>, transaction: Option<ProducerId>) {
         match (value, transaction) {
             (Some(value), transaction) => {
-                let topic = self.topic(&key.topic);
-                let Ok(group) = self.get_or_make(&key.group) else { return };
-                match transaction {
-                    None => group.offsets.insert(&topic, key.partition, value.into()),
-                    Some(producer) => {
-                        group.offsets.insert_pending(producer, &topic, key.partition, value.into());
-                        let id = Arc::clone(&group.id);
-                        self.transactions.entry(producer).or_default().insert(id);
-                    }
+                if self.get_or_make(&key.group).is_ok() {
+                    self.keep(&key.group, &key.topic, key.partition, value, transaction);
                 }
             }
             (None, _) => {
                 if let Some(group) = self.groups.get_mut(&*key.group) {
-                    group.offsets.remove(&key.topic, key.partition);
+                    group.offsets.forget(&key.topic, key.partition);
                     if group.is_void() {
                         self.groups.remove(&*key.group);
                     }

@@ -5,6 +5,7 @@
 
 mod bounds;
 mod classic_client;
+mod committed;
 mod consumer;
 mod migration;
 mod mixed;

@@ -1,6 +1,7 @@
 //! The requests of clients as the lines of a scenario say them. What a line does not say is as in most requests: group `g`, no instance, sessions of 10 s and rebalances of 60 s.
 
 use bytes::Bytes;
+use uuid::Uuid;
 use weir_protocol::config::{Configs, broker_key};
 use weir_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -157,7 +158,12 @@ pub(super) fn consumer(words: &mut Words<'_>, names: &Names) -> ConsumerGroupHea
     }
 }
 
-/// `[MEMBER GENERATION] a-0=7:metadata`, with the leader's `epoch=`, and for how long it is to be kept, `retention=`.
+/// A topic's name and its id, of what a scenario calls it.
+fn named(label: &str) -> (String, Uuid) {
+    (label.split('@').next().unwrap_or_default().to_owned(), topic_id(label))
+}
+
+/// `[MEMBER GENERATION] a-0=7:metadata`, with the leader's `epoch=`, and for how long it is to be kept, `retention=`. With `ids=no` the topic's id is not known, as in what was written long ago.
 pub(super) fn commit(words: &mut Words<'_>, names: &Names) -> OffsetCommitRequest {
     let member = words.next_if(|_| true).map(|name| names.id(name));
     let generation = if member.is_some() { words.next_number() } else { -1 };
@@ -165,8 +171,8 @@ pub(super) fn commit(words: &mut Words<'_>, names: &Names) -> OffsetCommitReques
     let (group_id, group_instance_id) = (group(words), instance(words));
     let mut topics: Vec<OffsetCommitRequestTopic> = Vec::new();
     for (key, offset) in words.pairs() {
-        let Some((name, index)) = partition(key) else {
-            if ["epoch", "retention", "group", "instance", "version"].contains(&key) {
+        let Some((label, index)) = partition(key) else {
+            if ["epoch", "retention", "group", "instance", "version", "ids"].contains(&key) {
                 continue;
             }
             words.fail(&format!("{key:?} is no partition"));
@@ -178,12 +184,14 @@ pub(super) fn commit(words: &mut Words<'_>, names: &Names) -> OffsetCommitReques
             committed_leader_epoch: epoch,
             committed_metadata: Some(metadata.to_owned()),
         };
-        match topics.iter_mut().find(|topic| topic.name == name) {
+        let (name, id) = named(&label);
+        let topic_id = if words.text("ids") == Some("no") { Uuid::nil() } else { id };
+        match topics.iter_mut().find(|topic| topic.name == name && topic.topic_id == topic_id) {
             Some(topic) => topic.partitions.push(partition),
             None => topics.push(OffsetCommitRequestTopic {
                 name,
+                topic_id,
                 partitions: vec![partition],
-                ..Default::default()
             }),
         }
     }
@@ -197,14 +205,18 @@ pub(super) fn commit(words: &mut Words<'_>, names: &Names) -> OffsetCommitReques
     }
 }
 
-/// `fetch [MEMBER EPOCH] of=PARTITIONS`: all that there are, where it does not say which.
+/// `fetch [MEMBER EPOCH] of=PARTITIONS`: all that there are, where it does not say which. It asks by the ids of the topics with `by=id`.
 pub(super) fn fetch(words: &mut Words<'_>, names: &Names) -> OffsetFetchRequestGroup {
     let member = words.next_if(|word| word != "stable").map(|name| names.id(name));
     let epoch = if member.is_some() { words.next_number() } else { -1 };
-    let topic = |(name, partition_indexes): (String, Vec<i32>)| OffsetFetchRequestTopics {
-        name,
-        partition_indexes,
-        ..Default::default()
+    let by_id = words.text("by") == Some("id");
+    let topic = |(label, partition_indexes): (String, Vec<i32>)| {
+        let (name, id) = named(&label);
+        OffsetFetchRequestTopics {
+            name,
+            topic_id: if by_id { id } else { Uuid::nil() },
+            partition_indexes,
+        }
     };
     let topics = words.text("of").map(|text| by_topic(&parsed(words, text)));
     OffsetFetchRequestGroup {
