@@ -7,9 +7,10 @@ use weir_protocol::messages::leave_group_request::MemberIdentity;
 use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use weir_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use weir_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics};
+use weir_protocol::messages::txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic};
 use weir_protocol::messages::{
     DeleteGroupsRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest, TxnOffsetCommitRequest,
 };
 
 use crate::apis::{ID, NAME};
@@ -200,6 +201,22 @@ async fn a_classic_member_lives_through_every_version() {
         assert_eq!(client.call(version.min(5), &leave).await.error_code, 0, "{version}");
         let gone = client.call(version.min(4), &heartbeat).await;
         assert_eq!(ErrorCode::from_code(gone.error_code), ErrorCode::UnknownMemberId, "{version}");
+        // Whether the group is there or not: who asks for one member is told by the answer, who asks for several by each.
+        for group in [group.clone(), format!("never-{version}")] {
+            let left = client
+                .call(
+                    version.min(5),
+                    &LeaveGroupRequest {
+                        group_id: group,
+                        ..leave.clone()
+                    },
+                )
+                .await;
+            let of_members: Vec<i16> = left.members.iter().map(|member| member.error_code).collect();
+            let unknown = ErrorCode::UnknownMemberId.code();
+            let expected = if version < 3 { (unknown, vec![]) } else { (0, vec![unknown]) };
+            assert_eq!((left.error_code, of_members), expected, "{version}");
+        }
     }
     assert!(cluster.broker.stop().await.success());
     assert!(!cluster.broker.log().contains("panic"), "{}", cluster.broker.log());
@@ -240,4 +257,87 @@ async fn a_group_without_a_name_can_be_deleted_and_is_so_once() {
         assert_eq!(deleted.results.len(), 1, "{deleted:?}");
         assert_eq!(ErrorCode::from_code(deleted.results[0].error_code), error);
     }
+}
+
+/// The code of each partition of the only topic.
+macro_rules! codes {
+    ($response:expr) => {{
+        let topics = $response.topics;
+        assert_eq!(topics.len(), 1, "{topics:?}");
+        let mut codes: Vec<_> = topics[0].partitions.iter().map(|it| (it.partition_index, it.error_code)).collect();
+        codes.sort_unstable();
+        codes
+    }};
+}
+
+/// Offsets are committed and deleted for partitions that are there; the others are refused alone, in an answer that names the topic once (`KafkaApis.handleOffsetCommitRequest` and its siblings).
+#[tokio::test]
+async fn a_partition_that_is_not_there_has_no_offsets() {
+    let cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    let mut client = cluster.client().await;
+    found(&mut client, "g").await;
+    let unknown = ErrorCode::UnknownTopicOrPartition.code();
+    let expected = [(-1, unknown), (0, 0), (1, 0), (2, unknown), (i32::MAX, unknown)];
+    let indexes = expected.map(|(index, _)| index);
+    for version in [2, 9, 10] {
+        let mut request = commit(version, "g", 7);
+        let first = request.topics[0].partitions[0].clone();
+        request.topics[0].partitions = indexes
+            .map(|partition_index| OffsetCommitRequestPartition {
+                partition_index,
+                ..first.clone()
+            })
+            .into();
+        assert_eq!(codes!(client.call(version, &request).await), expected, "version {version}");
+    }
+    let mut request = delete_offsets("g");
+    request.topics[0].partitions = indexes.map(|partition_index| OffsetDeleteRequestPartition { partition_index }).into();
+    assert_eq!(codes!(client.call(0, &request).await), expected);
+    // In a transaction too. Nobody is asked about it where nothing is left to be committed.
+    let request = TxnOffsetCommitRequest {
+        transactional_id: "t".to_owned(),
+        group_id: "g".to_owned(),
+        topics: vec![TxnOffsetCommitRequestTopic {
+            name: NAME.to_owned(),
+            partitions: [-1, 2]
+                .map(|partition_index| TxnOffsetCommitRequestPartition {
+                    partition_index,
+                    ..Default::default()
+                })
+                .into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    assert_eq!(codes!(client.call(3, &request).await), [(-1, unknown), (2, unknown)]);
+}
+
+/// A topic that has another one's name has nothing of its offsets, by id or by name, though nobody saw the name go (`OffsetMetadataManager.isMismatchedTopicId`, `onTopicsDeleted`).
+#[tokio::test]
+async fn a_topic_that_is_made_anew_has_no_offsets() {
+    let cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    let mut client = cluster.client().await;
+    found(&mut client, "g").await;
+    assert_eq!(client.call(10, &commit(10, "g", 7)).await.topics[0].partitions[0].error_code, 0);
+    cluster.controller.remake(topic(3, NAME, 2, &[]));
+    let mut request = fetch(10, "g");
+    let by_id = &mut request.groups[0].topics.as_mut().unwrap()[0];
+    by_id.topic_id = uuid::Uuid::from_bytes([3; 16]);
+    let fetched = soon("the topic is known", async {
+        loop {
+            let response = client.call(10, &request).await;
+            let partition = response.groups[0].topics[0].partitions[0].clone();
+            if ErrorCode::from_code(partition.error_code) != ErrorCode::UnknownTopicId {
+                return partition;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!((fetched.error_code, fetched.committed_offset), (0, -1));
+    let by_name = client.call(9, &fetch(9, "g")).await;
+    assert_eq!(by_name.groups[0].topics[0].partitions[0].committed_offset, -1);
+    let mut request = fetch(10, "g");
+    request.groups[0].topics = None;
+    assert_eq!(client.call(10, &request).await.groups[0].topics, []);
 }

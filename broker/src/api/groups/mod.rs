@@ -12,7 +12,7 @@ pub(crate) use self::consumer::{describe as consumer_group_describe, heartbeat a
 pub(crate) use self::find::handle as find_coordinator;
 pub(crate) use self::list::{handle as list_groups, handle_delete as delete_groups, handle_describe as describe_groups};
 pub(crate) use self::membership::{heartbeat, join, leave, sync};
-pub(crate) use self::offset_commit::{handle as offset_commit, take_refused};
+pub(crate) use self::offset_commit::{handle as offset_commit, merge, take_refused};
 pub(crate) use self::offset_delete::handle as offset_delete;
 pub(crate) use self::offset_fetch::handle as offset_fetch;
 

@@ -1,16 +1,19 @@
 //! OffsetCommit: which topics exist and may be read is judged here, the rest by the group.
 
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
+use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use weir_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
+use weir_protocol::types::TopicId;
 
 use super::authorize;
 use crate::api::RequestContext;
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
 use crate::group::{Request, refuse_commit};
-use crate::metadata::MetadataImage;
-use weir_protocol::types::TopicId;
+use crate::metadata::{MetadataImage, TopicImage};
 
 /// The first version with topic ids.
 const TOPIC_ID_VERSION: i16 = 10;
@@ -20,7 +23,7 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: Of
     if let Err(error) = authorize(broker, cx, Operation::Read, &request.group_id) {
         return refuse_commit(&request.topics, error);
     }
-    let mut response = take_refused(broker, cx, &mut request.topics, TOPIC_ID_VERSION);
+    let response = take_refused(broker, cx, &mut request.topics, TOPIC_ID_VERSION);
     if request.topics.is_empty() {
         return response;
     }
@@ -28,27 +31,40 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: Of
     // What is answered when the coordinator is not here; a commit is mostly small.
     let topics = request.topics.clone();
     let asked = broker.groups.ask(broker, &group, |to| Request::Commit { request, version, to }).await;
-    let answered = asked.unwrap_or_else(|error| refuse_commit(&topics, error));
-    response.topics.extend(answered.topics);
-    response
+    merge(response, asked.unwrap_or_else(|error| refuse_commit(&topics, error)))
 }
 
-/// Takes the topics out that are not there or may not be read, and answers them; gives the others the name or the id that the request lacks. It has ids
+/// Takes the topics and partitions out that are not there or may not be read, and answers them; gives the others the name or the id that the request lacks. It has ids
 /// from version `ids_since` on.
 pub(crate) fn take_refused(broker: &Broker, cx: &RequestContext, topics: &mut Vec<OffsetCommitRequestTopic>, ids_since: i16) -> OffsetCommitResponse {
     let mut refused = OffsetCommitResponse::default();
     let image = broker.metadata.load();
-    topics.retain_mut(|topic| match check(broker, cx, &image, topic, cx.version >= ids_since) {
-        Ok(()) => true,
-        Err(error) => {
-            refused.topics.extend(refuse_commit(std::slice::from_ref(topic), error).topics);
-            false
+    topics.retain_mut(|topic| {
+        let judged = check(broker, cx, &image, topic, cx.version >= ids_since);
+        let (left_out, code) = match judged {
+            Ok(found) => (take_unknown(topic, found), ErrorCode::UnknownTopicOrPartition),
+            Err(code) => (std::mem::take(&mut topic.partitions), code),
+        };
+        if !left_out.is_empty() {
+            let left_out = OffsetCommitRequestTopic {
+                name: topic.name.clone(),
+                topic_id: topic.topic_id,
+                partitions: left_out,
+            };
+            refused.topics.extend(refuse_commit(&[left_out], code).topics);
         }
+        !topic.partitions.is_empty()
     });
     refused
 }
 
-fn check(broker: &Broker, cx: &RequestContext, image: &MetadataImage, topic: &mut OffsetCommitRequestTopic, by_id: bool) -> Result<(), ErrorCode> {
+fn check<'a>(
+    broker: &Broker,
+    cx: &RequestContext,
+    image: &'a MetadataImage,
+    topic: &mut OffsetCommitRequestTopic,
+    by_id: bool,
+) -> Result<&'a TopicImage, ErrorCode> {
     let found = if by_id {
         let found = image.topic(TopicId(topic.topic_id)).ok_or(ErrorCode::UnknownTopicId)?;
         topic.name = found.name.to_string();
@@ -59,6 +75,29 @@ fn check(broker: &Broker, cx: &RequestContext, image: &MetadataImage, topic: &mu
     if !broker.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(&topic.name)) {
         return Err(ErrorCode::TopicAuthorizationFailed);
     }
-    topic.topic_id = found.ok_or(ErrorCode::UnknownTopicOrPartition)?.id.0;
-    Ok(())
+    let found = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    topic.topic_id = found.id.0;
+    Ok(found)
+}
+
+/// Takes the partitions out that the topic does not have.
+fn take_unknown(topic: &mut OffsetCommitRequestTopic, found: &TopicImage) -> Vec<OffsetCommitRequestPartition> {
+    let is_there = |partition: &OffsetCommitRequestPartition| found.partition(partition.partition_index).is_some();
+    let (there, unknown) = std::mem::take(&mut topic.partitions).into_iter().partition(is_there);
+    topic.partitions = there;
+    unknown
+}
+
+/// Puts the coordinator's answers to those that were given here, so that a topic of which a part was refused is answered once.
+pub(crate) fn merge(mut response: OffsetCommitResponse, answered: OffsetCommitResponse) -> OffsetCommitResponse {
+    let refused = response.topics.iter().enumerate();
+    let refused: BTreeMap<(String, Uuid), usize> = refused.map(|(at, topic)| ((topic.name.clone(), topic.topic_id), at)).collect();
+    for topic in answered.topics {
+        let known = refused.get(&(topic.name.clone(), topic.topic_id)).copied();
+        match known.and_then(|at| response.topics.get_mut(at)) {
+            Some(known) => known.partitions.extend(topic.partitions),
+            None => response.topics.push(topic),
+        }
+    }
+    response
 }

@@ -1,7 +1,9 @@
 //! OffsetDelete (KIP-496).
 
+use std::collections::BTreeMap;
+
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::offset_delete_request::OffsetDeleteRequestTopic;
+use weir_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use weir_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use weir_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 
@@ -10,6 +12,7 @@ use crate::api::RequestContext;
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
 use crate::group::Request;
+use crate::metadata::TopicImage;
 
 /// Answers a request.
 pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: OffsetDeleteRequest) -> OffsetDeleteResponse {
@@ -26,15 +29,17 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: Of
     let mut judged = Vec::new();
     {
         let image = broker.metadata.load();
-        request.topics.retain(|topic| {
+        request.topics.retain_mut(|topic| {
             let allowed = broker.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(&topic.name));
-            let error = match image.topic_by_name(&topic.name) {
-                _ if !allowed => ErrorCode::TopicAuthorizationFailed,
-                None => ErrorCode::UnknownTopicOrPartition,
-                Some(_) => return true,
+            let (left_out, error) = match image.topic_by_name(&topic.name) {
+                _ if !allowed => (std::mem::take(&mut topic.partitions), ErrorCode::TopicAuthorizationFailed),
+                None => (std::mem::take(&mut topic.partitions), ErrorCode::UnknownTopicOrPartition),
+                Some(found) => (take_unknown(topic, found), ErrorCode::UnknownTopicOrPartition),
             };
-            judged.push(refuse(topic, error));
-            false
+            if !left_out.is_empty() {
+                judged.push(refuse(&topic.name, &left_out, error));
+            }
+            !topic.partitions.is_empty()
         });
     }
     let group = request.group_id.clone();
@@ -42,20 +47,37 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: Of
     match broker.groups.ask(broker, &group, |to| Request::DeleteOffsets { request, to }).await {
         Err(error) => refused(error),
         Ok(response) if response.error_code != 0 => response,
-        Ok(mut response) => {
-            response.topics.append(&mut judged);
-            response
-        }
+        Ok(response) => merge(judged, response),
     }
 }
 
-fn refuse(topic: &OffsetDeleteRequestTopic, error: ErrorCode) -> OffsetDeleteResponseTopic {
-    let partition = |index| OffsetDeleteResponsePartition {
-        partition_index: index,
+/// Takes the partitions out that the topic does not have.
+fn take_unknown(topic: &mut OffsetDeleteRequestTopic, found: &TopicImage) -> Vec<OffsetDeleteRequestPartition> {
+    let is_there = |asked: &OffsetDeleteRequestPartition| found.partition(asked.partition_index).is_some();
+    let (there, unknown) = std::mem::take(&mut topic.partitions).into_iter().partition(is_there);
+    topic.partitions = there;
+    unknown
+}
+
+fn refuse(topic: &str, partitions: &[OffsetDeleteRequestPartition], error: ErrorCode) -> OffsetDeleteResponseTopic {
+    let partition = |asked: &OffsetDeleteRequestPartition| OffsetDeleteResponsePartition {
+        partition_index: asked.partition_index,
         error_code: error.code(),
     };
     OffsetDeleteResponseTopic {
-        name: topic.name.clone(),
-        partitions: topic.partitions.iter().map(|asked| partition(asked.partition_index)).collect(),
+        name: topic.to_owned(),
+        partitions: partitions.iter().map(partition).collect(),
     }
+}
+
+/// The coordinator's answers and those that were given here: a topic of which a part was refused is answered once.
+fn merge(mut judged: Vec<OffsetDeleteResponseTopic>, response: OffsetDeleteResponse) -> OffsetDeleteResponse {
+    let refused: BTreeMap<String, usize> = judged.iter().enumerate().map(|(at, topic)| (topic.name.clone(), at)).collect();
+    for topic in response.topics {
+        match refused.get(&topic.name).and_then(|at| judged.get_mut(*at)) {
+            Some(known) => known.partitions.extend(topic.partitions),
+            None => judged.push(topic),
+        }
+    }
+    OffsetDeleteResponse { topics: judged, ..response }
 }

@@ -6,7 +6,7 @@ use weir_protocol::messages::txn_offset_commit_response::{TxnOffsetCommitRespons
 use weir_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse, TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
 use super::{authorize, offsets_partition, producer};
-use crate::api::groups::take_refused;
+use crate::api::groups::{merge, take_refused};
 use crate::api::{RequestContext, groups};
 use crate::auth::Operation;
 use crate::broker::Broker;
@@ -19,6 +19,9 @@ use crate::transaction_io::verify;
 const V2_SINCE: i16 = 5;
 const TOPIC_ID_SINCE: i16 = 6;
 
+/// The first version in which clients bear COORDINATOR_LOAD_IN_PROGRESS.
+const LOADING_SINCE: i16 = 2;
+
 /// How often the end of a transaction may get in between: there is one before and one of its own.
 const ATTEMPTS: usize = 4;
 
@@ -29,17 +32,18 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: TxnOff
     if let Err(code) = check(broker, cx, &id, &commit) {
         return told(refuse_commit(&commit.topics, code));
     }
-    let mut response = take_refused(broker, cx, &mut commit.topics, TOPIC_ID_SINCE);
+    let response = take_refused(broker, cx, &mut commit.topics, TOPIC_ID_SINCE);
     if commit.topics.is_empty() {
         return told(response);
     }
     let topics = commit.topics.clone();
     let answered = match ask_coordinators(broker, cx, &id, from, commit).await {
         Ok(answered) => answered,
+        // Producers before 2.0 do not know that a coordinator loads (KAFKA-7296).
+        Err(ErrorCode::CoordinatorLoadInProgress) if cx.version < LOADING_SINCE => refuse_commit(&topics, ErrorCode::CoordinatorNotAvailable),
         Err(code) => refuse_commit(&topics, code),
     };
-    response.topics.extend(answered.topics);
-    told(response)
+    told(merge(response, answered))
 }
 
 /// The transaction is asked first whether the group's offsets are part of it, then the group whether it takes them: unless the transaction has ended in between, which the group's
@@ -79,6 +83,8 @@ async fn verify_offsets(broker: &Broker, cx: &RequestContext, id: &str, from: Pr
         ErrorCode::NetworkException | ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable => Err(ErrorCode::CoordinatorLoadInProgress),
         ErrorCode::TransactionAbortable if cx.version < V2_SINCE - 1 => Err(ErrorCode::InvalidTxnState),
         ErrorCode::ConcurrentTransactions if cx.version < V2_SINCE => Err(ErrorCode::CoordinatorLoadInProgress),
+        // Who writes expects this of a zombie (`AddPartitionsToTxnManager` in Apache Kafka).
+        ErrorCode::ProducerFenced => Err(ErrorCode::InvalidProducerEpoch),
         code => Err(code),
     }
 }

@@ -227,6 +227,14 @@ impl FakeController {
         world.tell();
     }
 
+    /// Takes the topic of this name away and makes it anew: nobody is told of anything in between.
+    pub(crate) fn remake(&self, topic: rpc::Topic) {
+        let mut world = self.state.world.lock();
+        world.topics.retain(|it| it.name != topic.name);
+        world.topics.push(topic);
+        world.tell();
+    }
+
     /// Takes a topic away.
     pub(crate) fn delete(&self, topic: u8) {
         let mut world = self.state.world.lock();
