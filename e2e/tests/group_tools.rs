@@ -211,15 +211,15 @@ fn groups_of_the_consumer_protocol_are_listed_described_reset_and_deleted() {
     assert_eq!(rows(&listed, 3)[0].join(" "), "g Consumer Stable", "{listed}");
     assert!(!listed.contains("old"), "{listed}");
 
-    // The epochs: of the member, of its assignment; of the group, of what it aims at. One has joined, once.
+    // The epochs: of the member, of its assignment; of the group, of what it aims at. One has joined, once; a group begins in the first.
     let members = tools.groups(&["--describe", "--group", "g", "--members", "--verbose"]);
     let member = &rows(&members, 9)[0];
     assert!(member[2].starts_with("/127.0.0.1"), "{members}");
-    assert_eq!(member[4..], ["2", "1", "t:0,1", "1", "t:0,1"], "{members}");
+    assert_eq!(member[4..], ["2", "2", "t:0,1", "2", "t:0,1"], "{members}");
     let state = tools.groups(&["--describe", "--group", "g", "--state", "--verbose"]);
     let row = &rows(&state, 8)[0];
     assert_eq!(row[1], tools.local.bootstrap(), "{state}");
-    assert_eq!(row[3..], ["uniform", "Stable", "1", "1", "1"], "{state}");
+    assert_eq!(row[3..], ["uniform", "Stable", "1", "2", "2"], "{state}");
     let offsets = tools.groups(&["--describe", "--group", "g", "--offsets"]);
     let described: Vec<_> = rows(&offsets, 9).iter().map(|row| row[1..7].join(" ")).collect();
     let of = |partition: i32| format!("t {partition} 10 10 0 {}", member[1]);

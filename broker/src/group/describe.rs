@@ -92,7 +92,7 @@ impl Groups {
 }
 
 fn describe(group: &ClassicGroup) -> DescribedGroup {
-    // While a group rebalances, what its members say and have is about to change.
+    // While a group rebalances, in which protocol its members say something is not decided; what they have is theirs.
     let protocol = group.protocol.as_deref().filter(|_| group.is(Phase::Stable));
     let member = |member: &Member| DescribedGroupMember {
         member_id: member.id.to_string(),
@@ -100,7 +100,7 @@ fn describe(group: &ClassicGroup) -> DescribedGroup {
         client_id: member.client_id.to_string(),
         client_host: member.client_host.to_string(),
         member_metadata: protocol.map_or_else(Bytes::new, |protocol| member.metadata(protocol)),
-        member_assignment: protocol.map_or_else(Bytes::new, |_| member.assignment.clone()),
+        member_assignment: member.assignment.clone(),
     };
     DescribedGroup {
         group_id: group.id.to_string(),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tracing::info;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
+use weir_protocol::messages::leave_group_response::MemberResponse;
 use weir_protocol::messages::{HeartbeatRequest, LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse};
 
 use super::classic::{ClassicGroup, Phase};
@@ -199,20 +200,23 @@ impl Groups {
     }
 
     pub(super) fn leave(&mut self, id: &str, members: Vec<MemberIdentity>, now: Now, outcome: &mut Outcome) -> LeaveGroupResponse {
-        let answer = if self.is_of_consumer_protocol(id) {
+        let members = if self.is_of_consumer_protocol(id) {
             self.with_consumers(id, now, outcome, |group, turn| group.leave_classic(members, turn))
-        } else {
+        } else if self.groups.contains_key(id) {
             self.with_classic(id, now, outcome, |group, turn| group.leave(members, turn))
-        };
-        match answer {
-            Ok(members) => LeaveGroupResponse {
-                members,
-                ..Default::default()
-            },
-            Err(_) => LeaveGroupResponse {
+        } else {
+            // Of a group that is not there nobody is a member.
+            let unknown = |identity: MemberIdentity| MemberResponse {
+                member_id: identity.member_id,
+                group_instance_id: identity.group_instance_id,
                 error_code: ErrorCode::UnknownMemberId.code(),
-                ..Default::default()
-            },
+            };
+            Ok(members.into_iter().map(unknown).collect())
+        };
+        LeaveGroupResponse {
+            error_code: members.as_ref().err().map_or(0, |error| error.code()),
+            members: members.unwrap_or_default(),
+            ..Default::default()
         }
     }
 }

@@ -79,7 +79,7 @@ async fn a_member_of_the_consumer_protocol_lives_through_every_version() {
         let group = format!("g-{version}");
         let name = if version == 0 { "" } else { "a-name-of-its-own" };
         let joined = client.call(version, &heartbeat(&group, name, JOINS)).await;
-        assert_eq!((joined.error_code, joined.member_epoch), (0, 1), "{version}: {joined:?}");
+        assert_eq!((joined.error_code, joined.member_epoch), (0, 2), "{version}: {joined:?}");
         assert_eq!(assigned(&joined), Some(vec![0, 1]), "{version}: {joined:?}");
         assert!(joined.heartbeat_interval_ms > 0, "{version}: {joined:?}");
         let member = joined.member_id.unwrap();
@@ -87,22 +87,22 @@ async fn a_member_of_the_consumer_protocol_lives_through_every_version() {
             0 => assert!(!member.is_empty(), "the coordinator makes up its id"),
             _ => assert_eq!(member, name),
         }
-        let mut has = heartbeat(&group, &member, 1);
+        let mut has = heartbeat(&group, &member, 2);
         has.topic_partitions = Some(vec![TopicPartitions {
             topic_id: ID,
             partitions: vec![0, 1],
         }]);
         let heard = client.call(version, &has).await;
-        assert_eq!((heard.error_code, heard.member_epoch), (0, 1), "{version}: {heard:?}");
+        assert_eq!((heard.error_code, heard.member_epoch), (0, 2), "{version}: {heard:?}");
         let found = described(&mut client, version, &group).await;
         assert_eq!(
             (found.error_code, found.group_state.as_str(), found.group_epoch, found.assignment_epoch),
-            (0, "Stable", 1, 1),
+            (0, "Stable", 2, 2),
             "{version}: {found:?}"
         );
         assert_eq!((found.assignor_name.as_str(), found.members.len()), ("uniform", 1), "{version}");
         let described_member = &found.members[0];
-        assert_eq!((&described_member.member_id, described_member.member_epoch), (&member, 1), "{version}");
+        assert_eq!((&described_member.member_id, described_member.member_epoch), (&member, 2), "{version}");
         assert_eq!(described_member.subscribed_topic_names, [NAME], "{version}");
         for assignment in [&described_member.assignment, &described_member.target_assignment] {
             assert_eq!(assignment.topic_partitions[0].topic_name, NAME, "{version}");

@@ -164,7 +164,7 @@ impl ConsumerGroup {
         member.regex = None;
         member.classic = Some(Classic::new(request));
         member.due.clear();
-        let wants_other = is_new || member.topics != before.topics || member.regex != before.regex;
+        let wants_other = member.topics != before.topics || member.regex != before.regex;
         if is_new || !member.says_the_same(&before) {
             self.set_member(member, turn.outcome);
         } else if let Some(known) = self.members.get_mut(id) {

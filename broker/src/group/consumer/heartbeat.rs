@@ -125,7 +125,8 @@ impl ConsumerGroup {
         let is_new = self.admit(&id, request, owned.as_ref(), turn)?;
         let before = self.members.get(&id).cloned().unwrap_or_else(|| Member::new(Arc::clone(&id)));
         let member = updated(&before, heartbeat);
-        let wants_other = is_new || member.topics != before.topics || member.regex != before.regex || member.assignor != before.assignor;
+        // Who wants nothing changes nothing, and another assignor is asked the next time (`hasMemberSubscriptionChanged`).
+        let wants_other = member.topics != before.topics || member.regex != before.regex;
         if is_new || !member.says_the_same(&before) {
             self.set_member(member, turn.outcome);
         }

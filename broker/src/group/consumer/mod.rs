@@ -142,10 +142,11 @@ impl ConsumerGroup {
     pub(in crate::group) fn new(id: Arc<str>) -> Self {
         Self {
             id,
-            epoch: 0,
+            // The first member makes it the second one.
+            epoch: 1,
             bumped_at: None,
             metadata_hash: 0,
-            target_epoch: 0,
+            target_epoch: 1,
             members: BTreeMap::new(),
             statics: BTreeMap::new(),
             targets: BTreeMap::new(),

@@ -63,7 +63,7 @@ impl ConsumerGroup {
         hash != self.metadata_hash
     }
 
-    /// Finds the topics that each regular expression means. Topics of the brokers' own are meant by none.
+    /// Finds the topics that each regular expression means.
     fn resolve(&mut self, image: &MetadataImage, turn: &mut Turn<'_>) {
         let used: BTreeSet<Arc<str>> = self.members.values().filter_map(|member| member.regex.clone()).collect();
         let unused: Vec<_> = self.regexes.keys().filter(|pattern| !used.contains(*pattern)).cloned().collect();
@@ -73,7 +73,7 @@ impl ConsumerGroup {
         }
         for pattern in used {
             let Some(regex) = compile(&pattern) else { continue };
-            let matching = image.topics().filter(|topic| !topic.internal && regex.is_match(&topic.name));
+            let matching = image.topics().filter(|topic| regex.is_match(&topic.name));
             let topics: BTreeSet<Arc<str>> = matching.map(|topic| Arc::clone(&topic.name)).collect();
             if self.regexes.get(&pattern) != Some(&topics) {
                 let value = ConsumerGroupRegularExpressionValue {
@@ -87,11 +87,15 @@ impl ConsumerGroup {
         }
     }
 
-    /// What an assignment rests on besides the subscriptions: ids, partitions and racks of the topics.
+    /// What an assignment rests on besides the subscriptions: ids, partitions and racks of the topics. Of no topics it is what a new group has.
     pub(super) fn hash_of_topics(&self, image: &MetadataImage) -> i64 {
         let names: BTreeSet<_> = self.members.values().flat_map(|member| self.subscription(member)).collect();
+        let found: Vec<_> = names.iter().filter_map(|name| image.topic_by_name(name)).collect();
+        if found.is_empty() {
+            return 0;
+        }
         let mut hash = Hash(0xcbf2_9ce4_8422_2325);
-        for found in names.iter().filter_map(|name| image.topic_by_name(name)) {
+        for found in found {
             hash.add(found.id.0.as_bytes());
             for racks in topic(image, found).racks {
                 for rack in racks {

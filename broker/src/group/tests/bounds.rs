@@ -73,7 +73,7 @@ fn a_thousand_members_of_the_consumer_protocol_and_no_more() {
         ..Consumer::new("m", &["a"]).request()
     };
     let epochs: Vec<_> = (0..1000).map(|number| world.consumer(request(number, 0)).member_epoch).collect();
-    assert_eq!(epochs.last(), Some(&1000));
+    assert_eq!(epochs.last(), Some(&1001));
     for number in 1000..1010 {
         let refused = world.consumer(request(number, 0));
         assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::GroupMaxSizeReached);
