@@ -79,7 +79,10 @@ impl Groups {
     pub(super) fn forget_deleted_topics(&mut self, outcome: &mut Outcome) {
         let image = &self.around.image;
         let id_now = |name: &str| image.topic_by_name(name).map(|topic| topic.id.0);
-        let changed = self.topics.iter().filter(|(name, id)| id_now(name) != **id);
+        let changed = self
+            .topics
+            .iter()
+            .filter(|(name, known)| id_now(name).is_none_or(|id| **known != Some(id)));
         let changed: BTreeMap<Arc<str>, Remade> = changed
             .map(|(name, before)| {
                 let remade = Remade {
