@@ -99,6 +99,19 @@ pub fn init<'a>(c: &mut Connection, id: &'a str, timeout_ms: i32, version: Versi
     ))
 }
 
+/// InitProducerId of a producer that goes on after an error (KIP-360): the code and who the caller is from now on.
+///
+/// # Errors
+/// When the connection ends.
+pub fn init_again<'a>(c: &mut Connection, from: From<'a>, timeout_ms: i32) -> Result<(i16, From<'a>)> {
+    let body = compact(Body::default(), from.id.as_bytes()).i32(timeout_ms);
+    let mut reply = flexible(c, 22, 5, body.i64(from.producer).i16(from.epoch).i8(0))?;
+    reply.i32()?;
+    let code = reply.i16()?;
+    let (producer, epoch) = (reply.i64()?, reply.i16()?);
+    Ok((code, From { producer, epoch, ..from }))
+}
+
 /// AddPartitionsToTxn of one partition, as clients of transactions v1 send it.
 ///
 /// # Errors

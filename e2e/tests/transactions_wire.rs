@@ -10,7 +10,9 @@ use weir_e2e::kubernetes::eventually;
 use weir_e2e::txn::error::{
     CONCURRENT_TRANSACTIONS, INVALID_PRODUCER_ID_MAPPING, INVALID_TRANSACTION_TIMEOUT, PRODUCER_FENCED, TRANSACTION_COORDINATOR_FENCED,
 };
-use weir_e2e::txn::{From, VERSIONS, Version, add, add_offsets, commit_offset, committed_offset, end, fetch_committed, init, send, write_marker};
+use weir_e2e::txn::{
+    From, VERSIONS, Version, add, add_offsets, commit_offset, committed_offset, end, fetch_committed, init, init_again, send, write_marker,
+};
 use weir_e2e::wire::error::{INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE, NONE, UNKNOWN_MEMBER_ID, UNKNOWN_TOPIC_OR_PARTITION};
 use weir_e2e::wire::{Body, Connection, await_topic, create_topic, list_offset};
 
@@ -213,6 +215,59 @@ fn who_was_before_is_fenced() {
         assert_eq!(is_stable(&mut c), 4);
         assert_eq!(fetch_committed(&mut c, TOPIC, 0, 0).unwrap().aborted, [(zombie.producer, 0)]);
     }
+}
+
+/// Who goes on after an error aborts what it has open, and has the next epoch (KIP-360); who begins under its id has the one behind that.
+#[test]
+fn who_goes_on_after_an_error_is_not_fenced() {
+    let (_local, mut c) = start();
+    let from = begin(&mut c, "error", Version::V2);
+    assert_eq!(produce(&mut c, from, 0), (NONE, 0));
+    let mut go_on = |from| {
+        eventually("the next epoch", || {
+            let (code, next) = init_again(&mut c, from, MINUTE)?;
+            Ok((code != CONCURRENT_TRANSACTIONS).then_some((code, next)))
+        })
+    };
+    let next = from.in_epoch(from.epoch + 1);
+    assert_eq!(go_on(from), (NONE, next));
+    assert_eq!(go_on(from), (NONE, next), "the answer was lost");
+    assert_eq!(go_on(next).1.epoch, next.epoch + 1);
+    assert_eq!(go_on(from).0, PRODUCER_FENCED);
+    assert_eq!(is_stable(&mut c), 2);
+    let from = next.in_epoch(next.epoch + 1);
+    assert_eq!(produce(&mut c, from, 0), (NONE, 2));
+    let other = begin(&mut c, "error", Version::V2);
+    assert_eq!((other.producer, other.epoch), (from.producer, from.epoch + 2));
+    assert_eq!(end(&mut c, from, false).unwrap().0, PRODUCER_FENCED);
+}
+
+/// The end of a transaction in the last epoch that a client may have needs another producer id, whoever ends it: nothing is held up by that (KAFKA-20090).
+#[test]
+fn a_transaction_that_takes_too_long_in_the_last_epoch_is_aborted() {
+    let (_local, mut c) = start();
+    let mut from = eventually("a producer id", || {
+        let (code, from) = init(&mut c, "last", 1_000, Version::V2)?;
+        Ok((code == NONE).then_some(from))
+    });
+    // An abort of nothing raises the epoch.
+    while from.epoch < i16::MAX - 1 {
+        let (code, next) = end(&mut c, from, false).unwrap();
+        assert_eq!((code, next.epoch), (NONE, from.epoch + 1));
+        from = next;
+    }
+    assert_eq!(produce(&mut c, from, 0), (NONE, 0));
+    assert_eq!(is_stable(&mut c), 2, "it was aborted");
+    let next = eventually("the id that follows", || {
+        let (code, next) = end(&mut c, from, false)?;
+        Ok((code != CONCURRENT_TRANSACTIONS).then_some((code, next)))
+    });
+    assert_eq!((next.0, next.1.epoch), (NONE, 0));
+    assert_ne!(next.1.producer, from.producer);
+    assert_eq!(produce(&mut c, next.1, 0), (NONE, 2));
+    assert_eq!(end(&mut c, next.1, true).unwrap().0, NONE);
+    assert_eq!(is_stable(&mut c), 4);
+    assert_eq!(fetch_committed(&mut c, TOPIC, 0, 0).unwrap().aborted, [(from.producer, 0)]);
 }
 
 #[test]

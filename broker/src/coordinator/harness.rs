@@ -108,7 +108,8 @@ impl<M: Machine> Harness<M> {
         self.run(|machine, now, outcome| machine.metadata(&image, &layers, now, outcome));
     }
 
-    fn run(&mut self, act: impl FnOnce(&mut M, Now, &mut Outcome)) {
+    /// The machine does something, and what it writes stands in the log.
+    pub(crate) fn run(&mut self, act: impl FnOnce(&mut M, Now, &mut Outcome)) {
         let now = Now {
             ms: self.now_ms,
             wall_ms: self.now_ms as i64,

@@ -173,4 +173,18 @@ mod tests {
         };
         assert_eq!(transactional.admit(zombie), Err(ErrorCode::InvalidProducerEpoch));
     }
+
+    /// The largest epoch cannot be raised: a transaction that somebody has come to write in it ends all the same (KAFKA-20090).
+    #[test]
+    fn a_transaction_in_the_last_epoch_ends() {
+        let mut transactional = Transactional::default();
+        write(&mut transactional, i16::MAX - 1);
+        let early = end(&mut transactional, marker(i16::MAX - 1, 3, 2));
+        assert_eq!(early, Err(ErrorCode::InvalidProducerEpoch), "one that can be raised");
+        end(&mut transactional, marker(i16::MAX, 3, 2)).unwrap();
+        write(&mut transactional, i16::MAX);
+        assert_eq!(transactional.ask(producer(i16::MAX)), None, "it is open");
+        end(&mut transactional, marker(i16::MAX, 3, 2)).unwrap();
+        assert!(transactional.ask(producer(i16::MAX)).is_some(), "it is open no more");
+    }
 }

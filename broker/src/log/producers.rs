@@ -234,9 +234,11 @@ impl Producers {
             return Ok(());
         };
         let (producer, epoch, current) = (marker.producer, marker.epoch, entry.epoch);
-        // With transactions v2 a marker raises the epoch. The same one again is a coordinator that tries once more (KAFKA-19999).
+        // With transactions v2 a marker raises the epoch. The same one again is a coordinator that tries once more (KAFKA-19999); the last epoch cannot be raised, and who has come to write
+        // in it has its transaction ended all the same (KAFKA-20090).
+        let is_last = epoch.0 == i16::MAX;
         let is_late = match marker.transaction_version {
-            2.. => epoch < current || (epoch == current && entry.transaction_first_offset >= 0),
+            2.. => epoch < current || (epoch == current && entry.transaction_first_offset >= 0 && !is_last),
             _ => epoch < current,
         };
         if is_late {

@@ -5,6 +5,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod record;
+mod request;
 mod state;
 mod tally;
 #[cfg(test)]
@@ -17,89 +18,15 @@ use weir_protocol::config::Layers;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 
+pub(crate) use self::request::{Described, Prepared, Request};
 use self::state::{End, Init, Transaction};
 pub(crate) use self::state::{Partition, Producer, Refusal, State};
 pub(crate) use self::tally::{Looked, Tally};
-use crate::coordinator::{Logged, Machine, Now, Origin, Outcome, ReplyTo};
+use crate::coordinator::{Logged, Machine, Now, Origin, Outcome, Record};
 use crate::metadata::MetadataImage;
 
 /// The most transactional ids that one partition holds: beyond that no new one is made. It is there to be never reached by use, and to end a client's loop.
 const IDS_MAX: usize = 200_000;
-
-/// What is asked of a coordinator.
-#[derive(Debug)]
-pub(crate) enum Request {
-    /// InitProducerId. `fresh` is a producer id that nobody has, if one was needed before.
-    Init {
-        id: String,
-        timeout_ms: i32,
-        expected: Option<Producer>,
-        fresh: Option<ProducerId>,
-        to: ReplyTo<Result<Producer, Refusal>>,
-    },
-    /// AddPartitionsToTxn and AddOffsetsToTxn.
-    Add {
-        id: String,
-        from: Producer,
-        partitions: Vec<Partition>,
-        /// The client's version of transactions.
-        version: i16,
-        to: ReplyTo<ErrorCode>,
-    },
-    /// AddPartitionsToTxn that only asks.
-    Verify {
-        id: String,
-        from: Producer,
-        partitions: Vec<Partition>,
-        to: ReplyTo<Result<Vec<(Partition, ErrorCode)>, ErrorCode>>,
-    },
-    /// EndTxn.
-    End {
-        id: String,
-        from: Producer,
-        commit: bool,
-        version: i16,
-        fresh: Option<ProducerId>,
-        to: ReplyTo<Result<Producer, Refusal>>,
-    },
-    /// Which transactions wait for markers, and what happened since this was asked last.
-    Look { to: ReplyTo<Looked> },
-    /// Markers are written.
-    Written {
-        id: String,
-        producer: Producer,
-        partitions: Vec<Partition>,
-        to: ReplyTo<()>,
-    },
-    /// DescribeTransactions.
-    Describe { id: String, to: ReplyTo<Option<Described>> },
-    /// ListTransactions.
-    List { to: ReplyTo<Vec<(String, Described)>> },
-}
-
-/// A transaction whose markers are to be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Prepared {
-    pub(crate) id: String,
-    /// Under whom.
-    pub(crate) producer: Producer,
-    pub(crate) commit: bool,
-    /// 2 where the epoch was raised.
-    pub(crate) version: i16,
-    pub(crate) coordinator_epoch: LeaderEpoch,
-    /// Those that lack theirs.
-    pub(crate) partitions: Vec<Partition>,
-}
-
-/// What is told of a transactional id.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Described {
-    pub(crate) state: State,
-    pub(crate) producer: Producer,
-    pub(crate) timeout_ms: i32,
-    pub(crate) start_ms: i64,
-    pub(crate) partitions: Vec<Partition>,
-}
 
 /// The settings of transaction coordinators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +47,8 @@ pub(crate) struct Transactions {
     /// When something is due, on the clock of [`Now::ms`], and since when it stands in the queue for each id.
     due: BTreeSet<(u64, String)>,
     due_at: BTreeMap<String, u64>,
+    /// Those that took too long and cannot be aborted without another producer id.
+    exhausted: BTreeSet<String>,
     /// When those that are open began.
     open: BTreeSet<(i64, String)>,
     tally: Tally,
@@ -152,6 +81,7 @@ impl Machine for Transactions {
             prepared: BTreeSet::new(),
             due: BTreeSet::new(),
             due_at: BTreeMap::new(),
+            exhausted: BTreeSet::new(),
             open: BTreeSet::new(),
             tally: Tally::default(),
             epoch: origin.epoch,
@@ -186,7 +116,8 @@ impl Machine for Transactions {
 
     fn writes(request: &Request) -> bool {
         match request {
-            Request::Init { .. } | Request::Add { .. } | Request::Verify { .. } | Request::End { .. } | Request::Written { .. } => true,
+            Request::Init { .. } | Request::Add { .. } | Request::Verify { .. } | Request::End { .. } => true,
+            Request::Written { .. } | Request::TimeOut { .. } => true,
             Request::Look { .. } | Request::Describe { .. } | Request::List { .. } => false,
         }
     }
@@ -235,6 +166,7 @@ impl Machine for Transactions {
             Request::Look { to } => {
                 let looked = Looked {
                     prepared: self.prepared(),
+                    exhausted: self.exhausted.iter().cloned().collect(),
                     tally: std::mem::take(&mut self.tally),
                     open: self.open.len(),
                     oldest_ms: self.open.first().map(|(start_ms, _)| *start_ms),
@@ -248,6 +180,12 @@ impl Machine for Transactions {
                 to,
             } => {
                 self.written(&id, producer, &partitions, now, outcome);
+                outcome.reply(to, ());
+            }
+            Request::TimeOut { id, fresh, to } => {
+                if self.exhausted.contains(&id) {
+                    self.time_out(&id, Some(fresh), now, outcome);
+                }
                 outcome.reply(to, ());
             }
             Request::Describe { id, to } => {
@@ -272,11 +210,7 @@ impl Machine for Transactions {
             match (is_due, transaction.state) {
                 // It was put off, or the two clocks do not agree.
                 (false, _) => self.plan(&id, now),
-                (true, State::Ongoing) => {
-                    let aborted = transaction.fenced(self.settings.version, now.wall_ms);
-                    self.tally.aborted_by_timeout += 1;
-                    self.put(&id, aborted, now, outcome);
-                }
+                (true, State::Ongoing) => self.time_out(&id, None, now, outcome),
                 (true, _) => {
                     self.forget(&id);
                     outcome.records.push(record::record(&id, None));
@@ -288,6 +222,15 @@ impl Machine for Transactions {
     fn next_wake(&self) -> Option<u64> {
         self.due.first().map(|(at, _)| *at)
     }
+}
+
+/// The record of a transactional id whose producer has come to this epoch, and has no transaction open.
+pub(crate) fn at_rest(id: &str, producer: Producer, timeout_ms: i32, now_ms: i64) -> Record {
+    let transaction = Transaction {
+        producer,
+        ..Transaction::new(producer.id, timeout_ms, now_ms)
+    };
+    record::record(id, Some(&transaction))
 }
 
 impl Transactions {
@@ -385,6 +328,18 @@ impl Transactions {
         }
     }
 
+    /// Aborts an open transaction. Where that uses up the epochs of its producer, it waits for an id that nobody has ([`Looked::exhausted`]).
+    fn time_out(&mut self, id: &str, fresh: Option<ProducerId>, now: Now, outcome: &mut Outcome) {
+        let Some(transaction) = self.ids.get(id) else { return };
+        match transaction.fenced(self.settings.version, fresh, now.wall_ms) {
+            Ok(aborted) => {
+                self.tally.aborted_by_timeout += 1;
+                self.put(id, aborted, now, outcome);
+            }
+            Err(_) => drop(self.exhausted.insert(id.to_owned())),
+        }
+    }
+
     /// Those whose markers are missing. It is answered when all that it says is committed.
     fn prepared(&self) -> Vec<Prepared> {
         let prepared = self.prepared.iter().filter_map(|id| self.ids.get_key_value(id));
@@ -434,6 +389,7 @@ impl Transactions {
         } else {
             self.prepared.remove(&id);
         }
+        self.exhausted.remove(&id);
         let (is_open, start_ms) = (transaction.state == State::Ongoing, transaction.start_ms);
         if let Some(before) = self.ids.insert(id.clone(), transaction) {
             self.open.remove(&(before.start_ms, id.clone()));
@@ -445,6 +401,7 @@ impl Transactions {
 
     fn forget(&mut self, id: &str) {
         self.prepared.remove(id);
+        self.exhausted.remove(id);
         if let Some(before) = self.ids.remove(id) {
             self.open.remove(&(before.start_ms, id.to_owned()));
         }

@@ -168,6 +168,7 @@ impl Transaction {
         version: i16,
         now_ms: i64,
     ) -> Result<Init, Refusal> {
+        self.check_at_rest()?;
         // Its own id, or the one before it with the last epoch: then the answer that named the new one was lost.
         let is_valid = |expected: Producer| {
             self.producer.epoch == NO_EPOCH || expected.id == self.producer.id || (expected.id == self.previous_id && is_exhausted(expected.epoch))
@@ -176,8 +177,9 @@ impl Transaction {
             return Err(ErrorCode::ProducerFenced.into());
         }
         match self.state {
+            // They are refused above.
             State::PrepareCommit | State::PrepareAbort => Err(ErrorCode::ConcurrentTransactions.into()),
-            State::Ongoing => Ok(Init::Fenced(self.fenced(version, now_ms))),
+            State::Ongoing => Ok(Init::Fenced(self.fenced(version, fresh, now_ms)?)),
             State::Empty | State::CompleteCommit | State::CompleteAbort => {
                 let begun = Self {
                     previous_id: self.producer.id,
@@ -198,8 +200,8 @@ impl Transaction {
                     let (epoch, last_epoch) = match expected {
                         None => (raised(current), NO_EPOCH),
                         Some(expected) if current == NO_EPOCH || expected.epoch == current => (raised(current), current),
-                        // Asked again: the answer was lost.
-                        Some(expected) if expected.epoch == last => (current, last),
+                        // Asked again: the answer was lost. Kafka fails here when the epoch is the last that a client may have.
+                        Some(expected) if expected.epoch == last && current.0 < EPOCH_MAX => (current, last),
                         Some(_) => return Err(ErrorCode::ProducerFenced.into()),
                     };
                     let id = self.producer.id;
@@ -214,8 +216,14 @@ impl Transaction {
         }
     }
 
-    /// The open transaction aborted, under an epoch that its producer does not have.
-    pub(crate) fn fenced(&self, version: i16, now_ms: i64) -> Self {
+    /// The open transaction aborted by another than its producer: by time, or by who begins under the id.
+    ///
+    /// With transactions v2 it ends as by its producer's own word: under the next epoch, so that a producer that is still there may say that it aborts, and goes on. Before, it ends under an
+    /// epoch that the producer does not have (`prepareFenceProducerEpoch`).
+    pub(crate) fn fenced(&self, version: i16, fresh: Option<ProducerId>, now_ms: i64) -> Result<Self, Refusal> {
+        if version >= 2 {
+            return self.prepared_v2(false, fresh, now_ms);
+        }
         let fenced = Self {
             producer: Producer {
                 epoch: raised(self.producer.epoch),
@@ -224,17 +232,16 @@ impl Transaction {
             last_epoch: NO_EPOCH,
             ..self.clone()
         };
-        fenced.prepared(false, version, NO_ID, now_ms)
+        Ok(fenced.prepared(false, 0, NO_ID, now_ms))
     }
 
     /// Partitions become part of the transaction, which begins with the first. `None`: they are already, and the epoch says of which transaction. Before transactions v2 it does not: then
     /// it is written down once more, since only a coordinator that still is one can do that.
     pub(crate) fn add(&self, from: Producer, partitions: &[Partition], version: i16, now_ms: i64) -> Result<Option<Self>, ErrorCode> {
+        self.check_at_rest()?;
         self.check(from)?;
-        match self.state {
-            State::PrepareCommit | State::PrepareAbort => return Err(ErrorCode::ConcurrentTransactions),
-            State::Ongoing if version >= 2 && partitions.iter().all(|partition| self.partitions.contains(partition)) => return Ok(None),
-            _ => {}
+        if self.state == State::Ongoing && version >= 2 && partitions.iter().all(|partition| self.partitions.contains(partition)) {
+            return Ok(None);
         }
         let mut next = Self {
             previous_id: self.producer.id,
@@ -253,14 +260,20 @@ impl Transaction {
     /// Whether the transaction is open and the partitions are part of it, each on its own (KIP-890).
     pub(crate) fn verify<'p>(&self, from: Producer, partitions: &'p [Partition]) -> Result<Vec<(&'p Partition, ErrorCode)>, ErrorCode> {
         self.check(from)?;
-        if self.state.is_prepared() {
-            return Err(ErrorCode::ConcurrentTransactions);
-        }
+        self.check_at_rest()?;
         let verified = |partition| match self.partitions.contains(partition) {
             true => (partition, ErrorCode::None),
             false => (partition, ErrorCode::TransactionAbortable),
         };
         Ok(partitions.iter().map(verified).collect())
+    }
+
+    /// While markers are being written the producer may be told to wait by whatever name it calls itself: it has been given the id and the epoch that it has when all are written.
+    fn check_at_rest(&self) -> Result<(), ErrorCode> {
+        match self.state.is_prepared() {
+            true => Err(ErrorCode::ConcurrentTransactions),
+            false => Ok(()),
+        }
     }
 
     fn check(&self, from: Producer) -> Result<(), ErrorCode> {
@@ -276,16 +289,17 @@ impl Transaction {
     /// EndTxn of a client of transactions v1 (`endTransactionWithTV1`).
     pub(crate) fn end_v1(&self, from: Producer, commit: bool, now_ms: i64) -> Result<End, ErrorCode> {
         self.check(from)?;
+        self.check_at_rest()?;
         match (self.state, commit) {
             (State::Ongoing, _) => Ok(End::Next(self.prepared(commit, 0, NO_ID, now_ms))),
             (State::CompleteCommit, true) | (State::CompleteAbort, false) => Ok(End::Done),
-            (State::PrepareCommit, true) | (State::PrepareAbort, false) => Err(ErrorCode::ConcurrentTransactions),
             _ => Err(ErrorCode::InvalidTxnState),
         }
     }
 
     /// EndTxn of a client of transactions v2. That a request comes again is told by its epoch, which is over.
     pub(crate) fn end_v2(&self, from: Producer, commit: bool, fresh: Option<ProducerId>, now_ms: i64) -> Result<End, Refusal> {
+        self.check_at_rest()?;
         let (id, epoch) = (self.producer.id, self.producer.epoch);
         let after_overflow = self.previous_id == from.id && from.epoch.0 == EPOCH_MAX - 1 && epoch.0 == 0;
         let after_raise = i32::from(epoch.0) == i32::from(from.epoch.0) + 1;
@@ -293,21 +307,12 @@ impl Transaction {
         if id != from.id && !after_overflow {
             return Err(ErrorCode::InvalidProducerIdMapping.into());
         }
-        let is_valid = match self.state {
-            State::Ongoing | State::Empty => from.epoch == epoch,
-            State::PrepareCommit | State::PrepareAbort => after_raise,
-            State::CompleteCommit | State::CompleteAbort => is_again || from.epoch == epoch,
-        };
-        if !is_valid {
+        let has_ended = matches!(self.state, State::CompleteCommit | State::CompleteAbort);
+        if from.epoch != epoch && !(has_ended && is_again) {
             return Err(ErrorCode::ProducerFenced.into());
         }
         let prepared = |began_ms: Option<i64>| {
-            let next_id = if is_exhausted(epoch) {
-                fresh.ok_or(Refusal::NeedsProducerId)?
-            } else {
-                NO_ID
-            };
-            let prepared = self.prepared(commit, 2, next_id, now_ms);
+            let prepared = self.prepared_v2(commit, fresh, now_ms)?;
             Ok(End::Next(Self {
                 start_ms: began_ms.unwrap_or(prepared.start_ms),
                 ..prepared
@@ -319,9 +324,22 @@ impl Transaction {
             // A producer that added nothing aborts to have its epoch raised.
             (State::Empty, false) => prepared(Some(now_ms)),
             (State::CompleteCommit | State::CompleteAbort, false) if !is_again => prepared(Some(now_ms)),
-            (State::PrepareCommit, true) | (State::PrepareAbort, false) => Err(ErrorCode::ConcurrentTransactions.into()),
             _ => Err(ErrorCode::InvalidTxnState.into()),
         }
+    }
+
+    /// The end under transactions v2: the epoch is raised, and where that uses up the epochs, the producer goes on under another id.
+    fn prepared_v2(&self, commit: bool, fresh: Option<ProducerId>, now_ms: i64) -> Result<Self, Refusal> {
+        let epoch = self.producer.epoch;
+        // No client should have this one, since nothing is above it. Who has it all the same can only abort.
+        if commit && epoch.0 == EPOCH_MAX {
+            return Err(ErrorCode::UnknownServerError.into());
+        }
+        let next_id = match is_exhausted(epoch) {
+            true => fresh.ok_or(Refusal::NeedsProducerId)?,
+            false => NO_ID,
+        };
+        Ok(self.prepared(commit, 2, next_id, now_ms))
     }
 
     fn prepared(&self, commit: bool, version: i16, next_id: ProducerId, now_ms: i64) -> Self {

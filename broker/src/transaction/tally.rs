@@ -23,6 +23,8 @@ pub(crate) struct Tally {
 pub(crate) struct Looked {
     /// Those that wait for markers.
     pub(crate) prepared: Vec<Prepared>,
+    /// Transactional ids whose transaction took too long and whose producer has no epoch left: they wait for a producer id that nobody has.
+    pub(crate) exhausted: Vec<String>,
     /// What happened since the last time.
     pub(crate) tally: Tally,
     /// How many are open.

@@ -3,6 +3,9 @@
 use super::*;
 use crate::coordinator::harness::Harness;
 
+mod table;
+mod used_up;
+
 type World = Harness<Transactions>;
 
 impl World {
@@ -103,7 +106,7 @@ fn a_transaction_is_over_when_all_markers_are_written() {
 }
 
 #[test]
-fn a_transaction_that_takes_too_long_is_aborted_and_its_producer_fenced() {
+fn a_transaction_that_takes_too_long_is_aborted_and_its_producer_goes_on() {
     let mut world = World::new();
     let producer = world.init(Some(7)).unwrap();
     world.pass(500_000);
@@ -113,16 +116,22 @@ fn a_transaction_that_takes_too_long_is_aborted_and_its_producer_fenced() {
     assert_eq!(world.state(), Some(State::Ongoing));
     world.pass(2);
     let prepared = world.prepared().remove(0);
-    assert!(!prepared.commit && prepared.producer.epoch == ProducerEpoch(2));
-    assert_eq!(world.end(producer, true), Err(ErrorCode::ProducerFenced.into()));
-    assert_eq!(world.add(producer, 1), ErrorCode::ProducerFenced);
+    assert!(!prepared.commit && prepared.producer.epoch == ProducerEpoch(1));
+    assert_eq!(world.end(producer, false), Err(ErrorCode::ConcurrentTransactions.into()));
     world.written(&prepared, &[0]);
     assert_eq!(world.state(), Some(State::CompleteAbort));
-    // The same by whoever begins under the id.
-    let producer = world.init(None).unwrap();
-    world.add(producer, 0);
+    assert_eq!(world.end(producer, true), Err(ErrorCode::InvalidTxnState.into()));
+    assert_eq!(world.add(producer, 1), ErrorCode::ProducerFenced);
+    let next = world.end(producer, false).unwrap();
+    assert_eq!((next, world.add(next, 1)), (prepared.producer, ErrorCode::None));
+    // The same by whoever begins under the id, two epochs on: the producer before is fenced.
     assert_eq!(world.init(None), Err(ErrorCode::ConcurrentTransactions.into()));
-    assert!(!world.prepared().remove(0).commit);
+    let prepared = world.prepared().remove(0);
+    assert!(!prepared.commit);
+    world.written(&prepared, &[1]);
+    let begun = world.init(None).unwrap();
+    assert_eq!(begun.epoch, ProducerEpoch(3));
+    assert_eq!(world.end(next, false), Err(ErrorCode::ProducerFenced.into()));
 }
 
 #[test]
@@ -244,9 +253,9 @@ fn what_operators_are_told() {
     let looked = world.look();
     assert_eq!((looked.tally.aborted_by_fencing, looked.open), (1, 0));
     world.written(&looked.prepared[0], &[0]);
+    let next = world.init(None).unwrap();
     assert_eq!(world.end(producer, true), Err(ErrorCode::ProducerFenced.into()));
     assert_eq!(world.look().tally.fenced, 1);
-    let next = world.init(None).unwrap();
     world.add(next, 0);
     world.pass(61_000);
     assert_eq!(world.look().tally.aborted_by_timeout, 1);

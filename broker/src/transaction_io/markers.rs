@@ -18,6 +18,7 @@ use weir_protocol::messages::write_txn_markers_request::{WritableTxnMarker, Writ
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
 use super::failed;
+use super::timeouts::time_out;
 use crate::broker::Broker;
 use crate::coordinator::{Machine, partition_in};
 use crate::group::Groups;
@@ -48,6 +49,8 @@ pub(crate) struct Markers {
     begun: Mutex<BTreeMap<Key, Begun>>,
     /// How many transactions are open and when the oldest began, by partition of `__transaction_state`, as they were when somebody looked.
     open: Mutex<BTreeMap<i32, (usize, Option<i64>)>>,
+    /// Transactions that took too long, for which a producer id is being fetched.
+    pub(super) timing_out: Mutex<BTreeSet<String>>,
 }
 
 /// The end of a transaction, as one coordinator has it written.
@@ -104,6 +107,7 @@ async fn look(broker: Arc<Broker>, partition: i32) {
     };
     let Looked {
         prepared,
+        exhausted,
         tally,
         open,
         oldest_ms,
@@ -116,6 +120,10 @@ async fn look(broker: Arc<Broker>, partition: i32) {
     let is_over = |key: &Key, begun: &Begun| begun.partition == partition && begun.is_given_up && !keys.contains(key);
     broker.markers.begun.lock().retain(|key, begun| !is_over(key, begun));
     let mut tasks = JoinSet::new();
+    for id in exhausted {
+        let broker = Arc::clone(&broker);
+        tasks.spawn(async move { time_out(&broker, partition, id).await });
+    }
     for transaction in prepared {
         let key = key(&transaction);
         let begun = Begun {

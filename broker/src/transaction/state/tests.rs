@@ -80,15 +80,13 @@ fn what_ends_a_transaction_again() {
             error(ConcurrentTransactions),
             "markers are being written",
         ),
-        (prepared(true), producer(7, 0), false, error(InvalidTxnState), "abort after commit"),
         (
             prepared(true),
             producer(7, 1),
-            true,
-            error(ProducerFenced),
+            false,
+            error(ConcurrentTransactions),
             "the new epoch has nothing to end yet",
         ),
-        (prepared(false), producer(7, 0), true, error(InvalidTxnState), "commit after abort"),
         (complete(true), producer(7, 0), true, Ok(End::Done), "the answer was lost"),
         (complete(true), producer(7, 0), false, error(InvalidTxnState), "abort after commit"),
         (complete(true), producer(7, 1), true, error(InvalidTxnState), "nothing to commit"),
@@ -119,7 +117,7 @@ fn a_transaction_of_version_1_keeps_the_epoch() {
     assert_eq!(complete.producer, producer(7, 0));
     for (state, from, commit, expected) in [
         (&prepared, producer(7, 0), false, Err(ConcurrentTransactions)),
-        (&prepared, producer(7, 0), true, Err(InvalidTxnState)),
+        (&prepared, producer(7, 0), true, Err(ConcurrentTransactions)),
         (&complete, producer(7, 0), false, Ok(End::Done)),
         (&complete, producer(7, 0), true, Err(InvalidTxnState)),
         (&begun, producer(7, 0), false, Err(InvalidTxnState)),
@@ -131,19 +129,20 @@ fn a_transaction_of_version_1_keeps_the_epoch() {
 
 #[test]
 fn who_begins_again_fences_who_was_before() {
-    // An open transaction is aborted under epochs that nobody has.
+    // An open transaction is aborted as by its producer, before transactions v2 under an epoch that nobody has.
     let Ok(Init::Fenced(fenced)) = ongoing().init(None, None, 60_000, 2, T0) else {
         panic!()
     };
-    assert_eq!((fenced.state, fenced.producer.epoch), (State::PrepareAbort, ProducerEpoch(2)));
+    assert_eq!((fenced.state, fenced.producer.epoch), (State::PrepareAbort, ProducerEpoch(1)));
+    assert_eq!(fenced.last_epoch, ProducerEpoch(0));
     let Ok(Init::Fenced(fenced_v1)) = ongoing().init(None, None, 60_000, 0, T0) else {
         panic!()
     };
-    assert_eq!(fenced_v1.producer.epoch, ProducerEpoch(1));
+    assert_eq!((fenced_v1.producer.epoch, fenced_v1.last_epoch), (ProducerEpoch(1), NO_EPOCH));
     let waits = fenced.init(None, None, 60_000, 2, T0);
     assert_eq!(waits, Err(ErrorCode::ConcurrentTransactions.into()));
     let begun = ready(fenced.completed(T0).init(None, None, 60_000, 2, T0));
-    assert_eq!((begun.producer, begun.last_epoch), (producer(7, 3), NO_EPOCH));
+    assert_eq!((begun.producer, begun.last_epoch), (producer(7, 2), NO_EPOCH));
     assert_eq!(
         begun.add(producer(7, 0), &[partition(0)], 2, T0),
         Err(ErrorCode::ProducerFenced),
@@ -151,11 +150,11 @@ fn who_begins_again_fences_who_was_before() {
     );
 
     // A producer that goes on after an error, and asks twice.
-    let on = ready(begun.init(Some(producer(7, 3)), None, 60_000, 2, T0));
-    assert_eq!((on.producer, on.last_epoch), (producer(7, 4), ProducerEpoch(3)));
-    let twice = ready(on.init(Some(producer(7, 3)), None, 60_000, 2, T0));
-    assert_eq!((twice.producer, twice.last_epoch), (producer(7, 4), ProducerEpoch(3)));
-    for other in [producer(7, 2), producer(7, 5), producer(9, 4)] {
+    let on = ready(begun.init(Some(producer(7, 2)), None, 60_000, 2, T0));
+    assert_eq!((on.producer, on.last_epoch), (producer(7, 3), ProducerEpoch(2)));
+    let twice = ready(on.init(Some(producer(7, 2)), None, 60_000, 2, T0));
+    assert_eq!((twice.producer, twice.last_epoch), (producer(7, 3), ProducerEpoch(2)));
+    for other in [producer(7, 1), producer(7, 4), producer(9, 3)] {
         assert_eq!(on.init(Some(other), None, 60_000, 2, T0), Err(ErrorCode::ProducerFenced.into()));
     }
 }
@@ -178,10 +177,12 @@ fn an_id_whose_epochs_are_used_up_makes_room_for_another() {
     idle.producer.epoch = ProducerEpoch(EPOCH_MAX - 1);
     assert_eq!(idle.init(None, None, 60_000, 2, T0), Err(Refusal::NeedsProducerId));
     assert_eq!(ready(idle.init(None, Some(ProducerId(9)), 60_000, 2, T0)).producer, producer(9, 0));
-    // Fencing at the very end does not go beyond it.
+    // Whoever aborts at the very end.
     let mut open = ongoing();
     open.producer.epoch = ProducerEpoch(EPOCH_MAX - 1);
-    assert_eq!(open.fenced(2, T0).producer.epoch, ProducerEpoch(EPOCH_MAX));
+    assert_eq!(open.fenced(2, None, T0), Err(Refusal::NeedsProducerId));
+    let fenced = open.fenced(2, Some(ProducerId(8)), T0).unwrap();
+    assert_eq!((fenced.producer, fenced.completed(T0).producer), (producer(7, EPOCH_MAX), producer(8, 0)));
 }
 
 #[test]

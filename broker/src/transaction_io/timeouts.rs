@@ -1,0 +1,34 @@
+//! A transaction that took too long and whose end uses up the epochs of its producer: it is aborted once there is a producer id to go on with.
+//!
+//! The coordinator does not fetch ids, so it says which transactions wait for one each time that it is looked at, and it is asked again for as long as the controller does not answer.
+
+use tracing::{info, warn};
+
+use crate::broker::Broker;
+use crate::transaction::Request;
+
+/// Fetches an id and has the transaction aborted, unless somebody is at it. `partition` is the coordinator's.
+pub(super) async fn time_out(broker: &Broker, partition: i32, id: String) {
+    if !broker.markers.timing_out.lock().insert(id.clone()) {
+        return;
+    }
+    match broker.controller.producer_id().await {
+        Ok(fresh) => {
+            info!(
+                id,
+                producer = fresh.0,
+                "a transaction took too long, and its producer goes on under another id"
+            );
+            let make = |to| Request::TimeOut { id: id.clone(), fresh, to };
+            // Whoever coordinates it now finds that it took too long.
+            let _ = broker.transactions.ask_partition(broker, partition, make).await;
+            broker.markers.ended(broker, &id);
+        }
+        Err(code) => warn!(
+            id,
+            error = code.name(),
+            "a transaction took too long, and waits to be aborted until there is another producer id"
+        ),
+    }
+    broker.markers.timing_out.lock().remove(&id);
+}
