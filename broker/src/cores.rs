@@ -1,6 +1,8 @@
-//! The pure cores of transactions, as the simulation drives them: a transaction coordinator, the group coordinator's offsets, and the transactions of a partition.
+//! The pure cores of transactions, as the simulation drives them: a transaction coordinator, the group coordinator's offsets, and the
+//! log of a partition's replica.
 //!
-//! Each does what its shell in the broker does, in the same order, and nothing else; time, network, logs and their commit are the caller's.
+//! Each does what its shell in the broker does, in the same order, and nothing else; time, network, files, coordinators' logs and what is committed are the
+//! caller's.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod coordinator;
@@ -11,11 +13,11 @@ use bytes::Bytes;
 use weir_protocol::batch::BatchHeader;
 use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 
-pub use self::coordinator::{Answer, Ask, Coordinator, Prepared};
+pub use self::coordinator::{Answer, Ask, Coordinator, Prepared, at_rest};
 pub use self::offsets::Offsets;
-pub use self::partition::Partition;
+pub use self::partition::{Known, Partition};
 pub use crate::log::Aborted;
-pub use crate::log::producers::{Guard, Marker};
+pub use crate::log::producers::{Described, Guard, Marker};
 
 /// A producer: its id and epoch.
 pub type Producer = (ProducerId, ProducerEpoch);
@@ -23,8 +25,8 @@ pub type Producer = (ProducerId, ProducerEpoch);
 /// A record of a coordinator's log: a key, and a value or a tombstone.
 pub type Record = (Bytes, Option<Bytes>);
 
-/// The header of one batch of a transaction, of `records` records, whose base offset is still to be set.
-pub fn header((producer_id, producer_epoch): Producer, base_sequence: i32, records: i32) -> BatchHeader {
+/// The header of one batch of a transaction, of one record that has no sequence number.
+fn header((producer_id, producer_epoch): Producer) -> BatchHeader {
     const TRANSACTIONAL: i16 = 1 << 4;
     BatchHeader {
         base_offset: 0,
@@ -32,13 +34,13 @@ pub fn header((producer_id, producer_epoch): Producer, base_sequence: i32, recor
         leader_epoch: LeaderEpoch(0),
         crc: 0,
         attributes: TRANSACTIONAL,
-        last_offset_delta: records - 1,
+        last_offset_delta: 0,
         base_timestamp: 0,
         max_timestamp: 0,
         producer_id,
         producer_epoch,
-        base_sequence,
-        records_count: records,
+        base_sequence: -1,
+        records_count: 1,
     }
 }
 

@@ -48,9 +48,16 @@ pub enum Ask {
         commit: bool,
         /// 0 or 2.
         version: i16,
+        /// An id for a producer whose epochs are used up.
+        fresh: ProducerId,
     },
-    /// Which transactions wait for markers, of all transactional ids.
+    /// Which transactions wait for markers or for a producer id, of all transactional ids.
     Prepared,
+    /// The transaction took too long and its producer's epochs are used up: here is another id.
+    TimeOut {
+        /// An id that nobody has.
+        fresh: ProducerId,
+    },
     /// Markers are written.
     Written(Prepared),
 }
@@ -62,8 +69,8 @@ pub enum Answer {
     Producer(Result<Producer, ErrorCode>),
     /// To the others but one.
     Code(ErrorCode),
-    /// Those that wait for markers.
-    Prepared(Vec<Prepared>),
+    /// Those that wait for markers, and the transactional ids of those that took too long and wait for a producer id.
+    Prepared(Vec<Prepared>, Vec<String>),
 }
 
 /// A transaction that waits for markers.
@@ -75,6 +82,12 @@ pub struct Prepared {
     pub marker: Marker,
     /// To these partitions.
     pub partitions: Vec<(String, i32)>,
+}
+
+/// What stands in the log of a transactional id whose producer has come to this epoch, and has no transaction open.
+pub fn at_rest(id: &str, producer: Producer, timeout_ms: i32) -> Record {
+    let record = crate::transaction::at_rest(id, own(producer), timeout_ms, 0);
+    (record.key, record.value)
 }
 
 /// A transaction coordinator, in one leader epoch.
@@ -150,21 +163,31 @@ impl Coordinator {
                 let code = said.map_or_else(|code| code, |said| said.first().map_or(ErrorCode::UnknownServerError, |(_, code)| *code));
                 (written, Answer::Code(code))
             }
-            Ask::End { from, commit, version } => {
+            Ask::End {
+                from,
+                commit,
+                version,
+                fresh,
+            } => {
                 let (written, answer) = self.decide(ms, |to| Request::End {
                     id,
                     from: own(from),
                     commit,
                     version,
-                    fresh: None,
+                    fresh: Some(fresh),
                     to,
                 });
                 (written, Answer::Producer(producer(answer)))
             }
             Ask::Prepared => {
                 let (written, answer) = self.decide(ms, |to| Request::Look { to });
-                let prepared = answer.unwrap_or_default().prepared.into_iter().map(told);
-                (written, Answer::Prepared(prepared.collect()))
+                let looked = answer.unwrap_or_default();
+                let prepared = looked.prepared.into_iter().map(told);
+                (written, Answer::Prepared(prepared.collect(), looked.exhausted))
+            }
+            Ask::TimeOut { fresh } => {
+                let (written, _) = self.decide(ms, |to| Request::TimeOut { id, fresh, to });
+                (written, Answer::Code(ErrorCode::None))
             }
             Ask::Written(prepared) => {
                 let (written, _) = self.decide(ms, |to| Request::Written {

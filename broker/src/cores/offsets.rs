@@ -53,7 +53,7 @@ impl Offsets {
             value: value.as_deref(),
             transaction: Some(producer),
         });
-        self.transactional.appended(&header(producer, -1, 1), &[], now(ms).wall_ms);
+        self.transactional.appended(&header(producer), &[], now(ms).wall_ms);
     }
 
     /// Takes up a marker of the log.
@@ -108,7 +108,7 @@ impl Offsets {
             ..Default::default()
         };
         let (written, _) = self.decide(ms, |to| Request::CommitInTransaction { request, producer, to });
-        self.transactional.appended(&header(producer, -1, 1), &[], now(ms).wall_ms);
+        self.transactional.appended(&header(producer), &[], now(ms).wall_ms);
         Ok(written)
     }
 

@@ -1,94 +1,208 @@
-//! The transactions of a partition, as the writer of its log keeps them.
+//! A replica of a partition: its log as the broker keeps it, on files that the caller provides, and what it knows of producers and transactions.
+//!
+//! The same log is written by a leader, follows one, is cut and is opened again. Batches hold one record, so that an offset is a count.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
 use weir_protocol::batch::BatchHeader;
 use weir_protocol::error::ErrorCode;
+use weir_protocol::record::BatchBuilder;
+use weir_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
 
-use super::{Aborted, Guard, Marker, Producer};
-use crate::log::Prepared as Batch;
-use crate::log::producers::{Producers, Verifications};
-use crate::log::transactions::Transactions;
+use super::{Aborted, Described, Guard, Marker, Producer};
+use crate::log::{AppendError, Identity, LogConfig, LogDir, LogDirOptions, LogReader, LogWriter, Origin, Prepared, Storage};
 
-/// A partition's producers, the questions about their transactions, and which of those are open.
-#[derive(Debug)]
-pub struct Partition {
-    producers: Producers,
-    asked: Verifications,
-    transactions: Transactions,
+const ROOT: &str = "/data";
+
+/// Segments of some twelve batches, so that what is known of transactions is spread over files and memory.
+const SEGMENT_BYTES: u32 = 1_200;
+
+/// What a replica knows of its producers and their transactions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Each producer, by its id.
+    pub producers: Vec<Described>,
+    /// The transactions that were aborted, in the order of their markers.
+    pub aborted: Vec<Aborted>,
+    /// The high watermark, and the offset before which every transaction has ended and that is below it.
+    pub high_watermark: i64,
+    /// The latter.
+    pub stable: i64,
 }
 
-impl Default for Partition {
-    fn default() -> Self {
-        Self {
-            producers: Producers::default(),
-            asked: Verifications::default(),
-            transactions: Transactions::none(0),
-        }
-    }
+/// The replica.
+#[derive(Debug)]
+pub struct Partition {
+    storage: Arc<dyn Storage>,
+    dir: LogDir,
+    writer: LogWriter,
+    log: Arc<LogReader>,
 }
 
 impl Partition {
-    /// Puts down that the transaction's coordinator is asked before its first batch is appended (`LogWriter::ask_to_verify`). `None`: it is open here.
-    pub fn ask_to_verify(&mut self, (id, epoch): Producer, sequence: i32, raises_epoch: bool) -> Option<Guard> {
-        let is_open = self.producers.has_open_transaction(id, epoch);
-        (!is_open).then(|| self.asked.ask(id, epoch, sequence, raises_epoch))
+    /// Opens the log that is there, or an empty one.
+    ///
+    /// # Errors
+    /// When what is there cannot be read.
+    pub fn open(storage: Arc<dyn Storage>) -> io::Result<Self> {
+        let identity = Identity {
+            cluster_id: "sim".to_owned(),
+            broker_id: 0,
+        };
+        let options = LogDirOptions {
+            open_files_max: 16,
+            recovery_threads: 1,
+        };
+        let dir = LogDir::open(Arc::clone(&storage), Path::new(ROOT), &identity, options).map_err(io::Error::other)?;
+        let config = LogConfig {
+            segment_bytes: SEGMENT_BYTES,
+            ..LogConfig::default()
+        };
+        let id = TopicPartition {
+            topic: TopicId(uuid::Uuid::from_u128(1)),
+            index: 0,
+        };
+        let writer = dir.open_log(id, &"t".into(), Arc::new(config))?;
+        let log = writer.reader();
+        Ok(Self { storage, dir, writer, log })
     }
 
-    /// Whether a batch may be appended: its offset if it was before.
+    /// Its process ends, in order or not, and another one opens what it left.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn open_again(mut self, orderly: bool) -> io::Result<Self> {
+        if orderly {
+            self.dir.close(std::slice::from_mut(&mut self.writer))?;
+        } else {
+            // What flushes in the background has come so far.
+            self.dir.checkpoint()?;
+        }
+        let Self { storage, dir, writer, log } = self;
+        drop((writer, log));
+        drop(dir);
+        Self::open(storage)
+    }
+
+    /// The offset after the last batch.
+    pub fn end(&self) -> i64 {
+        self.log.log_end_offset()
+    }
+
+    /// The leader epoch of a batch; `None` where there is none.
+    pub fn epoch_of(&self, offset: i64) -> Option<LeaderEpoch> {
+        self.log.epoch_of(offset)
+    }
+
+    /// Puts down that the transaction's coordinator is asked before its first batch is appended. `None`: it is open here.
     ///
     /// # Errors
     /// What the client is told.
-    pub fn admit(&self, header: &BatchHeader, guard: Option<Guard>) -> Result<Option<i64>, ErrorCode> {
-        let verified = guard.and_then(|guard| self.asked.answered(header.producer_id, header.producer_epoch, guard));
-        let admitted = self.producers.admit(std::slice::from_ref(header), verified);
-        admitted
-            .map(|duplicate| duplicate.map(|duplicate| duplicate.first_offset))
-            .map_err(|error| error.code())
+    pub fn ask_to_verify(&mut self, (id, epoch): Producer, sequence: i32, raises_epoch: bool, ms: u64) -> Result<Option<Guard>, ErrorCode> {
+        self.writer.ask_to_verify(id, epoch, sequence, raises_epoch, time(ms)).map_err(code)
     }
 
-    /// Whether a marker may be appended.
+    /// Appends a client's batch as a leader; its offset, now or when it was appended before.
+    ///
+    /// # Errors
+    /// What the client is told.
+    pub fn write(
+        &mut self,
+        (id, producer_epoch): Producer,
+        sequence: i32,
+        guard: Option<Guard>,
+        epoch: LeaderEpoch,
+        ms: u64,
+    ) -> Result<i64, ErrorCode> {
+        let mut builder = BatchBuilder::new(0).producer(id, producer_epoch, sequence).transactional();
+        builder.append(0, time(ms), None, Some(b"value"), []);
+        let bytes = builder.build(0).map_err(|_| ErrorCode::UnknownServerError)?;
+        let header = BatchHeader::parse(&bytes).map_err(|_| ErrorCode::UnknownServerError)?;
+        let batch = Prepared {
+            bytes,
+            headers: vec![header],
+            origin: Origin::Client(guard),
+        };
+        self.append(batch, epoch, ms)
+    }
+
+    /// Appends a marker as a leader; its offset.
     ///
     /// # Errors
     /// For one that comes late.
-    pub fn admit_marker(&self, marker: &Marker) -> Result<(), ErrorCode> {
-        self.producers.admit_marker(marker).map_err(|error| error.code())
+    pub fn end_transaction(&mut self, marker: Marker, epoch: LeaderEpoch, ms: u64) -> Result<i64, ErrorCode> {
+        let batch = Prepared::marker(marker, time(ms)).map_err(code)?;
+        self.append(batch, epoch, ms)
     }
 
-    /// A batch is appended, or replayed.
-    pub fn append(&mut self, header: &BatchHeader, high_watermark: i64, ms: u64) {
-        self.note(header, &[], high_watermark, ms);
+    fn append(&mut self, batch: Prepared, epoch: LeaderEpoch, ms: u64) -> Result<i64, ErrorCode> {
+        let said = self.writer.append_as_leader(&mut [batch], epoch, time(ms)).pop();
+        let info = said.unwrap_or(Err(AppendError::Storage)).map_err(code)?;
+        Ok(info.first_offset)
     }
 
-    /// A marker is appended, or replayed.
-    pub fn append_marker(&mut self, marker: Marker, offset: i64, high_watermark: i64, ms: u64) {
-        let Ok(batch) = Batch::marker(marker, 0) else { return };
-        for (header, bytes) in batch.batches() {
-            let header = BatchHeader {
-                base_offset: offset,
-                ..header
-            };
-            self.note(&header, bytes, high_watermark, ms);
+    /// The batches of `from..bound`, one behind the other, as the answer to a follower holds them.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn read(&self, from: i64, bound: i64) -> io::Result<Vec<u8>> {
+        let (mut bytes, mut next) = (Vec::new(), from);
+        while let Some(slice) = self.log.read(next, bound, usize::MAX, true).map_err(io::Error::other)? {
+            let begin = bytes.len();
+            bytes.resize(begin + slice.length, 0);
+            slice.file.read_exact_at(bytes.get_mut(begin..).unwrap_or_default(), slice.position)?;
+            next = self.log.end_of(&slice)?;
         }
+        Ok(bytes)
     }
 
-    /// As `LogWriter::note_producer`.
-    fn note(&mut self, header: &BatchHeader, batch: &[u8], high_watermark: i64, ms: u64) {
-        let change = self.producers.replay(header, batch, i64::try_from(ms).unwrap_or(i64::MAX));
-        if let Some(change) = change {
-            self.transactions.changed(change, high_watermark);
-        }
-        if change.is_some() || header.is_control() {
-            self.asked.settle(header.producer_id);
-        }
+    /// Appends what a leader has sent; the offset after it.
+    ///
+    /// # Errors
+    /// Why it cannot be appended.
+    pub fn follow(&mut self, records: &[u8], epoch: LeaderEpoch, ms: u64) -> io::Result<i64> {
+        self.writer.append_as_follower(records, epoch, time(ms)).map_err(io::Error::other)
     }
 
-    /// The offset before which every transaction has ended, and that is committed.
-    pub fn last_stable_offset(&self, high_watermark: i64) -> i64 {
-        self.transactions.last_stable_offset(high_watermark)
+    /// Cuts off what its leader does not have.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn truncate(&mut self, offset: i64) -> io::Result<i64> {
+        self.writer.truncate_to(offset)
     }
 
-    /// Those that were aborted.
-    pub fn aborted(&self) -> &[Aborted] {
-        self.transactions.aborted()
+    /// So much is committed, as far as is known here.
+    pub fn commit(&self, high_watermark: i64) {
+        self.log.advance_high_watermark(high_watermark.min(self.end()));
+    }
+
+    /// What it knows.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn known(&mut self, ms: u64) -> io::Result<Known> {
+        let producers = self.writer.described_producers(time(ms)).map_err(io::Error::other)?;
+        Ok(Known {
+            producers,
+            aborted: self.log.aborted_transactions(self.log.log_start_offset(), i64::MAX)?,
+            high_watermark: self.log.high_watermark(),
+            stable: self.log.last_stable_offset().unwrap_or(-1),
+        })
+    }
+}
+
+fn time(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+fn code(error: AppendError) -> ErrorCode {
+    match error {
+        AppendError::Producer(error) => error.code(),
+        AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
+        AppendError::NotEnoughReplicasAfterAppend | AppendError::Storage => ErrorCode::KafkaStorageError,
     }
 }

@@ -22,6 +22,10 @@ fn transactions_keep_the_rules() {
         counts.elections > 8 * HISTORIES && counts.fenced > 2 * HISTORIES && counts.seen > 20 * HISTORIES,
         "{counts:?}"
     );
+    assert!(
+        counts.fetches > 50 * HISTORIES && counts.outlived > HISTORIES / 20 && counts.renewed > HISTORIES / 5,
+        "{counts:?}"
+    );
 }
 
 #[test]
@@ -55,6 +59,9 @@ fn each_rule_of_transactions_sees_what_it_is_there_for() {
         (R::FencedWritesNothing, M::ForgetsOffsetGuards),
         (R::StableStays, M::ReadsToHighWatermark),
         (R::OpenIsOpen, M::AsksOnce),
+        (R::ReplicasKnow, M::HidesMarkers),
+        (R::GoesOn, M::TakesRepeatsForZombies),
+        (R::Ends, M::NeverRenews),
         (R::Ends, M::NeverMarks),
         (R::Ends, M::VerifiesNothing),
         (R::Ends, M::CompletesEarly),

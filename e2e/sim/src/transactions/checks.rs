@@ -25,6 +25,10 @@ pub enum Rule {
     StableStays,
     /// What a client of transactions v2 writes in its open transaction is not refused because the marker of the one before came in between.
     OpenIsOpen,
+    /// What a replica knows of producers and transactions is what its log says, after everything that it takes, cuts off, reads anew and leads.
+    ReplicasKnow,
+    /// A producer of transactions v2 that nobody has followed goes on, whatever became of its transaction.
+    GoesOn,
     /// Once faults stop, no transaction stays open or prepared, everything is stable, and everybody gets on.
     Ends,
 }
@@ -48,6 +52,12 @@ pub struct Counts {
     pub fenced: u64,
     /// Records that were seen.
     pub seen: u64,
+    /// Answers that followers took.
+    pub fetches: u64,
+    /// Transactions that were ended by time while their producer was there, which went on.
+    pub outlived: u64,
+    /// Producers that were given another id, since the epochs of theirs were used up.
+    pub renewed: u64,
 }
 
 impl Tally for Counts {
@@ -61,6 +71,9 @@ impl Tally for Counts {
             (&mut self.elections, other.elections),
             (&mut self.fenced, other.fenced),
             (&mut self.seen, other.seen),
+            (&mut self.fetches, other.fetches),
+            (&mut self.outlived, other.outlived),
+            (&mut self.renewed, other.renewed),
         ] {
             *sum += count;
         }
@@ -90,6 +103,10 @@ pub struct Checks {
     read: BTreeMap<usize, Vec<Value>>,
     /// The least epoch that may write, by producer id.
     least: BTreeMap<i64, i16>,
+    /// The producer id of each chain.
+    ids: BTreeMap<usize, i64>,
+    /// The requests for an epoch that a coordinator has heard of, for each chain: process and request.
+    inits: BTreeMap<usize, Vec<(u64, u64)>>,
 }
 
 impl Checks {
@@ -103,6 +120,8 @@ impl Checks {
             next: BTreeMap::new(),
             read: BTreeMap::new(),
             least: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            inits: BTreeMap::new(),
         }
     }
 
@@ -190,10 +209,30 @@ impl Checks {
         }
     }
 
-    /// A producer is given an epoch that fences those before it.
-    pub fn fences(&mut self, (id, epoch): Producer) {
+    /// A producer is given an epoch that fences those before it, or an id.
+    pub fn fences(&mut self, chain: usize, (id, epoch): Producer) {
         let least = self.least.entry(id.0).or_insert(epoch.0);
         *least = (*least).max(epoch.0);
+        if let Some(before) = self.ids.insert(chain, id.0).filter(|before| *before != id.0) {
+            self.least.insert(before, i16::MAX);
+            self.counts.renewed += 1;
+        }
+    }
+
+    /// A coordinator is asked for an epoch of a chain.
+    pub fn inits(&mut self, chain: usize, request: (u64, u64)) {
+        self.inits.entry(chain).or_default().push(request);
+    }
+
+    /// The producer that was given its epoch by this request is told, by its coordinator, that another has followed.
+    pub fn is_fenced(&mut self, chain: usize, request: (u64, u64), what: &str) {
+        let all = self.inits.get(&chain).map_or(&[][..], Vec::as_slice);
+        let is_last = all.last() == Some(&request) && all.iter().filter(|asked| **asked == request).count() == 1;
+        if is_last {
+            self.verdict.broken(Rule::GoesOn, || {
+                format!("process {} of chain {chain} is told {what} at an abort", request.0)
+            });
+        }
     }
 
     /// The leader of a partition takes what a producer writes.

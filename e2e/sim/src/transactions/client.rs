@@ -56,6 +56,10 @@ pub struct Client {
     last_commits: u32,
     /// What was committed when it asked for its offset.
     committed_before: i64,
+    /// The request that has given it its epoch.
+    begun_by: u64,
+    /// It was told that its epoch is over, and aborts.
+    is_outdated: bool,
 }
 
 impl Client {
@@ -78,6 +82,8 @@ impl Client {
             is_waiting: false,
             last_commits: 0,
             committed_before: 0,
+            begun_by: 0,
+            is_outdated: false,
         }
     }
 
@@ -109,6 +115,11 @@ impl Client {
         }
         if self.step == Step::End(true) && rng.chance(plan.aborts) && self.request.is_multiple_of(2) {
             self.step = Step::End(false);
+        }
+        let is_open = self.attempt.is_some() && matches!(self.step, Step::Produce(_) | Step::CommitOffset | Step::End(_));
+        if is_open && now < plan.faults_end_ms && rng.chance(plan.naps) {
+            self.waits_until = now + rng.between(TIMEOUT_MS as u64 + 50, 2 * TIMEOUT_MS as u64);
+            return None;
         }
         if self.step == Step::FetchOffset {
             self.committed_before = checks.committed(self.chain);
@@ -169,6 +180,7 @@ impl Client {
                 from: producer,
                 commit,
                 version: self.version,
+                fresh: ProducerId(-1),
             }),
         }
     }
@@ -181,7 +193,15 @@ impl Client {
         self.is_waiting = false;
         self.waits_until = now;
         let result = match reply {
-            Reply::Producer(result) => result.map(|producer| self.is_told(producer, now, plan, checks)),
+            Reply::Producer(result, leads) => {
+                let is_abort = self.version >= 2 && self.step == Step::End(false);
+                if let (Err(code), true) = (result, is_abort && leads && self.position.is_some()) {
+                    if is_fencing(code) {
+                        checks.is_fenced(self.chain, (self.process, self.begun_by), code.name());
+                    }
+                }
+                result.map(|producer| self.is_told(producer, now, plan, checks))
+            }
             Reply::Offset(result) => result.map(|offset| {
                 checks.finds(self.chain, offset, self.committed_before);
                 self.position = Some(offset);
@@ -212,11 +232,14 @@ impl Client {
                 checks.told(attempt, commit);
             }
             if self.version >= 2 {
+                checks.counts.outlived += u64::from(std::mem::take(&mut self.is_outdated));
+                checks.counts.renewed += u64::from(self.producer.is_some_and(|before| before.0 != producer.0));
                 self.begins_epoch(producer);
             }
             self.step = if self.needs_epoch { Step::Init } else { self.first_step() };
         } else {
-            checks.fences(producer);
+            checks.fences(self.chain, producer);
+            self.begun_by = self.request;
             self.begins_epoch(producer);
             self.needs_epoch = false;
             self.step = if self.position.is_some() { self.first_step() } else { Step::FetchOffset };
@@ -243,8 +266,14 @@ impl Client {
     }
 
     fn fails(&mut self, code: ErrorCode, now: u64, checks: &mut Checks) {
+        let is_inside = matches!(self.step, Step::Produce(_) | Step::CommitOffset);
         match code {
-            ErrorCode::ProducerFenced | ErrorCode::InvalidProducerEpoch | ErrorCode::InvalidProducerIdMapping => {
+            // The transaction may have taken too long: a client of transactions v2 aborts, and is told then whether another one has followed it.
+            code if is_fencing(code) && self.version >= 2 && is_inside => {
+                self.is_outdated = true;
+                self.step = Step::End(false);
+            }
+            code if is_fencing(code) => {
                 checks.counts.fenced += 1;
                 self.die(checks);
             }
@@ -262,4 +291,11 @@ impl Client {
             _ => self.waits_until = now + PAUSE_MS,
         }
     }
+}
+
+fn is_fencing(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::ProducerFenced | ErrorCode::InvalidProducerEpoch | ErrorCode::InvalidProducerIdMapping
+    )
 }

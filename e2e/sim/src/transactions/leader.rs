@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_broker::cores::{Answer, Ask, Coordinator, Guard, Marker, Offsets, Partition, Prepared, Producer, Record, header};
+use weir_broker::cores::{Aborted, Answer, Ask, Coordinator, Guard, Marker, Offsets, Prepared, Producer, Record};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::ProducerId;
 
 use super::checks::Checks;
 use super::message::{Asker, Body, From, Leader, Reply, Role, Value, What, Write};
 use super::plan::{Mutation, Plan};
+use super::replica::Replica;
 
 /// How often a leader looks after the end of a transaction that gets in between, and how soon.
 const ATTEMPTS: u32 = 6;
@@ -57,11 +58,19 @@ pub struct Around<'a> {
     pub leads: bool,
 }
 
+impl Around<'_> {
+    /// A producer id that nobody has.
+    fn fresh_id(&mut self) -> ProducerId {
+        *self.next_id += 1;
+        ProducerId(*self.next_id)
+    }
+}
+
 #[derive(Debug)]
 enum Core {
     Coordinator(Coordinator),
     Offsets(Offsets),
-    Data(Partition),
+    Data(Box<Replica>),
 }
 
 /// What was asked of a transaction's coordinator, for a request that waits.
@@ -85,8 +94,8 @@ struct Task {
 pub struct Process {
     /// What it leads, and in which epoch.
     pub leader: Leader,
-    /// Its log.
-    pub log: Vec<Entry>,
+    /// A coordinator's log.
+    log: Vec<Entry>,
     /// What of it is committed, as far as it knows.
     pub high_watermark: usize,
     /// A coordinator answers once what it found is committed.
@@ -99,14 +108,25 @@ pub struct Process {
 }
 
 impl Process {
-    /// Begins to lead with this log.
-    pub fn new(leader: Leader, log: Vec<Entry>, high_watermark: usize, now: u64) -> Self {
+    /// A coordinator begins to lead with this log.
+    pub fn new(leader: Leader, log: Vec<Entry>, high_watermark: usize) -> Self {
         let core = match leader.0 {
             Role::Coordinator => Core::Coordinator(Coordinator::new(leader.1)),
-            Role::Offsets => Core::Offsets(Offsets::new(leader.1)),
-            Role::Data(_) => Core::Data(Partition::default()),
+            Role::Offsets | Role::Data(_) => Core::Offsets(Offsets::new(leader.1)),
         };
-        let mut process = Self {
+        Self::with(leader, core, log, high_watermark)
+    }
+
+    /// A replica of a partition that is produced to begins to lead.
+    pub fn lead(leader: Leader, replica: Replica, high_watermark: usize) -> Self {
+        Self {
+            loaded: true,
+            ..Self::with(leader, Core::Data(Box::new(replica)), Vec::new(), high_watermark)
+        }
+    }
+
+    fn with(leader: Leader, core: Core, log: Vec<Entry>, high_watermark: usize) -> Self {
+        Self {
             leader,
             high_watermark,
             loaded: false,
@@ -115,19 +135,48 @@ impl Process {
             questions: BTreeMap::new(),
             tasks: BTreeMap::new(),
             numbers: 0,
-            log: Vec::new(),
-        };
-        if let Core::Data(core) = &mut process.core {
-            replay(core, &log, now);
-            process.loaded = true;
+            log,
         }
-        process.log = log;
-        process
+    }
+
+    /// What stands in its log.
+    pub fn log(&self) -> &[Entry] {
+        self.replica().map_or(&self.log, |replica| &replica.log)
+    }
+
+    /// The replica of a partition that is produced to.
+    pub fn replica(&self) -> Option<&Replica> {
+        match &self.core {
+            Core::Data(replica) => Some(replica),
+            Core::Coordinator(_) | Core::Offsets(_) => None,
+        }
+    }
+
+    /// Leads no more: the replica goes on as a follower.
+    pub fn into_replica(self) -> Option<Replica> {
+        match self.core {
+            Core::Data(replica) => Some(*replica),
+            Core::Coordinator(_) | Core::Offsets(_) => None,
+        }
+    }
+
+    /// What its replica knows is what its log says.
+    ///
+    /// # Errors
+    /// Where it is not.
+    pub fn check(&mut self, now: u64) -> Result<(), String> {
+        match &mut self.core {
+            Core::Data(replica) => replica.known(now).map(drop),
+            Core::Coordinator(_) | Core::Offsets(_) => Ok(()),
+        }
     }
 
     /// Everything before `end` is committed.
     pub fn committed(&mut self, end: usize, cx: &mut Around<'_>) {
         self.high_watermark = self.high_watermark.max(end);
+        if let Core::Data(replica) = &mut self.core {
+            replica.commit(self.high_watermark);
+        }
         if !self.loaded && self.high_watermark == self.log.len() {
             self.load(cx);
         }
@@ -185,10 +234,10 @@ impl Process {
 
     /// What leaves once all that is in the log is committed.
     fn owe(&mut self, to: To, body: Body, cx: &mut Around<'_>) {
-        if self.high_watermark >= self.log.len() || (cx.plan.has(Mutation::AnswersBeforeCommit) && self.leader.0 == Role::Coordinator) {
+        if self.high_watermark >= self.log().len() || (cx.plan.has(Mutation::AnswersBeforeCommit) && self.leader.0 == Role::Coordinator) {
             send(to, body, cx);
         } else {
-            self.owed.push((self.log.len(), to, body));
+            self.owed.push((self.log().len(), to, body));
         }
     }
 
@@ -197,19 +246,25 @@ impl Process {
         if !self.loaded {
             return answer(asker, Err(ErrorCode::CoordinatorLoadInProgress), cx);
         }
-        if let Ask::Init { fresh, .. } = &mut ask {
-            *fresh = ProducerId(*cx.next_id);
-            *cx.next_id += 1;
+        if let Ask::Init { fresh, .. } | Ask::End { fresh, .. } = &mut ask {
+            *fresh = cx.fresh_id();
         }
+        if let (Ask::Init { .. }, Asker::Client(from)) = (&ask, asker) {
+            cx.checks.inits(from.chain, (from.process, from.request));
+        }
+        let aborts = matches!(ask, Ask::End { commit: false, .. });
         if cx.plan.has(Mutation::KeepsEpochs)
             && let Ask::End { version, .. } = &mut ask
         {
             *version = 0;
         }
-        let (records, said) = core.ask(&id(chain), ask, cx.now);
+        let (records, mut said) = core.ask(&id(chain), ask, cx.now);
+        if cx.plan.has(Mutation::TakesRepeatsForZombies) && aborts && records.is_empty() && matches!(said, Answer::Producer(Ok(_))) {
+            said = Answer::Producer(Err(ErrorCode::ProducerFenced));
+        }
         self.log.extend(records.into_iter().map(Entry::Record));
         match (asker, said) {
-            (Asker::Client(from), Answer::Producer(result)) => self.owe(To::Client(from), Body::Reply(from, Reply::Producer(result)), cx),
+            (Asker::Client(from), Answer::Producer(result)) => self.owe(To::Client(from), Body::Reply(from, Reply::Producer(result, cx.leads)), cx),
             (Asker::Client(from), Answer::Code(code)) => self.owe(To::Client(from), Body::Reply(from, Reply::Code(code)), cx),
             (Asker::Leader(leader, question), Answer::Code(code)) => self.owe(To::Leader(leader), Body::Verified(question, code), cx),
             _ => {}
@@ -228,8 +283,13 @@ impl Process {
         }
         // It is told of those whose end is committed alone.
         if self.high_watermark >= self.log.len()
-            && let (_, Answer::Prepared(all)) = core.ask("", Ask::Prepared, cx.now)
+            && let (_, Answer::Prepared(all, exhausted)) = core.ask("", Ask::Prepared, cx.now)
         {
+            for id in exhausted.into_iter().filter(|_| !cx.plan.has(Mutation::NeverRenews)) {
+                let fresh = cx.fresh_id();
+                let (records, _) = core.ask(&id, Ask::TimeOut { fresh }, cx.now);
+                self.log.extend(records.into_iter().map(Entry::Record));
+            }
             for prepared in all {
                 if self.tasks.values().all(|task| task.prepared.marker != prepared.marker) {
                     self.numbers += 1;
@@ -281,20 +341,20 @@ impl Process {
         if role == Role::Offsets && cx.plan.has(Mutation::CommitsOffsetsAlways) {
             marker.commit = true;
         }
+        let epoch = self.leader.1;
         let admitted = match &mut self.core {
-            Core::Data(_) if cx.plan.has(Mutation::TakesLateMarkers) => Ok(()),
-            Core::Data(core) => core.admit_marker(&marker),
-            Core::Offsets(core) => core.end(marker, cx.now),
+            Core::Data(replica) if cx.plan.has(Mutation::TakesLateMarkers) => {
+                replica.force(marker, epoch, cx.now);
+                Ok(())
+            }
+            Core::Data(replica) => replica.end_transaction(marker, epoch, cx.now),
+            Core::Offsets(core) => core.end(marker, cx.now).map(|()| self.log.push(Entry::Marker(marker))),
             Core::Coordinator(_) => Err(ErrorCode::UnknownTopicOrPartition),
         };
-        if let Err(code) = admitted {
-            return send(to, Body::Marked(task, role, code), cx);
+        match admitted {
+            Ok(()) => self.owe(to, Body::Marked(task, role, ErrorCode::None), cx),
+            Err(code) => send(to, Body::Marked(task, role, code), cx),
         }
-        if let Core::Data(core) = &mut self.core {
-            core.append_marker(marker, self.log.len() as i64, self.high_watermark as i64, cx.now);
-        }
-        self.log.push(Entry::Marker(marker));
-        self.owe(to, Body::Marked(task, role, ErrorCode::None), cx);
     }
 
     /// A client writes in a transaction: its coordinator is asked, unless it is open here.
@@ -302,7 +362,7 @@ impl Process {
         if !self.loaded {
             return refuse(&write, ErrorCode::CoordinatorLoadInProgress, cx);
         }
-        match self.ask_to_verify(&write) {
+        match self.ask_to_verify(&write, cx.now) {
             Err(code) => refuse(&write, code, cx),
             Ok(None) => self.verify_not(write, None, attempts, cx),
             Ok(guard) if cx.plan.has(Mutation::VerifiesNothing) => self.verify_not(write, guard, attempts, cx),
@@ -326,9 +386,9 @@ impl Process {
         }
     }
 
-    fn ask_to_verify(&mut self, write: &Write) -> Result<Option<Guard>, ErrorCode> {
+    fn ask_to_verify(&mut self, write: &Write, now: u64) -> Result<Option<Guard>, ErrorCode> {
         match (&mut self.core, write.what) {
-            (Core::Data(core), What::Record(_, sequence)) => Ok(core.ask_to_verify(write.producer, sequence, write.version >= 2)),
+            (Core::Data(replica), What::Record(_, sequence)) => replica.ask_to_verify(write.producer, sequence, write.version >= 2, now),
             (Core::Offsets(core), What::Offset(_)) => Ok(core.ask_to_verify(write.producer)),
             _ => Err(ErrorCode::UnknownTopicOrPartition),
         }
@@ -356,7 +416,7 @@ impl Process {
             _ => cx.plan.has(Mutation::ForgetsGuards),
         };
         if forgets && guard.is_some() {
-            guard = self.ask_to_verify(&write).unwrap_or(guard);
+            guard = self.ask_to_verify(&write, cx.now).unwrap_or(guard);
         }
         match self.append(&write, guard, cx) {
             Ok(()) => {
@@ -374,15 +434,10 @@ impl Process {
     fn append(&mut self, write: &Write, guard: Option<Guard>, cx: &mut Around<'_>) -> Result<(), ErrorCode> {
         let Write { producer, from, .. } = *write;
         match (&mut self.core, write.what) {
-            (Core::Data(core), What::Record(value, sequence)) => {
-                let mut header = header(producer, sequence, 1);
-                if core.admit(&header, guard)?.is_none() {
-                    header.base_offset = self.log.len() as i64;
-                    core.append(&header, self.high_watermark as i64, cx.now);
-                    self.log.push(Entry::Data(producer, sequence, value));
-                    if cx.leads {
-                        cx.checks.writes(producer, "a record");
-                    }
+            (Core::Data(replica), What::Record(value, sequence)) => {
+                let is_new = replica.write(Entry::Data(producer, sequence, value), guard, self.leader.1, cx.now)?;
+                if is_new && cx.leads {
+                    cx.checks.writes(producer, "a record");
                 }
             }
             (Core::Offsets(core), What::Offset(offset)) => {
@@ -414,28 +469,21 @@ impl Process {
         }
     }
 
-    /// The offset up to which a partition may be read with `read_committed`, and what of it belongs to transactions that were aborted.
-    pub fn stable(&self, plan: &Plan) -> (usize, impl Fn(usize, Producer) -> bool + use<'_>) {
-        let (end, aborted) = match &self.core {
-            Core::Data(core) => {
-                let stable = usize::try_from(core.last_stable_offset(self.high_watermark as i64)).unwrap_or(0);
-                (stable, core.aborted())
-            }
-            Core::Coordinator(_) | Core::Offsets(_) => (0, &[][..]),
+    /// The offset up to which a partition may be read with `read_committed`, and the transactions that were aborted.
+    pub fn stable(&mut self, plan: &Plan, now: u64) -> (usize, Vec<Aborted>) {
+        let known = match &mut self.core {
+            Core::Data(replica) => replica.known(now).ok(),
+            Core::Coordinator(_) | Core::Offsets(_) => None,
         };
+        let Some(known) = known else { return (0, Vec::new()) };
+        let stable = usize::try_from(known.stable).unwrap_or(0);
         let end = if plan.has(Mutation::ReadsToHighWatermark) {
             self.high_watermark
         } else {
-            end
+            stable
         };
-        let aborted = if plan.has(Mutation::ForgetsAborted) { &[][..] } else { aborted };
-        let is_aborted = move |offset: usize, producer: Producer| {
-            let offset = offset as i64;
-            aborted
-                .iter()
-                .any(|it| it.producer == producer.0 && (it.first_offset..=it.last_offset).contains(&offset))
-        };
-        (end, is_aborted)
+        let aborted = if plan.has(Mutation::ForgetsAborted) { Vec::new() } else { known.aborted };
+        (end, aborted)
     }
 
     /// Whether a coordinator has transactions that wait for markers.
@@ -444,22 +492,8 @@ impl Process {
     }
 }
 
-fn replay(core: &mut Partition, log: &[Entry], now: u64) {
-    for (offset, entry) in log.iter().enumerate() {
-        match entry {
-            Entry::Data(producer, sequence, _) => {
-                let mut header = header(*producer, *sequence, 1);
-                header.base_offset = offset as i64;
-                core.append(&header, 0, now);
-            }
-            Entry::Marker(marker) => core.append_marker(*marker, offset as i64, 0, now),
-            Entry::Record(_) | Entry::Offset(..) => {}
-        }
-    }
-}
-
 /// A chain's transactional id, and its group.
-fn id(chain: usize) -> String {
+pub fn id(chain: usize) -> String {
     format!("chain-{chain}")
 }
 

@@ -113,8 +113,8 @@ pub enum Body {
 /// What a client is answered.
 #[derive(Clone, Copy, Debug)]
 pub enum Reply {
-    /// To InitProducerId and EndTxn.
-    Producer(Result<Producer, ErrorCode>),
+    /// To InitProducerId and EndTxn, and whether who says so is the coordinator still.
+    Producer(Result<Producer, ErrorCode>, bool),
     /// To what is written, and to AddPartitionsToTxn.
     Code(ErrorCode),
     /// To the question for an offset.

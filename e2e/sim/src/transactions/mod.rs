@@ -1,13 +1,16 @@
 //! Transactions: the transaction coordinator, the group coordinator's offsets and the partitions' transactions, each the real core, under elections, crashes of clients, zombies of both,
 //! and lost, late and repeated requests. Chains of clients consume, transform and produce, in both versions of transactions, and the checkers demand that the outcome is exactly once.
 //!
-//! Replication is not part of it: a log is what its leader has, and a new leader has all that is committed and some of what is not. The simulation of the cluster shows that.
+//! Partitions that are produced to have replicas with the broker's own logs, which take many batches in one answer, are cut, are started again and lead; what each knows of producers and
+//! transactions is compared with what follows from its batches. What is committed, and who is elected, is the world's to say: the simulation of the cluster shows that.
 
 pub mod checks;
 pub mod client;
+pub mod disk;
 pub mod leader;
 pub mod message;
 pub mod plan;
+pub mod replica;
 pub mod world;
 
 use self::checks::{Counts, Rule};

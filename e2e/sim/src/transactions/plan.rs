@@ -33,23 +33,35 @@ pub struct Plan {
     pub zombies: u64,
     /// Transactions that their client aborts, per thousand.
     pub aborts: u64,
+    /// Steps of an open transaction before which a client is held up for longer than the transaction may take, per thousand.
+    pub naps: u64,
+    /// The epoch that each chain's producer has come to already, near the last that it may have; `None` of a new one.
+    pub first_epochs: Vec<Option<i16>>,
+    /// Fetches that a follower makes of those that it could, per thousand.
+    pub fetches: u64,
 }
 
 impl Plan {
     /// The plan of a seed.
     pub fn new(seed: u64, mutation: Option<Mutation>) -> Self {
         let mut rng = Rng::new(seed ^ 0x7478);
+        let partitions = rng.between(1, 2) as usize;
+        let versions: Vec<i16> = (0..rng.between(1, 2)).map(|_| if rng.chance(600) { 2 } else { 0 }).collect();
+        let is_old = |rng: &mut Rng| rng.chance(400).then(|| i16::MAX - rng.between(1, 8) as i16);
         Self {
             seed,
             mutation,
-            partitions: rng.between(1, 2) as usize,
-            versions: (0..rng.between(1, 2)).map(|_| if rng.chance(600) { 2 } else { 0 }).collect(),
+            partitions,
+            first_epochs: versions.iter().map(|_| is_old(&mut rng)).collect(),
+            versions,
             faults_end_ms: rng.between(1_000, 4_000),
             fault_pause_ms_max: rng.between(60, 600),
             loss: [0, 10, 60][rng.index(3)],
             slow: [5, 40, 120][rng.index(3)],
             zombies: [0, 300, 800][rng.index(3)],
             aborts: [50, 200, 500][rng.index(3)],
+            naps: [0, 5, 40][rng.index(3)],
+            fetches: [30, 200, 900][rng.index(3)],
         }
     }
 
@@ -88,4 +100,10 @@ pub enum Mutation {
     ForgetsAborted,
     /// Offsets count whether their transaction was committed or aborted.
     CommitsOffsetsAlways,
+    /// A follower takes the markers in the middle of what it is sent for something else.
+    HidesMarkers,
+    /// Nobody brings a producer id for a transaction that took too long and whose producer has no epoch left.
+    NeverRenews,
+    /// An abort that comes again, or after another's, is taken for a zombie's.
+    TakesRepeatsForZombies,
 }

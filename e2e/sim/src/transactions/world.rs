@@ -4,10 +4,17 @@ use std::collections::BTreeMap;
 
 use super::checks::{Checks, Rule};
 use super::client::Client;
-use super::leader::{Around, Entry, Process, To};
+use super::leader::{Around, Entry, Process, To, id};
 use super::message::{Asker, Body, From, Leader, Role, Value};
-use super::plan::{CONVERGENCE_MS_MAX, Plan};
+use super::plan::{CONVERGENCE_MS_MAX, Mutation, Plan, TIMEOUT_MS};
+use super::replica::Replica;
+use weir_broker::cores::at_rest;
+use weir_protocol::types::{ProducerEpoch, ProducerId};
+
 use crate::rng::Rng;
+
+/// How many replicas follow the leader of a partition that is produced to.
+const FOLLOWERS: usize = 2;
 
 /// How often processes look around, and readers read.
 const TICK_MS: u64 = 10;
@@ -36,6 +43,8 @@ pub struct World {
     count: u64,
     processes: BTreeMap<Leader, Process>,
     leaders: BTreeMap<Role, i32>,
+    /// The replicas of partitions that are produced to which follow.
+    followers: BTreeMap<Role, Vec<Replica>>,
     /// How far each partition is committed, and up to where a commit is under way.
     committed: BTreeMap<Role, usize>,
     committing: BTreeMap<Leader, usize>,
@@ -58,23 +67,28 @@ impl World {
             now: 0,
             events: BTreeMap::new(),
             count: 0,
-            processes: leaders
-                .keys()
-                .map(|role| ((*role, 0), Process::new((*role, 0), Vec::new(), 0, 0)))
-                .collect(),
+            processes: BTreeMap::new(),
+            followers: BTreeMap::new(),
             committed: BTreeMap::new(),
             committing: BTreeMap::new(),
             clients: Vec::new(),
             newest: vec![0; plan.versions.len()],
             read: vec![0; plan.partitions],
-            next_id: 1,
+            next_id: 100,
             checks: Checks::new(plan.partitions, only),
             trace: traced.then(Vec::new),
             leaders,
             plan,
         };
-        for leader in world.processes.keys().copied().collect::<Vec<_>>() {
-            world.at(1, Event::Commits(leader, 0));
+        for role in world.leaders.keys().copied().collect::<Vec<_>>() {
+            let process = match role {
+                Role::Data(_) => world.first_leader(role),
+                Role::Coordinator => Process::new((role, 0), world.first_records(), 0),
+                Role::Offsets => Process::new((role, 0), Vec::new(), 0),
+            };
+            world.committing.insert((role, 0), process.log().len());
+            world.at(1, Event::Commits((role, 0), process.log().len()));
+            world.processes.insert((role, 0), process);
         }
         for chain in 0..world.plan.versions.len() {
             world.at(2, Event::Starts(chain));
@@ -83,6 +97,24 @@ impl World {
         world.at(3, Event::Act);
         world.at(50, Event::Fault);
         world
+    }
+
+    /// A partition's leader, and as many empty replicas as follow it.
+    fn first_leader(&mut self, role: Role) -> Process {
+        let replicas = (0..=FOLLOWERS).map(|_| Replica::new());
+        let mut replicas = replicas.collect::<Result<Vec<_>, _>>().expect("a file system in memory is there");
+        let leads = replicas.pop().expect("there is one more than follow");
+        self.followers.insert(role, replicas);
+        Process::lead((role, 0), leads, 0)
+    }
+
+    /// Transactional ids that have come a long way already.
+    fn first_records(&self) -> Vec<Entry> {
+        let first = self.plan.first_epochs.iter().enumerate().filter_map(|(chain, epoch)| {
+            let producer = (ProducerId(chain as i64 + 1), ProducerEpoch((*epoch)?));
+            Some(Entry::Record(at_rest(&id(chain), producer, TIMEOUT_MS)))
+        });
+        first.collect()
     }
 
     /// Plays until everything is over, or a rule is broken.
@@ -129,6 +161,7 @@ impl World {
                 for leader in self.processes.keys().copied().collect::<Vec<_>>() {
                     self.with(leader, |process, cx| process.tick(cx));
                 }
+                self.followers_fetch();
                 self.readers_read();
                 self.at(self.now + TICK_MS, Event::Tick);
             }
@@ -167,7 +200,7 @@ impl World {
                 self.with(leader, |process, cx| process.committed(end, cx));
             }
             Event::Commits(..) => {}
-            Event::Ends(leader) => drop(self.processes.remove(&leader)),
+            Event::Ends(leader) => self.ends(leader),
             Event::Starts(chain) => {
                 self.newest[chain] += 1;
                 self.clients.retain(|client| !client.is_dead);
@@ -189,8 +222,14 @@ impl World {
             next_id: &mut self.next_id,
             leads,
         };
+        let before = (process.log().len(), process.high_watermark);
         act(process, &mut cx);
-        let end = process.log.len();
+        let end = process.log().len();
+        if before != (end, process.high_watermark) {
+            if let Err(what) = process.check(self.now) {
+                self.checks.verdict.broken(Rule::ReplicasKnow, || format!("{leader:?}: {what}"));
+            }
+        }
         let committing = self.committing.entry(leader).or_default();
         if leads && end > *committing {
             *committing = end;
@@ -260,7 +299,15 @@ impl World {
     fn fault(&mut self) {
         self.checks.counts.faults += 1;
         let chain = self.rng.index(self.plan.versions.len());
-        match self.rng.index(6) {
+        match self.rng.index(7) {
+            6 => {
+                let role = Role::Data(self.rng.index(self.plan.partitions));
+                let kind = 1 + self.rng.index(2);
+                self.note(|| format!("a follower of {role:?} is started again"));
+                let replica = self.followers.get_mut(&role).and_then(Vec::pop);
+                let replica = replica.and_then(|replica| self.restarted(replica, role, kind));
+                self.followers.entry(role).or_default().extend(replica);
+            }
             0 => {
                 self.note(|| format!("the client of chain {chain} dies"));
                 let newest = self.newest[chain];
@@ -291,12 +338,20 @@ impl World {
         let Some(process) = self.processes.get(&old) else { return };
         self.checks.counts.elections += 1;
         let committed = self.committed.get(&role).copied().unwrap_or(0);
-        let kept = self.rng.between(committed as u64, process.log.len() as u64) as usize;
-        let log = process.log[..kept].to_vec();
+        let all = process.log().len();
+        let most = self.rng.between(committed as u64, all as u64) as usize;
         let high_watermark = committed.saturating_sub(self.rng.index(3));
         let next = (role, epoch + 1);
+        let elected = match role {
+            Role::Data(_) => match self.elect_follower(old, committed, most) {
+                Some(replica) => Process::lead(next, replica, high_watermark),
+                None => return,
+            },
+            Role::Coordinator | Role::Offsets => Process::new(next, process.log()[..most].to_vec(), high_watermark),
+        };
+        let kept = elected.log().len();
         self.leaders.insert(role, epoch + 1);
-        self.processes.insert(next, Process::new(next, log, high_watermark, self.now));
+        self.processes.insert(next, elected);
         self.committing.insert(next, kept);
         let takes = self.rng.between(2, 40);
         self.at(self.now + takes, Event::Commits(next, kept));
@@ -307,6 +362,82 @@ impl World {
         };
         self.at(self.now + stays, Event::Ends(old));
         self.note(|| format!("{next:?} is elected, {kept} of it are kept; the one before stays for {stays} ms"));
+    }
+
+    /// One of the followers that has all that is committed: where it has not, it fetches that in one piece. `None` while those that led before have not gone yet.
+    fn elect_follower(&mut self, old: Leader, committed: usize, most: usize) -> Option<Replica> {
+        let followers = self.followers.get_mut(&old.0)?;
+        if followers.is_empty() {
+            return None;
+        }
+        let mut replica = followers.swap_remove(self.rng.index(followers.len()));
+        self.fetch(&mut replica, old, 0);
+        if replica.log.len() < committed {
+            let missing = most - replica.log.len();
+            self.fetch(&mut replica, old, missing);
+        }
+        Some(replica)
+    }
+
+    /// A process ends that led once. A replica stays, and follows; its broker may have been started again.
+    fn ends(&mut self, leader: Leader) {
+        let Some(replica) = self.processes.remove(&leader).and_then(Process::into_replica) else {
+            return;
+        };
+        let kind = self.rng.index(3);
+        let replica = self.restarted(replica, leader.0, kind);
+        self.followers.entry(leader.0).or_default().extend(replica);
+    }
+
+    fn restarted(&mut self, replica: Replica, role: Role, kind: usize) -> Option<Replica> {
+        let restarted = match kind {
+            0 => Ok(replica),
+            kind => replica
+                .restart(kind == 1)
+                .and_then(|mut replica| replica.known(self.now).map(|_| replica)),
+        };
+        match restarted {
+            Ok(replica) => Some(replica),
+            Err(what) => {
+                self.checks
+                    .verdict
+                    .broken(Rule::ReplicasKnow, || format!("a replica of {role:?} that was started again: {what}"));
+                None
+            }
+        }
+    }
+
+    fn followers_fetch(&mut self) {
+        for (role, followers) in std::mem::take(&mut self.followers) {
+            let leader = (role, self.leaders[&role]);
+            let fetched = followers.into_iter().map(|mut replica| {
+                if self.rng.chance(self.plan.fetches) {
+                    let limit = self.rng.between(1, 40) as usize;
+                    self.fetch(&mut replica, leader, limit);
+                }
+                replica
+            });
+            let fetched = fetched.collect();
+            self.followers.insert(role, fetched);
+        }
+    }
+
+    /// A follower takes what its leader sends in one answer, and knows what its log says then.
+    fn fetch(&mut self, replica: &mut Replica, leader: Leader, limit: usize) {
+        let Some(process) = self.processes.get(&leader) else { return };
+        let Some(from) = process.replica() else { return };
+        let hides = self.plan.has(Mutation::HidesMarkers);
+        let followed = replica.follow(from, limit, leader.1, hides, self.now).and_then(|()| {
+            replica.commit(process.high_watermark);
+            replica.known(self.now)
+        });
+        self.checks.counts.fetches += 1;
+        if let Err(what) = followed {
+            let role = leader.0;
+            self.checks
+                .verdict
+                .broken(Rule::ReplicasKnow, || format!("a follower of {role:?}: {what}"));
+        }
     }
 
     fn readers_read(&mut self) {
@@ -321,17 +452,24 @@ impl World {
     }
 
     /// What `read_committed` shows from an offset on, and where that ends.
-    fn read_from(&self, partition: usize, from: usize) -> (Vec<Value>, usize) {
+    fn read_from(&mut self, partition: usize, from: usize) -> (Vec<Value>, usize) {
         let role = Role::Data(partition);
-        let Some(process) = self.processes.get(&(role, self.leaders[&role])) else {
+        let Some(process) = self.processes.get_mut(&(role, self.leaders[&role])) else {
             return (Vec::new(), from);
         };
-        let (end, is_aborted) = process.stable(&self.plan);
+        // Nothing is stable that is not committed.
+        if process.high_watermark <= from {
+            return (Vec::new(), from);
+        }
+        let (end, aborted) = process.stable(&self.plan, self.now);
         let end = end.max(from);
         let mut seen = Vec::new();
-        for (offset, entry) in process.log.iter().enumerate().take(end).skip(from) {
-            if let Entry::Data(producer, _, value) = entry
-                && !is_aborted(offset, *producer)
+        for (offset, entry) in process.log().iter().enumerate().take(end).skip(from) {
+            let offset = offset as i64;
+            if let Entry::Data((id, _), _, value) = entry
+                && !aborted
+                    .iter()
+                    .any(|it| it.producer == *id && (it.first_offset..=it.last_offset).contains(&offset))
             {
                 seen.push(*value);
             }
@@ -349,7 +487,7 @@ impl World {
             let is_over = match role {
                 Role::Coordinator => process.is_at_rest(),
                 Role::Offsets => (0..self.plan.versions.len()).all(|chain| process.committed_offset(chain, self.now).is_some()),
-                Role::Data(_) => process.stable(&self.plan).0 == process.log.len(),
+                Role::Data(_) => process.stable(&self.plan, self.now).0 == process.log().len(),
             };
             if !is_over {
                 open.push(format!("{role:?}"));
