@@ -3,7 +3,7 @@
 use weir_protocol::controller as rpc;
 use weir_protocol::types::BrokerId;
 
-use super::{BrokerImage, Configs, MetadataImage, PartitionImage, TopicImage};
+use super::{BrokerImage, Configs, MetadataImage, NamedConfigs, PartitionImage, TopicImage};
 
 impl MetadataImage {
     /// The update that makes this image out of nothing.
@@ -25,8 +25,18 @@ impl MetadataImage {
             }),
             removed_brokers: Vec::new(),
             removed_topics: Vec::new(),
+            group_configs: named(&self.group_configs),
+            client_metrics: named(&self.client_metrics),
         }
     }
+}
+
+fn named(all: &NamedConfigs) -> Vec<rpc::NamedConfigs> {
+    let of_name = |(name, set): (&String, &std::sync::Arc<Configs>)| rpc::NamedConfigs {
+        name: name.clone(),
+        configs: Some(configs(set)),
+    };
+    all.iter().map(of_name).collect()
 }
 
 fn configs(set: &Configs) -> rpc::Configs {

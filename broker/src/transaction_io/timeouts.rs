@@ -12,7 +12,7 @@ pub(super) async fn time_out(broker: &Broker, partition: i32, id: String) {
     if !broker.markers.timing_out.lock().insert(id.clone()) {
         return;
     }
-    match broker.controller.producer_id().await {
+    match broker.controller.producer_id(broker.replicas.log_dir()).await {
         Ok(fresh) => {
             info!(
                 id,
