@@ -140,11 +140,7 @@ fn in_turn(shared: &Shared, flush: impl FnOnce() -> io::Result<()>) -> io::Resul
 
 fn flush_all(shared: &Shared, logs: &[Arc<LogReader>]) -> io::Result<()> {
     // From here on a new request belongs to the next round; what is published by now belongs to this one.
-    let marks: Vec<Mark<'_>> = logs
-        .iter()
-        .filter(|log| !log.is_deleted.load(Ordering::Acquire))
-        .map(|log| Mark::take(log))
-        .collect();
+    let marks: Vec<Mark<'_>> = logs.iter().filter(|log| !skips(log)).map(|log| Mark::take(log)).collect();
     let storage = shared.files.storage().as_ref();
     let with_epochs = || marks.iter().filter(|mark| mark.epochs);
     if marks.len() >= SYNC_ALL_MIN {
@@ -174,6 +170,15 @@ fn flush_all(shared: &Shared, logs: &[Arc<LogReader>]) -> io::Result<()> {
         mark.publish();
     }
     Ok(())
+}
+
+/// Whether a log needs no flush any more. Its request is done all the same: whoever asks again is told again.
+fn skips(log: &LogReader) -> bool {
+    let is_deleted = log.is_deleted();
+    if is_deleted {
+        log.flush_requested.store(false, Ordering::Release);
+    }
+    is_deleted
 }
 
 /// Flushes one log on the caller's thread; `with_epochs` also when no epoch is new.

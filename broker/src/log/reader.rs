@@ -264,6 +264,11 @@ impl LogReader {
         self.shared.is_offline()
     }
 
+    /// Whether the log was deleted: it is not flushed any more, and nothing may be done to it.
+    pub fn is_deleted(&self) -> bool {
+        self.is_deleted.load(Ordering::Acquire)
+    }
+
     /// The directory that the segments lie in. It is made with the first append.
     pub fn path(&self) -> PathBuf {
         self.shared.root().join(format!("{}-{}", self.topic, self.id.index))

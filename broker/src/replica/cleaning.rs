@@ -52,7 +52,9 @@ impl Cleaning {
         let Some((partition, plan)) = planned.into_iter().max_by(|(_, a), (_, b)| a.dirty_ratio.total_cmp(&b.dirty_ratio)) else {
             return;
         };
-        if let Err(error) = self.clean(partition, &plan, partitions, map_bytes_max).await {
+        if let Err(error) = self.clean(partition, &plan, partitions, map_bytes_max).await
+            && !partition.is_retired()
+        {
             warn!(topic = %partition.topic(), partition = partition.id().index, error = format!("{error:#}"), "cannot compact a log; it is left alone until the next start");
             self.uncleanable.insert(partition.id());
         }

@@ -5,6 +5,7 @@
 //! recognised by the epoch, so that nothing has to be waited for when leaders change.
 
 mod connection;
+mod flush;
 mod session;
 
 use std::collections::HashMap;
@@ -16,6 +17,8 @@ use tracing::{error, warn};
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
 pub(crate) use self::connection::Connection;
+#[cfg(test)]
+pub(super) use self::flush::wait_for_flush;
 use self::session::Session;
 use super::Partition;
 use super::partition::Role;

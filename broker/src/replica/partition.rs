@@ -5,8 +5,11 @@
 
 mod following;
 mod leading;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
@@ -78,6 +81,8 @@ pub(crate) struct Partition {
     /// The followers' sessions.
     watchers: Watchers,
     throttled: RwLock<Throttled>,
+    /// Its life here has ended, and no role is taken up any more. Raised with `core` locked.
+    is_retired: AtomicBool,
 }
 
 /// Whether the replication of a replica is throttled (KIP-73), by the topic's settings.
@@ -109,6 +114,7 @@ impl Partition {
             holding: Waiters::default(),
             watchers: Watchers::default(),
             throttled: RwLock::default(),
+            is_retired: AtomicBool::new(false),
             log,
         });
         // A flush may be what a batch waits for. The log must not keep its partition alive.
@@ -244,6 +250,9 @@ impl Partition {
             // Another change has come meanwhile, and waits behind this one.
             return;
         }
+        if self.is_retired() {
+            return;
+        }
         if before == wanted {
             drop(core);
             return self.update_state(state);
@@ -257,10 +266,11 @@ impl Partition {
             }
         };
         *self.role.write() = wanted;
+        // Before the lock is given back: what is said when this role ends comes after it.
+        self.shared.assignments.assign(self, wanted);
         drop(core);
         self.commit();
         self.wake_everyone();
-        self.shared.assignments.assign(self, wanted);
     }
 
     fn wake_everyone(&self) {
@@ -293,7 +303,7 @@ impl Partition {
     /// Runs `act` with the writer, after all that waits.
     ///
     /// # Errors
-    /// KAFKA_STORAGE_ERROR when the writer is lost to a bug.
+    /// NOT_LEADER_OR_FOLLOWER when the log was deleted meanwhile, KAFKA_STORAGE_ERROR when the writer is lost to a bug.
     pub(crate) async fn with_writer<R: Send + 'static>(
         self: &Arc<Self>,
         act: impl FnOnce(&mut LogWriter) -> R + Send + 'static,
@@ -303,7 +313,10 @@ impl Partition {
             // Nobody waits any more: the act was done all the same.
             let _ = answer.send(act(writer));
         })));
-        receiver.await.map_err(|_| ErrorCode::KafkaStorageError)
+        receiver.await.map_err(|_| match self.is_retired() {
+            true => ErrorCode::NotLeaderOrFollower,
+            false => ErrorCode::KafkaStorageError,
+        })
     }
 
     /// As [`Partition::with_writer`], for those who need no answer.
@@ -323,7 +336,10 @@ impl Partition {
                 Job::Append(append) => appends.push(append),
                 Job::Other(act) => {
                     self.append_all(writer, &mut appends);
-                    act(writer);
+                    // Nothing is done to a deleted log: its directory may be another one's by now. Whoever asked sees that its job was dropped.
+                    if !self.log.is_deleted() {
+                        act(writer);
+                    }
                 }
             }
         }
@@ -398,13 +414,19 @@ impl Partition {
 
     /// Ends the partition's life here: nothing is appended any more, and nobody waits any more.
     pub(crate) fn retire(self: &Arc<Self>) {
-        {
-            let mut role = self.role.write();
-            *role = Role::Idle { epoch: role.epoch() };
-        }
-        *self.core.lock() = Core::Idle;
+        let mut core = self.core.lock();
+        self.is_retired.store(true, Ordering::Release);
+        let idle = Role::Idle { epoch: self.leader_epoch() };
+        *self.role.write() = idle;
+        *core = Core::Idle;
+        self.shared.assignments.assign(self, idle);
+        drop(core);
         self.wake_everyone();
-        self.shared.assignments.assign(self, self.role());
+    }
+
+    /// Whether its life here has ended.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Acquire)
     }
 
     /// Takes the writer out for good, after all that waits.

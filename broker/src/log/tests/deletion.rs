@@ -1,5 +1,7 @@
 //! The end of a log: its name is free at once, its files go later, and nothing trips over it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 
 fn named(fs: &Faulty, suffix: &str) -> usize {
@@ -58,4 +60,21 @@ fn without_a_delay_its_files_go_at_once() {
     opened.dir.empty_trash();
     assert_eq!((named(&fs, "orders-0"), named(&fs, "-delete")), (0, 0));
     assert_eq!(opened.dir.failure(), None);
+}
+
+#[test]
+fn a_flush_that_is_asked_for_of_a_deleted_log_is_answered_each_time() {
+    let fs = Faulty::default();
+    let mut opened = Opened::new(&fs).unwrap();
+    let answers = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&answers);
+    opened.log.notify_flushed(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    opened.append(batch(2, 100, 1_000, 1), 0).unwrap();
+    opened.writer.delete().unwrap();
+    for asked in 1..=3 {
+        opened.flush();
+        assert_eq!(answers.load(Ordering::SeqCst), asked);
+    }
 }

@@ -20,11 +20,11 @@ use weir_protocol::messages::{FetchRequest, FetchResponse, ListOffsetsRequest, M
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
 use super::connection::Connection;
+use super::flush::{FLUSH_MAX, wait_for_flush};
 use super::{Inbox, Told};
 use crate::broker::Broker;
 use crate::log::EpochEnd;
 use crate::replica::core::{FetchAnswer, FetchFrom, Next, Todo};
-use crate::replica::waiters::Waiter;
 use crate::replica::{Partition, Settings};
 
 /// The version that is spoken among brokers of this build.
@@ -246,8 +246,11 @@ impl Session {
                         Some(Next::At(at)) => self.delayed.push(Reverse((at, id))),
                         // More than the quota.
                         Some(Next::Fetch(_)) if is_writable => self.delayed.push(Reverse((now + THROTTLED_MS, id))),
-                        // A flush is on its way already.
-                        Some(Next::AfterFlush) => self.delayed.push(Reverse((now + 2, id))),
+                        Some(Next::AfterFlush) => {
+                            // One is on its way already, unless nobody has asked for it.
+                            slot.partition.log().request_flush();
+                            self.delayed.push(Reverse((now + 2, id)));
+                        }
                         Some(Next::Never | Next::Fetch(_)) | None => {}
                     }
                     continue;
@@ -340,7 +343,7 @@ impl Session {
                 let (partition, epoch) = (Arc::clone(&slot.partition), slot.epoch);
                 match take_answer(&partition, epoch, &sent, data).await {
                     Taken::Nothing => {}
-                    Taken::Appended => appended.push(partition),
+                    Taken::Appended => appended.push((partition, epoch)),
                     Taken::OutOfRange => out_of_range.push(id),
                 }
                 self.make_due(id);
@@ -349,7 +352,7 @@ impl Session {
         if !out_of_range.is_empty() {
             self.ask_offsets(&out_of_range).await;
         }
-        wait_for_flush(appended).await;
+        wait_for_flush(&appended, FLUSH_MAX).await;
         Ok(has_records)
     }
 
@@ -465,24 +468,4 @@ fn forget(forgotten: &mut HashSet<TopicPartition>) -> Vec<ForgottenTopic> {
         }
     }
     topics
-}
-
-/// Waits until what was appended counts as had: the next fetch tells the leader so. One flush serves all.
-async fn wait_for_flush(appended: Vec<Arc<Partition>>) {
-    if appended.iter().all(|partition| partition.has_all()) {
-        return;
-    }
-    let mut waiter = Waiter::new(Partition::holding);
-    loop {
-        waiter.register(appended.iter().cloned());
-        let missing: Vec<_> = appended.iter().filter(|partition| !partition.has_all()).collect();
-        if missing.is_empty() {
-            return;
-        }
-        for partition in missing {
-            // Whoever appended has asked for it, unless the partition was between two roles just then.
-            partition.log().request_flush();
-        }
-        waiter.woken().await;
-    }
 }

@@ -130,9 +130,11 @@ impl Partition {
         }
     }
 
-    /// Whether all that was appended counts as had: a follower says so with its next fetch.
-    pub(crate) fn has_all(&self) -> bool {
+    /// Whether all that was appended by a follower in `epoch` counts as had: it says so with its next fetch. There is nothing more to wait for when this broker follows in that epoch
+    /// no longer, since the log is deleted or led otherwise.
+    pub(crate) fn has_all(&self, epoch: LeaderEpoch) -> bool {
+        let follows = matches!(self.role(), Role::Follower { epoch: now, .. } if now == epoch);
         let ends = self.ends();
-        ends.had >= ends.end || self.log.is_offline()
+        !follows || ends.had >= ends.end || self.log.is_offline()
     }
 }

@@ -1,0 +1,131 @@
+//! The end of a partition's life here, and who waits for it: nobody waits for what will not come, and nothing is done to a log that is gone.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+use weir_protocol::batch;
+use weir_protocol::record::BatchBuilder;
+use weir_protocol::types::{PartitionEpoch, TopicId};
+
+use super::*;
+use crate::log::{Disk, Identity, LogDir, LogDirOptions};
+use crate::replica::fetcher::wait_for_flush;
+
+/// Longer than any flush takes here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn log_dir(root: &Path) -> LogDir {
+    let identity = Identity {
+        cluster_id: "test".into(),
+        broker_id: 0,
+    };
+    let options = LogDirOptions {
+        open_files_max: 10,
+        recovery_threads: 1,
+    };
+    LogDir::open(Arc::new(Disk), root, &identity, options).unwrap()
+}
+
+/// A partition of broker 0 that has no role yet. Each of its segments takes one of [`records`].
+fn partition(dir: &LogDir) -> Arc<Partition> {
+    let id = TopicPartition {
+        topic: TopicId(Uuid::from_u128(7)),
+        index: 0,
+    };
+    let config = Arc::new(LogConfig {
+        segment_bytes: 100,
+        flush_mode: FlushMode::Group,
+        ..LogConfig::default()
+    });
+    let writer = dir.open_log(id, &"orders".into(), Arc::clone(&config)).unwrap();
+    Partition::new(writer, config, &Arc::new(Shared::new(BrokerId(0))))
+}
+
+fn led_by(partition: &Arc<Partition>, leader: i32, epoch: i32) {
+    let state = PartitionState {
+        replicas: vec![BrokerId(0), BrokerId(1)],
+        isr: vec![BrokerId(0), BrokerId(1)],
+        leader_epoch: LeaderEpoch(epoch),
+        partition_epoch: PartitionEpoch(epoch),
+        recovering: false,
+    };
+    partition.take_up(Some(BrokerId(leader)), state);
+}
+
+/// A batch of one record, as a leader sends it.
+fn records(offset: i64) -> Bytes {
+    let mut builder = BatchBuilder::new(offset);
+    builder.append(offset, 1, None, Some(b"value"), []);
+    let mut bytes = builder.build(0).unwrap();
+    batch::set_offset_and_epoch(&mut bytes, offset, LeaderEpoch(1));
+    bytes.freeze()
+}
+
+/// Appends as a follower, and asks for no flush.
+async fn append(partition: &Arc<Partition>, offset: i64) {
+    let appended = partition.with_writer(move |writer| writer.append_as_follower(&records(offset), LeaderEpoch(1), 1).unwrap());
+    assert_eq!(appended.await.unwrap(), offset + 1);
+}
+
+/// What a topic's deletion does, and a replica that moves away.
+async fn delete(partition: &Arc<Partition>) {
+    partition.retire();
+    partition.with_writer(|writer| writer.delete().unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_waits_for_the_flush_of_a_log_that_is_deleted_or_led_otherwise() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = log_dir(root.path());
+    let deleted = partition(&dir);
+    led_by(&deleted, 1, 1);
+    append(&deleted, 0).await;
+    delete(&deleted).await;
+    assert!(wait_for_flush(&[(deleted, LeaderEpoch(1))], PATIENCE).await);
+
+    let other = partition(&dir);
+    led_by(&other, 1, 1);
+    append(&other, 0).await;
+    let follows = [(Arc::clone(&other), LeaderEpoch(1))];
+    assert!(wait_for_flush(&follows, PATIENCE).await && other.ends().had == 1);
+    // No flush comes any more, as far as anybody can tell.
+    drop(dir);
+    append(&other, 1).await;
+    assert!(!wait_for_flush(&follows, Duration::from_millis(20)).await, "the wait has a bound");
+    led_by(&other, 1, 2);
+    assert!(wait_for_flush(&follows, PATIENCE).await);
+}
+
+#[tokio::test]
+async fn a_retired_partition_takes_up_no_role_that_was_on_its_way() {
+    let root = tempfile::tempdir().unwrap();
+    let partition = partition(&log_dir(root.path()));
+    let retired = Arc::clone(&partition);
+    // The seat is taken while both come: the role waits behind this job.
+    let both = partition.with_writer(move |_| {
+        led_by(&retired, 1, 1);
+        retired.retire();
+    });
+    both.await.unwrap();
+    partition.with_writer(|_| ()).await.unwrap();
+    assert_eq!(partition.role(), Role::Idle { epoch: LeaderEpoch(1) });
+}
+
+#[tokio::test]
+async fn nothing_is_done_to_a_deleted_log() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = log_dir(root.path());
+    let partition = partition(&dir);
+    led_by(&partition, 1, 1);
+    for offset in 0..3 {
+        append(&partition, offset).await;
+    }
+    partition.log().advance_high_watermark(3);
+    delete(&partition).await;
+    // A DeleteRecords that waited behind the deletion: it would look for files that have another name now, or are those of the topic that was made anew.
+    let late = partition.with_writer(|writer| writer.advance_log_start_offset(3));
+    assert!(matches!(late.await, Err(ErrorCode::NotLeaderOrFollower)));
+    assert_eq!(dir.failure(), None);
+}
