@@ -326,6 +326,7 @@ fn read(image: &MetadataImage, partition: Arc<Partition>, wish: &Wish, limits: &
     if wish.last_fetched_epoch >= 0 {
         let end = log
             .end_offset_for_epoch(LeaderEpoch(wish.last_fetched_epoch))
+            .filter(|_| wish.fetch_offset >= read.log_start_offset)
             .ok_or(ErrorCode::OffsetOutOfRange)?;
         if end.epoch.0 < wish.last_fetched_epoch || end.offset < wish.fetch_offset {
             read.diverging = Some(end);

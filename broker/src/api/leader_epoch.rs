@@ -59,10 +59,7 @@ fn end_of(broker: &Broker, topic: Option<&Arc<TopicImage>>, asked: &OffsetForLea
         index: asked.partition,
     };
     let partition = broker.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
-    let epoch = partition.check_leader(LeaderEpoch(asked.current_leader_epoch))?;
-    if asked.leader_epoch == epoch.0 {
-        return Ok((epoch.0, partition.log().log_end_offset()));
-    }
+    partition.check_leader(LeaderEpoch(asked.current_leader_epoch))?;
     Ok(partition
         .log()
         .end_offset_for_epoch(LeaderEpoch(asked.leader_epoch))

@@ -1,6 +1,7 @@
 //! Which leader epoch began at which offset (KIP-101): how two logs find where they parted.
 //!
-//! Kept beside the log in Kafka's `leader-epoch-checkpoint`. Every batch carries its epoch, so a damaged file is rebuilt from the log.
+//! Kept beside the log in Kafka's `leader-epoch-checkpoint`. Every batch carries its epoch, so a damaged file is rebuilt from the log. A leader's epoch begins before its first record;
+//! until there is one, only memory knows the epoch: whoever leads next begins one of its own.
 
 use weir_protocol::types::LeaderEpoch;
 
@@ -105,6 +106,17 @@ impl Epochs {
         self.entries != before
     }
 
+    /// The epochs of records, where these end at `end_offset`: without one that begins there, in which nothing is written. The first one is among them in any case, since it says
+    /// where the log begins.
+    #[must_use]
+    pub fn with_records(&self, end_offset: i64) -> Self {
+        let mut entries = self.entries.clone();
+        if entries.len() > 1 {
+            entries.pop_if(|last| last.start_offset >= end_offset);
+        }
+        Self { entries }
+    }
+
     /// The entries, oldest first.
     pub fn entries(&self) -> &[EpochStart] {
         &self.entries
@@ -176,6 +188,13 @@ mod tests {
         assert!(it.truncate_from_end(20) && !it.truncate_from_end(20));
         assert!(it.truncate_from_start(12));
         assert_eq!(it, epochs(&[(2, 12)]));
+    }
+
+    #[test]
+    fn an_epoch_without_records_is_none_of_records_unless_it_is_the_first() {
+        let it = epochs(&[(2, 10), (4, 20)]);
+        assert_eq!([it.with_records(20), it.with_records(21)], [epochs(&[(2, 10)]), it]);
+        assert_eq!(epochs(&[(2, 10)]).with_records(10), epochs(&[(2, 10)]));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use weir_protocol::types::TopicPartition;
 
 use super::dir::Shared;
-use super::epochs::{self, Epochs};
+use super::epochs;
 use super::reader::{LogReader, Tail};
 use super::recovery::PARTITION_METADATA;
 use super::storage::{Mode, Storage, put_in_place, replace_file, stage_file};
@@ -146,7 +146,7 @@ fn flush_all(shared: &Shared, logs: &[Arc<LogReader>]) -> io::Result<()> {
     if marks.len() >= SYNC_ALL_MIN {
         // A thousand new logs cost two syncs this way, and not four thousand.
         for mark in with_epochs() {
-            stage_file(storage, &epochs_path(mark.log), Epochs::to_text(&mark.log.epochs.read()).as_bytes())?;
+            stage_file(storage, &epochs_path(mark.log), mark.log.epochs_of_records().to_text().as_bytes())?;
         }
         storage.sync_all(shared.root())?;
         for mark in with_epochs() {
@@ -202,7 +202,7 @@ pub(super) fn flush_now(shared: &Shared, log: &LogReader, with_epochs: bool) -> 
 
 /// Writes the file of a log's epochs; the entries of its directory are on the disk with it. In the caller's turn.
 pub(super) fn write_epochs(storage: &dyn Storage, log: &LogReader) -> io::Result<()> {
-    replace_file(storage, &epochs_path(log), Epochs::to_text(&log.epochs.read()).as_bytes())
+    replace_file(storage, &epochs_path(log), log.epochs_of_records().to_text().as_bytes())
 }
 
 fn epochs_path(log: &LogReader) -> PathBuf {

@@ -244,6 +244,12 @@ impl LogReader {
         self.epochs.read().latest()
     }
 
+    /// The epochs that the disk is to know.
+    pub(super) fn epochs_of_records(&self) -> Epochs {
+        let epochs = self.epochs.read();
+        epochs.with_records(self.log_end_offset())
+    }
+
     /// The epoch of the record at `offset`.
     pub fn epoch_of(&self, offset: i64) -> Option<LeaderEpoch> {
         self.epochs.read().epoch_of(offset)
@@ -280,8 +286,7 @@ impl LogReader {
         let recovery_point = self.flushed_offset();
         let segments: Vec<_> = self.segments.load().iter().map(|segment| segment.summary()).collect();
         let epochs = self
-            .epochs
-            .read()
+            .epochs_of_records()
             .entries()
             .iter()
             .map(|entry| (entry.epoch.0, entry.start_offset))

@@ -3,6 +3,7 @@
 //! `replica` makes sure that there is one user at a time. Every change is written first and published after that, so that readers never see what is not there.
 
 mod delete;
+mod epoch;
 mod follow;
 mod producing;
 mod roll;
@@ -12,7 +13,7 @@ mod truncate;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -319,9 +320,7 @@ impl LogWriter {
                 active.segment.index(header, position);
                 active.since_index_bytes = 0;
             }
-            if self.reader.latest_epoch() != Some(header.leader_epoch) && self.reader.epochs.write().assign(header.leader_epoch, header.base_offset) {
-                self.reader.unsynced.epochs.store(true, Ordering::Release);
-            }
+            self.reader.note_epoch(header);
             active.since_index_bytes += header.size_bytes() as u64;
             position += header.size_bytes() as u64;
             end = header.next_offset();

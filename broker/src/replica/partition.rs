@@ -230,7 +230,7 @@ impl Partition {
             }
         }
         let partition = Arc::clone(self);
-        self.with_writer_detached(move |_| partition.assume(wanted, state));
+        self.with_writer_detached(move |writer| partition.assume(writer, wanted, state));
     }
 
     /// The role that this broker has for a partition with this leader.
@@ -243,7 +243,7 @@ impl Partition {
     }
 
     /// Runs in the writer's seat: nothing is appended meanwhile.
-    fn assume(self: &Arc<Self>, wanted: Role, state: PartitionState) {
+    fn assume(self: &Arc<Self>, writer: &mut LogWriter, wanted: Role, state: PartitionState) {
         let mut core = self.core.lock();
         let before = *self.role.read();
         if before.epoch() != wanted.epoch() {
@@ -259,7 +259,10 @@ impl Partition {
         }
         *core = match wanted {
             Role::Idle { .. } => Core::Idle,
-            Role::Leader { .. } => Core::Leader(Box::new(self.begin_to_lead(state))),
+            Role::Leader { epoch } => {
+                writer.begin_epoch(epoch);
+                Core::Leader(Box::new(self.begin_to_lead(state)))
+            }
             Role::Follower { leader, epoch } => {
                 let following = Following::begin(leader, epoch, self.log.high_watermark());
                 Core::Follower(following.backing_off(self.shared.fetch_backoff_ms()))

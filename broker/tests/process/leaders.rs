@@ -2,7 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, prlimit};
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::ListOffsetsRequest;
+use weir_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use weir_protocol::messages::{ListOffsetsRequest, OffsetForLeaderEpochRequest};
 use weir_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use weir_protocol::messages::list_offsets_response::ListOffsetsPartitionResponse;
 
@@ -57,6 +58,63 @@ async fn who_asks_a_former_leader_is_told_the_new_one() {
     assert_eq!(ErrorCode::from_code(partition.error_code), ErrorCode::FencedLeaderEpoch);
     assert_eq!((partition.current_leader.leader_id, partition.current_leader.leader_epoch), (1, 1));
     assert_eq!(refused.node_endpoints[0].node_id, 1);
+}
+
+async fn end_of_epoch(client: &mut Client, leader_epoch: i32) -> (i32, i64) {
+    let topic = OffsetForLeaderTopic {
+        topic: "t".to_owned(),
+        partitions: vec![OffsetForLeaderPartition {
+            current_leader_epoch: -1,
+            leader_epoch,
+            ..Default::default()
+        }],
+    };
+    let request = OffsetForLeaderEpochRequest {
+        replica_id: -1,
+        topics: vec![topic],
+    };
+    let end = client.call(4, &request).await.topics.remove(0).partitions.remove(0);
+    assert_eq!(end.error_code, 0);
+    (end.leader_epoch, end.end_offset)
+}
+
+/// A consumer takes an end that is not known for a log that was cut (KIP-320).
+#[tokio::test]
+async fn an_epoch_in_which_nothing_was_written_has_an_end() {
+    let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[])]).await;
+    let mut client = brokers.client(0).await;
+    assert_eq!(end_of_epoch(&mut client, 0).await, (0, 0), "of an empty log");
+    brokers.controller.elect(1, 0, 1, &[1, 0]);
+    brokers.controller.elect(1, 0, 0, &[0, 1]);
+    client.knows("t", |partition| partition.leader_epoch == 2).await;
+    assert_eq!(end_of_epoch(&mut client, 0).await, (0, 0), "of a log that is still empty");
+    for value in ["a", "b", "c"] {
+        assert_eq!(client.produce("t", 0, -1, batch(&[value])).await.error_code, 0);
+    }
+    brokers.controller.elect(1, 0, 1, &[1, 0]);
+    brokers.controller.elect(1, 0, 0, &[0, 1]);
+    client.knows("t", |partition| partition.leader_epoch == 4).await;
+    let ends = [(1, (1, 0)), (2, (2, 3)), (3, (2, 3)), (4, (4, 3)), (5, (-1, -1))];
+    for (epoch, end) in ends {
+        assert_eq!(end_of_epoch(&mut client, epoch).await, end, "epoch {epoch}");
+    }
+    // Who fetched last in such an epoch is told the same, and not that its offset is out of range.
+    let mut request = fetch_from("t", 0, 3);
+    request.topics[0].partitions[0].last_fetched_epoch = 3;
+    let data = client.call(12, &request).await.responses.remove(0).partitions.remove(0);
+    assert_eq!((data.error_code, data.diverging_epoch.epoch, data.diverging_epoch.end_offset), (0, 2, 3));
+    // The other one has led in an epoch that is not known here, and follows all the same.
+    assert_eq!(client.produce("t", 0, -1, batch(&["d"])).await.error_code, 0);
+    brokers.kill(0).await;
+    brokers.restart(0).await;
+    let mut client = brokers.client(0).await;
+    client.knows("t", |partition| partition.leader_id == 0).await;
+    soon("it leads again", async {
+        while end_of_epoch(&mut client, 4).await != (4, 4) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// KIP-207.

@@ -1,5 +1,8 @@
 //! Several brokers: what one leads the others have, whoever dies.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::FetchRequest;
 use weir_protocol::messages::fetch_response::PartitionData;
@@ -178,6 +181,70 @@ async fn a_partition_that_moves_away_leaves_nothing_behind() {
     assert_eq!(values(&moved.read_all("t", 0).await), ["a", "b"]);
     let mut left = brokers.client(1).await;
     fetched(&mut left, "t", 0, |data| code(data.error_code) == ErrorCode::NotLeaderOrFollower).await;
+}
+
+/// Writes to a partition until it is gone.
+async fn write_until_deleted(mut client: Client, topic: String, index: i32, written: Arc<AtomicUsize>) {
+    let mut has_begun = false;
+    loop {
+        let answer = client.produce(&topic, index, 1, batch(&["x"; 20])).await;
+        match code(answer.error_code) {
+            ErrorCode::None => {
+                has_begun = true;
+                written.fetch_add(1, Ordering::SeqCst);
+            }
+            _ if has_begun => return,
+            _ => tokio::task::yield_now().await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_is_deleted_while_it_is_written_to_holds_up_no_other() {
+    let brokers = Brokers::start(2, vec![placed_topic(1, "other", 1, &[0, 1], GROUP)]).await;
+    let mut client = brokers.client(0).await;
+    for id in 2..8 {
+        let (name, written) = (format!("victim-{id}"), Arc::default());
+        brokers.controller.create(placed_topic(id, &name, 6, &[0, 1], GROUP));
+        let mut writers = tokio::task::JoinSet::new();
+        for index in 0..6 {
+            writers.spawn(write_until_deleted(brokers.client(0).await, name.clone(), index, Arc::clone(&written)));
+        }
+        soon("the topic is written to", async {
+            while written.load(Ordering::SeqCst) < 60 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        // What the follower has appended and not flushed yet is not flushed any more.
+        brokers.controller.delete(id);
+        soon("the topic is gone", writers.join_all()).await;
+        assert_eq!(produced(&mut client, "other", "still").await, i64::from(id - 2));
+    }
+}
+
+#[tokio::test]
+async fn a_follower_learns_of_a_leader_that_writes_nothing_where_the_logs_parted() {
+    let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("min.insync.replicas", "1")])]).await;
+    let mut client = brokers.client(0).await;
+    produced(&mut client, "t", "both").await;
+    brokers.kill(1).await;
+    assert_eq!(client.produce("t", 0, 1, batch(&["alone"])).await.error_code, 0);
+    brokers.kill(0).await;
+    // It lacks the second record, and leads all the same.
+    brokers.controller.elect(1, 0, 1, &[1]);
+    brokers.restart(1).await;
+    let mut client = brokers.client(1).await;
+    assert_eq!(produced(&mut client, "t", "other").await, 1);
+    brokers.kill(1).await;
+    // The first one is back: its log is of an older epoch, as long, and nothing is written to it.
+    brokers.controller.elect(1, 0, 0, &[0]);
+    brokers.restart(0).await;
+    brokers.restart(1).await;
+    brokers.controller.partition(1, 0, |partition| partition.isr.len() == 2).await;
+    let mut follower = brokers.client(1).await;
+    fetched(&mut follower, "t", 2, |data| data.error_code == 0 && data.high_watermark == 2).await;
+    assert_eq!(values(&follower.read_all("t", 0).await), ["both", "alone"]);
 }
 
 #[tokio::test]

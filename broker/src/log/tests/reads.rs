@@ -101,6 +101,47 @@ fn epochs_end_where_the_next_begins() {
 }
 
 #[test]
+fn an_epoch_in_which_nothing_is_written_ends_where_it_began() {
+    const FILE: &str = "/data/orders-0/leader-epoch-checkpoint";
+    let (fs, mut opened) = log();
+    let ends = |opened: &Opened| [1, 2, 3, 4].map(|epoch| opened.log.end_offset_for_epoch(LeaderEpoch(epoch)).map(|end| (end.epoch.0, end.offset)));
+    for epoch in [2, 3] {
+        opened.writer.begin_epoch(LeaderEpoch(epoch));
+    }
+    assert_eq!(ends(&opened), [Some((1, 18)), Some((1, 18)), Some((3, 18)), None]);
+    // Its next leader knows better.
+    assert_eq!(opened.writer.truncate_to(18).unwrap(), 18);
+    assert_eq!(opened.log.latest_epoch(), Some(LeaderEpoch(1)));
+    // The disk hears of an epoch with its first record.
+    opened.writer.begin_epoch(LeaderEpoch(4));
+    opened.flush();
+    opened.dir.checkpoint().unwrap();
+    let text = |fs: &Faulty| String::from_utf8(fs.bytes(FILE).unwrap()).unwrap();
+    assert_eq!(text(&fs), "0\n2\n0 0\n1 9\n");
+    opened.append(batch(1, 1, 1, 1), 4).unwrap();
+    opened.flush();
+    assert_eq!(text(&fs), "0\n3\n0 0\n1 9\n4 18\n");
+    let again = Opened::new(&fs.after_crash(0)).unwrap();
+    assert_eq!(ends(&again), [Some((1, 18)), Some((1, 18)), Some((1, 18)), Some((4, 19))]);
+}
+
+#[test]
+fn a_log_that_was_emptied_remembers_where_it_goes_on_whoever_leads() {
+    let (fs, mut opened) = log();
+    opened.writer.advance_log_start_offset(18).unwrap();
+    opened.writer.begin_epoch(LeaderEpoch(7));
+    opened.flush();
+    // Another one leads, and has no record of that epoch either.
+    opened.writer.truncate_to(18).unwrap();
+    assert_eq!(opened.log.latest_epoch(), None);
+    opened.flush();
+    for fs in [fs.after_kill(), fs.after_crash(0)] {
+        let again = Opened::new(&fs).unwrap();
+        assert_eq!((again.log.log_start_offset(), again.log.log_end_offset()), (18, 18));
+    }
+}
+
+#[test]
 fn deleted_records_cannot_be_read_and_held_files_can() {
     let (fs, mut opened) = log();
     let held = opened.log.read(0, 18, 1, true).unwrap().unwrap();

@@ -30,7 +30,8 @@ impl LogWriter {
     /// When the files cannot be read or written: then the log directory is offline.
     pub fn truncate_to(&mut self, offset: i64) -> io::Result<i64> {
         if offset >= self.reader.log_end_offset() {
-            return Ok(self.reader.log_end_offset());
+            let result = self.forget_epoch_without_records().map(|()| self.reader.log_end_offset());
+            return self.vouch(result);
         }
         let segments = self.reader.segments.load_full();
         let kept = segments.partition_point(|segment| segment.base_offset() < offset);

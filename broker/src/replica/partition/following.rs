@@ -100,7 +100,10 @@ impl Partition {
                 Todo::Restart(offset) => writer.truncate_fully_and_start_at(offset)?,
                 Todo::Nothing | Todo::Append | Todo::AskOffsets => return Ok(()),
             };
-            info!(topic = %partition.topic(), partition = partition.id().index, before, end_offset, epoch = epoch.0, "cut the log to follow its leader");
+            // Where nothing was cut, only an epoch was forgotten in which nothing is written.
+            if end_offset != before {
+                info!(topic = %partition.topic(), partition = partition.id().index, before, end_offset, epoch = epoch.0, "cut the log to follow its leader");
+            }
             partition.commit();
             Ok::<_, std::io::Error>(())
         });
