@@ -48,6 +48,8 @@ pub(super) struct Shared {
     pub(super) files: OpenFiles,
     flusher: Flusher,
     failure: OnceLock<String>,
+    /// Held while what vouches for the run is written or removed: who writes it does not put back what a failure removes at that moment.
+    run: Mutex<()>,
     observer: OnceLock<Box<dyn LogDirObserver>>,
     pub(super) logs: Logs,
 }
@@ -80,10 +82,21 @@ impl Shared {
         if self.failure.set(reason).is_ok() {
             let reason = self.failure.get().map_or("", String::as_str);
             error!(directory = %self.root.display(), reason, "the log directory is offline; it is read from, and not written to any more");
+            let one = self.run.lock();
             identity::disown_run(self.storage(), &self.root);
+            drop(one);
             if let Some(observer) = self.observer.get() {
                 observer.offline(reason);
             }
+        }
+    }
+
+    /// Writes what vouches for the run, unless the directory is offline.
+    fn vouch_for_run(&self, write: impl FnOnce(&dyn Storage, &Path) -> io::Result<()>) -> io::Result<()> {
+        let _one = self.run.lock();
+        match self.failure.get() {
+            Some(reason) => Err(io::Error::other(reason.clone())),
+            None => write(self.storage(), &self.root),
         }
     }
 }
@@ -129,6 +142,7 @@ impl LogDir {
             files: OpenFiles::new(Arc::clone(&storage), options.open_files_max),
             flusher: Flusher::default(),
             failure: OnceLock::new(),
+            run: Mutex::new(()),
             observer: OnceLock::new(),
             logs: Logs::default(),
         });
@@ -198,10 +212,8 @@ impl LogDir {
     /// # Errors
     /// When it cannot be written, or the directory is offline.
     pub fn set_broker_epoch(&self, epoch: i64) -> io::Result<()> {
-        if let Some(reason) = self.failure() {
-            return Err(io::Error::other(reason.to_owned()));
-        }
-        identity::begin_run(self.shared.storage(), self.shared.root(), Some(epoch), true)
+        self.shared
+            .vouch_for_run(|storage, root| identity::begin_run(storage, root, Some(epoch), true))
     }
 
     /// What the last run left of what it knew, if that can be believed: its logs are whole, and it was written by it, here, under the registration that it had last.
@@ -375,7 +387,7 @@ impl LogDir {
             flusher::flush_now(&self.shared, log, false)?;
         }
         self.shared.write_catalogue()?;
-        identity::end_run(self.shared.storage(), self.shared.root())
+        self.shared.vouch_for_run(identity::end_run)
     }
 
     /// Bytes of the file system that the directory is in, and those of them that are free.

@@ -59,6 +59,16 @@ struct State {
     capacity_bytes: u64,
     journal: Vec<(Done, PathBuf)>,
     locks: BTreeSet<PathBuf>,
+    meanwhile: Option<Meanwhile>,
+}
+
+/// What happens just before a file is renamed to this.
+struct Meanwhile(PathBuf, Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 #[derive(Debug)]
@@ -90,12 +100,18 @@ impl Faulty {
             capacity_bytes: u64::MAX,
             journal: Vec::new(),
             locks: BTreeSet::new(),
+            meanwhile: None,
         })))
     }
 
     /// Lets the operation with this number fail.
     pub(super) fn fail_at(&self, change: u64, fault: Fault) {
         self.0.lock().faults.insert(change, fault);
+    }
+
+    /// Lets something happen, once, just before a file is renamed to `path`.
+    pub(super) fn before_rename_to(&self, path: &str, act: impl FnOnce() + Send + 'static) {
+        self.0.lock().meanwhile = Some(Meanwhile(path.into(), Box::new(act)));
     }
 
     /// How many operations have changed something: the number of the next one.
@@ -359,6 +375,10 @@ impl Storage for Faulty {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let meanwhile = self.0.lock().meanwhile.take_if(|Meanwhile(path, _)| path == to);
+        if let Some(Meanwhile(_, act)) = meanwhile {
+            act();
+        }
         let mut state = self.0.lock();
         let inode = state.find(from)?;
         let ((dir, old), (target, new)) = (state.parent(from)?, state.parent(to)?);

@@ -177,6 +177,8 @@ pub(super) fn how_left(storage: &dyn Storage, root: &Path) -> Left {
 
 /// Says that nothing vouches for what this run has written. As well as it can: the disk is failing, or full, which is why a file is removed and none is written.
 pub(super) fn disown_run(storage: &dyn Storage, root: &Path) {
+    // The mark of a clean stop too, where that was just written.
+    let _ = storage.remove_file(&root.join(CLEAN));
     let removed = storage.remove_file(&root.join(RUN)).and_then(|()| storage.sync_dir(root));
     if let Err(error) = removed {
         tracing::error!(directory = %root.display(), %error, "cannot note that the log directory failed: replace the disk, or empty it, before this broker starts again");

@@ -373,21 +373,15 @@ impl Partition {
 
     /// Moves the high watermark to what is committed now, asking for a flush where one is needed, and wakes who waits for it.
     fn commit(self: &Arc<Self>) {
+        let role = self.role();
         let ends = self.ends();
-        match self.role() {
+        if ends.had < ends.end && !matches!(role, Role::Idle { .. }) {
+            self.log.request_flush();
+        }
+        match role {
             Role::Idle { .. } => {}
-            Role::Leader { .. } => {
-                if ends.had < ends.end {
-                    self.log.request_flush();
-                }
-                self.grew(ends);
-            }
-            Role::Follower { .. } => {
-                if ends.had < ends.end {
-                    self.log.request_flush();
-                }
-                self.step();
-            }
+            Role::Leader { .. } => self.grew(),
+            Role::Follower { .. } => self.step(),
         }
     }
 

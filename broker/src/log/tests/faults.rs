@@ -227,3 +227,29 @@ fn a_directory_that_is_not_ours_is_refused_and_left_alone() {
         "a file where the directory is expected"
     );
 }
+
+#[test]
+fn a_failure_is_not_forgotten_by_who_writes_the_broker_epoch_at_that_moment() {
+    let (fs, opened) = half_flushed();
+    let shared = Arc::clone(&opened.log.shared);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    fs.before_rename_to("/data/run", move || {
+        let failing = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || failing.fail("a disk that fails".into()));
+        // It fails before the file is there. If nobody keeps it waiting, it also removes the file before.
+        while !shared.is_offline() {
+            std::thread::yield_now();
+        }
+        for _ in 0..100 {
+            if !thread.is_finished() {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        }
+        sender.send(thread).unwrap();
+    });
+    let _ = opened.dir.set_broker_epoch(17);
+    receiver.recv().unwrap().join().unwrap();
+    drop(opened);
+    let left = Opened::new(&fs.after_kill()).unwrap().dir.left();
+    assert!(left.disowned && !left.whole, "{left:?}");
+}

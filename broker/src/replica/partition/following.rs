@@ -8,20 +8,20 @@ use weir_protocol::types::LeaderEpoch;
 
 use super::{Core, Partition, Role};
 use crate::log::FollowError;
-use crate::replica::core::{FetchAnswer, FetchFrom, Following, Next, Todo};
+use crate::replica::core::{FetchAnswer, FetchFrom, Following, Next, OwnLog, Todo};
 
 impl Partition {
-    /// Runs `act` with what decides for a follower in `epoch`; `None` when this broker is none.
-    fn following<R>(&self, epoch: LeaderEpoch, act: impl FnOnce(&mut Following) -> R) -> Option<R> {
+    /// Runs `act` with what decides for a follower in `epoch`, and the log as it is then; `None` when this broker is none.
+    fn following<R>(&self, epoch: LeaderEpoch, act: impl FnOnce(&mut Following, &OwnLog<'_>) -> R) -> Option<R> {
         match &mut *self.core.lock() {
-            Core::Follower(following) if following.epoch() == epoch => Some(act(following)),
+            Core::Follower(following) if following.epoch() == epoch => Some(self.with_own_log(|log| act(following, log))),
             _ => None,
         }
     }
 
     /// What to fetch next, as a follower in `epoch`; `None` when it is no follower in that epoch any more.
     pub(crate) fn next_fetch(&self, epoch: LeaderEpoch) -> Option<Next> {
-        self.with_own_log(|log| self.following(epoch, |following| following.next(log, self.shared.now())))
+        self.following(epoch, |following, log| following.next(log, self.shared.now()))
     }
 
     /// When to fetch again, if what this broker fetches for throttled replicas is more than its quota; `None` to fetch now. A replica that is in sync does not wait
@@ -31,25 +31,25 @@ impl Partition {
             return None;
         }
         let until = self.shared.follower_quota.exceeded_until(self.shared.now())?;
-        let lags = self.with_own_log(|log| self.following(epoch, |following| following.lags(log)));
+        let lags = self.following(epoch, |following, log| following.lags(log));
         (lags == Some(true)).then_some(until)
     }
 
     /// Takes up the leader's answer.
     pub(crate) fn fetch_answered(&self, epoch: LeaderEpoch, to: &FetchFrom, answer: &FetchAnswer) -> Todo {
-        self.with_own_log(|log| self.following(epoch, |following| following.answered(to, answer, log, self.shared.now())))
+        self.following(epoch, |following, log| following.answered(to, answer, log, self.shared.now()))
             .unwrap_or(Todo::Nothing)
     }
 
     /// Takes up where the leader's log starts and ends.
     pub(crate) fn leader_offsets(&self, epoch: LeaderEpoch, start: i64, end: i64) -> Todo {
-        self.with_own_log(|log| self.following(epoch, |following| following.offsets(epoch, start, end, log, self.shared.now())))
+        self.following(epoch, |following, log| following.offsets(epoch, start, end, log, self.shared.now()))
             .unwrap_or(Todo::Nothing)
     }
 
     /// Nothing could be done with the leader's answer, or there was none.
     pub(crate) fn fetch_failed(&self, epoch: LeaderEpoch) {
-        self.following(epoch, |following| following.failed(self.shared.now()));
+        self.following(epoch, |following, _| following.failed(self.shared.now()));
     }
 
     /// Appends what the leader sent to a fetch in `epoch`; asks for a flush where one is needed. Returns whether that went well.
@@ -115,12 +115,13 @@ impl Partition {
 
     /// Moves the high watermark and the start of the log after the leader's.
     pub(crate) fn step(self: &Arc<Self>) {
-        let step = self.with_own_log(|log| match &mut *self.core.lock() {
-            Core::Follower(following) => Some(following.step(log)),
-            Core::Idle | Core::Leader(_) => None,
-        });
-        let Some(step) = step else { return };
-        if self.log.advance_high_watermark(step.high_watermark) {
+        let mut core = self.core.lock();
+        let Core::Follower(following) = &mut *core else { return };
+        let step = self.with_own_log(|log| following.step(log));
+        // Before anybody can decide on a cut, which lowers it again.
+        let is_raised = self.log.advance_high_watermark(step.high_watermark);
+        drop(core);
+        if is_raised {
             self.waiters.wake_all();
         }
         if let Some(start) = step.log_start {

@@ -98,14 +98,15 @@ impl Partition {
         }
     }
 
-    /// Runs `act` with the leadership, if this broker leads in `epoch` (or in any), and carries out what comes of it.
-    fn lead<R>(self: &Arc<Self>, epoch: Option<LeaderEpoch>, act: impl FnOnce(&mut Leadership) -> (R, Outcome)) -> Option<R> {
+    /// Runs `act` with the leadership, if this broker leads in `epoch` (or in any), and carries out what comes of it. Where the log ends is read with the leadership held: it may have been
+    /// cut since anything that was read before.
+    fn lead<R>(self: &Arc<Self>, epoch: Option<LeaderEpoch>, act: impl FnOnce(&mut Leadership, Ends) -> (R, Outcome)) -> Option<R> {
         let mut core = self.core.lock();
         let Core::Leader(leading) = &mut *core else { return None };
         if epoch.is_some_and(|epoch| epoch != leading.leadership.epoch()) {
             return None;
         }
-        let (result, outcome) = act(&mut leading.leadership);
+        let (result, outcome) = act(&mut leading.leadership, self.ends());
         if outcome.advanced {
             self.log.advance_high_watermark(leading.leadership.high_watermark());
         }
@@ -128,8 +129,8 @@ impl Partition {
     }
 
     /// The log grew or was flushed.
-    pub(super) fn grew(self: &Arc<Self>, ends: Ends) {
-        self.lead(None, |leadership| {
+    pub(super) fn grew(self: &Arc<Self>) {
+        self.lead(None, |leadership, ends| {
             let advanced = leadership.grew(ends, &|id| self.shared.peer(id), self.shared.now());
             ((), Outcome { advanced, proposal: None })
         });
@@ -137,8 +138,8 @@ impl Partition {
 
     /// Does what time asks for; returns whether time still does something to it.
     pub(crate) fn check(self: &Arc<Self>) -> bool {
-        let (ends, now) = (self.ends(), self.shared.now());
-        self.lead(None, |leadership| {
+        let now = self.shared.now();
+        self.lead(None, |leadership, ends| {
             leadership.registered(self.shared.own_epoch());
             ((), leadership.check(ends, &|id| self.shared.peer(id), now))
         });
@@ -150,8 +151,8 @@ impl Partition {
 
     /// The controller has committed another state in the same leader epoch.
     pub(super) fn update_state(self: &Arc<Self>, state: PartitionState) {
-        let (ends, now) = (self.ends(), self.shared.now());
-        self.lead(Some(state.leader_epoch), |leadership| {
+        let now = self.shared.now();
+        self.lead(Some(state.leader_epoch), |leadership, ends| {
             ((), leadership.updated(state, ends, &|id| self.shared.peer(id), now))
         });
     }
@@ -159,17 +160,17 @@ impl Partition {
     /// Takes up other settings of the topic or the broker.
     pub(crate) fn reconfigure(self: &Arc<Self>) {
         let settings = self.settings();
-        self.lead(None, |leadership| (leadership.reconfigure(settings), Outcome::default()));
+        self.lead(None, |leadership, _| (leadership.reconfigure(settings), Outcome::default()));
     }
 
     /// The controller's answer to a proposal.
     pub(crate) fn proposal_answered(self: &Arc<Self>, proposal: &Proposal, answer: Result<PartitionState, ErrorCode>) {
-        let (ends, now) = (self.ends(), self.shared.now());
+        let now = self.shared.now();
         if let Ok(state) = &answer {
             let isr = state.isr.iter().map(|id| id.0).collect::<Vec<_>>();
             info!(topic = %self.topic(), partition = self.id().index, ?isr, partition_epoch = state.partition_epoch.0, "the ISR changed");
         }
-        self.lead(Some(proposal.base.leader_epoch), |leadership| {
+        self.lead(Some(proposal.base.leader_epoch), |leadership, ends| {
             ((), leadership.answered(proposal, answer, ends, &|id| self.shared.peer(id), now))
         });
         // Whoever waits for enough replicas looks again, also when nothing was committed.
@@ -251,10 +252,9 @@ impl Partition {
     /// What the follower is answered instead.
     pub(crate) fn serve(self: &Arc<Self>, fetch: &FollowerFetch, bytes_max: usize, at_least_one: bool) -> Result<Served, ErrorCode> {
         self.check_leader(fetch.from.current_leader_epoch)?;
-        let ends = self.ends();
         let deleted_before = self.low_watermark();
         let diverging = self
-            .lead(Some(fetch.from.current_leader_epoch), |leadership| {
+            .lead(Some(fetch.from.current_leader_epoch), |leadership, ends| {
                 self.with_own_log(|log| match leadership.examine(fetch.replica, &fetch.from, log) {
                     Ok(None) if fetch.is_news => self.progress(leadership, fetch, ends),
                     examined => (examined, Outcome::default()),
@@ -392,7 +392,7 @@ impl Appending {
         }
         // The flush may be seen here before it has moved the high watermark: who has no other replica reads what it was told is there.
         if acks == Acks::Leader && partition.log.high_watermark() < offset {
-            partition.grew(partition.ends());
+            partition.grew();
         }
         Ok(info)
     }

@@ -129,3 +129,43 @@ async fn nothing_is_done_to_a_deleted_log() {
     assert!(matches!(late.await, Err(ErrorCode::NotLeaderOrFollower)));
     assert_eq!(dir.failure(), None);
 }
+
+#[tokio::test]
+async fn a_flush_that_ends_while_roles_change_commits_nothing_of_what_was_cut() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = log_dir(root.path());
+    let partition = partition(&dir);
+    led_by(&partition, 1, 1);
+    for offset in 0..3 {
+        append(&partition, offset).await;
+    }
+    assert!(wait_for_flush(&[(Arc::clone(&partition), LeaderEpoch(1))], PATIENCE).await);
+    // Whoever hears of the flush is kept waiting where it looks what this broker is.
+    let mut role = partition.role.write();
+    let flushed = {
+        let partition = Arc::clone(&partition);
+        std::thread::spawn(move || partition.flushed())
+    };
+    std::thread::sleep(Duration::from_millis(50));
+    // Meanwhile the log is cut, and this broker leads alone.
+    assert!(partition.seat.bring(Job::Other(Box::new(|writer| drop(writer.truncate_to(1)))), |writer, jobs| {
+        for job in jobs {
+            if let Job::Other(act) = job {
+                act(writer);
+            }
+        }
+    })
+    .is_ok());
+    let alone = PartitionState {
+        replicas: vec![BrokerId(0)],
+        isr: vec![BrokerId(0)],
+        leader_epoch: LeaderEpoch(2),
+        partition_epoch: PartitionEpoch(2),
+        recovering: false,
+    };
+    *partition.core.lock() = Core::Leader(Box::new(partition.begin_to_lead(alone)));
+    *role = Role::Leader { epoch: LeaderEpoch(2) };
+    drop(role);
+    flushed.join().unwrap();
+    assert_eq!((partition.log().log_end_offset(), partition.high_watermark()), (1, 1));
+}
