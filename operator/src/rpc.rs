@@ -103,14 +103,20 @@ impl controller_server::Controller for ControllerRpc {
     async fn alter_partitions(&self, request: Request<rpc::AlterPartitionsRequest>) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
         let controller = self.controller_of(&request)?;
         let request = alter_partitions_of(request.into_inner()).map_err(Status::invalid_argument)?;
-        let response = match ask(&controller, Event::AlterPartitions(request)).await?.reply {
+        let Answer {
+            reply,
+            version: metadata_version,
+        } = ask(&controller, Event::AlterPartitions(request)).await?;
+        let response = match reply {
             Reply::AlteredPartitions(results) => rpc::AlterPartitionsResponse {
                 error_code: 0,
                 results: results.iter().map(isr_changed).collect(),
+                metadata_version,
             },
             Reply::Refused(code, _) => rpc::AlterPartitionsResponse {
                 error_code: (code as i16).into(),
                 results: Vec::new(),
+                metadata_version,
             },
             _ => return Err(Status::internal("the controller has no answer")),
         };

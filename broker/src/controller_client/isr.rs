@@ -10,7 +10,6 @@ use weir_protocol::controller as rpc;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerId, LeaderEpoch, PartitionEpoch};
 
-use super::Controller;
 use crate::broker::Broker;
 use crate::replica::Partition;
 use crate::replica::core::{PartitionState, Proposal};
@@ -28,7 +27,7 @@ pub(crate) async fn keep_proposing(broker: &Arc<Broker>) {
         for batch in waiting.chunks(CHANGES_MAX) {
             let asked = batch.iter().map(|(partition, proposal)| (partition.id(), proposal));
             broker.controller.keeper.keep_asked(broker.replicas.log_dir(), asked);
-            let answers = ask(&broker.controller, batch).await;
+            let answers = ask(broker, batch).await;
             for ((partition, proposal), answer) in batch.iter().zip(answers) {
                 partition.proposal_answered(proposal, answer);
             }
@@ -36,7 +35,8 @@ pub(crate) async fn keep_proposing(broker: &Arc<Broker>) {
     }
 }
 
-async fn ask(controller: &Controller, batch: &[(Arc<Partition>, Proposal)]) -> Vec<Result<PartitionState, ErrorCode>> {
+async fn ask(broker: &Broker, batch: &[(Arc<Partition>, Proposal)]) -> Vec<Result<PartitionState, ErrorCode>> {
+    let controller = &broker.controller;
     let all = |code: ErrorCode| vec![Err(code); batch.len()];
     let Ok(broker_epoch) = controller.broker_epoch() else {
         return all(ErrorCode::NotController);
@@ -58,6 +58,16 @@ async fn ask(controller: &Controller, batch: &[(Arc<Partition>, Proposal)]) -> V
     match code(response.error_code) {
         ErrorCode::None => {}
         code => return all(code),
+    }
+    // A leader must not take up an ISR under older settings than the controller did: with a smaller `min.insync.replicas` it would commit without a member that the controller has
+    // just made eligible. The metadata comes right behind the commit.
+    let known = broker.metadata.wait_for(response.metadata_version);
+    if tokio::time::timeout(ANSWER_MAX, known).await.is_err() {
+        debug!(
+            version = response.metadata_version,
+            "the metadata of a change of ISRs does not come; asking again"
+        );
+        return all(ErrorCode::RequestTimedOut);
     }
     let result = |changed: rpc::IsrChanged| match (code(changed.error_code), changed.state) {
         (ErrorCode::None, Some(state)) => Ok(committed(&state)),

@@ -2,10 +2,10 @@
 
 use rustix::process::{Resource, Rlimit, prlimit};
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
-use weir_protocol::messages::{ListOffsetsRequest, OffsetForLeaderEpochRequest};
 use weir_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use weir_protocol::messages::list_offsets_response::ListOffsetsPartitionResponse;
+use weir_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use weir_protocol::messages::{ListOffsetsRequest, OffsetForLeaderEpochRequest};
 
 use crate::support::{Brokers, Client, batch, fetch_from, placed_topic, produce_to, soon};
 

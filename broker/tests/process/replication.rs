@@ -265,6 +265,33 @@ async fn a_follower_that_lags_leaves_the_isr_and_comes_back() {
 }
 
 #[tokio::test]
+async fn an_isr_is_taken_up_with_the_settings_under_which_it_was_committed() {
+    let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("flush.mode", "none")])]).await;
+    brokers.controller.configure("replica.lag.time.max.ms", "300");
+    let mut client = brokers.client(0).await;
+    produced(&mut client, "t", "a").await;
+    // While the leader notices that its follower lags, somebody asks for two replicas in sync: the controller goes by that when it takes the follower out, and would elect it.
+    brokers.controller.hold_back(true);
+    brokers.controller.configure("min.insync.replicas", "2");
+    brokers.broker(1).kill().await;
+    let mut request = crate::support::produce_to("t", 0, -1, batch(&["b"]));
+    request.timeout_ms = 1_500;
+    client.send(9, &request).await;
+    brokers.controller.partition(1, 0, |partition| partition.isr == [0]).await;
+    let response: weir_protocol::messages::ProduceResponse = client.receive::<weir_protocol::messages::ProduceRequest>(9).await;
+    let answer = code(response.responses[0].partition_responses[0].error_code);
+    assert_eq!(answer, ErrorCode::RequestTimedOut, "the leader has heard of one and not of the other");
+    brokers.controller.hold_back(false);
+    soon("the leader knows", async {
+        while code(client.produce("t", 0, -1, batch(&["c"])).await.error_code) != ErrorCode::NotEnoughReplicas {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(values(&client.read_all("t", 0).await), ["a"]);
+}
+
+#[tokio::test]
 async fn a_consumer_is_sent_to_the_replica_in_its_rack() {
     let rack = |launch: Launch| Launch {
         rack: format!("rack-{}", launch.id),

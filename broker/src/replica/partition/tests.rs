@@ -148,14 +148,18 @@ async fn a_flush_that_ends_while_roles_change_commits_nothing_of_what_was_cut() 
     };
     std::thread::sleep(Duration::from_millis(50));
     // Meanwhile the log is cut, and this broker leads alone.
-    assert!(partition.seat.bring(Job::Other(Box::new(|writer| drop(writer.truncate_to(1)))), |writer, jobs| {
-        for job in jobs {
-            if let Job::Other(act) = job {
-                act(writer);
-            }
-        }
-    })
-    .is_ok());
+    assert!(
+        partition
+            .seat
+            .bring(Job::Other(Box::new(|writer| drop(writer.truncate_to(1)))), |writer, jobs| {
+                for job in jobs {
+                    if let Job::Other(act) = job {
+                        act(writer);
+                    }
+                }
+            })
+            .is_ok()
+    );
     let alone = PartitionState {
         replicas: vec![BrokerId(0)],
         isr: vec![BrokerId(0)],

@@ -74,12 +74,17 @@ struct World {
     configs: rpc::Configs,
     features: rpc::Features,
     streams: Vec<mpsc::UnboundedSender<FromController>>,
+    /// Nobody is told what changes.
+    holds_back: bool,
 }
 
 impl World {
     /// Tells everybody what is now.
     fn tell(&mut self) {
         self.version += 1;
+        if self.holds_back {
+            return;
+        }
         let update = self.update();
         self.streams
             .retain(|stream| stream.send(FromController::Metadata(update.clone())).is_ok());
@@ -209,6 +214,13 @@ impl FakeController {
     pub(crate) fn configure(&self, key: &str, value: &str) {
         let mut world = self.state.world.lock();
         world.configs.entries.insert(key.to_owned(), value.to_owned());
+        world.tell();
+    }
+
+    /// Tells nobody what changes, until it does again.
+    pub(crate) fn hold_back(&self, holds_back: bool) {
+        let mut world = self.state.world.lock();
+        world.holds_back = holds_back;
         world.tell();
     }
 
@@ -417,7 +429,11 @@ impl Controller for Service {
         let results = changed.collect();
         world.tell();
         self.0.changes.send_modify(|count| *count += 1);
-        Ok(Response::new(rpc::AlterPartitionsResponse { error_code: 0, results }))
+        Ok(Response::new(rpc::AlterPartitionsResponse {
+            error_code: 0,
+            results,
+            metadata_version: world.version,
+        }))
     }
 
     async fn forward(&self, request: tonic::Request<rpc::ForwardRequest>) -> Result<Response<rpc::ForwardResponse>, Status> {
