@@ -49,6 +49,8 @@ fn event() -> impl Strategy<Value = String> {
         1 => (topic.clone(), 0..8).prop_map(|(name, count)| format!("grow {name} {count}")),
         1 => (topic.clone(), 1..4).prop_map(|(name, min_isr)| format!("alter topic {name} set=min.insync.replicas:{min_isr}")),
         1 => (1..4).prop_map(|min_isr| format!("alter brokers set=min.insync.replicas:{min_isr}")),
+        1 => (prop::sample::select(vec!["g", "h"]), 45_000..50_000).prop_map(|(group, ms)| format!("alter group {group} set=consumer.session.timeout.ms:{ms}")),
+        1 => prop::sample::select(vec!["g", "h"]).prop_map(|group| format!("alter group {group} unset=consumer.session.timeout.ms")),
         1 => topic.prop_filter("one stays", |name| *name != "a").prop_map(|name| format!("delete {name}")),
     ]
 }
@@ -62,6 +64,7 @@ struct Mirror {
     brokers: BTreeMap<i32, rpc::Broker>,
     topics: BTreeMap<Vec<u8>, MirroredTopic>,
     cluster: BTreeMap<String, String>,
+    groups: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Mirror {
@@ -86,6 +89,13 @@ impl Mirror {
                 known.1 = configs.entries.into_iter().collect();
             }
             known.2.extend(topic.partitions.into_iter().map(|partition| (partition.index, partition)));
+        }
+        for group in update.group_configs {
+            let entries: BTreeMap<_, _> = group.configs.unwrap_or_default().entries.into_iter().collect();
+            match entries.is_empty() {
+                true => assert!(self.groups.remove(&group.name).is_some(), "only what is known goes"),
+                false => drop(self.groups.insert(group.name, entries)),
+            }
         }
         if let Some(configs) = update.cluster_configs {
             self.cluster = configs.entries.into_iter().collect();
