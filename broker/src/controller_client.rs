@@ -11,6 +11,7 @@ mod producer_ids;
 mod session;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -61,6 +62,8 @@ pub struct Controller {
     log_dir_failure: Mutex<Option<String>>,
     /// Turns true when this broker wants to stop.
     wants_shutdown: watch::Sender<bool>,
+    /// A controller has taken up this broker's stream.
+    is_heard: AtomicBool,
     keeper: Keeper,
 }
 
@@ -77,6 +80,7 @@ impl Controller {
             producer_ids: tokio::sync::Mutex::default(),
             log_dir_failure: Mutex::default(),
             wants_shutdown: watch::Sender::new(false),
+            is_heard: AtomicBool::new(false),
             keeper: Keeper::default(),
         })
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -31,8 +32,11 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 /// How long after its registration a broker asks for what can wait.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// How long a start waits for a controller before it goes on with what the last run had: one that is there answers within milliseconds.
+/// How long a start waits for a controller before it goes on with what the last run had: one that is there takes up a stream within milliseconds.
 const RESUME_AFTER: Duration = Duration::from_secs(1);
+
+/// How much longer it waits for the answer to its registration where its stream was taken up: an operator looks up where the broker is found.
+const REGISTRATION_MAX: Duration = Duration::from_secs(4);
 
 /// Who this broker says it is.
 #[derive(Clone, Debug)]
@@ -114,6 +118,7 @@ impl Session {
                 ended = self.stream() => ended,
                 () = silence => Ended::Broken("no controller answers".into()),
             };
+            self.controller().is_heard.store(false, Ordering::Relaxed);
             // Not by reading and replacing: the guard of a read would still be held while the write waits for it.
             let mut lost = false;
             self.controller()
@@ -198,6 +203,7 @@ impl Session {
         let mut incoming = opened
             .map_err(|_| Ended::Broken("no answer to the opening of a stream".into()))??
             .into_inner();
+        self.controller().is_heard.store(true, Ordering::Relaxed);
         let registered = self.await_registration(&mut incoming).await?;
         let mut beat = interval(Duration::from_millis(u64::from(registered.heartbeat_interval_ms.max(10))));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -365,6 +371,9 @@ async fn nobody_answers(broker: Arc<Broker>, patient_until: Option<Instant>) {
     match patient_until {
         Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,
+    }
+    if broker.controller.is_heard.load(Ordering::Relaxed) {
+        tokio::time::sleep(REGISTRATION_MAX).await;
     }
     if broker.controller.standing.borrow().broker_epoch.is_some() {
         std::future::pending().await

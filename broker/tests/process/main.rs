@@ -18,6 +18,7 @@ mod pages;
 mod produce;
 mod refusals;
 mod replication;
+mod resume;
 mod support;
 mod transactions;
 mod unstable;
