@@ -78,9 +78,10 @@ impl Sensible for FetchRequest {
 }
 
 impl Sensible for ListOffsetsRequest {
-    fn sensible(_: i16) -> Self {
-        // Latest, earliest and by time, which every version knows.
-        let partition = |timestamp| ListOffsetsTopic {
+    fn sensible(version: i16) -> Self {
+        // Latest, earliest and by time, which every version knows; a partition is asked for once.
+        let timestamp = [-1, -2, 0][usize::from(version.unsigned_abs()) % 3];
+        let topic = ListOffsetsTopic {
             name: NAME.to_owned(),
             partitions: vec![ListOffsetsPartition {
                 timestamp,
@@ -89,7 +90,7 @@ impl Sensible for ListOffsetsRequest {
         };
         Self {
             replica_id: -1,
-            topics: [-1, -2, 0].map(partition).into(),
+            topics: vec![topic],
             ..Default::default()
         }
     }

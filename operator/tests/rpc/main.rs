@@ -22,13 +22,10 @@ async fn a_broker_joins_serves_and_leaves() {
 
     let (response, version) = broker.create("orders").await.unwrap();
     assert_eq!(response.topics[0].error_code, 0);
-    assert!(
-        response.topics[0]
-            .configs
-            .as_ref()
-            .unwrap()
-            .iter()
-            .any(|config| config.name == "retention.ms")
+    assert_eq!(
+        (response.topics[0].num_partitions, &response.topics[0].configs),
+        (2, &None),
+        "the broker that was asked describes the settings"
     );
     let update = broker.metadata().await;
     assert!(update.version >= version, "the answer names the version that holds the topic");
