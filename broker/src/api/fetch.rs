@@ -20,7 +20,7 @@ use super::fetch_session::{Answer, Asked, Key, Said, SessionRequest, TopicRef, W
 use super::{Handled, RequestContext, replica_fetch};
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
-use crate::log::{EpochEnd, LogReader, ReadSlice};
+use crate::log::{Aborted, EpochEnd, LogReader, ReadSlice};
 use crate::metadata::MetadataImage;
 use crate::net::{Chunk, FileRegion, Reply};
 use crate::replica::{Partition, Waiter, now_ms, read_error};
@@ -347,23 +347,26 @@ fn read(image: &MetadataImage, partition: Arc<Partition>, wish: &Wish, limits: &
     }
     let bound = if limits.read_committed { last_stable_offset } else { high_watermark };
     let bytes_max = usize::try_from(wish.max_bytes).unwrap_or(0).min(left);
-    let slice = log.read(wish.fetch_offset, bound, bytes_max, first).map_err(|error| read_error(&error))?;
-    if limits.read_committed {
-        read.aborted = Some(match &slice {
-            Some(slice) => aborted(log, wish.fetch_offset, bound, slice).map_err(|_| ErrorCode::KafkaStorageError)?,
-            None => Vec::new(),
-        });
-    }
+    let slice = if limits.read_committed {
+        let (slice, found) = log
+            .read_committed(wish.fetch_offset, bound, bytes_max, first)
+            .map_err(|error| read_error(&error))?;
+        // The log was cut since it was known.
+        let found = found.ok_or(ErrorCode::OffsetNotAvailable)?;
+        read.aborted = Some(aborted(log, found, slice.as_ref()).map_err(|_| ErrorCode::KafkaStorageError)?);
+        slice
+    } else {
+        log.read(wish.fetch_offset, bound, bytes_max, first).map_err(|error| read_error(&error))?
+    };
     read.records = slice.map(region);
     read.partition = Some(partition);
     Ok(read)
 }
 
 /// The aborted transactions with records in a run that was read, in the order of their first offsets.
-fn aborted(log: &LogReader, from: i64, bound: i64, slice: &ReadSlice) -> std::io::Result<Vec<AbortedTransaction>> {
+fn aborted(log: &LogReader, mut found: Vec<Aborted>, slice: Option<&ReadSlice>) -> std::io::Result<Vec<AbortedTransaction>> {
     // Nearly always there is none, and then nobody need know where the run ends.
-    let mut found = log.aborted_transactions(from, bound)?;
-    if !found.is_empty() {
+    if let Some(slice) = slice.filter(|_| !found.is_empty()) {
         let end = log.end_of(slice)?;
         found.retain(|aborted| aborted.first_offset < end);
         found.sort_by_key(|aborted| aborted.first_offset);

@@ -27,6 +27,9 @@ pub(crate) struct Remembered {
     pub(crate) log_start_offset: i64,
     pub(crate) log_end_offset: i64,
     pub(crate) high_watermark: i64,
+    /// Everything before it is compacted.
+    #[serde(default)]
+    pub(crate) cleaned_offset: i64,
     /// Everything before it was on the disk.
     pub(crate) recovery_point: i64,
     pub(crate) segments: Vec<SegmentSummary>,

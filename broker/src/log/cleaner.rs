@@ -1,7 +1,8 @@
 //! Compaction (`cleanup.policy=compact`): of the records with the same key the last one stays. Kafka's `LogCleanerManager` and `Cleaner`.
 //!
 //! The maintenance thread asks of every compacted log what there is to gain ([`assess`]), and lets [`clean`] rewrite the one with most of it. Rewriting
-//! happens beside the log, in files that nobody reads; only [`Cleaned::swap_in`] needs the writer, and that for a few renames.
+//! happens beside the log, in files that nobody reads; only [`Cleaned::swap_in`] needs the writer, and that for a few renames. How far a log is clean, the log itself
+//! remembers, and the catalogue with it: a cut takes it back before anything is appended behind it.
 //!
 //! What stays is fixed: offsets, the order of records, everything from the first offset that was not cleaned on, the newest record of every key, and the header of a
 //! producer's last batch. Tombstones go once `delete.retention.ms` has passed since they were first met here (KIP-534), and so do markers of transactions of which nothing is
@@ -10,14 +11,15 @@
 use super::retention::newest_ms;
 use super::{LogConfig, SegmentSummary};
 
-mod checkpoint;
 mod filter;
 mod map;
 mod run;
+mod swap;
 
-pub use checkpoint::Checkpoint;
 pub use map::OffsetMap;
-pub use run::{Cleaned, assess, clean};
+pub use run::{assess, assess_from, clean};
+pub use swap::Cleaned;
+pub(super) use swap::finish;
 
 /// What compaction would do to a log.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +30,8 @@ pub struct Plan {
     pub end_offset: i64,
     /// Bytes that may be cleaned, of those and the clean ones. The log with the largest one comes first.
     pub dirty_ratio: f64,
+    /// How often the log had been cut when this was found out: after another cut it does not hold.
+    pub truncations: u32,
 }
 
 /// What there is to clean in a log; `None` when it is not enough, or nothing.
@@ -48,6 +52,7 @@ fn plan(segments: &[SegmentSummary], config: &LogConfig, cleaned_offset: i64, lo
         first_dirty_offset,
         end_offset: first_dirty_offset,
         dirty_ratio: 0.0,
+        truncations: 0,
     };
     let (mut clean_bytes, mut dirty_bytes) = (0, 0);
     let mut overdue = false;

@@ -14,9 +14,8 @@ use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId, TopicPartitio
 use super::catalogue::Remembered;
 use super::dir::Shared;
 use super::epochs::{EpochEnd, Epochs};
-use super::segment::{Located, Segment, SegmentError};
+use super::segment::{Segment, SegmentError};
 use super::storage::File;
-use super::timestamps;
 use super::transactions::{Aborted, Transactions};
 
 /// The published part of one partition's log.
@@ -34,6 +33,8 @@ pub struct LogReader {
     /// The recovery point that the catalogue on the disk has.
     pub(super) checkpointed: AtomicI64,
     pub(super) high_watermark: AtomicI64,
+    /// Everything before it is compacted.
+    pub(super) cleaned: AtomicI64,
     pub(super) epochs: RwLock<Epochs>,
     pub(super) transactions: RwLock<Transactions>,
     /// What a flush must sync besides records.
@@ -165,6 +166,11 @@ impl LogReader {
         self.checkpointed.load(Ordering::Acquire)
     }
 
+    /// Where compaction begins next: what lies before it is clean.
+    pub fn cleaned_offset(&self) -> i64 {
+        self.cleaned.load(Ordering::Acquire)
+    }
+
     /// The offset after the last committed record. Kept here so that it is checkpointed with the log; what it is, is decided by `replica`.
     pub fn high_watermark(&self) -> i64 {
         self.high_watermark.load(Ordering::Acquire)
@@ -219,6 +225,45 @@ impl LogReader {
         }
         let _ = transactions.aborted().iter().any(take);
         Ok(found)
+    }
+
+    /// As [`LogReader::aborted_transactions`]; `None` where they are not known here ([`LogWriter::load_transactions`](super::LogWriter::load_transactions)).
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn known_aborted_transactions(&self, from: i64, bound: i64) -> io::Result<Option<Vec<Aborted>>> {
+        let truncations = self.truncations.load(Ordering::Acquire);
+        let is_known = || self.transactions.read().is_known;
+        let before = is_known();
+        let found = self.aborted_transactions(from, bound)?;
+        // A cut forgets them, and somebody may have had them loaded anew meanwhile.
+        let is_whole = before && is_known() && self.truncations.load(Ordering::Acquire) == truncations;
+        Ok(is_whole.then_some(found))
+    }
+
+    /// A run as [`LogReader::read`] gives it, and the aborted transactions with records from `from` to `bound`: both from before a compaction, or both from after it. `None` for what
+    /// is not known.
+    ///
+    /// # Errors
+    /// As [`LogReader::read`].
+    pub fn read_committed(
+        &self,
+        from: i64,
+        bound: i64,
+        bytes_max: usize,
+        at_least_one: bool,
+    ) -> Result<(Option<ReadSlice>, Option<Vec<Aborted>>), ReadError> {
+        loop {
+            let segments = self.segments.load_full();
+            let slice = self.read(from, bound, bytes_max, at_least_one)?;
+            let aborted = match slice {
+                Some(_) => self.known_aborted_transactions(from, bound)?,
+                None => Some(Vec::new()),
+            };
+            if Arc::ptr_eq(&segments, &self.segments.load_full()) {
+                return Ok((slice, aborted));
+            }
+        }
     }
 
     /// The offset after the last batch in a run that was read, as far as it is whole.
@@ -298,6 +343,7 @@ impl LogReader {
             log_start_offset: self.log_start_offset(),
             log_end_offset: self.log_end_offset(),
             high_watermark: self.high_watermark(),
+            cleaned_offset: self.cleaned_offset(),
             recovery_point,
             segments,
             epochs,
@@ -329,11 +375,16 @@ impl LogReader {
     /// # Errors
     /// When `from` lies outside of the log, or the file cannot be read.
     pub fn read(&self, from: i64, bound: i64, bytes_max: usize, at_least_one: bool) -> Result<Option<ReadSlice>, ReadError> {
+        self.undisturbed(|| self.read_once(from, bound, bytes_max, at_least_one))
+    }
+
+    /// What `look` finds in the log, once nothing was cut, deleted or compacted under it: what looks like damage then is none.
+    pub(super) fn undisturbed<T>(&self, look: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
         loop {
-            let truncations = self.truncations.load(Ordering::Acquire);
-            match self.read_once(from, bound, bytes_max, at_least_one) {
-                // The file was cut under this read: what looks like damage is none.
-                Err(ReadError::Corrupt { .. } | ReadError::Storage(_)) if self.truncations.load(Ordering::Acquire) != truncations => {}
+            let (truncations, segments) = (self.truncations.load(Ordering::Acquire), self.segments.load_full());
+            let is_same = || self.truncations.load(Ordering::Acquire) == truncations && Arc::ptr_eq(&segments, &self.segments.load_full());
+            match look() {
+                Err(ReadError::Corrupt { .. } | ReadError::Storage(_)) if !is_same() => {}
                 result => return result,
             }
         }
@@ -396,72 +447,6 @@ impl LogReader {
         Ok(segment
             .find(&self.shared.files, offset, segment.size_bytes())?
             .map_or(segment.size_bytes(), |located| located.position))
-    }
-
-    /// The first record before `bound` that is not older than `timestamp`; `None` when there is none.
-    ///
-    /// # Errors
-    /// When the log cannot be read.
-    pub fn offset_for_timestamp(&self, timestamp: i64, bound: i64) -> Result<Option<TimestampedOffset>, ReadError> {
-        let start = self.log_start_offset();
-        for segment in self.segments.load().iter().filter(|segment| segment.max_timestamp() >= timestamp) {
-            let failed = |error| ReadError::of(segment, error);
-            let mut from = start.max(segment.base_offset());
-            while let Some(located) = segment
-                .find_time(&self.shared.files, timestamp, from, segment.size_bytes())
-                .map_err(failed)?
-            {
-                let found = self.first_record(segment, &located, |record| record.timestamp >= timestamp && record.offset >= start)?;
-                if let Some(found) = found {
-                    return Ok(Some(found).filter(|found| found.offset < bound));
-                }
-                // The batch's largest timestamp belongs to a record that is gone: look further.
-                from = located.header.next_offset();
-            }
-        }
-        Ok(None)
-    }
-
-    /// The record with the largest timestamp, the first of them; `None` when there is none before `bound`.
-    ///
-    /// # Errors
-    /// When the log cannot be read.
-    pub fn offset_of_max_timestamp(&self, bound: i64) -> Result<Option<TimestampedOffset>, ReadError> {
-        let segments = self.segments.load();
-        // Of several with the same timestamp the first one counts.
-        let Some(segment) = segments
-            .iter()
-            .rev()
-            .max_by_key(|segment| segment.max_timestamp())
-            .filter(|segment| segment.max_timestamp() >= 0)
-        else {
-            return Ok(None);
-        };
-        let located = segment
-            .find(&self.shared.files, segment.max_timestamp_offset(), segment.size_bytes())
-            .map_err(|error| ReadError::of(segment, error))?;
-        let Some(located) = located else { return Ok(None) };
-        let newest = located.header.max_timestamp;
-        Ok(self
-            .first_record(segment, &located, |record| record.timestamp == newest)?
-            .filter(|found| found.offset < bound))
-    }
-
-    fn first_record(
-        &self,
-        segment: &Segment,
-        located: &Located,
-        wanted: impl Fn(&timestamps::Stamp) -> bool,
-    ) -> Result<Option<TimestampedOffset>, ReadError> {
-        let bytes = segment
-            .read_batch(&self.shared.files, located)
-            .map_err(|error| ReadError::of(segment, error))?;
-        let found = timestamps::first_of_batch(&located.header, &bytes, wanted);
-        Ok(found.map(|stamp| TimestampedOffset {
-            timestamp: stamp.timestamp,
-            offset: stamp.offset,
-            leader_epoch: located.header.leader_epoch,
-        }))
     }
 }
 

@@ -87,8 +87,8 @@ fn replay(
         } else {
             Vec::new()
         };
-        // The batch that a snapshot was made in the middle of is none: snapshots are made between batches. One that lies before it was read to find the place.
-        if located.header.base_offset < from {
+        // One that lies before it was read to find the place. The log may begin in the middle of a batch.
+        if located.header.last_offset() < from {
             continue;
         }
         if let Some(change) = producers.replay(&located.header, &batch, now_ms) {

@@ -432,6 +432,18 @@ impl Lazy {
         self.path.lock().clone()
     }
 
+    /// Renames it; nobody opens it meanwhile.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    pub(crate) fn rename(&self, storage: &dyn Storage, to: PathBuf) -> io::Result<()> {
+        let _closed = self.open.lock();
+        let mut path = self.path.lock();
+        storage.rename(&path, &to)?;
+        *path = to;
+        Ok(())
+    }
+
     /// Says that it was renamed.
     pub(crate) fn moved(&self, path: PathBuf) {
         *self.path.lock() = path;

@@ -1,5 +1,6 @@
 //! The proof of the log: against a model with a crash at every step, against faults of the disk, and against files that are not what they should be.
 
+mod compaction;
 mod crashes;
 mod damage;
 mod deletion;

@@ -1,7 +1,10 @@
-//! The records of a batch by their time: for lookups that have found the batch and want the record.
+//! The records of a log by their time: the segment, the batch, and the record in it.
 
 use weir_protocol::batch::BatchHeader;
 use weir_protocol::record::{Records, section};
+
+use super::reader::{LogReader, ReadError, TimestampedOffset};
+use super::segment::{Located, Segment};
 
 /// The records of a batch are opened up to this many times its size, where a smaller batch counts as 1 MiB.
 const DECOMPRESSED_MAX: usize = 16;
@@ -12,6 +15,77 @@ const DECOMPRESSED_BASE_MIN: usize = 1 << 20;
 pub(super) struct Stamp {
     pub(super) offset: i64,
     pub(super) timestamp: i64,
+}
+
+impl LogReader {
+    /// The first record before `bound` that is not older than `timestamp`; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn offset_for_timestamp(&self, timestamp: i64, bound: i64) -> Result<Option<TimestampedOffset>, ReadError> {
+        self.undisturbed(|| self.find_timestamp(timestamp, bound))
+    }
+
+    fn find_timestamp(&self, timestamp: i64, bound: i64) -> Result<Option<TimestampedOffset>, ReadError> {
+        let start = self.log_start_offset();
+        for segment in self.segments.load().iter().filter(|segment| segment.max_timestamp() >= timestamp) {
+            let failed = |error| ReadError::of(segment, error);
+            let mut from = start.max(segment.base_offset());
+            while let Some(located) = segment
+                .find_time(&self.shared.files, timestamp, from, segment.size_bytes())
+                .map_err(failed)?
+            {
+                let found = self.first_record(segment, &located, |record| record.timestamp >= timestamp && record.offset >= start)?;
+                if let Some(found) = found {
+                    return Ok(Some(found).filter(|found| found.offset < bound));
+                }
+                // The batch's largest timestamp belongs to a record that is gone: look further.
+                from = located.header.next_offset();
+            }
+        }
+        Ok(None)
+    }
+
+    /// The record with the largest timestamp, the first of them, also where none has one (`UnifiedLog.fetchOffsetByTimestamp`); `None` when there is none before `bound`.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn offset_of_max_timestamp(&self, bound: i64) -> Result<Option<TimestampedOffset>, ReadError> {
+        self.undisturbed(|| self.find_max_timestamp(bound))
+    }
+
+    fn find_max_timestamp(&self, bound: i64) -> Result<Option<TimestampedOffset>, ReadError> {
+        let segments = self.segments.load();
+        // Of several with the same timestamp the first one counts.
+        let Some(segment) = segments
+            .iter()
+            .rev()
+            .filter(|segment| segment.size_bytes() > 0)
+            .max_by_key(|segment| segment.max_timestamp())
+        else {
+            return Ok(None);
+        };
+        let located = segment
+            .find(&self.shared.files, segment.max_timestamp_offset(), segment.size_bytes())
+            .map_err(|error| ReadError::of(segment, error))?;
+        let Some(located) = located else { return Ok(None) };
+        let newest = located.header.max_timestamp;
+        Ok(self
+            .first_record(segment, &located, |record| record.timestamp == newest)?
+            .filter(|found| found.offset < bound))
+    }
+
+    fn first_record(&self, segment: &Segment, located: &Located, wanted: impl Fn(&Stamp) -> bool) -> Result<Option<TimestampedOffset>, ReadError> {
+        let bytes = segment
+            .read_batch(&self.shared.files, located)
+            .map_err(|error| ReadError::of(segment, error))?;
+        let found = first_of_batch(&located.header, &bytes, wanted);
+        Ok(found.map(|stamp| TimestampedOffset {
+            timestamp: stamp.timestamp,
+            offset: stamp.offset,
+            leader_epoch: located.header.leader_epoch,
+        }))
+    }
 }
 
 /// The first record of a batch that is wanted. A batch whose records cannot be read counts as one record with its largest timestamp: whoever looks for a time then

@@ -124,6 +124,11 @@ impl Transactions {
         self.in_memory_from = self.in_memory_from.max(offset);
     }
 
+    /// Nothing of what was aborted is left before this offset: who heard of it once its marker is gone would take for aborted what came later.
+    pub(super) fn cleaned_up_to(&mut self, offset: i64) {
+        self.aborted.retain(|aborted| aborted.last_offset >= offset);
+    }
+
     /// Whether a producer has one open, in this epoch: one that is about to be ended is another one's with transactions v2.
     pub(super) fn is_open(&self, producer: ProducerId, epoch: ProducerEpoch) -> bool {
         self.open.values().any(|open| *open == (producer, epoch))

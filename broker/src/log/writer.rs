@@ -130,6 +130,7 @@ impl LogWriter {
             flushed: RwLock::new(tail),
             checkpointed: AtomicI64::new(known.recovery_point),
             high_watermark: AtomicI64::new(known.high_watermark.clamp(known.log_start_offset, known.log_end_offset)),
+            cleaned: AtomicI64::new(known.cleaned_offset),
             epochs: RwLock::new(recovery::epochs_of(known)),
             transactions: RwLock::default(),
             unsynced: Unsynced::default(),

@@ -63,7 +63,7 @@ async fn run(broker: &Broker, mut stop: watch::Receiver<bool>) {
         checkpoint: start,
         cleaning: start,
     };
-    let mut cleaning = Cleaning::new(broker.replicas.log_dir().path());
+    let mut cleaning = Cleaning::default();
     while tokio::time::timeout(TICK, stop.wait_for(|&stop| stop)).await.is_err() {
         let now = Instant::now();
         let settings = broker.settings();

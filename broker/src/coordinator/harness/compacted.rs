@@ -8,7 +8,7 @@ use weir_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
 use super::{Entry, Harness, Machine, origin};
 use crate::coordinator::append::Batches;
 use crate::coordinator::load::load;
-use crate::log::cleaner::{OffsetMap, assess, clean};
+use crate::log::cleaner::{OffsetMap, assess_from, clean};
 use crate::log::producers::Marker;
 use crate::log::{Cleanup, Disk, Identity, LogConfig, LogDir, LogDirOptions, LogWriter, Prepared};
 
@@ -52,10 +52,10 @@ impl<M: Machine> Harness<M> {
         reader.advance_high_watermark(reader.log_end_offset());
         for round in 0..rounds {
             let now_ms = self.now_ms as i64 + round * 2 * HORIZON_MS;
-            let Some(plan) = assess(&reader, &config, 0, now_ms) else { break };
+            let Some(plan) = assess_from(&reader, &config, 0, now_ms) else { break };
             let mut map = OffsetMap::new(1_000, [1; 16]);
             let last_records = writer.last_records(now_ms).unwrap_or_else(|_| BTreeMap::new());
-            let cleaned = clean(&reader, &config, &plan, &mut map, &last_records, now_ms).unwrap();
+            let cleaned = clean(&reader, &config, &plan, &mut map, &last_records, now_ms).unwrap().unwrap();
             assert!(cleaned.swap_in(&mut writer).unwrap());
             log_dir.checkpoint().unwrap();
         }

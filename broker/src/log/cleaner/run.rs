@@ -1,57 +1,45 @@
-//! The files of a cleaning: segments are read, what remains of them is written beside the log, and put in the place of the old ones.
-//!
-//! A new segment takes the name of the first one that it replaces, by a rename that is on the disk before the others are removed. Whenever the process
-//! dies, every record that was to stay is there: at worst an old segment is left that the new one covers, which recovery sets aside, or one of which nothing
-//! was to stay.
+//! The files of a cleaning: segments are read, and what remains of them is written beside the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use weir_protocol::batch::{self, BatchError, BatchHeader, Batches};
 use weir_protocol::types::ProducerId;
 
+use super::super::LogConfig;
 use super::super::index::Indexes;
 use super::super::producers::LastRecord;
 use super::super::reader::LogReader;
 use super::super::segment::{Segment, SegmentSummary, file_name};
 use super::super::storage::{File, Mode, OpenFiles};
-use super::super::{LogConfig, LogWriter};
 use super::filter::{self, Outcomes, Round};
+use super::swap::{Cleaned, Group};
 use super::{OffsetMap, Plan, groups, plan};
 
 /// Bytes that are read or written at a time.
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// A cleaned log, of which the new segments are not in place yet.
-#[derive(Debug)]
-pub struct Cleaned {
-    /// Where cleaning ended: the next one begins here.
-    pub end_offset: i64,
-    /// Bytes of the segments before, and after.
-    pub bytes: (u64, u64),
-    groups: Vec<Group>,
+/// What there is to clean in a log; `None` when it is not enough, or nothing.
+pub fn assess(reader: &LogReader, config: &LogConfig, now_ms: i64) -> Option<Plan> {
+    assess_from(reader, config, reader.cleaned_offset(), now_ms)
 }
 
-/// Segments, and the one that takes their place.
-#[derive(Debug)]
-struct Group {
-    old: Vec<Arc<Segment>>,
-    new: Arc<Segment>,
-}
-
-/// What there is to clean in a log; `None` when it is not enough, or nothing. `cleaned_offset` is where its last cleaning ended ([`Cleaned::end_offset`]).
-pub fn assess(reader: &LogReader, config: &LogConfig, cleaned_offset: i64, now_ms: i64) -> Option<Plan> {
+/// The same for a log of which only what lies before `cleaned_offset` counts as clean.
+pub fn assess_from(reader: &LogReader, config: &LogConfig, cleaned_offset: i64, now_ms: i64) -> Option<Plan> {
+    // Before all the rest: who cleans looks whether there was a cut since.
+    let truncations = reader.truncations.load(Ordering::Acquire);
     let summaries: Vec<_> = reader.segments.load().iter().map(|segment| segment.summary()).collect();
     // What is not on the disk yet is still to be flushed, from the file in which it lies; and a gap is believed by recovery before the checkpoint only.
     // What became of transactions is known up to the last stable offset.
     let stable = reader.last_stable_offset().unwrap_or_else(|| reader.high_watermark());
     let committed = stable.min(reader.checkpointed_offset());
-    plan(&summaries, config, cleaned_offset, reader.log_start_offset(), committed, now_ms)
+    plan(&summaries, config, cleaned_offset, reader.log_start_offset(), committed, now_ms).map(|plan| Plan { truncations, ..plan })
 }
 
 /// Cleans a log as `plan` says, without changing it yet. `map` is empty. `last_records` are those of the log's producers, as they were when the plan was
-/// made or later.
+/// made or later. `None` when that cannot be done any more: the log was cut since, or has given up some of its segments, or is deleted.
 ///
 /// # Errors
 /// When files cannot be read or written, or a batch is damaged: what is damaged is not written anew under a right checksum.
@@ -62,10 +50,36 @@ pub fn clean(
     map: &mut OffsetMap,
     last_records: &BTreeMap<ProducerId, LastRecord>,
     now_ms: i64,
-) -> io::Result<Cleaned> {
-    let files = &reader.shared.files;
+) -> io::Result<Option<Cleaned>> {
     let segments = reader.segments.load_full();
-    let outcomes = Outcomes::of(&reader.aborted_transactions(segments.first().map_or(0, |first| first.base_offset()), plan.end_offset)?);
+    match clean_segments(reader, &segments, (config, plan, last_records), map, now_ms) {
+        // Files that are gone, or shorter, are no damage then.
+        Err(_) if !begins_with(reader, plan.truncations, segments.iter()) => Ok(None),
+        result => result,
+    }
+}
+
+/// Whether a log that had been cut so often still begins with these segments.
+pub(super) fn begins_with<'s>(reader: &LogReader, truncations: u32, segments: impl Iterator<Item = &'s Arc<Segment>>) -> bool {
+    let now = reader.segments.load();
+    let mut now = now.iter();
+    let mut same = segments.map(|then| now.next().is_some_and(|now| Arc::ptr_eq(now, then)));
+    same.all(|same| same) && reader.truncations.load(Ordering::Acquire) == truncations && !reader.is_deleted.load(Ordering::Acquire)
+}
+
+fn clean_segments(
+    reader: &LogReader,
+    segments: &[Arc<Segment>],
+    (config, plan, last_records): (&LogConfig, &Plan, &BTreeMap<ProducerId, LastRecord>),
+    map: &mut OffsetMap,
+    now_ms: i64,
+) -> io::Result<Option<Cleaned>> {
+    let files = &reader.shared.files;
+    let from = segments.first().map_or(0, |first| first.base_offset());
+    let Some(aborted) = reader.known_aborted_transactions(from, plan.end_offset)? else {
+        return Ok(None);
+    };
+    let outcomes = Outcomes::of(&aborted);
     let ends: Vec<i64> = segments.iter().skip(1).map(|next| next.base_offset()).collect();
     for (segment, end) in segments
         .iter()
@@ -81,7 +95,6 @@ pub fn clean(
         map.known_up_to(*end);
     }
     let count = segments.partition_point(|segment| segment.base_offset() < map.end_offset().min(plan.end_offset));
-    let old = segments.get(..count).unwrap_or_default();
     let mut round = Round {
         outcomes: &outcomes,
         observed: BTreeSet::new(),
@@ -93,25 +106,21 @@ pub fn clean(
     let mut cleaned = Cleaned {
         end_offset: map.end_offset(),
         bytes: (0, 0),
+        truncations: plan.truncations,
+        storage: Arc::clone(files.storage()),
         groups: Vec::new(),
     };
-    let summaries: Vec<_> = old.iter().map(|segment| segment.summary()).collect();
-    let mut rest = old;
+    let summaries: Vec<_> = segments.iter().take(count).map(|segment| segment.summary()).collect();
+    let mut rest = segments.iter().zip(ends).take(count);
     for size in groups(&summaries, plan.end_offset, config) {
-        let Some((group, after)) = rest.split_at_checked(size) else { break };
-        rest = after;
-        let new = match rewrite(reader, group, &mut round) {
-            Ok(new) => new,
-            Err(error) => {
-                cleaned.discard(reader);
-                return Err(error);
-            }
-        };
-        cleaned.bytes.0 += group.iter().map(|segment| segment.size_bytes()).sum::<u64>();
+        let (old, ends): (Vec<_>, Vec<_>) = rest.by_ref().take(size).map(|(segment, end)| (Arc::clone(segment), end)).unzip();
+        let new = rewrite(reader, &old, &mut round)?;
+        cleaned.bytes.0 += old.iter().map(|segment| segment.size_bytes()).sum::<u64>();
         cleaned.bytes.1 += new.size_bytes();
-        cleaned.groups.push(Group { old: group.to_vec(), new });
+        let end_offset = ends.last().copied().unwrap_or(plan.end_offset);
+        cleaned.groups.push(Group { old, new, end_offset });
     }
-    Ok(cleaned)
+    Ok(Some(cleaned))
 }
 
 /// Calls `act` with every batch of a segment, until it returns false.
@@ -212,85 +221,5 @@ impl Output<'_> {
         self.segment.appended(self.waiting.len() as u64, self.modified_ms);
         self.waiting.clear();
         Ok(())
-    }
-}
-
-impl Cleaned {
-    /// Puts the new segments in the place of the old ones. Where a segment was deleted or cut meanwhile, its group stays as it is now; returns whether all are
-    /// in place. When it fails the log directory is offline.
-    ///
-    /// # Errors
-    /// When files cannot be renamed, removed or synced.
-    pub fn swap_in(self, writer: &mut LogWriter) -> io::Result<bool> {
-        let reader = writer.reader();
-        let mut all = true;
-        for group in &self.groups {
-            let swapped = group.swap_in(&reader);
-            if let Err(error) = &swapped {
-                reader
-                    .shared
-                    .fail(format!("cannot swap segments in {}: {error}", reader.path().display()));
-            }
-            all &= swapped?;
-        }
-        Ok(all)
-    }
-
-    /// Removes the files that were written.
-    fn discard(&self, reader: &LogReader) {
-        for group in &self.groups {
-            // They count for nothing, and a start removes what is left of them.
-            let _ = reader.shared.storage().remove_file(&group.new.records().path());
-        }
-    }
-}
-
-impl Group {
-    fn swap_in(&self, reader: &LogReader) -> io::Result<bool> {
-        let files = &reader.shared.files;
-        let storage = files.storage();
-        let segments = reader.segments.load_full();
-        let same = |at: &usize| {
-            segments
-                .iter()
-                .skip(*at)
-                .zip(&self.old)
-                .filter(|(now, old)| Arc::ptr_eq(now, old))
-                .count()
-                == self.old.len()
-        };
-        // The last segment is the active one: it was none of those that were cleaned, unless the log was cut since.
-        let Some(at) = (0..segments.len().saturating_sub(self.old.len())).find(same) else {
-            storage.remove_file(&self.new.records().path())?;
-            return Ok(false);
-        };
-        let place = reader.path().join(file_name(self.new.base_offset(), "log"));
-        for old in &self.old {
-            // Readers that hold the old segment go on with the open file. Should that be closed under them they must not find the new one by its name.
-            old.open(files)?;
-        }
-        if let Some(first) = self.old.first() {
-            first.records().moved(place.with_extension("log.replaced"));
-        }
-        storage.rename(&self.new.records().path(), &place)?;
-        self.new.records().moved(place);
-        storage.sync_dir(&reader.path())?;
-
-        let mut now = segments.as_ref().clone();
-        now.splice(at..at + self.old.len(), [Arc::clone(&self.new)]);
-        reader.segments.store(Arc::new(now));
-        // Writes the indexes over those of the first old one.
-        self.new.seal(files)?;
-        // Nothing is left of what was aborted in them, so that nobody need know of it any more.
-        let txnindex: [&[&str]; 2] = [&["txnindex"], &["log", "index", "timeindex", "txnindex", "snapshot"]];
-        for (position, old) in self.old.iter().enumerate() {
-            for extension in txnindex.get(position.min(1)).copied().unwrap_or_default() {
-                match storage.remove_file(&old.path(extension)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-        }
-        Ok(true)
     }
 }

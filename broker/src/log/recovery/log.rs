@@ -7,6 +7,7 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::super::catalogue::Remembered;
+use super::super::cleaner;
 use super::super::epochs::{self, Epochs};
 use super::super::segment::{SegmentSummary, file_name};
 use super::super::snapshots;
@@ -34,6 +35,8 @@ pub(super) struct Recovering<'a> {
     epochs: Epochs,
     epochs_text: Option<String>,
     segments: Vec<SegmentSummary>,
+    /// The base offsets of those that compaction was about to put in place.
+    swapped: Vec<i64>,
     end: i64,
     /// The last segment is not to be appended to.
     broken: bool,
@@ -81,6 +84,7 @@ impl<'a> Recovering<'a> {
             epochs: epochs.unwrap_or_default(),
             epochs_text,
             segments: Vec::new(),
+            swapped: Vec::new(),
             end: 0,
             broken: false,
         })
@@ -93,7 +97,9 @@ impl<'a> Recovering<'a> {
             match entry.name.strip_suffix(".log") {
                 Some(base) if !entry.is_dir => match base.parse::<i64>() {
                     Ok(offset) if offset >= 0 && file_name(offset, "log") == entry.name => bases.push(offset),
-                    _ => warn!(directory = %self.dir.display(), file = entry.name, "not a segment's name; it is left alone"),
+                    _ => {
+                        warn!(directory = %self.dir.display(), file = entry.name, "not a segment's name; it is left alone")
+                    }
                 },
                 // What compaction or a replaced file left half done counts for nothing.
                 None if [".cleaned", ".tmp", ".deleted"].iter().any(|suffix| entry.name.ends_with(suffix)) => {
@@ -107,6 +113,7 @@ impl<'a> Recovering<'a> {
     }
 
     pub(super) fn run(&mut self) -> io::Result<()> {
+        self.swapped = cleaner::finish(self.storage, self.dir)?;
         let bases = self.bases()?;
         self.end = match bases.first() {
             // A first segment that was never flushed, and the ones before it are gone: the log ends before it.
@@ -162,6 +169,9 @@ impl<'a> Recovering<'a> {
 
     /// A sealed segment before the recovery point that has the size which the catalogue remembers.
     fn believed(&self, base: i64) -> Option<SegmentSummary> {
+        if self.swapped.contains(&base) {
+            return None;
+        }
         let summary = self.known?.segments.iter().find(|summary| summary.base_offset == base)?;
         let file = self.storage.open(&self.dir.join(file_name(base, "log")), Mode::Existing).ok()?;
         (file.length().ok()? == summary.size_bytes).then_some(*summary)
@@ -233,6 +243,7 @@ impl<'a> Recovering<'a> {
             log_start_offset,
             log_end_offset: self.end,
             high_watermark: high_watermark.clamp(log_start_offset, self.end),
+            cleaned_offset: self.known.map_or(0, |known| known.cleaned_offset).min(self.end),
             recovery_point: self.end,
             segments: self.segments,
             epochs: self.epochs.entries().iter().map(|entry| (entry.epoch.0, entry.start_offset)).collect(),

@@ -85,6 +85,44 @@ fn times_are_found() {
 }
 
 #[test]
+fn what_is_deleted_under_a_read_is_no_error() {
+    for _ in 0..10 {
+        let mut opened = Opened::new(&Faulty::default()).unwrap();
+        for round in 0..60 {
+            opened.append(batch(1, 900, round, 1), 0).unwrap();
+        }
+        opened.log.advance_high_watermark(60);
+        let log = Arc::clone(&opened.log);
+        std::thread::scope(|scope| {
+            let deleting = scope.spawn(|| (1..60).try_for_each(|offset| opened.writer.advance_log_start_offset(offset)));
+            while !deleting.is_finished() {
+                let read = log.read(log.log_start_offset(), 60, 1_000, true);
+                assert!(matches!(read, Ok(_) | Err(ReadError::OutOfRange { .. })), "{read:?}");
+                assert!(log.offset_for_timestamp(0, 60).is_ok() && log.offset_of_max_timestamp(60).is_ok());
+            }
+            deleting.join().unwrap().unwrap();
+        });
+    }
+}
+
+#[test]
+fn where_no_record_has_a_timestamp_the_first_is_the_newest() {
+    let mut opened = Opened::new(&Faulty::default()).unwrap();
+    assert_eq!(opened.log.offset_of_max_timestamp(0).unwrap(), None, "there is none");
+    for _ in 0..3 {
+        opened.append(batch(2, 900, -1, 1), 0).unwrap();
+    }
+    let newest = |opened: &Opened, bound| {
+        let found = opened.log.offset_of_max_timestamp(bound).unwrap();
+        found.map(|found| (found.offset, found.timestamp))
+    };
+    assert!(opened.log.segments.load().len() > 1);
+    assert_eq!([newest(&opened, 6), newest(&opened, 0)], [Some((0, -1)), None]);
+    opened.append(batch(2, 900, 7, 1), 0).unwrap();
+    assert_eq!(newest(&opened, 8), Some((6, 7)));
+}
+
+#[test]
 fn epochs_end_where_the_next_begins() {
     let (fs, mut opened) = log();
     opened.close().unwrap();

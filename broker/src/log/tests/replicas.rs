@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
-use super::super::cleaner::{OffsetMap, assess, clean};
+use super::super::cleaner::{OffsetMap, assess_from, clean};
 use super::super::producers::{Marker, marker_batch};
 use super::*;
 
@@ -122,10 +122,12 @@ impl Replica {
         opened.dir.checkpoint().unwrap();
         opened.writer.load_transactions(1_000).unwrap();
         opened.log.advance_high_watermark(opened.log.log_end_offset());
-        let Some(plan) = assess(&opened.log, &config(), 0, 1_000) else { return };
+        let Some(plan) = assess_from(&opened.log, &config(), 0, 1_000) else {
+            return;
+        };
         let mut map = OffsetMap::new(100, [7; 16]);
         let last_records = opened.writer.last_records(1_000).unwrap();
-        let cleaned = clean(&opened.log, &config(), &plan, &mut map, &last_records, 1_000).unwrap();
+        let cleaned = clean(&opened.log, &config(), &plan, &mut map, &last_records, 1_000).unwrap().unwrap();
         assert!(cleaned.swap_in(&mut opened.writer).unwrap());
         self.whole = false;
     }

@@ -1,5 +1,7 @@
 //! Transactions on disk: what is stable, what was aborted, and that both are known again after a stop, a crash and a cut.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::super::producers::{Marker, ProducerError};
@@ -134,6 +136,57 @@ fn a_follower_knows_the_same() {
         follower.writer.append_as_follower(&batch, LeaderEpoch(1), 1_000).unwrap();
     }
     assert_eq!((follower.stable(), follower.aborted()), (open, aborted));
+}
+
+/// Reads all that is stable, and looks whether what it gets of aborted transactions is said to be that. Every third transaction is one, and each has two records and a marker.
+fn read_and_compare(log: &LogReader, stable: i64) {
+    let mut from = 0;
+    while let (Some(slice), aborted) = log.read_committed(from, stable, 1 << 20, true).unwrap() {
+        let aborted = aborted.expect("they are known");
+        let mut bytes = vec![0; slice.length];
+        slice.file.read_exact_at(&mut bytes, slice.position).unwrap();
+        for (header, _) in batch::Batches::new(&bytes).map(Result::unwrap) {
+            let is_aborted = !header.is_control() && header.records_count > 0 && header.base_offset / 3 % 3 == 0 && header.base_offset < 90;
+            let is_named = aborted.iter().any(|it| it.first_offset / 3 == header.base_offset / 3);
+            assert!(!is_aborted || is_named, "a batch of an aborted transaction at {}", header.base_offset);
+            from = header.next_offset();
+        }
+    }
+}
+
+#[test]
+fn who_reads_while_a_log_is_compacted_is_told_what_was_aborted() {
+    let compacted = LogConfig {
+        cleanup: super::super::config::Cleanup {
+            delete: false,
+            compact: true,
+        },
+        dirty_ratio_min: 0.0,
+        ..config()
+    };
+    for _ in 0..10 {
+        let (_fs, mut opened, ..) = written();
+        let stable = opened.stable();
+        opened.dir.checkpoint().unwrap();
+        let log = Arc::clone(&opened.log);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..1_000 {
+                    read_and_compare(&log, stable);
+                    if done.load(Ordering::Acquire) {
+                        break;
+                    }
+                }
+            });
+            let plan = cleaner::assess(&log, &compacted, 1_000).unwrap();
+            let last_records = opened.writer.last_records(1_000).unwrap();
+            let mut map = cleaner::OffsetMap::new(100, [7; 16]);
+            let cleaned = cleaner::clean(&log, &compacted, &plan, &mut map, &last_records, 1_000).unwrap().unwrap();
+            assert!(cleaned.swap_in(&mut opened.writer).unwrap());
+            done.store(true, Ordering::Release);
+        });
+    }
 }
 
 #[test]

@@ -66,7 +66,9 @@ impl LogWriter {
     fn vouch(&self, result: io::Result<i64>) -> io::Result<i64> {
         match &result {
             Err(error) => self.shared.fail(format!("cannot truncate {}: {error}", self.reader.path().display())),
-            Ok(end_offset) => debug!(topic = %self.reader.topic, partition = self.reader.id.index, end_offset, "truncated"),
+            Ok(end_offset) => {
+                debug!(topic = %self.reader.topic, partition = self.reader.id.index, end_offset, "truncated")
+            }
         }
         result
     }
@@ -111,6 +113,7 @@ impl LogWriter {
         // Of a log that was never written to, there is nothing on the disk yet.
         let segments = if old.is_empty() { Vec::new() } else { vec![Arc::clone(&fresh)] };
         self.begin_without_producers(offset);
+        reader.cleaned.store(0, Ordering::Release);
         self.publish_cut(segments, offset, &fresh, |epochs| std::mem::take(epochs) != Epochs::default());
         reader.log_start.store(offset, Ordering::Release);
         reader.high_watermark.store(offset, Ordering::Release);
@@ -159,6 +162,8 @@ impl LogWriter {
         let reader = &self.reader;
         *reader.tail.write() = tail;
         reader.truncations.fetch_add(1, Ordering::AcqRel);
+        // What comes in the place of what goes is not clean.
+        reader.cleaned.fetch_min(end, Ordering::AcqRel);
         let mut flushed = reader.flushed.write();
         if flushed.offset >= end {
             *flushed = tail;

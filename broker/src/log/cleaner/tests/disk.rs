@@ -73,16 +73,18 @@ fn a_log_on_the_disk_is_cleaned_while_it_is_in_use() {
     let before = read(&consume(&writer));
     let old_slice = reader.read(0, 40, 1 << 20, true).unwrap().unwrap();
 
-    assert_eq!(assess(&reader, &config, 0, 100), None, "nothing is committed");
+    assert_eq!(assess(&reader, &config, 100), None, "nothing is committed");
     reader.advance_high_watermark(40);
     let count = reader.segments.load().len();
-    let plan = assess(&reader, &config, 0, 100).unwrap();
+    let plan = assess(&reader, &config, 100).unwrap();
     let mut map = OffsetMap::new(100, [1; 16]);
     let larger = LogConfig {
         segment_bytes: 600,
         ..config.as_ref().clone()
     };
-    let cleaned = clean(&reader, &larger, &plan, &mut map, &writer.last_records(100).unwrap(), 100).unwrap();
+    let cleaned = clean(&reader, &larger, &plan, &mut map, &writer.last_records(100).unwrap(), 100)
+        .unwrap()
+        .unwrap();
     assert_eq!(read(&consume(&writer)), before, "nothing changes before it is swapped in");
     assert!(cleaned.bytes.1 < cleaned.bytes.0 / 4);
     let end = cleaned.end_offset;
@@ -134,9 +136,9 @@ fn a_segment_that_went_meanwhile_stays_gone() {
     let reader = writer.reader();
     log_dir.checkpoint().unwrap();
     reader.advance_high_watermark(6);
-    let plan = assess(&reader, &config, 0, 100).unwrap();
+    let plan = assess(&reader, &config, 100).unwrap();
     let mut map = OffsetMap::new(100, [1; 16]);
-    let cleaned = clean(&reader, &config, &plan, &mut map, &BTreeMap::new(), 100).unwrap();
+    let cleaned = clean(&reader, &config, &plan, &mut map, &BTreeMap::new(), 100).unwrap().unwrap();
     writer.advance_log_start_offset(2).unwrap();
     assert!(!cleaned.swap_in(&mut writer).unwrap());
     assert_eq!(read(&consume(&writer)).last(), Some(&(5, (Some(1), Some(5)))));
@@ -179,9 +181,9 @@ fn no_crash_loses_a_record_that_was_to_stay() {
         let before = read(&consume(&writer));
         storage.fail_at(storage.changes() + step, Fault::Crash);
         let reader = writer.reader();
-        let plan = assess(&reader, &config, 0, 100).unwrap();
+        let plan = assess(&reader, &config, 100).unwrap();
         let mut map = OffsetMap::new(100, [1; 16]);
-        let swapped = clean(&reader, &larger, &plan, &mut map, &BTreeMap::new(), 100).and_then(|cleaned| cleaned.swap_in(&mut writer));
+        let swapped = clean(&reader, &larger, &plan, &mut map, &BTreeMap::new(), 100).and_then(|cleaned| cleaned.unwrap().swap_in(&mut writer));
         for seed in 0..4 {
             let left = storage.after_crash(seed);
             let log_dir = LogDir::open(Arc::new(left), "/data".as_ref(), &identity, OPTIONS).unwrap();
@@ -201,5 +203,71 @@ fn no_crash_loses_a_record_that_was_to_stay() {
             assert!(step > 10, "each of the steps was tried");
             return;
         }
+    }
+}
+
+#[test]
+fn what_was_cut_since_it_was_planned_is_not_cleaned() {
+    let identity = Identity {
+        cluster_id: "c".into(),
+        broker_id: 0,
+    };
+    let id = TopicPartition {
+        topic: TopicId::random(),
+        index: 0,
+    };
+    let config = Arc::new(LogConfig {
+        segment_bytes: 400,
+        ..config()
+    });
+    for cut_before_reading in [true, false] {
+        let (_log_dir, mut writer) = filled(&Faulty::default(), &identity, id, &config);
+        let reader = writer.reader();
+        let plan = assess(&reader, &config, 100).unwrap();
+        let clean = || {
+            let mut map = OffsetMap::new(100, [1; 16]);
+            clean(&reader, &config, &plan, &mut map, &BTreeMap::new(), 100).unwrap()
+        };
+        let cleaned = if cut_before_reading { None } else { clean() };
+        // Only the active segment is shorter: all that was read is still there.
+        writer.truncate_to(39).unwrap();
+        let before = read(&consume(&writer));
+        match cleaned {
+            Some(cleaned) => assert!(!cleaned.swap_in(&mut writer).unwrap()),
+            None => assert!(clean().is_none(), "and nobody knows what was aborted"),
+        }
+        assert_eq!(read(&consume(&writer)), before);
+        assert_eq!(reader.cleaned_offset(), 0);
+    }
+}
+
+#[test]
+fn a_log_that_gives_up_segments_while_it_is_read_is_not_damaged() {
+    let identity = Identity {
+        cluster_id: "c".into(),
+        broker_id: 0,
+    };
+    let id = TopicPartition {
+        topic: TopicId::random(),
+        index: 0,
+    };
+    let config = Arc::new(LogConfig {
+        segment_bytes: 400,
+        ..config()
+    });
+    for _ in 0..30 {
+        let (_log_dir, mut writer) = filled(&Faulty::default(), &identity, id, &config);
+        let reader = writer.reader();
+        std::thread::scope(|scope| {
+            let trimming = scope.spawn(move || (1..40).try_for_each(|offset| writer.advance_log_start_offset(offset)));
+            while !trimming.is_finished() {
+                let Some(plan) = assess(&reader, &config, 100) else {
+                    continue;
+                };
+                let mut map = OffsetMap::new(100, [1; 16]);
+                assert!(clean(&reader, &config, &plan, &mut map, &BTreeMap::new(), 100).is_ok());
+            }
+            trimming.join().unwrap().unwrap();
+        });
     }
 }
