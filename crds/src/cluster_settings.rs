@@ -129,6 +129,7 @@ const SETTINGS: &[Setting] = &[
     row("offsets.topic.replication.factor", Integer(1, 32_767), "", "How many replicas the topic of committed offsets gets. Unset, as many as the cluster is to have brokers, three at most."),
     row("offsets.topic.segment.bytes", Integer(1_048_576, INT), "104857600", "The size of the segments of the topic of committed offsets."),
     row("producer.id.expiration.ms", Integer(1, INT), "86400000", "How long a partition remembers an idempotent producer that writes nothing."),
+    of_topics("record.validation", Choice(&["full", "header"]), "full", "record.validation"),
     row("replica.fetch.backoff.ms", Integer(0, INT), "100", "How long a follower leaves a partition alone whose fetch failed. Apache Kafka's default is 1000."),
     row("replica.fetch.max.bytes", Integer(0, INT), "1048576", "How much a follower fetches of one partition at a time; a larger batch is fetched all the same."),
     row("replica.fetch.min.bytes", Integer(0, INT), "1", "How much a leader waits for before it answers a follower, for as long as replica.fetch.wait.max.ms allows."),

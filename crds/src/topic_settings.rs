@@ -1,4 +1,4 @@
-//! What can be set on a topic: every topic setting of Apache Kafka 4.4 (`TopicConfig`, `LogConfig`) and Weir's own `flush.mode`.
+//! What can be set on a topic: every topic setting of Apache Kafka 4.4 (`TopicConfig`, `LogConfig`) and Weir's own `flush.mode` and `record.validation`.
 
 use crate::setting::Kind::{Boolean, Choice, Integer, Ratio, Text};
 use crate::setting::{Setting, config, row};
@@ -57,6 +57,7 @@ const SETTINGS: &[Setting] = &[
     row("min.compaction.lag.ms", Integer(0, LONG), "0", "The shortest time that a record of a compacted topic stays as it is."),
     row("min.insync.replicas", Integer(1, INT), "1", "How many replicas have to be in sync for a write with acks=all to be accepted and for anything to count as committed."),
     row("preallocate", Boolean, "false", "Whether a new segment's file gets its full size at once."),
+    row("record.validation", Choice(&["full", "header"]), "full", "What of a batch is looked at before it is appended. full: every record, as in Apache Kafka. header: the header and the checksum, and the records only where something needs them; what a client writes wrongly inside a batch is then found by its consumers."),
     row("remote.copy.lag.bytes", Integer(-1, LONG), "-1", "How much of a partition may wait to be copied to remote storage; -1 is no limit. Without remote storage it has no effect."),
     row("remote.copy.lag.ms", Integer(-1, LONG), "0", "How long a segment waits before it is copied to remote storage. Without remote storage it has no effect."),
     row("remote.log.copy.disable", Boolean, "false", "Whether no more segments are copied to remote storage. Without remote storage it has no effect."),

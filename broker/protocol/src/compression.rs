@@ -1,10 +1,10 @@
 //! The codecs of record batches: the records of a batch to compressed bytes and back.
 //!
-//! Called where the records of a batch have to be looked into, which is not the way of a produce or a fetch: validation, compaction, lookups by time.
+//! Called where the records of a batch have to be looked into: validation, compaction, lookups by time.
 //! What a compressed section claims about its size is never believed: output grows with what the decoder really gives, up to the caller's limit.
 
 use std::borrow::Cow;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
 use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
@@ -19,6 +19,9 @@ mod xerial;
 /// The largest window that a zstd stream may ask for, as a power of two: what zstd's own tools and Kafka's library (zstd-jni) accept. The memory behind it is
 /// touched only as far as output is written, so it stays below the caller's limit.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// What is taken from a decoder at a time.
+const PIECE_BYTES: usize = 32 << 10;
 
 /// How hard `codec` compresses when nothing else is said: the defaults of `compression.gzip.level` (-1, which is zlib's own; or 1 to 9), `compression.lz4.level`
 /// (1 to 17) and `compression.zstd.level` (-131072 to 22; KIP-390).
@@ -91,8 +94,61 @@ fn zstd_decoder(input: &[u8]) -> io::Result<zstd::stream::read::Decoder<'static,
 /// All that `reader` gives, but not more than one byte beyond `limit`.
 fn read_all(reader: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     let mut output = Vec::new();
-    reader.take(limit as u64 + 1).read_to_end(&mut output)?;
+    reader.take((limit as u64).saturating_add(1)).read_to_end(&mut output)?;
     Ok(output)
+}
+
+/// The bytes of a compressed section as they come out of its decoder, piece by piece.
+pub(crate) enum Piecewise<'a> {
+    Gzip(BufReader<MultiGzDecoder<&'a [u8]>>),
+    Snappy(xerial::Blocks<'a>),
+    Lz4(FrameDecoder<&'a [u8]>),
+    Zstd(BufReader<zstd::stream::read::Decoder<'static, &'a [u8]>>),
+}
+
+/// Decompresses `input`, which has a codec, while it is read.
+///
+/// # Errors
+/// When the decoder cannot begin.
+pub(crate) fn piecewise(codec: Codec, input: &[u8]) -> Result<Piecewise<'_>, CompressionError> {
+    Ok(match codec {
+        Codec::None => return Err(CompressionError::UnknownCodec),
+        Codec::Gzip => Piecewise::Gzip(BufReader::with_capacity(PIECE_BYTES, MultiGzDecoder::new(input))),
+        Codec::Snappy => Piecewise::Snappy(xerial::Blocks::new(input)),
+        Codec::Lz4 => Piecewise::Lz4(FrameDecoder::new(input)),
+        Codec::Zstd => {
+            let decoder = zstd_decoder(input).map_err(|error| CompressionError::corrupt(codec, error))?;
+            Piecewise::Zstd(BufReader::with_capacity(PIECE_BYTES, decoder))
+        }
+    })
+}
+
+impl Read for Piecewise<'_> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(target)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl BufRead for Piecewise<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match self {
+            Self::Gzip(reader) => reader.fill_buf(),
+            Self::Snappy(reader) => reader.fill_buf(),
+            Self::Lz4(reader) => reader.fill_buf(),
+            Self::Zstd(reader) => reader.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        match self {
+            Self::Gzip(reader) => reader.consume(bytes),
+            Self::Snappy(reader) => reader.consume(bytes),
+            Self::Lz4(reader) => reader.consume(bytes),
+            Self::Zstd(reader) => reader.consume(bytes),
+        }
+    }
 }
 
 /// Compresses `input` as Kafka's clients do: snappy in Java's framing, LZ4 as a frame of independent blocks of 64 KiB, which is all that Java reads.

@@ -11,8 +11,10 @@ use crate::batch::{BatchHeader, HEADER_BYTES};
 use crate::compression::{self, CompressionError};
 
 mod builder;
+mod walk;
 
 pub use builder::BatchBuilder;
+pub use walk::{Seen, WalkError, walk};
 
 /// What is wrong with the records of a batch.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -44,9 +46,9 @@ impl<'a> Record<'a> {
         batch.base_offset.saturating_add(i64::from(self.offset_delta))
     }
 
-    /// Its own timestamp, which a batch with the time of its append overrides.
+    /// Its own timestamp, which a batch with the time of its append overrides. Two that lie too far apart for a difference come round, as in Java.
     pub fn timestamp(&self, batch: &BatchHeader) -> i64 {
-        batch.base_timestamp.saturating_add(self.timestamp_delta)
+        batch.base_timestamp.wrapping_add(self.timestamp_delta)
     }
 
     /// Its headers, in order.

@@ -27,6 +27,16 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// What of a batch is looked at before it is appended (ours; Kafka has only what is `full` here).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecordValidation {
+    /// Every record.
+    #[default]
+    Full,
+    /// Its header and its checksum, and its records where something needs it.
+    Header,
+}
+
 /// How old records go (`cleanup.policy`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cleanup {
@@ -102,6 +112,8 @@ pub struct LogConfig {
     pub decompressed_message_bytes_max: u32,
     /// `preallocate`
     pub preallocate: bool,
+    /// `record.validation`
+    pub record_validation: RecordValidation,
     /// `producer.id.expiration.ms` of the broker
     pub producer_expiration_ms: i64,
 }
@@ -145,6 +157,7 @@ impl Default for LogConfig {
             flush_ms: i64::MAX,
             decompressed_message_bytes_max: DECOMPRESSED_MESSAGE_BYTES_MAX,
             preallocate: false,
+            record_validation: RecordValidation::Full,
             producer_expiration_ms: 86_400_000,
         }
     }
@@ -152,7 +165,7 @@ impl Default for LogConfig {
 
 impl LogConfig {
     /// What is parsed, by Kafka's names.
-    pub const KEYS: [&'static str; 28] = [
+    pub const KEYS: [&'static str; 29] = [
         "segment.bytes",
         "segment.ms",
         "segment.jitter.ms",
@@ -180,6 +193,7 @@ impl LogConfig {
         "flush.ms",
         "max.decompressed.message.bytes",
         "preallocate",
+        "record.validation",
         "producer.id.expiration.ms",
     ];
 
@@ -236,6 +250,11 @@ impl LogConfig {
         text.number("flush.ms", &mut config.flush_ms)?;
         text.number("max.decompressed.message.bytes", &mut config.decompressed_message_bytes_max)?;
         text.number("preallocate", &mut config.preallocate)?;
+        text.parse("record.validation", &mut config.record_validation, |value| match value {
+            "full" => Some(RecordValidation::Full),
+            "header" => Some(RecordValidation::Header),
+            _ => None,
+        })?;
         text.number("producer.id.expiration.ms", &mut config.producer_expiration_ms)?;
         Ok(config)
     }
@@ -318,6 +337,7 @@ mod tests {
             ("compression.type", "zstd"),
             ("compression.zstd.level", "7"),
             ("flush.mode", "none"),
+            ("record.validation", "header"),
             ("message.timestamp.type", "LogAppendTime"),
         ]));
         let config = config.unwrap();
@@ -331,8 +351,8 @@ mod tests {
             }
         );
         assert_eq!(
-            (config.flush_mode, config.timestamp_type),
-            (FlushMode::None, TimestampType::LogAppendTime)
+            (config.flush_mode, config.timestamp_type, config.record_validation),
+            (FlushMode::None, TimestampType::LogAppendTime, RecordValidation::Header)
         );
         for (key, value) in [
             ("segment.bytes", "-7"),

@@ -30,7 +30,7 @@ pub(crate) mod transactions;
 pub mod validate;
 mod writer;
 
-pub use config::{Cleanup, Compression, FlushMode, InvalidConfig, LogConfig, TimestampType};
+pub use config::{Cleanup, Compression, FlushMode, InvalidConfig, LogConfig, RecordValidation, TimestampType};
 pub use dir::{LogDir, LogDirObserver, LogDirOptions};
 pub use epochs::{EpochEnd, EpochStart, Epochs};
 pub use identity::{Identity, Left, OpenError};

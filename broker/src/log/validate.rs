@@ -3,7 +3,10 @@
 //! Called by the produce API with the records of one partition, before the partition's writer takes part. Pure: it knows the batch, the topic's settings
 //! and the time that it is told. Offsets, the leader epoch and producer sequences come later, from the writer.
 //!
-//! Every batch is judged by its header and its checksum. Its records are looked into, which means decompressed, only where the header cannot tell:
+//! With `record.validation=full`, the default, every record is read, as in Kafka, so that what lies in a log can be read by its consumers, its header tells the truth about it, and lookups by
+//! time and retention may believe that. What is compressed is decompressed piece by piece for that ([`weir_protocol::record::walk`]), and thrown away.
+//!
+//! With `record.validation=header` a batch is judged by its header and its checksum, and its records are read only where the header cannot tell:
 //!
 //! - it is compressed and the topic limits what a record may decompress to (`max.decompressed.message.bytes`);
 //! - the topic is compacted, so every record needs a key;
@@ -11,8 +14,7 @@
 //! - timestamps are checked and the header leaves doubt: its timestamps are missing, out of order or out of bounds, or `message.timestamp.before.max.ms`
 //!   is set, since no header tells the smallest timestamp. With Kafka's defaults and a truthful client this does not happen.
 //!
-//! Kafka reads every record of every batch. So here a producer that writes a right checksum over records that do not parse is not found out by the broker,
-//! but by the consumer; such a batch harms nobody but the readers of its own topic.
+//! Then a producer that writes a right checksum over records that do not parse, or over a wrong largest timestamp, is not found out by the broker, but by the consumer.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use bytes::BytesMut;
@@ -20,18 +22,21 @@ use thiserror::Error;
 use weir_protocol::batch::{self, BatchError, BatchHeader, Codec};
 use weir_protocol::compression::{CompressionError, default_level};
 use weir_protocol::error::ErrorCode;
-use weir_protocol::record;
+use weir_protocol::record::{self, WalkError};
 
 use super::producers::{Guard, Marker};
-use super::{Compression, LogConfig, TimestampType};
+use super::{Compression, LogConfig, RecordValidation, TimestampType};
 
 mod records;
 
 /// The first version of Produce whose batches may be compressed with zstd (KIP-110).
 const ZSTD_SINCE: i16 = 7;
 
-/// A batch that must be looked into may give this many times the largest batch that is allowed, ...
+/// A batch that is opened as a whole, now or by compaction later, may give this many times the largest batch that is allowed, ...
 const DECOMPRESSED_BATCHES_MAX: usize = 16;
+
+/// ... and one that is only walked over this many times: it takes time then, and no memory. Both ...
+const WALKED_BATCHES_MAX: usize = 128;
 
 /// ... where a limit below this one (Kafka's default for `max.message.bytes`) counts as this one: clients fill batches by their compressed size.
 const DECOMPRESSED_BASE_MIN: usize = 1_048_588;
@@ -104,6 +109,9 @@ pub enum Refusal {
         /// The limit in bytes.
         limit: usize,
     },
+    /// Its records are not compressed as it says.
+    #[error("The records of the batch cannot be decompressed: {0}")]
+    Undecodable(CompressionError),
     /// A codec that does not exist.
     #[error("The compression type of the record batch is unknown")]
     UnknownCodec,
@@ -135,13 +143,28 @@ impl Refusal {
     /// The code that Kafka answers with.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Magic(0 | 1) => ErrorCode::UnsupportedForMessageFormat,
             Self::NotOneBatch | Self::Magic(_) | Self::Invalid(_) | Self::BadRecords { .. } => ErrorCode::InvalidRecord,
             Self::Corrupt(_) => ErrorCode::CorruptMessage,
             Self::TooLarge { .. } | Self::DecompressesTooLarge { .. } => ErrorCode::MessageTooLarge,
             Self::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
-            Self::UnknownCodec | Self::ZstdTooEarly(_) => ErrorCode::UnsupportedCompressionType,
+            Self::ZstdTooEarly(_) => ErrorCode::UnsupportedCompressionType,
+            // Of these Kafka's broker makes an error that it has no code for.
+            Self::UnknownCodec | Self::Undecodable(_) => ErrorCode::UnknownServerError,
             Self::BadTimestamps { .. } => ErrorCode::InvalidTimestamp,
+        }
+    }
+
+    /// Whether the answer says where the log begins: that it does in Kafka where the log's own checks refuse a batch, but for those of its size and checksum.
+    pub fn tells_log_start(&self) -> bool {
+        match self {
+            Self::Invalid(_) | Self::BadRecords { .. } | Self::BadTimestamps { .. } | Self::UnknownCodec | Self::Undecodable(_) => true,
+            Self::NotOneBatch
+            | Self::Magic(_)
+            | Self::Corrupt(_)
+            | Self::TooLarge { .. }
+            | Self::LargerThanSegment { .. }
+            | Self::DecompressesTooLarge { .. }
+            | Self::ZstdTooEarly(_) => false,
         }
     }
 
@@ -172,7 +195,16 @@ impl From<CompressionError> for Refusal {
         match error {
             CompressionError::TooLarge { limit } => Self::DecompressesTooLarge { limit },
             CompressionError::UnknownCodec => Self::UnknownCodec,
-            CompressionError::Corrupt { .. } => Self::Invalid(error.to_string()),
+            CompressionError::Corrupt { .. } => Self::Undecodable(error),
+        }
+    }
+}
+
+impl From<WalkError> for Refusal {
+    fn from(error: WalkError) -> Self {
+        match error {
+            WalkError::Record(error) => error.into(),
+            WalkError::Compression(error) => error.into(),
         }
     }
 }
@@ -184,17 +216,17 @@ impl From<CompressionError> for Refusal {
 pub fn validate(mut bytes: BytesMut, config: &LogConfig, version: i16, now_ms: i64) -> Result<Prepared, Refusal> {
     let header = check_batch(&bytes, config, version)?;
     let codec = header.codec().ok_or(Refusal::UnknownCodec)?;
-    let mut found = None;
-    if must_look(&header, codec, config, now_ms) {
+    let (target, level) = written_with(codec, config);
+    let found = match config.record_validation == RecordValidation::Full || must_look(&header, codec, config, now_ms) {
+        true => Some(records::look(&header, &bytes, config, now_ms)?),
+        false => None,
+    };
+    if target != codec || found.is_some_and(|found| found.offsets_are_off) {
         let section = record::section(&header, &bytes, decompressed_bytes_max(config))?;
-        let seen = records::look(&header, &section, config, now_ms)?;
-        found = Some(seen);
-        let (target, level) = written_with(codec, config);
-        if target != codec || seen.offsets_are_off {
-            bytes = records::rewrite(&header, &section, target, level)?;
-            check_size(bytes.len(), config)?;
-        }
+        bytes = records::rewrite(&header, &section, target, level)?;
+        check_size(bytes.len(), config)?;
     }
+    check_fits_segment(bytes.len(), config)?;
     let log_append_time = config.timestamp_type == TimestampType::LogAppendTime;
     let max_timestamp = match found {
         _ if log_append_time => now_ms,
@@ -220,32 +252,41 @@ pub(super) fn written_with(codec: Codec, config: &LogConfig) -> (Codec, i32) {
     }
 }
 
-/// How many bytes the records of a batch may decompress to.
+/// How many bytes the records of a batch may decompress to where they are held.
 pub(super) fn decompressed_bytes_max(config: &LogConfig) -> usize {
-    (config.message_bytes_max as usize)
-        .max(DECOMPRESSED_BASE_MIN)
-        .saturating_mul(DECOMPRESSED_BATCHES_MAX)
+    decompressed_base(config).saturating_mul(DECOMPRESSED_BATCHES_MAX)
 }
 
-/// Whether a record may have this timestamp; that it has none is allowed (`LogValidator.recordHasInvalidTimestamp`).
+/// How many they may decompress to in a batch that is appended.
+fn walked_bytes_max(header: &BatchHeader, config: &LogConfig) -> usize {
+    let is_held = config.cleanup.compact || header.codec().is_some_and(|codec| written_with(codec, config).0 != codec);
+    match is_held {
+        true => decompressed_bytes_max(config),
+        false => decompressed_base(config).saturating_mul(WALKED_BATCHES_MAX),
+    }
+}
+
+fn decompressed_base(config: &LogConfig) -> usize {
+    (config.message_bytes_max as usize).max(DECOMPRESSED_BASE_MIN)
+}
+
+/// Whether a record may have this timestamp; that it has none is allowed (`LogValidator.recordHasInvalidTimestamp`). What is too far back to be told from now counts as the future, as
+/// Java counts.
 fn allows(config: &LogConfig, timestamp: i64, now_ms: i64) -> bool {
-    let age = now_ms.saturating_sub(timestamp);
-    timestamp == NO_TIMESTAMP || (age <= config.timestamp_before_ms_max && age.saturating_neg() <= config.timestamp_after_ms_max)
+    let age = now_ms.wrapping_sub(timestamp);
+    timestamp == NO_TIMESTAMP || (age <= config.timestamp_before_ms_max && age.wrapping_neg() <= config.timestamp_after_ms_max)
 }
 
 /// Bytes of the smallest record: its length, attributes, timestamp and offset, no key, no value, no headers, a byte each.
 const RECORD_BYTES_MIN: u64 = 7;
 
-/// What is checked of every batch, without its records.
+/// What is checked of every batch, without its records; in Kafka's order.
 fn check_batch(bytes: &[u8], config: &LogConfig, version: i16) -> Result<BatchHeader, Refusal> {
     let header = BatchHeader::parse(bytes)?;
     if header.size_bytes() != bytes.len() {
         return Err(Refusal::NotOneBatch);
     }
-    check_size(bytes.len(), config)?;
-    batch::checked(bytes)?;
-    let codec = header.codec().ok_or(Refusal::UnknownCodec)?;
-    if codec == Codec::Zstd && version < ZSTD_SINCE {
+    if header.codec() == Some(Codec::Zstd) && version < ZSTD_SINCE {
         return Err(Refusal::ZstdTooEarly(version));
     }
     let invalid = |reason: String| Err(Refusal::Invalid(reason));
@@ -255,6 +296,9 @@ fn check_batch(bytes: &[u8], config: &LogConfig, version: i16) -> Result<BatchHe
             header.base_offset
         ));
     }
+    check_size(bytes.len(), config)?;
+    batch::checked(bytes)?;
+    let codec = header.codec().ok_or(Refusal::UnknownCodec)?;
     if header.records_count == 0 {
         return invalid("Invalid reported count for record batch: 0".to_owned());
     }
@@ -265,17 +309,21 @@ fn check_batch(bytes: &[u8], config: &LogConfig, version: i16) -> Result<BatchHe
             header.records_count
         ));
     }
-    let payload_bytes = bytes.len().saturating_sub(batch::HEADER_BYTES) as u64;
-    if codec == Codec::None && u64::from(header.records_count.unsigned_abs()) * RECORD_BYTES_MIN > payload_bytes {
-        return invalid(format!("{} records cannot be in {payload_bytes} bytes", header.records_count));
+    // Nobody need look into a batch that claims more records than there is room for.
+    let room = match codec {
+        Codec::None => bytes.len().saturating_sub(batch::HEADER_BYTES),
+        _ => walked_bytes_max(&header, config),
+    };
+    if u64::from(header.records_count.unsigned_abs()) * RECORD_BYTES_MIN > room as u64 {
+        return invalid(format!("{} records cannot be in {room} bytes", header.records_count));
     }
     if header.is_control() {
         return invalid("Clients are not allowed to write control records".to_owned());
     }
-    if header.has_producer() && (header.base_sequence < 0 || header.producer_epoch.0 < 0) {
+    if header.has_producer() && header.base_sequence < 0 {
         return invalid(format!(
-            "Invalid sequence number {} or epoch {} in record batch with producerId {}",
-            header.base_sequence, header.producer_epoch, header.producer_id
+            "Invalid sequence number {} in record batch with producerId {}",
+            header.base_sequence, header.producer_id
         ));
     }
     if header.is_transactional() && !header.has_producer() {
@@ -285,20 +333,19 @@ fn check_batch(bytes: &[u8], config: &LogConfig, version: i16) -> Result<BatchHe
 }
 
 fn check_size(size: usize, config: &LogConfig) -> Result<(), Refusal> {
-    let (message_bytes_max, segment_bytes) = (config.message_bytes_max as usize, config.segment_bytes as usize);
-    if size > message_bytes_max {
-        return Err(Refusal::TooLarge {
-            size,
-            limit: message_bytes_max,
-        });
-    }
-    if size > segment_bytes {
-        return Err(Refusal::LargerThanSegment { size, limit: segment_bytes });
+    let limit = config.message_bytes_max as usize;
+    if size > limit { Err(Refusal::TooLarge { size, limit }) } else { Ok(()) }
+}
+
+fn check_fits_segment(size: usize, config: &LogConfig) -> Result<(), Refusal> {
+    let limit = config.segment_bytes as usize;
+    if size > limit {
+        return Err(Refusal::LargerThanSegment { size, limit });
     }
     Ok(())
 }
 
-/// Whether the records have to be read: see the module's comment.
+/// Whether the records have to be read though only headers are validated: see the module's comment.
 fn must_look(header: &BatchHeader, codec: Codec, config: &LogConfig, now_ms: i64) -> bool {
     // A client that calls its own time that of the append is told so record by record.
     let limited = codec != Codec::None && config.limits_decompressed_records();

@@ -2,6 +2,8 @@
 //!
 //! A framed stream is a magic number, two versions, and blocks, each behind its length of four bytes. Raw blocks are read, never written.
 
+use std::io::{self, BufRead, Read};
+
 use snap::raw::{Decoder, Encoder, decompress_len};
 
 use super::CompressionError;
@@ -25,24 +27,79 @@ fn corrupt(reason: impl ToString) -> CompressionError {
 
 pub(super) fn decompress(input: &[u8], limit: usize) -> Result<Vec<u8>, CompressionError> {
     let mut output = Vec::new();
-    if !input.starts_with(&MAGIC) {
-        block(input, limit, &mut output)?;
-        return Ok(output);
-    }
-    let mut rest = input.get(HEADER_BYTES..).ok_or_else(|| corrupt("the header is cut off"))?;
-    while !rest.is_empty() {
-        // Streams that were written in two parts have a second header where a block would begin.
-        if rest.starts_with(&MAGIC) {
-            rest = rest.get(HEADER_BYTES..).ok_or_else(|| corrupt("the header is cut off"))?;
-            continue;
-        }
-        let (length, after) = rest.split_first_chunk::<4>().ok_or_else(|| corrupt("the length of a block is cut off"))?;
-        let length = u32::from_be_bytes(*length) as usize;
-        let (compressed, after) = after.split_at_checked(length).ok_or_else(|| corrupt("a block is cut off"))?;
+    let mut blocks = Blocks::new(input);
+    while let Some(compressed) = blocks.next_block()? {
         block(compressed, limit, &mut output)?;
-        rest = after;
     }
     Ok(output)
+}
+
+/// The raw blocks of a section, and what the one gives that is being read.
+pub(crate) struct Blocks<'a> {
+    rest: &'a [u8],
+    is_framed: bool,
+    block: Vec<u8>,
+    position: usize,
+}
+
+impl<'a> Blocks<'a> {
+    pub(super) fn new(input: &'a [u8]) -> Self {
+        Self {
+            rest: input,
+            is_framed: input.starts_with(&MAGIC),
+            block: Vec::new(),
+            position: 0,
+        }
+    }
+
+    fn next_block(&mut self) -> Result<Option<&'a [u8]>, CompressionError> {
+        if !self.is_framed {
+            // Framed from here on, with nothing behind it: of a section that is no frame all is one block, also where it is empty.
+            self.is_framed = true;
+            return Ok(Some(std::mem::take(&mut self.rest)));
+        }
+        // Streams that were written in two parts have a second header where a block would begin.
+        while self.rest.starts_with(&MAGIC) {
+            self.rest = self.rest.get(HEADER_BYTES..).ok_or_else(|| corrupt("the header is cut off"))?;
+        }
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let (length, after) = self
+            .rest
+            .split_first_chunk::<4>()
+            .ok_or_else(|| corrupt("the length of a block is cut off"))?;
+        let length = u32::from_be_bytes(*length) as usize;
+        let (compressed, after) = after.split_at_checked(length).ok_or_else(|| corrupt("a block is cut off"))?;
+        self.rest = after;
+        Ok(Some(compressed))
+    }
+}
+
+impl Read for Blocks<'_> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(target)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl BufRead for Blocks<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.position >= self.block.len() {
+            let Some(compressed) = self.next_block().map_err(io::Error::other)? else {
+                return Ok(&[]);
+            };
+            self.block.clear();
+            self.position = 0;
+            block(compressed, usize::MAX, &mut self.block).map_err(io::Error::other)?;
+        }
+        Ok(self.block.get(self.position..).unwrap_or_default())
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.position += bytes;
+    }
 }
 
 /// Appends one raw block to `output`, which then has at most `limit` bytes.

@@ -167,6 +167,14 @@ const OWN: &[ConfigKey] = &[
         "How long a partition remembers an idempotent producer that writes nothing.",
     ),
     broker(
+        "record.validation",
+        String,
+        Some("full"),
+        OneOf(&["full", "header"]),
+        Dynamic,
+        "What `record.validation` is for topics that do not set it.",
+    ),
+    broker(
         "socket.request.max.bytes",
         Int,
         Some("104857600"),

@@ -72,6 +72,7 @@ fn broker_names(topic_name: &str) -> BrokerNames {
         "min.compaction.lag.ms" => &[("log.cleaner.min.compaction.lag.ms", 1)],
         "min.insync.replicas" => &[("min.insync.replicas", 1)],
         "preallocate" => &[("log.preallocate", 1)],
+        "record.validation" => &[("record.validation", 1)],
         "remote.copy.lag.bytes" => &[("log.remote.copy.lag.bytes", 1)],
         "remote.copy.lag.ms" => &[("log.remote.copy.lag.ms", 1)],
         "retention.bytes" => &[("log.retention.bytes", 1)],

@@ -22,7 +22,7 @@ fn the_tables_are_sorted_and_their_defaults_are_valid() {
             }
         }
     }
-    assert_eq!(TOPIC.len(), 38);
+    assert_eq!(TOPIC.len(), 39);
 }
 
 #[test]
@@ -65,6 +65,7 @@ fn values_are_taken_and_refused_in_kafkas_words() {
         ("message.timestamp.type", "createtime", "String must be one of: CreateTime, LogAppendTime"),
         ("max.decompressed.message.bytes", "0", "Value must be at least 1"),
         ("flush.mode", "always", "String must be one of: none, group"),
+        ("record.validation", "none", "String must be one of: full, header"),
     ];
     for (name, text, reason) in refused {
         let error = validate_topic_entry(name, text).unwrap_err();

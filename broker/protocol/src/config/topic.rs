@@ -1,4 +1,4 @@
-//! The configurations of topics: all of Apache Kafka 4.4's (`LogConfig`, `TopicConfig`) and one of our own, `flush.mode`. In the order of their names.
+//! The configurations of topics: all of Apache Kafka 4.4's (`LogConfig`, `TopicConfig`) and two of our own, `flush.mode` and `record.validation`. In the order of their names.
 
 use super::Check::{self, Any, AtLeast, Between, GzipLevel, OneOf, ThrottledReplicas, Unavailable};
 use super::ConfigType::{self, Boolean, Double, Int, List, Long, String};
@@ -187,6 +187,13 @@ pub static TOPIC: &[ConfigKey] = &[
         "false",
         Any,
         "Whether a new segment's file gets its full size at once.",
+    ),
+    topic(
+        "record.validation",
+        String,
+        "full",
+        OneOf(&["full", "header"]),
+        "What of a batch is looked at before it is appended. `full`: every record, as in Apache Kafka. `header`: the header and the checksum, and the records only where something needs them; what a client writes wrongly inside a batch is then found by its consumers.",
     ),
     topic(
         "remote.copy.lag.bytes",

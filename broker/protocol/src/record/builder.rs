@@ -139,7 +139,7 @@ impl BatchBuilder {
         let offset_delta = offset.saturating_sub(self.header.base_offset);
         let mut fixed = [0; 21];
         let mut end = 1;
-        for number in [timestamp.saturating_sub(base_timestamp), offset_delta] {
+        for number in [timestamp.wrapping_sub(base_timestamp), offset_delta] {
             end += encode(number, fixed.get_mut(end..).unwrap_or_default());
         }
         let fixed = fixed.get(..end).unwrap_or_default();

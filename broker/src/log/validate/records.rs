@@ -2,10 +2,10 @@
 
 use bytes::BytesMut;
 use weir_protocol::batch::{BatchHeader, Codec};
-use weir_protocol::record::{BatchBuilder, RecordError, Records};
+use weir_protocol::record::{BatchBuilder, RecordError, Records, walk};
 
 use super::super::{LogConfig, TimestampType};
-use super::{BadRecord, NO_TIMESTAMP, Refusal, allows};
+use super::{BadRecord, NO_TIMESTAMP, Refusal, allows, walked_bytes_max};
 
 /// An answer names at most this many bad records: what a client sends must not make the answer larger than the request.
 const BAD_RECORDS_MAX: usize = 100;
@@ -25,42 +25,39 @@ impl From<RecordError> for Refusal {
     }
 }
 
-/// Reads every record of a batch, of which `section` is the uncompressed part. The first error that is met decides the code of the answer, as in
+/// Reads every record of a batch. Of several records that may not be in the topic one whose timestamp is wrong decides the code of the answer, as in
 /// `LogValidator.processRecordErrors`.
-pub(super) fn look(header: &BatchHeader, section: &[u8], config: &LogConfig, now_ms: i64) -> Result<Found, Refusal> {
+pub(super) fn look(header: &BatchHeader, batch: &[u8], config: &LogConfig, now_ms: i64) -> Result<Found, Refusal> {
     let mut found = Found {
         max_timestamp: NO_TIMESTAMP,
         offsets_are_off: false,
     };
     let mut bad: Vec<BadRecord> = Vec::new();
-    let mut bad_count = 0_usize;
-    let mut first_is_timestamp = false;
-    let mut records = Records::new(section, header.records_count);
-    if header.codec() != Some(Codec::None) {
-        records = records.with_bytes_max(config.decompressed_message_bytes_max);
-    }
-    for (record, index) in records.zip(0..) {
-        let record = record?;
+    let (mut bad_count, mut index) = (0_usize, 0);
+    let mut is_about_time = false;
+    let limits = (walked_bytes_max(header, config), config.decompressed_message_bytes_max);
+    walk(header, batch, limits.0, limits.1, |record| {
         let timestamp = record.timestamp(header);
         found.max_timestamp = found.max_timestamp.max(timestamp);
         found.offsets_are_off |= record.offset_delta != index;
-        let keyless = config.cleanup.compact && record.key.is_none();
+        let keyless = config.cleanup.compact && !record.has_key;
         let message = if keyless {
             Some("Compacted topic cannot accept message without key".to_owned())
         } else {
             timestamp_error(header, timestamp, config, now_ms)
         };
         if let Some(message) = message {
-            first_is_timestamp |= bad_count == 0 && !keyless;
+            is_about_time |= !keyless;
             bad_count += 1;
             if bad.len() < BAD_RECORDS_MAX {
                 bad.push(BadRecord { index, message });
             }
         }
-    }
+        index += 1;
+    })?;
     match bad.first() {
         None => Ok(found),
-        Some(_) if first_is_timestamp => Err(Refusal::BadTimestamps { records: bad }),
+        Some(_) if is_about_time => Err(Refusal::BadTimestamps { records: bad }),
         Some(first) => Err(Refusal::BadRecords {
             count: bad_count,
             first: first.clone(),
@@ -71,7 +68,7 @@ pub(super) fn look(header: &BatchHeader, section: &[u8], config: &LogConfig, now
 
 /// As `LogValidator.validateTimestamp`, word for word where it speaks to the user.
 fn timestamp_error(header: &BatchHeader, timestamp: i64, config: &LogConfig, now_ms: i64) -> Option<String> {
-    if config.timestamp_type == TimestampType::LogAppendTime {
+    if config.timestamp_type == TimestampType::LogAppendTime || timestamp == NO_TIMESTAMP {
         return header
             .is_log_append_time()
             .then(|| "Producer should not set timestamp type to LogAppendTime".to_owned());

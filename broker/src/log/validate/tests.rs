@@ -46,6 +46,13 @@ fn compacted() -> LogConfig {
     }
 }
 
+fn headers_only() -> LogConfig {
+    LogConfig {
+        record_validation: RecordValidation::Header,
+        ..LogConfig::default()
+    }
+}
+
 fn always(codec: Codec) -> LogConfig {
     let level = default_level(codec);
     LogConfig {
@@ -78,12 +85,79 @@ fn a_good_batch_passes_as_it_is() {
 }
 
 #[test]
-fn nothing_is_decompressed_without_need() {
+fn where_only_headers_are_validated_nothing_is_decompressed_without_need() {
     // What the header says of gzip is not true: nobody looks.
     let bytes = patched(batch(&[(Some("k"), NOW)]), ATTRIBUTES, 1_i16.to_be_bytes());
-    assert!(validate(bytes.clone(), &LogConfig::default(), VERSION, NOW).is_ok());
-    assert!(matches!(validate(bytes.clone(), &compacted(), VERSION, NOW), Err(Refusal::Invalid(_))));
-    assert!(matches!(validate(bytes, &always(Codec::Zstd), VERSION, NOW), Err(Refusal::Invalid(_))));
+    assert!(validate(bytes.clone(), &headers_only(), VERSION, NOW).is_ok());
+    for config in [compacted(), always(Codec::Zstd)] {
+        let config = LogConfig {
+            record_validation: RecordValidation::Header,
+            ..config
+        };
+        assert!(matches!(validate(bytes.clone(), &config, VERSION, NOW), Err(Refusal::Undecodable(_))));
+    }
+    let low = patched(batch(&[(None, NOW - 7), (None, NOW)]), MAX_TIMESTAMP, (NOW - 7).to_be_bytes());
+    let prepared = validate(low, &headers_only(), VERSION, NOW).unwrap();
+    assert_eq!(prepared.headers[0].max_timestamp, NOW - 7, "the header is believed");
+}
+
+const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+
+/// A batch that says of these bytes that they are its records.
+fn with_section(codec: Codec, count: i32, section: &[u8]) -> BytesMut {
+    let mut bytes = with_codec(codec, &[(None, NOW)]);
+    bytes.truncate(batch::HEADER_BYTES);
+    bytes.extend_from_slice(&weir_protocol::compression::compress(codec, default_level(codec), section).unwrap());
+    let length = i32::try_from(bytes.len() - batch::LOG_OVERHEAD).unwrap();
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
+    let bytes = patched(bytes, LAST_OFFSET_DELTA, (count - 1).to_be_bytes());
+    patched(bytes, RECORDS_COUNT, count.to_be_bytes())
+}
+
+#[test]
+fn a_batch_holds_the_records_that_it_says_under_every_codec() {
+    let code = |bytes: BytesMut, config: &LogConfig| {
+        validate(bytes, config, VERSION, NOW)
+            .map_err(|refusal| (refusal.code(), refusal.tells_log_start()))
+            .err()
+    };
+    // Its length, attributes, timestamp, offset, no key, no value, no headers.
+    let record = [12, 0, 0, 0, 1, 1, 0];
+    let second = [12, 0, 0, 2, 1, 1, 0];
+    let invalid = Some((ErrorCode::InvalidRecord, true));
+    for codec in CODECS {
+        for (count, section, expected, why) in [
+            (1, record.to_vec(), None, "a record"),
+            (2, [record, second].concat(), None, "two"),
+            (1, [record, second].concat(), invalid, "more than it says"),
+            (2, [&record[..], &[12, 0]].concat(), invalid, "the second is cut off"),
+            (2, record.to_vec(), invalid, "fewer than it says"),
+            (i32::MAX, record.to_vec(), invalid, "far fewer than it says"),
+            (1, b"no record at all".to_vec(), invalid, "garbage"),
+            (1, vec![12, 0, 0, 0, 9, 1, 0], invalid, "a key that is longer than the record"),
+            (1, vec![12, 0, 0, 0, 1, 1, 2], invalid, "a header that is not there"),
+            (1, vec![14, 0, 0, 0, 1, 1, 2, 1], invalid, "a header without a key"),
+        ] {
+            let bytes = with_section(codec, count, &section);
+            assert_eq!(code(bytes.clone(), &LogConfig::default()), expected, "{codec:?}: {why}");
+            let taken = codec != Codec::None && count < i32::MAX;
+            assert!(
+                expected.is_none() || !taken || code(bytes, &headers_only()).is_none(),
+                "{codec:?}: nobody looks for {why}"
+            );
+        }
+        // A claim of as many records as there are offsets would begin a segment with every batch.
+        let many = with_section(codec, i32::MAX, &record);
+        assert_eq!(code(many, &headers_only()), invalid, "{codec:?}");
+    }
+    for codec in &CODECS[1..] {
+        let other = patched(with_section(Codec::None, 1, &record), ATTRIBUTES, (*codec as i16).to_be_bytes());
+        assert_eq!(
+            code(other, &LogConfig::default()),
+            Some((ErrorCode::UnknownServerError, true)),
+            "{codec:?}: not compressed at all"
+        );
+    }
 }
 
 #[test]
@@ -102,7 +176,7 @@ fn a_limit_on_single_records_holds_for_compressed_batches() {
 
 #[test]
 fn bad_batches_are_refused() {
-    use ErrorCode::{CorruptMessage, InvalidRecord, UnsupportedCompressionType, UnsupportedForMessageFormat};
+    use ErrorCode::{CorruptMessage, InvalidRecord, UnknownServerError};
     let good = || batch(&[(Some("a"), NOW), (Some("b"), NOW)]);
     let two = [good(), good()].concat();
     let mut wrong_crc = good();
@@ -135,8 +209,8 @@ fn bad_batches_are_refused() {
         (short_length, InvalidRecord, "a length below that of a header"),
         (negative_count, InvalidRecord, "a negative count"),
         (negative_delta, InvalidRecord, "a negative offset"),
-        (magic(0), UnsupportedForMessageFormat, "magic 0"),
-        (magic(1), UnsupportedForMessageFormat, "magic 1"),
+        (magic(0), InvalidRecord, "magic 0"),
+        (magic(1), InvalidRecord, "magic 1"),
         (magic(3), InvalidRecord, "magic 3"),
         (other_offset, InvalidRecord, "base offset"),
         (
@@ -152,7 +226,7 @@ fn bad_batches_are_refused() {
         ),
         (patched(good(), ATTRIBUTES, 0b10_0000_i16.to_be_bytes()), InvalidRecord, "control"),
         (patched(good(), ATTRIBUTES, 0b1_0000_i16.to_be_bytes()), InvalidRecord, "transactional"),
-        (patched(good(), ATTRIBUTES, 5_i16.to_be_bytes()), UnsupportedCompressionType, "codec 5"),
+        (patched(good(), ATTRIBUTES, 5_i16.to_be_bytes()), UnknownServerError, "codec 5"),
         (
             patched(good(), PRODUCER_ID, 9_i64.to_be_bytes()),
             InvalidRecord,
@@ -190,7 +264,7 @@ fn sizes_are_checked_before_and_after_recompression() {
 }
 
 #[test]
-fn a_bomb_is_refused_only_where_it_must_be_opened() {
+fn a_bomb_is_refused_where_it_must_be_held() {
     let mut builder = BatchBuilder::new(0).codec(Codec::Zstd);
     let zeros = vec![0; 4 << 20];
     for offset in 0..5 {
@@ -236,8 +310,10 @@ fn timestamps_out_of_bounds_are_named() {
         ..after.clone()
     };
     for (config, timestamps, bad) in [
-        (&after, &[NOW, NOW + 100, i64::MIN + 1, 0][..], &[][..]),
+        (&after, &[NOW, NOW + 100, NOW - i64::MAX, 0][..], &[][..]),
         (&after, &[NOW + 101, NOW, i64::MAX], &[0, 2]),
+        // What Java cannot tell from now.
+        (&after, &[i64::MIN, NOW, NOW - i64::MAX - 2], &[0, 2]),
         (&before, &[NOW - 100, NOW + 100, -1], &[]),
         (&before, &[NOW - 101, NOW, 0, -2], &[0, 2, 3]),
     ] {
@@ -258,9 +334,27 @@ fn timestamps_out_of_bounds_are_named() {
 
 #[test]
 fn the_largest_timestamp_is_made_true() {
-    let bytes = patched(batch(&[(None, NOW - 7), (None, NOW - 9)]), MAX_TIMESTAMP, (-1_i64).to_be_bytes());
-    let prepared = validate(bytes, &LogConfig::default(), VERSION, NOW).unwrap();
-    assert_eq!(checked(&prepared.bytes).unwrap().max_timestamp, NOW - 7);
+    for codec in CODECS {
+        for claim in [-1, 0, NOW - 9, NOW - 8, NOW - 7, NOW, NOW + 1_000, i64::MAX] {
+            let bytes = patched(
+                with_codec(codec, &[(None, NOW - 9), (None, NOW - 7), (None, NOW - 8)]),
+                MAX_TIMESTAMP,
+                i64::to_be_bytes(claim),
+            );
+            let prepared = validate(bytes, &LogConfig::default(), VERSION, NOW).unwrap();
+            assert_eq!(checked(&prepared.bytes).unwrap().max_timestamp, NOW - 7, "{codec:?} says {claim}");
+        }
+        let without = patched(with_codec(codec, &[(None, -1)]), MAX_TIMESTAMP, NOW.to_be_bytes());
+        let prepared = validate(without, &LogConfig::default(), VERSION, NOW).unwrap();
+        assert_eq!(checked(&prepared.bytes).unwrap().max_timestamp, -1, "{codec:?}: no record has one");
+    }
+}
+
+#[test]
+fn a_wrong_timestamp_decides_the_code_wherever_it_is() {
+    let bytes = batch(&[(None, NOW), (Some("a"), NOW), (Some("b"), i64::MAX)]);
+    let refusal = validate(bytes, &compacted(), VERSION, NOW).unwrap_err();
+    assert_eq!((refusal.code(), refusal.bad_records().len()), (ErrorCode::InvalidTimestamp, 2));
 }
 
 #[test]
@@ -315,8 +409,10 @@ fn offsets_of_old_clients_are_put_right_where_they_are_seen() {
     for key in ["a", "b"] {
         builder.append(1, NOW, Some(key.as_bytes()), None, []);
     }
-    let prepared = validate(builder.build(0).unwrap(), &compacted(), VERSION, NOW).unwrap();
-    assert_eq!(keys_and_timestamps(&prepared.bytes).len(), 2);
+    for config in [LogConfig::default(), compacted()] {
+        let prepared = validate(builder.clone().build(0).unwrap(), &config, VERSION, NOW).unwrap();
+        assert_eq!(keys_and_timestamps(&prepared.bytes).len(), 2);
+    }
 }
 
 proptest! {
@@ -341,6 +437,8 @@ proptest! {
                 prop_assert_eq!(prepared.headers, vec![header]);
                 prop_assert_eq!(header.size_bytes(), prepared.bytes.len());
                 prop_assert_eq!(header.base_offset, 0);
+                let largest = keys_and_timestamps(&prepared.bytes).iter().map(|(_, timestamp)| *timestamp).max();
+                prop_assert_eq!(Some(header.max_timestamp), largest.map(|largest| largest.max(-1)), "the header tells the truth about the records");
             }
         }
     }

@@ -1,0 +1,334 @@
+//! Walking over the records of a batch without keeping them: what a batch is checked by before it is appended. What is compressed is decompressed piece by piece, so that a batch
+//! takes the memory of its decoder, however much it holds.
+
+use std::io::{self, BufRead};
+
+use thiserror::Error;
+
+use super::{Record, RecordError, Records, parse, varint};
+use crate::batch::{BatchHeader, Codec, HEADER_BYTES};
+use crate::compression::{self, CompressionError};
+
+/// The most bytes of a variable-length number.
+const VARINT_BYTES_MAX: usize = 10;
+
+/// Why the records of a batch could not be walked over.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum WalkError {
+    /// They are not what their batch says.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// They cannot be decompressed.
+    #[error(transparent)]
+    Compression(#[from] CompressionError),
+}
+
+/// What is seen of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its offset minus the batch's base offset.
+    pub offset_delta: i32,
+    /// Its timestamp minus the batch's base timestamp, in milliseconds.
+    pub timestamp_delta: i64,
+    /// Whether it has a key.
+    pub has_key: bool,
+}
+
+impl Seen {
+    fn of(record: &Record<'_>) -> Self {
+        Self {
+            offset_delta: record.offset_delta,
+            timestamp_delta: record.timestamp_delta,
+            has_key: record.key.is_some(),
+        }
+    }
+
+    /// Its own timestamp, which a batch with the time of its append overrides.
+    pub fn timestamp(&self, batch: &BatchHeader) -> i64 {
+        batch.base_timestamp.wrapping_add(self.timestamp_delta)
+    }
+}
+
+/// Shows every record of a batch to `each`, in order. Compressed ones may be of `record_bytes_max` bytes, their own length not counted, and of `limit` bytes all together.
+///
+/// # Errors
+/// When the batch does not hold exactly the records that it says, one behind the other and nothing else.
+pub fn walk(header: &BatchHeader, batch: &[u8], limit: usize, record_bytes_max: u32, mut each: impl FnMut(Seen)) -> Result<(), WalkError> {
+    let input = batch.get(HEADER_BYTES..).unwrap_or_default();
+    let codec = header.codec().ok_or(CompressionError::UnknownCodec)?;
+    if codec == Codec::None {
+        for record in Records::new(input, header.records_count) {
+            each(Seen::of(&record?));
+        }
+        return Ok(());
+    }
+    let mut records = Stream {
+        source: compression::piecewise(codec, input)?,
+        taken: 0,
+        limit: limit as u64,
+        record_bytes_max,
+    };
+    records
+        .all(header.records_count, each)
+        .map_err(|(failure, index)| failure.of(codec, limit, index))
+}
+
+/// Why there is no next record.
+enum Failure {
+    Invalid(&'static str),
+    TooLarge,
+    Decoder(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Decoder(error)
+    }
+}
+
+impl Failure {
+    fn of(self, codec: Codec, limit: usize, index: i32) -> WalkError {
+        match self {
+            Self::Invalid(reason) => RecordError { index, reason }.into(),
+            Self::TooLarge => CompressionError::TooLarge { limit }.into(),
+            Self::Decoder(error) => CompressionError::Corrupt {
+                codec,
+                reason: error.to_string(),
+            }
+            .into(),
+        }
+    }
+}
+
+/// Records that come out of a decoder.
+struct Stream<S> {
+    source: S,
+    taken: u64,
+    limit: u64,
+    record_bytes_max: u32,
+}
+
+impl<S: BufRead> Stream<S> {
+    /// Reads `count` records and nothing behind them; says which is wrong.
+    fn all(&mut self, count: i32, mut each: impl FnMut(Seen)) -> Result<(), (Failure, i32)> {
+        for index in 0..count {
+            each(self.next().map_err(|failure| (failure, index))?);
+        }
+        self.end().map_err(|failure| (failure, count))
+    }
+
+    fn next(&mut self) -> Result<Seen, Failure> {
+        let length = self.varint("its length is cut off")?;
+        let length = u64::try_from(length).map_err(|_| Failure::Invalid("its length is negative"))?;
+        if length > u64::from(self.record_bytes_max) {
+            return Err(Failure::Invalid("it is larger than allowed"));
+        }
+        let buffer = self.source.fill_buf()?;
+        if let Some(body) = usize::try_from(length).ok().and_then(|length| buffer.get(..length)) {
+            // Nearly always all of it is there.
+            let (seen, length) = (Seen::of(&parse(body).map_err(Failure::Invalid)?), body.len());
+            return self.consume(length).map(|()| seen);
+        }
+        let end = self.taken.saturating_add(length);
+        // A byte of attributes, none of which has a meaning yet.
+        self.skip(1, "it is empty")?;
+        let timestamp_delta = self.varint("its timestamp is cut off")?;
+        let offset_delta = i32::try_from(self.varint("its offset is cut off")?).map_err(|_| Failure::Invalid("its offset is not one"))?;
+        let has_key = self.nullable("its key does not fit")?;
+        self.nullable("its value does not fit")?;
+        let count = self.varint("its header count is cut off")?;
+        let count = i32::try_from(count).ok().filter(|count| *count >= 0);
+        for _ in 0..count.ok_or(Failure::Invalid("its header count is not one"))? {
+            const WRONG: &str = "the key of a header is missing or does not fit";
+            if !self.nullable(WRONG)? {
+                return Err(Failure::Invalid(WRONG));
+            }
+            self.nullable("the value of a header does not fit")?;
+        }
+        if self.taken != end {
+            return Err(Failure::Invalid("it is not as long as its parts"));
+        }
+        Ok(Seen {
+            offset_delta,
+            timestamp_delta,
+            has_key,
+        })
+    }
+
+    fn end(&mut self) -> Result<(), Failure> {
+        match self.source.fill_buf()? {
+            [] => Ok(()),
+            _ => Err(Failure::Invalid("there are bytes behind the last record")),
+        }
+    }
+
+    /// Passes over bytes behind their length; returns whether there are any to be, which a length of -1 denies.
+    fn nullable(&mut self, wrong: &'static str) -> Result<bool, Failure> {
+        match self.varint(wrong)? {
+            -1 => Ok(false),
+            length => {
+                let length = u64::try_from(length).map_err(|_| Failure::Invalid(wrong))?;
+                self.skip(length, wrong).map(|()| true)
+            }
+        }
+    }
+
+    fn skip(&mut self, mut bytes: u64, wrong: &'static str) -> Result<(), Failure> {
+        while bytes > 0 {
+            let available = self.source.fill_buf()?.len();
+            if available == 0 {
+                return Err(Failure::Invalid(wrong));
+            }
+            let step = usize::try_from(bytes).unwrap_or(usize::MAX).min(available);
+            self.consume(step)?;
+            bytes -= step as u64;
+        }
+        Ok(())
+    }
+
+    fn varint(&mut self, wrong: &'static str) -> Result<i64, Failure> {
+        let buffer = self.source.fill_buf()?;
+        let mut rest = buffer;
+        if let Some(value) = varint(&mut rest) {
+            let step = buffer.len() - rest.len();
+            self.consume(step)?;
+            return Ok(value);
+        }
+        // It lies across two pieces, or is none.
+        let mut bytes = [0; VARINT_BYTES_MAX];
+        for length in 1..=VARINT_BYTES_MAX {
+            let byte = *self.source.fill_buf()?.first().ok_or(Failure::Invalid(wrong))?;
+            self.consume(1)?;
+            if let Some(place) = bytes.get_mut(length - 1) {
+                *place = byte;
+            }
+            if byte & 0x80 == 0 {
+                return varint(&mut bytes.get(..length).unwrap_or_default()).ok_or(Failure::Invalid(wrong));
+            }
+        }
+        Err(Failure::Invalid(wrong))
+    }
+
+    fn consume(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.source.consume(bytes);
+        self.taken += bytes as u64;
+        if self.taken > self.limit { Err(Failure::TooLarge) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::checked;
+    use crate::compression::default_level;
+    use crate::record::{BatchBuilder, section};
+
+    const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+
+    fn seen(batch: &[u8], limit: usize) -> Result<Vec<Seen>, WalkError> {
+        let mut all = Vec::new();
+        walk(&checked(batch).unwrap(), batch, limit, u32::MAX, |seen| all.push(seen)).map(|()| all)
+    }
+
+    /// A batch with this section, whatever that holds.
+    fn batch_of(codec: Codec, count: i32, section: &[u8]) -> Vec<u8> {
+        let mut batch = BatchBuilder::new(0).codec(codec).build(0).unwrap().to_vec();
+        batch.truncate(HEADER_BYTES);
+        batch.extend_from_slice(&compression::compress(codec, default_level(codec), section).unwrap());
+        let length = i32::try_from(batch.len() - 12).unwrap();
+        batch[8..12].copy_from_slice(&length.to_be_bytes());
+        batch[57..61].copy_from_slice(&count.to_be_bytes());
+        crate::batch::set_max_timestamp(&mut batch, false, 0);
+        batch
+    }
+
+    #[test]
+    fn it_sees_what_reading_the_whole_section_gives() {
+        for codec in CODECS {
+            let mut builder = BatchBuilder::new(0).codec(codec);
+            for offset in 0..300 {
+                // Some are larger than any piece.
+                let value = vec![offset as u8; if offset % 50 == 7 { 200_000 } else { 300 }];
+                let key = (offset % 3 > 0).then_some(&b"key"[..]);
+                builder.append(
+                    offset,
+                    1_000 + offset * 7,
+                    key,
+                    Some(&value),
+                    [(&b"h"[..], None), (&b""[..], Some(&b"x"[..]))],
+                );
+            }
+            let batch = builder.build(default_level(codec)).unwrap();
+            let header = checked(&batch).unwrap();
+            let whole = section(&header, &batch, usize::MAX).unwrap();
+            let expected: Vec<Seen> = Records::new(&whole, 300).map(Result::unwrap).map(|record| Seen::of(&record)).collect();
+            assert_eq!(seen(&batch, whole.len()), Ok(expected), "{codec:?}");
+            let too_large = WalkError::Compression(CompressionError::TooLarge { limit: whole.len() - 1 });
+            assert_eq!(
+                seen(&batch, whole.len() - 1).err(),
+                (codec != Codec::None).then_some(too_large),
+                "{codec:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_section_is_wrong_under_every_codec() {
+        // A record of seven bytes without anything, and what else may stand in its place.
+        let good = [12, 0, 0, 0, 1, 1, 0];
+        let twice = [good, good].concat();
+        let mut sections: Vec<(i32, Vec<u8>)> = vec![
+            (1, good.to_vec()),
+            (2, twice.clone()),
+            (1, twice.clone()),
+            (3, twice),
+            (i32::MAX, good.to_vec()),
+            (1, Vec::new()),
+        ];
+        for at in 0..good.len() {
+            for byte in [0, 1, 2, 0x7f, 0x80, 0xff] {
+                let mut section = good;
+                section[at] = byte;
+                sections.push((1, section.to_vec()));
+            }
+            sections.push((1, good[..at].to_vec()));
+        }
+        sections.push((1, [&[0xff; 11][..], &good].concat()));
+        for (count, section) in sections {
+            let expected = Records::new(&section, count).all(|record| record.is_ok());
+            for codec in CODECS {
+                let found = seen(&batch_of(codec, count, &section), 1 << 20);
+                assert_eq!(found.is_ok(), expected, "{codec:?} {count} {section:?}: {found:?}");
+            }
+            for piece in [1, 2, 3] {
+                let mut records = Stream {
+                    source: io::BufReader::with_capacity(piece, &section[..]),
+                    taken: 0,
+                    limit: 1 << 20,
+                    record_bytes_max: u32::MAX,
+                };
+                assert_eq!(records.all(count, |_| ()).is_ok(), expected, "{count} {section:?} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_compressed_as_it_says_is_an_error() {
+        for codec in &CODECS[1..] {
+            let good = batch_of(*codec, 1, &[12, 0, 0, 0, 1, 1, 0]);
+            assert!(seen(&good, 100).is_ok());
+            // The end mark of an LZ4 frame takes four bytes, and nobody misses it.
+            for cut in [HEADER_BYTES, HEADER_BYTES + 3, good.len() - 5] {
+                let mut damaged = good[..cut].to_vec();
+                let length = i32::try_from(cut - 12).unwrap();
+                damaged[8..12].copy_from_slice(&length.to_be_bytes());
+                crate::batch::set_max_timestamp(&mut damaged, false, 1);
+                assert!(seen(&damaged, 100).is_err(), "{codec:?} cut at {cut}");
+            }
+            let mut other = batch_of(Codec::None, 1, &[12, 0, 0, 0, 1, 1, 0]);
+            other[22] = *codec as u8;
+            crate::batch::set_max_timestamp(&mut other, false, 1);
+            assert!(seen(&other, 100).is_err(), "{codec:?}");
+        }
+    }
+}
