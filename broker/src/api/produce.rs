@@ -48,6 +48,8 @@ struct Refusal {
     code: ErrorCode,
     message: Option<String>,
     records: Vec<BatchIndexAndErrorMessage>,
+    /// Whether the answer says where the log begins.
+    tells_log_start: bool,
 }
 
 impl From<ErrorCode> for Refusal {
@@ -56,6 +58,10 @@ impl From<ErrorCode> for Refusal {
             code,
             message: None,
             records: Vec::new(),
+            tells_log_start: matches!(
+                code,
+                ErrorCode::NotEnoughReplicas | ErrorCode::NotEnoughReplicasAfterAppend | ErrorCode::RequestTimedOut
+            ),
         }
     }
 }
@@ -70,6 +76,7 @@ impl From<validate::Refusal> for Refusal {
             code: refusal.code(),
             message: Some(refusal.to_string()),
             records: records.collect(),
+            tells_log_start: refusal.tells_log_start(),
         }
     }
 }
@@ -92,6 +99,7 @@ impl From<AppendError> for Refusal {
                     code: error.code(),
                     message: Some(error.to_string()),
                     records: Vec::new(),
+                    tells_log_start: true,
                 };
             }
         };
@@ -124,11 +132,7 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
     let refusal = refuse_all(broker, cx, &produce);
     let image = broker.metadata.load();
     let transactional_id = produce.transactional_id;
-    let asker = Asker {
-        cx,
-        acks,
-        is_transactional: transactional_id.is_some(),
-    };
+    let asker = Asker { cx, acks };
     let mut topics: Vec<_> = produce
         .topics
         .into_iter()
@@ -170,7 +174,6 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
 struct Asker<'a> {
     cx: &'a RequestContext,
     acks: Acks,
-    is_transactional: bool,
 }
 
 /// What is wrong with the request as a whole.
@@ -178,8 +181,16 @@ fn refuse_all(broker: &Broker, cx: &RequestContext, request: &ProduceRequest) ->
     if !(-1..=1).contains(&request.acks) {
         return Some(ErrorCode::InvalidRequiredAcks);
     }
-    let id = request.transactional_id.as_deref()?;
-    let allowed = broker.authorizer.allows(&cx.principal, Operation::Write, Resource::TransactionalId(id));
+    // One batch of a transaction decides about all of the request.
+    let is_transactional = |partition: &ProducePartition| {
+        let header = partition.records.as_ref().map(|records| BatchHeader::parse(records));
+        header.is_some_and(|header| header.is_ok_and(|header| header.is_transactional()))
+    };
+    if !request.topics.iter().flat_map(|topic| &topic.partitions).any(is_transactional) {
+        return None;
+    }
+    let allows = |id| broker.authorizer.allows(&cx.principal, Operation::Write, Resource::TransactionalId(id));
+    let allowed = request.transactional_id.as_deref().is_some_and(allows);
     (!allowed).then_some(ErrorCode::TransactionalIdAuthorizationFailed)
 }
 
@@ -233,9 +244,6 @@ fn bring(broker: &Broker, asker: &Asker<'_>, topic: &TopicImage, key: TopicParti
     broker.metrics.received_records(records.len());
     let prepared = validate::validate(records, &config, asker.cx.version, crate::replica::now_ms())?;
     let log_append_time = config.timestamp_type == TimestampType::LogAppendTime;
-    if !asker.is_transactional && prepared.headers.iter().any(BatchHeader::is_transactional) {
-        return Err(ErrorCode::TransactionalIdAuthorizationFailed.into());
-    }
     if transactional::must_ask(&partition, &prepared) {
         return Ok(Outcome::Asking(Box::new(Asking {
             partition,
@@ -264,16 +272,16 @@ async fn settle(request: &Request, topics: Vec<Topic>, acks: Acks, timeout: Dura
         for (key, outcome) in topic.partitions {
             // One after the other is as good as all at once: each wait ends when its own partition is there, and the deadline is shared.
             let mut partition = match outcome {
-                Outcome::Refused(refusal) => refused(key.index, refusal),
+                Outcome::Refused(refusal) => refused(broker, key, refusal),
                 // All were asked about before.
-                Outcome::Asking(_) => refused(key.index, ErrorCode::InvalidTxnState.into()),
+                Outcome::Asking(_) => refused(broker, key, ErrorCode::InvalidTxnState.into()),
                 Outcome::Brought { appending, log_append_time } => match tokio::time::timeout_at(deadline, appending.acknowledged(acks)).await {
                     Ok(Ok(info)) => {
                         broker.metrics.appended_records(records_of(&info));
                         appended(key.index, &info, log_append_time)
                     }
-                    Ok(Err(error)) => refused(key.index, error.into()),
-                    Err(_) => refused(key.index, ErrorCode::RequestTimedOut.into()),
+                    Ok(Err(error)) => refused(broker, key, error.into()),
+                    Err(_) => refused(broker, key, ErrorCode::RequestTimedOut.into()),
                 },
             };
             if cx.version >= LEADER_IN_RESPONSE && moved(partition.error_code) {
@@ -300,13 +308,14 @@ fn appended(index: i32, info: &AppendInfo, log_append_time: bool) -> PartitionPr
     }
 }
 
-fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
+fn refused(broker: &Broker, key: TopicPartition, refusal: Refusal) -> PartitionProduceResponse {
+    let log_start_offset = broker.replicas.get(key).filter(|_| refusal.tells_log_start);
     PartitionProduceResponse {
-        index,
+        index: key.index,
         error_code: refusal.code as i16,
         base_offset: -1,
         log_append_time_ms: -1,
-        log_start_offset: -1,
+        log_start_offset: log_start_offset.map_or(-1, |partition| partition.log().log_start_offset()),
         record_errors: refusal.records,
         error_message: refusal.message,
         ..Default::default()

@@ -2,10 +2,13 @@
 
 use bytes::{Bytes, BytesMut};
 use rustix::process::Signal;
-use weir_protocol::batch::{Batches, Codec};
+use weir_protocol::batch::{BatchHeader, Batches, Codec, set_max_timestamp};
 use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use weir_protocol::messages::produce_response::PartitionProduceResponse;
-use weir_protocol::messages::{InitProducerIdRequest, MetadataRequest};
+use weir_protocol::messages::{DeleteRecordsRequest, InitProducerIdRequest, MetadataRequest};
+use weir_protocol::record::BatchBuilder;
+use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use crate::support::{Client, Cluster, batch, compressed, idempotent_batch, offsets_and_values, topic};
 
@@ -82,7 +85,7 @@ async fn what_is_wrong_is_refused_and_leaves_nothing_behind() {
     let large = "x".repeat(300);
     let rows: [(&str, &str, i32, i16, Bytes, ErrorCode); 9] = [
         ("a flipped bit in a record", "t", 0, -1, damaged(70, 1), ErrorCode::CorruptMessage),
-        ("another magic", "t", 0, -1, damaged(16, 3), ErrorCode::UnsupportedForMessageFormat),
+        ("another magic", "t", 0, -1, damaged(16, 3), ErrorCode::InvalidRecord),
         ("a length that lies", "t", 0, -1, damaged(11, 1), ErrorCode::InvalidRecord),
         ("nothing", "t", 0, -1, Bytes::new(), ErrorCode::InvalidRecord),
         ("too large", "t", 0, -1, batch(&[&large]), ErrorCode::MessageTooLarge),
@@ -108,6 +111,101 @@ async fn what_is_wrong_is_refused_and_leaves_nothing_behind() {
     client.closed().await;
     let mut client = cluster.client().await;
     assert_eq!(client.produce("t", 0, -1, batch(&["good"])).await.base_offset, 0);
+}
+
+/// A batch whose header is changed at a byte, under a right checksum.
+fn patched<const N: usize>(records: &[u8], at: usize, value: [u8; N]) -> Bytes {
+    let mut bytes = BytesMut::from(records);
+    bytes[at..at + N].copy_from_slice(&value);
+    // What is no batch any more has no checksum either.
+    if let Ok(header) = BatchHeader::parse(&bytes) {
+        set_max_timestamp(&mut bytes, header.is_log_append_time(), header.max_timestamp);
+    }
+    bytes.freeze()
+}
+
+const ATTRIBUTES: usize = 21;
+
+#[tokio::test]
+async fn what_is_refused_says_where_the_log_begins_where_kafka_does() {
+    let cluster = Cluster::start(vec![topic(1, "t", 1, &[("max.message.bytes", "300")])]).await;
+    let mut client = cluster.client().await;
+    let id = producer_id(&mut client).await;
+    for sequence in 0..2 {
+        let produced = client.produce("t", 0, -1, idempotent_batch(id, sequence, &["a"])).await;
+        assert_eq!((produced.error_code, produced.log_start_offset), (0, 0));
+    }
+    let topic = DeleteRecordsTopic {
+        name: "t".to_owned(),
+        partitions: vec![DeleteRecordsPartition {
+            partition_index: 0,
+            offset: 1,
+        }],
+    };
+    let request = DeleteRecordsRequest {
+        topics: vec![topic],
+        timeout_ms: 30_000,
+    };
+    assert_eq!(client.call(2, &request).await.topics[0].partitions[0].low_watermark, 1);
+
+    let good = batch(&["a"]);
+    let crc = {
+        let mut bytes = BytesMut::from(&good[..]);
+        bytes[70] ^= 1;
+        bytes.freeze()
+    };
+    let at = |timestamp| {
+        let mut builder = BatchBuilder::new(0);
+        builder.append(0, timestamp, None, Some(b"a"), []);
+        builder.build(0).unwrap().freeze()
+    };
+    let old_epoch = {
+        let mut builder = BatchBuilder::new(0).producer(ProducerId(id), ProducerEpoch(-1), 2);
+        builder.append(0, 1, None, Some(b"a"), []);
+        builder.build(0).unwrap().freeze()
+    };
+    for (what, index, records, code, log_start) in [
+        ("a checksum", 0, crc, ErrorCode::CorruptMessage, -1),
+        ("magic 1", 0, patched(&good, 16, [1]), ErrorCode::InvalidRecord, -1),
+        ("too large", 0, batch(&[&"x".repeat(300)]), ErrorCode::MessageTooLarge, -1),
+        ("no such partition", 1, good.clone(), ErrorCode::UnknownTopicOrPartition, -1),
+        (
+            "in a transaction, without an id",
+            0,
+            patched(&good, ATTRIBUTES, [0, 16]),
+            ErrorCode::TransactionalIdAuthorizationFailed,
+            -1,
+        ),
+        (
+            "an unknown codec",
+            0,
+            patched(&good, ATTRIBUTES, [0, 5]),
+            ErrorCode::UnknownServerError,
+            1,
+        ),
+        ("not compressed", 0, patched(&good, ATTRIBUTES, [0, 4]), ErrorCode::UnknownServerError, 1),
+        ("control", 0, patched(&good, ATTRIBUTES, [0, 32]), ErrorCode::InvalidRecord, 1),
+        (
+            "fewer records",
+            0,
+            patched(&patched(&good, 57, [0, 0, 0, 2]), 23, [0, 0, 0, 1]),
+            ErrorCode::InvalidRecord,
+            1,
+        ),
+        ("another offset", 0, patched(&good, 0, 5_i64.to_be_bytes()), ErrorCode::InvalidRecord, 1),
+        ("long ago", 0, at(i64::MIN), ErrorCode::InvalidTimestamp, 1),
+        ("far ahead", 0, at(i64::MAX), ErrorCode::InvalidTimestamp, 1),
+        ("a gap", 0, idempotent_batch(id, 7, &["a"]), ErrorCode::OutOfOrderSequenceNumber, 1),
+        ("an epoch before the first", 0, old_epoch, ErrorCode::InvalidProducerEpoch, 1),
+    ] {
+        let refused = client.produce("t", index, -1, records).await;
+        assert_eq!(
+            (ErrorCode::from_code(refused.error_code), refused.log_start_offset, refused.base_offset),
+            (code, log_start, -1),
+            "{what}: {refused:?}"
+        );
+    }
+    assert_eq!(client.produce("t", 0, -1, good).await.base_offset, 2);
 }
 
 async fn producer_id(client: &mut Client) -> i64 {
