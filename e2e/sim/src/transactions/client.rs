@@ -92,6 +92,13 @@ impl Client {
         self.last_commits >= LAST_COMMITS && self.attempt.is_none()
     }
 
+    /// Whether it has a transaction open, and in the last epoch that a client may have.
+    pub fn is_open(&self) -> (bool, bool) {
+        let is_last = self.producer.is_some_and(|producer| producer.1.0 == i16::MAX - 1);
+        let is_inside = matches!(self.step, Step::Produce(nth) if nth > 0) || self.step == Step::CommitOffset;
+        (self.attempt.is_some() && is_inside, is_last)
+    }
+
     /// It is killed, or cannot go on.
     pub fn die(&mut self, checks: &mut Checks) {
         if !std::mem::replace(&mut self.is_dead, true) && self.attempt.is_some() {

@@ -4,31 +4,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_broker::cores::{Aborted, Answer, Ask, Coordinator, Guard, Marker, Offsets, Prepared, Producer, Record};
+use weir_broker::cores::{Aborted, Answer, Ask, Coordinator, Guard, Marker, Offsets, Prepared};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::ProducerId;
 
 use super::checks::Checks;
-use super::message::{Asker, Body, From, Leader, Reply, Role, Value, What, Write};
+use super::message::{Asker, Body, From, Leader, Reply, Role, What, Write, id};
 use super::plan::{Mutation, Plan};
-use super::replica::Replica;
+use super::replica::{Entry, Replica};
 
 /// How often a leader looks after the end of a transaction that gets in between, and how soon.
 const ATTEMPTS: u32 = 6;
 const RETRY_MS: u64 = 3;
-
-/// What stands at one offset.
-#[derive(Clone, Debug)]
-pub enum Entry {
-    /// Of a transaction coordinator.
-    Record(Record),
-    /// An offset, written in a transaction.
-    Offset(Producer, Record),
-    /// A client's record, with its sequence number.
-    Data(Producer, i32, Value),
-    /// The end of a transaction.
-    Marker(Marker),
-}
 
 /// Where a message goes.
 #[derive(Clone, Copy, Debug)]
@@ -490,11 +477,6 @@ impl Process {
     pub fn is_at_rest(&self) -> bool {
         self.loaded && self.tasks.is_empty() && self.high_watermark == self.log.len()
     }
-}
-
-/// A chain's transactional id, and its group.
-pub fn id(chain: usize) -> String {
-    format!("chain-{chain}")
 }
 
 fn send(to: To, body: Body, cx: &mut Around<'_>) {

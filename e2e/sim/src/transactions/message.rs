@@ -120,3 +120,8 @@ pub enum Reply {
     /// To the question for an offset.
     Offset(Result<i64, ErrorCode>),
 }
+
+/// A chain's transactional id, and its group.
+pub fn id(chain: usize) -> String {
+    format!("chain-{chain}")
+}

@@ -37,6 +37,8 @@ pub struct Plan {
     pub naps: u64,
     /// The epoch that each chain's producer has come to already, near the last that it may have; `None` of a new one.
     pub first_epochs: Vec<Option<i16>>,
+    /// When each chain's clients go for good, in the middle of a transaction: in the last epoch, if one comes to that before; `None` for one that stays.
+    pub leaves: Vec<Option<u64>>,
     /// Fetches that a follower makes of those that it could, per thousand.
     pub fetches: u64,
 }
@@ -48,13 +50,16 @@ impl Plan {
         let partitions = rng.between(1, 2) as usize;
         let versions: Vec<i16> = (0..rng.between(1, 2)).map(|_| if rng.chance(600) { 2 } else { 0 }).collect();
         let is_old = |rng: &mut Rng| rng.chance(400).then(|| i16::MAX - rng.between(1, 8) as i16);
+        let faults_end_ms = rng.between(1_000, 4_000);
+        let leaves = |rng: &mut Rng| rng.chance(200).then(|| rng.between(faults_end_ms / 2, faults_end_ms));
         Self {
             seed,
             mutation,
             partitions,
             first_epochs: versions.iter().map(|_| is_old(&mut rng)).collect(),
+            leaves: versions.iter().map(|_| leaves(&mut rng)).collect(),
             versions,
-            faults_end_ms: rng.between(1_000, 4_000),
+            faults_end_ms,
             fault_pause_ms_max: rng.between(60, 600),
             loss: [0, 10, 60][rng.index(3)],
             slow: [5, 40, 120][rng.index(3)],

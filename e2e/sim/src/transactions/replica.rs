@@ -3,14 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weir_broker::cores::{Guard, Known, Marker, Partition, Producer};
+use weir_broker::cores::{Guard, Known, Marker, Partition, Producer, Record};
 use weir_protocol::batch;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::record::BatchBuilder;
 use weir_protocol::types::LeaderEpoch;
 
 use super::disk::Memory;
-use super::leader::Entry;
+use super::message::Value;
+
+/// What stands at one offset.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// Of a transaction coordinator.
+    Record(Record),
+    /// An offset, written in a transaction.
+    Offset(Producer, Record),
+    /// A client's record, with its sequence number.
+    Data(Producer, i32, Value),
+    /// The end of a transaction.
+    Marker(Marker),
+}
 
 /// What is true of a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,13 +200,15 @@ impl Replica {
         }
     }
 
-    /// Cuts off what the leader does not have, and takes at most `limit` batches behind that, in one answer. With `hides` all markers in it but the last are no markers.
+    /// Cuts off what the leader does not have, and takes at most `limit` batches behind that, in one answer; whether that changes anything. With `hides` all markers in it but the last are no
+    /// markers.
     ///
     /// # Errors
     /// When that fails.
-    pub fn follow(&mut self, leader: &Self, limit: usize, epoch: i32, hides: bool, now: u64) -> Result<(), String> {
+    pub fn follow(&mut self, leader: &Self, limit: usize, epoch: i32, hides: bool, now: u64) -> Result<bool, String> {
         let common = self.common(leader);
-        if common < self.log.len() {
+        let is_cut = common < self.log.len();
+        if is_cut {
             let end = self.core.truncate(common as i64).map_err(failed)?;
             if end != common as i64 {
                 return Err(format!("cut at {common}, it ends at {end}"));
@@ -205,7 +220,7 @@ impl Replica {
         }
         let bound = leader.log.len().min(common + limit);
         if bound == common {
-            return Ok(());
+            return Ok(is_cut);
         }
         let mut bytes = leader.core.read(common as i64, bound as i64).map_err(failed)?;
         if hides {
@@ -216,7 +231,7 @@ impl Replica {
             return Err(format!("sent {common} to {bound}, it ends at {end}"));
         }
         leader.log[common..bound].iter().for_each(|entry| self.takes(entry.clone()));
-        Ok(())
+        Ok(true)
     }
 
     /// Up to where two logs are the same: the leader epochs of their batches say so.

@@ -1,20 +1,19 @@
 //! The world of a history: who leads what, messages under way, clients, faults, and the time.
 
+mod replicas;
+
 use std::collections::BTreeMap;
 
-use super::checks::{Checks, Rule};
-use super::client::Client;
-use super::leader::{Around, Entry, Process, To, id};
-use super::message::{Asker, Body, From, Leader, Role, Value};
-use super::plan::{CONVERGENCE_MS_MAX, Mutation, Plan, TIMEOUT_MS};
-use super::replica::Replica;
 use weir_broker::cores::at_rest;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
+use super::checks::{Checks, Rule};
+use super::client::Client;
+use super::leader::{Around, Process, To};
+use super::message::{Asker, Body, From, Leader, Role, Value, id};
+use super::plan::{CONVERGENCE_MS_MAX, Plan, TIMEOUT_MS};
+use super::replica::{Entry, Replica};
 use crate::rng::Rng;
-
-/// How many replicas follow the leader of a partition that is produced to.
-const FOLLOWERS: usize = 2;
 
 /// How often processes look around, and readers read.
 const TICK_MS: u64 = 10;
@@ -51,6 +50,8 @@ pub struct World {
     clients: Vec<Client>,
     /// The newest process of each chain.
     newest: Vec<u64>,
+    /// The chains whose clients have gone for good.
+    left: Vec<bool>,
     read: Vec<usize>,
     next_id: i64,
     checks: Checks,
@@ -73,6 +74,7 @@ impl World {
             committing: BTreeMap::new(),
             clients: Vec::new(),
             newest: vec![0; plan.versions.len()],
+            left: vec![false; plan.versions.len()],
             read: vec![0; plan.partitions],
             next_id: 100,
             checks: Checks::new(plan.partitions, only),
@@ -97,15 +99,6 @@ impl World {
         world.at(3, Event::Act);
         world.at(50, Event::Fault);
         world
-    }
-
-    /// A partition's leader, and as many empty replicas as follow it.
-    fn first_leader(&mut self, role: Role) -> Process {
-        let replicas = (0..=FOLLOWERS).map(|_| Replica::new());
-        let mut replicas = replicas.collect::<Result<Vec<_>, _>>().expect("a file system in memory is there");
-        let leads = replicas.pop().expect("there is one more than follow");
-        self.followers.insert(role, replicas);
-        Process::lead((role, 0), leads, 0)
     }
 
     /// Transactional ids that have come a long way already.
@@ -201,6 +194,7 @@ impl World {
             }
             Event::Commits(..) => {}
             Event::Ends(leader) => self.ends(leader),
+            Event::Starts(chain) if self.left[chain] => {}
             Event::Starts(chain) => {
                 self.newest[chain] += 1;
                 self.clients.retain(|client| !client.is_dead);
@@ -222,13 +216,13 @@ impl World {
             next_id: &mut self.next_id,
             leads,
         };
-        let before = (process.log().len(), process.high_watermark);
+        let before = process.log().len();
         act(process, &mut cx);
         let end = process.log().len();
-        if before != (end, process.high_watermark) {
-            if let Err(what) = process.check(self.now) {
-                self.checks.verdict.broken(Rule::ReplicasKnow, || format!("{leader:?}: {what}"));
-            }
+        if before != end
+            && let Err(what) = process.check(self.now)
+        {
+            self.checks.verdict.broken(Rule::ReplicasKnow, || format!("{leader:?}: {what}"));
         }
         let committing = self.committing.entry(leader).or_default();
         if leads && end > *committing {
@@ -288,11 +282,24 @@ impl World {
     }
 
     fn clients_act(&mut self) {
+        self.clients_leave();
         for at in 0..self.clients.len() {
             let acted = self.clients[at].act(self.now, &self.plan, &mut self.rng, &mut self.checks);
             if let Some((role, body)) = acted {
                 self.send(To::Role(role), body, 0);
             }
+        }
+    }
+
+    /// Those whose time has come die in the middle of a transaction, and nobody comes after them.
+    fn clients_leave(&mut self) {
+        for client in &self.clients {
+            let Some(at) = self.plan.leaves[client.chain] else { continue };
+            let (is_open, is_last) = client.is_open();
+            self.left[client.chain] |= !client.is_dead && is_open && (is_last || self.now >= at);
+        }
+        for client in self.clients.iter_mut().filter(|client| self.left[client.chain]) {
+            client.die(&mut self.checks);
         }
     }
 
@@ -364,82 +371,6 @@ impl World {
         self.note(|| format!("{next:?} is elected, {kept} of it are kept; the one before stays for {stays} ms"));
     }
 
-    /// One of the followers that has all that is committed: where it has not, it fetches that in one piece. `None` while those that led before have not gone yet.
-    fn elect_follower(&mut self, old: Leader, committed: usize, most: usize) -> Option<Replica> {
-        let followers = self.followers.get_mut(&old.0)?;
-        if followers.is_empty() {
-            return None;
-        }
-        let mut replica = followers.swap_remove(self.rng.index(followers.len()));
-        self.fetch(&mut replica, old, 0);
-        if replica.log.len() < committed {
-            let missing = most - replica.log.len();
-            self.fetch(&mut replica, old, missing);
-        }
-        Some(replica)
-    }
-
-    /// A process ends that led once. A replica stays, and follows; its broker may have been started again.
-    fn ends(&mut self, leader: Leader) {
-        let Some(replica) = self.processes.remove(&leader).and_then(Process::into_replica) else {
-            return;
-        };
-        let kind = self.rng.index(3);
-        let replica = self.restarted(replica, leader.0, kind);
-        self.followers.entry(leader.0).or_default().extend(replica);
-    }
-
-    fn restarted(&mut self, replica: Replica, role: Role, kind: usize) -> Option<Replica> {
-        let restarted = match kind {
-            0 => Ok(replica),
-            kind => replica
-                .restart(kind == 1)
-                .and_then(|mut replica| replica.known(self.now).map(|_| replica)),
-        };
-        match restarted {
-            Ok(replica) => Some(replica),
-            Err(what) => {
-                self.checks
-                    .verdict
-                    .broken(Rule::ReplicasKnow, || format!("a replica of {role:?} that was started again: {what}"));
-                None
-            }
-        }
-    }
-
-    fn followers_fetch(&mut self) {
-        for (role, followers) in std::mem::take(&mut self.followers) {
-            let leader = (role, self.leaders[&role]);
-            let fetched = followers.into_iter().map(|mut replica| {
-                if self.rng.chance(self.plan.fetches) {
-                    let limit = self.rng.between(1, 40) as usize;
-                    self.fetch(&mut replica, leader, limit);
-                }
-                replica
-            });
-            let fetched = fetched.collect();
-            self.followers.insert(role, fetched);
-        }
-    }
-
-    /// A follower takes what its leader sends in one answer, and knows what its log says then.
-    fn fetch(&mut self, replica: &mut Replica, leader: Leader, limit: usize) {
-        let Some(process) = self.processes.get(&leader) else { return };
-        let Some(from) = process.replica() else { return };
-        let hides = self.plan.has(Mutation::HidesMarkers);
-        let followed = replica.follow(from, limit, leader.1, hides, self.now).and_then(|()| {
-            replica.commit(process.high_watermark);
-            replica.known(self.now)
-        });
-        self.checks.counts.fetches += 1;
-        if let Err(what) = followed {
-            let role = leader.0;
-            self.checks
-                .verdict
-                .broken(Rule::ReplicasKnow, || format!("a follower of {role:?}: {what}"));
-        }
-    }
-
     fn readers_read(&mut self) {
         for partition in 0..self.plan.partitions {
             let (seen, end) = self.read_from(partition, self.read[partition]);
@@ -502,11 +433,23 @@ impl World {
     }
 
     fn is_over(&mut self) -> bool {
-        self.clients.iter().any(|client| !client.is_dead) && self.open().is_empty()
+        let is_there = |chain: usize| self.left[chain] || self.clients.iter().any(|client| client.chain == chain && !client.is_dead);
+        (0..self.plan.versions.len()).all(is_there) && self.open().is_empty()
     }
 
     fn end(&mut self) {
         self.readers_read();
+        for (role, replica) in self
+            .followers
+            .iter_mut()
+            .flat_map(|(role, all)| all.iter_mut().map(move |one| (role, one)))
+        {
+            if let Err(what) = replica.known(self.now) {
+                self.checks
+                    .verdict
+                    .broken(Rule::ReplicasKnow, || format!("in the end a follower of {role:?}: {what}"));
+            }
+        }
         for partition in 0..self.plan.partitions {
             let (values, _) = self.read_from(partition, 0);
             self.checks.sees_again(partition, &values);
