@@ -1,6 +1,8 @@
 //! `weir local` as a new user meets it: the examples, and resources that are Kafka topics.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::process::Command;
+
 use serde_json::json;
 use weir_e2e::cluster::{Cluster, Local};
 use weir_e2e::driver::{Client, Driver};
@@ -20,6 +22,12 @@ fn examples() {
     for entry in std::fs::read_dir(weir_e2e::workspace().join("examples")).unwrap() {
         let yaml = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         let local = Local::start(Some(&yaml)).unwrap();
+        // Nothing was there before.
+        assert!(
+            !local.printed().contains("unchanged") && !local.printed().contains("configured"),
+            "{}",
+            local.printed()
+        );
         let listed: serde_json::Value = serde_json::from_str(&local.run(&["get", "topics", "-o", "json"]).unwrap()).unwrap();
         for topic in listed["items"].as_array().unwrap() {
             // Where a group is declared there is the topic of committed offsets, too, whose name Kubernetes would not take.
@@ -56,6 +64,72 @@ fn topics_are_resources() {
     let wrong = "apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {name: wrong}\nspec: {clusterRef: {name: local}, partitions: 0}\n";
     let refused = local.apply(wrong).unwrap_err().to_string();
     assert!(refused.contains("spec.partitions"), "{refused}");
+    // Each that is wrong is named, whoever finds it: the schema, or the controller.
+    let topic = |name: &str, spec: &str| {
+        format!("apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {{name: {name}}}\nspec: {{clusterRef: {{name: local}}, {spec}}}\n---\n")
+    };
+    for spec in ["partitions: 0", "config: {cleanup.policy: shred}"] {
+        let all = [topic("wrong-1", spec), topic("right", "partitions: 1"), topic("wrong-2", spec)].concat();
+        let refused = local.apply(&all).unwrap_err().to_string();
+        assert!(refused.contains("wrong-1") && refused.contains("wrong-2"), "{refused}");
+        assert!(
+            !local.output(&["get", "topic", "right"]).unwrap().status.success(),
+            "all of a file or nothing"
+        );
+    }
     driver.call(&json!({"op": "delete_topic", "topic": "by-client"})).unwrap();
     assert!(!local.output(&["get", "topic", "by-client"]).unwrap().status.success());
+}
+
+/// What whoever calls `weir local` has open is not kept open by what it starts.
+#[test]
+fn files_of_the_caller_are_not_handed_on() {
+    if !own() {
+        return;
+    }
+    let local = Local::start(None).unwrap();
+    local.run(&["kill", "0"]).unwrap();
+    let lock = local.data().join("lock");
+    let locked = Command::new("bash")
+        .args(["-c", "exec 9>\"$0\"; flock 9; \"$@\""])
+        .arg(&lock)
+        .arg(weir_e2e::cluster::binary().unwrap())
+        .args(["local", "start", "0", "--data"])
+        .arg(local.data())
+        .output()
+        .unwrap();
+    assert!(locked.status.success(), "{locked:?}");
+    let free = Command::new("flock").arg("-n").arg(&lock).arg("true").status().unwrap();
+    assert!(free.success(), "the broker holds the lock of the script that started it");
+}
+
+/// A controller that says nothing is not waited for: what is known without it is told.
+#[test]
+fn a_controller_that_is_frozen() {
+    if !own() {
+        return;
+    }
+    let local = Local::start(None).unwrap();
+    let broker = local.broker_pid().unwrap();
+    let controller = local.status().unwrap().controller.unwrap().pid.unwrap().to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &controller]).status().unwrap().success());
+    signal("-STOP");
+    let status = local.status();
+    let refused: Vec<_> = [&["get", "topics"][..], &["start", "0"]]
+        .into_iter()
+        .map(|command| local.run(command).map_err(|error| error.to_string()))
+        .collect();
+    let applied = local.apply("apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {name: t}\nspec: {clusterRef: {name: local}}\n");
+    signal("-CONT");
+    let status = status.unwrap();
+    assert_eq!((status.brokers[0].pid, status.brokers[0].state.as_str()), (Some(broker), "unknown"));
+    assert!(status.partitions.is_none());
+    for refused in refused.into_iter().chain([applied.map_err(|error| error.to_string())]) {
+        let refused = refused.unwrap_err();
+        assert!(refused.contains("has not answered"), "{refused}");
+    }
+    local.run(&["get", "topics"]).unwrap();
+    // What is frozen is stopped all the same.
+    signal("-STOP");
+    local.run(&["down"]).unwrap();
 }

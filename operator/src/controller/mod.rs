@@ -150,6 +150,8 @@ pub enum Reply {
     Applied(Vec<&'static str>),
     /// The resources are refused: nothing was changed.
     Invalid(Refusal),
+    /// The same, where more than one is wrong.
+    AllInvalid(Vec<Refusal>),
 }
 
 /// Decides what an event changes. The state is looked at and never touched.
@@ -176,9 +178,12 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
         }
         Event::Apply(resources) => match resources::apply(&mut draft, resources) {
             Ok(verbs) => Reply::Applied(verbs),
-            Err(refusal) => {
+            Err(refusals) => {
                 draft = Draft::new(state, sessions, moment);
-                Reply::Invalid(refusal)
+                match <[_; 1]>::try_from(refusals) {
+                    Ok([refusal]) => Reply::Invalid(refusal),
+                    Err(refusals) => Reply::AllInvalid(refusals),
+                }
             }
         },
         Event::Delete(kind, name) => match resources::delete(&mut draft, kind, &name) {

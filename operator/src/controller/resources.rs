@@ -74,8 +74,10 @@ fn wrong(path: &str, reason: impl Into<String>) -> Wrong {
     (path.to_owned(), reason.into())
 }
 
-pub(super) fn apply(draft: &mut Draft<'_>, resources: Vec<Resource>) -> Result<Vec<&'static str>, Refusal> {
-    let verbs = resources.into_iter().map(|resource| {
+/// Takes up all of the resources, or says what is wrong with each that is.
+pub(super) fn apply(draft: &mut Draft<'_>, resources: Vec<Resource>) -> Result<Vec<&'static str>, Vec<Refusal>> {
+    let (mut verbs, mut refusals) = (Vec::new(), Vec::new());
+    for resource in resources {
         let (kind, name, result) = match resource {
             Resource::Cluster(cluster) => (
                 Kind::KafkaCluster,
@@ -84,9 +86,12 @@ pub(super) fn apply(draft: &mut Draft<'_>, resources: Vec<Resource>) -> Result<V
             ),
             Resource::Topic(topic) => (Kind::Topic, topic.metadata.name.clone().unwrap_or_default(), apply_topic(draft, *topic)),
         };
-        result.map_err(|(path, reason)| Refusal { kind, name, path, reason })
-    });
-    verbs.collect()
+        match result {
+            Ok(verb) => verbs.push(verb),
+            Err((path, reason)) => refusals.push(Refusal { kind, name, path, reason }),
+        }
+    }
+    if refusals.is_empty() { Ok(verbs) } else { Err(refusals) }
 }
 
 fn apply_cluster(draft: &mut Draft<'_>, mut wanted: KafkaCluster) -> Result<&'static str, Wrong> {

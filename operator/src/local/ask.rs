@@ -14,28 +14,57 @@ use super::manifests::Manifest;
 use super::rpc::local_client::LocalClient;
 use super::rpc::{Applied, ApplyRequest, DeleteRequest, GetRequest, StatusRequest, StatusResponse};
 
+/// How long the controller may take to say anything at all.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// How often it is asked for a sign of life while it works, and how long that may take: a large file keeps it busy, a frozen one says nothing.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+
 impl LocalCluster {
+    /// A connection to the controller, once it has shown that it answers.
     async fn client(&self) -> anyhow::Result<LocalClient<Channel>> {
+        let mut client = self.connect().await?;
+        self.status_of(&mut client).await?;
+        Ok(client)
+    }
+
+    async fn connect(&self) -> anyhow::Result<LocalClient<Channel>> {
         anyhow::ensure!(
             self.controller().pid().is_some(),
             "the controller does not run; `weir local up` or `weir local start controller` starts it"
         );
         let address = self.controller_address()?;
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(Duration::from_secs(2));
-        let channel = endpoint.connect().await.with_context(|| format!("reach the controller at {address}"))?;
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))?
+            .connect_timeout(ANSWER_MAX)
+            .http2_keep_alive_interval(SIGN_OF_LIFE)
+            .keep_alive_timeout(SIGN_OF_LIFE);
+        let connected = tokio::time::timeout(ANSWER_MAX, endpoint.connect()).await.map_err(|_| self.silent())?;
+        let channel = connected.with_context(|| format!("reach the controller at {address}"))?;
         Ok(LocalClient::new(channel)
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX))
     }
 
     pub(super) async fn ask_status(&self) -> anyhow::Result<StatusResponse> {
-        Ok(self.client().await?.status(StatusRequest {}).await.map_err(refused)?.into_inner())
+        self.status_of(&mut self.connect().await?).await
+    }
+
+    async fn status_of(&self, client: &mut LocalClient<Channel>) -> anyhow::Result<StatusResponse> {
+        let answered = tokio::time::timeout(ANSWER_MAX, client.status(StatusRequest {}))
+            .await
+            .map_err(|_| self.silent())?;
+        Ok(answered.map_err(refused)?.into_inner())
+    }
+
+    fn silent(&self) -> anyhow::Error {
+        let process = self.controller().pid().map_or_else(String::new, |pid| format!(", process {pid},"));
+        anyhow::anyhow!("the controller{process} runs, but has not answered for {} s", ANSWER_MAX.as_secs())
     }
 
     /// Creates or changes resources.
     ///
     /// # Errors
-    /// When one is wrong: none is taken up then, and the message names the field and the reason.
+    /// When one is wrong: none is taken up then, and the message names the field and the reason, for each that is wrong.
     pub(crate) async fn apply(&self, resources: &[Value]) -> anyhow::Result<Vec<Applied>> {
         let resources = resources.iter().map(Value::to_string).collect();
         let response = self.client().await?.apply(ApplyRequest { resources }).await.map_err(refused)?;
@@ -45,21 +74,23 @@ impl LocalCluster {
     /// Deletes the resources that manifests name.
     ///
     /// # Errors
-    /// At the first that cannot be deleted.
+    /// When one cannot be deleted: the others are, and the message says of each what was wrong.
     pub(crate) async fn delete(&self, manifests: &[Manifest]) -> anyhow::Result<()> {
         let mut client = self.client().await?;
         // What was created last may need what was created first.
+        let mut wrong = Vec::new();
         for manifest in manifests.iter().rev() {
             let (kind, name) = (manifest.text("/kind"), manifest.text("/metadata/name"));
-            client
-                .delete(DeleteRequest {
-                    kind: kind.to_owned(),
-                    name: name.to_owned(),
-                })
-                .await
-                .map_err(refused)?;
-            super::output::line(&format!("{} \"{name}\" deleted", kind.to_lowercase()));
+            let request = DeleteRequest {
+                kind: kind.to_owned(),
+                name: name.to_owned(),
+            };
+            match client.delete(request).await {
+                Ok(_) => super::output::line(&format!("{} \"{name}\" deleted", kind.to_lowercase())),
+                Err(status) => wrong.push(status.message().to_owned()),
+            }
         }
+        anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
         Ok(())
     }
 

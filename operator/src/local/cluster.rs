@@ -210,9 +210,15 @@ impl LocalCluster {
             .iter()
             .find(|manifest| manifest.text("/kind") == "KafkaCluster")
             .map(|manifest| &manifest.resource);
+        let is_new = !self.data.join("controller").exists();
         self.start_controller(cluster).await?;
         if !resources.is_empty() {
-            super::output::applied(&self.apply(&resources_of(resources)).await?);
+            let mut applied = self.apply(&resources_of(resources)).await?;
+            // The controller was started with it, and finds it as it is to be.
+            for cluster in applied.iter_mut().filter(|resource| is_new && resource.kind == "KafkaCluster") {
+                cluster.action = "created".to_owned();
+            }
+            super::output::applied(&applied);
         }
         self.agree_on_brokers().await?;
         self.start_brokers(self.brokers()).await
@@ -384,6 +390,10 @@ impl LocalCluster {
     /// When a process does not end.
     pub(crate) async fn down(&self) -> anyhow::Result<()> {
         let brokers: Vec<_> = self.brokers().map(|id| self.broker(id)).collect::<anyhow::Result<_>>()?;
+        // One that is frozen stops nobody, and does not stop itself.
+        for process in brokers.iter().chain([&self.controller()]) {
+            process.signal(Signal::CONT)?;
+        }
         for broker in &brokers {
             broker.signal(Signal::TERM)?;
         }

@@ -51,7 +51,11 @@ pub(crate) fn status(status: &Status, format: Option<Format>) -> anyhow::Result<
     }
     let pid = |pid: Option<i32>| pid.map_or("-".to_owned(), |pid| pid.to_string());
     let mut rows = vec![["PROCESS", "PID", "PORT", "STATE"].map(str::to_owned).to_vec()];
-    let controller = if status.controller.pid.is_some() { "running" } else { "stopped" };
+    let controller = match (status.controller.pid, &status.partitions) {
+        (None, _) => "stopped",
+        (Some(_), None) => "silent",
+        (Some(_), Some(_)) => "running",
+    };
     rows.push(vec!["controller".into(), pid(status.controller.pid), "-".into(), controller.into()]);
     for broker in &status.brokers {
         rows.push(vec![

@@ -80,6 +80,8 @@ impl Process {
                 .with_context(|| format!("open {}", self.log_file.display()))
         };
         let program = std::env::current_exe().context("find this program")?;
+        // Whoever called this program may have left files open in it, such as a lock that would be held as long as the child lives.
+        close_fds::set_fds_cloexec_threadsafe(3, &[]);
         let mut child = Command::new(program)
             .args(args)
             .env(CHILD_ENV, "1")

@@ -40,6 +40,11 @@ pub(super) fn refusal(kind: Kind, name: &str, violations: &[Violation]) -> Strin
     format!("{kind} {name:?} is invalid:{}", all.concat())
 }
 
+/// What is wrong with several resources, each on lines of its own.
+fn all_of(wrong: Vec<String>) -> Status {
+    Status::invalid_argument(wrong.join("\n"))
+}
+
 fn unavailable(error: Unavailable) -> Status {
     Status::unavailable(error.to_string())
 }
@@ -93,6 +98,7 @@ impl LocalServer {
         match self.controller.ask(event).await.map_err(unavailable)?.reply {
             Reply::Applied(verbs) => Ok(verbs),
             Reply::Invalid(refusal) => Err(Status::invalid_argument(refusal.to_string())),
+            Reply::AllInvalid(refusals) => Err(all_of(refusals.iter().map(ToString::to_string).collect())),
             _ => Err(Status::internal("the controller has no answer")),
         }
     }
@@ -104,13 +110,24 @@ impl Local for LocalServer {
         let mut names = Vec::new();
         let mut resources = Vec::new();
         let mut groups = Vec::new();
+        let mut wrong = Vec::new();
         for text in &request.into_inner().resources {
-            let (kind, name, checked) = self.admit(text).await?;
+            let (kind, name, checked) = match self.admit(text).await {
+                Ok(admitted) => admitted,
+                Err(refused) if refused.code() == tonic::Code::InvalidArgument => {
+                    wrong.push(refused.message().to_owned());
+                    continue;
+                }
+                Err(failed) => return Err(failed),
+            };
             names.push((kind, name));
             match checked {
                 Checked::Controlled(resource) => resources.push(resource),
                 Checked::Group(group) => groups.push(*group),
             }
+        }
+        if !wrong.is_empty() {
+            return Err(all_of(wrong));
         }
         let controlled = if resources.is_empty() {
             Vec::new()

@@ -24,6 +24,7 @@ pub(super) fn say_reply(reply: &Reply) -> Vec<String> {
         Reply::Refused(code, reason) => vec![format!("refused, {}: {reason}", code.name())],
         Reply::Applied(verbs) => vec![verbs.join(", ")],
         Reply::Invalid(refusal) => vec![format!("refused, {refusal}")],
+        Reply::AllInvalid(refusals) => refusals.iter().map(|refusal| format!("refused, {refusal}")).collect(),
         Reply::Admin(response) => match response {
             AdminResponse::CreateTopics(response) => response
                 .topics
