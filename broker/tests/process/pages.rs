@@ -14,6 +14,8 @@ async fn they_tell_of_a_broker_that_serves() {
     for line in [
         "weir_broker_requests_total{api=\"Produce\"} 2",
         "weir_broker_request_errors_total{api=\"Produce\"} 1",
+        "weir_broker_produced_records_total 1",
+        "weir_broker_request_memory_bytes 0",
         "weir_broker_connections 1",
         "weir_broker_partitions 3",
         "weir_broker_log_dir_online 1",
