@@ -170,6 +170,40 @@ fn nothing_acknowledged_is_lost_doubled_or_moved() {
 }
 
 #[test]
+fn every_broker_is_restarted_in_turn_while_no_controller_runs() {
+    if std::env::var_os("WEIR_E2E_BOOTSTRAP").is_some() {
+        return;
+    }
+    let local = Local::start_of(Some(3), None).unwrap();
+    let topic = "on-its-own";
+    let mut driver = Driver::start(Client::Franz, &local.bootstrap()).unwrap();
+    driver.create_replicated_topic(topic, 3, 3, &json!({"min.insync.replicas": "2"})).unwrap();
+    await_topic(&local.bootstrap(), topic, 3).unwrap();
+    let start = |(partition, client)| Writer::start(client, &local.bootstrap(), topic, partition);
+    let mut writers: Vec<Writer> = (0..2).zip([Client::Franz, Client::Librdkafka]).map(start).collect();
+    writers.iter().for_each(Writer::moves);
+    whole(&local);
+    local.run(&["kill", "controller"]).unwrap();
+    for (end, id) in [("stop", "0"), ("kill", "1"), ("stop", "2"), ("kill", "0")] {
+        local.run(&[end, id]).unwrap();
+        // Returns once it serves.
+        local.run(&["start", id]).unwrap();
+        writers.iter().for_each(Writer::moves);
+    }
+    // Whoever comes now writes, under a producer id that nobody had, and reads.
+    writers.push(start((2, Client::Franz)));
+    writers.iter().for_each(Writer::moves);
+    let mut reader = Driver::start(Client::Franz, &local.bootstrap()).unwrap();
+    assert!(reader.consume(topic, &[0, 1], From::Beginning, 100).unwrap().len() >= 100);
+    local.run(&["start", "controller"]).unwrap();
+    whole(&local);
+    writers.iter().for_each(Writer::moves);
+    for writer in writers {
+        writer.finish_and_check(&mut driver);
+    }
+}
+
+#[test]
 fn one_of_three_replicas_takes_no_acks_all_and_serves_what_it_has() {
     if std::env::var_os("WEIR_E2E_BOOTSTRAP").is_some() {
         return;

@@ -230,6 +230,22 @@ fn no_operator_at_all() {
     load.finish();
 }
 
+#[test]
+fn every_broker_is_restarted_in_turn_while_no_operator_runs() {
+    let load = load("restarts");
+    load.whole();
+    operators(0);
+    for pod in ["k-0", "k-1", "k-2"] {
+        let before = uid(&load, pod);
+        load.namespace.kubectl(&["delete", "pod", pod]).unwrap();
+        // Ready with nobody to register with, and serving: `acks=all` goes on.
+        let _ = load.successor(pod, &before);
+        load.moves();
+    }
+    operators(2);
+    load.finish();
+}
+
 /// As docs/backup.md says: of what the API server gave, what is its own does not come back.
 fn as_restored(mut backup: Value) -> Value {
     for item in backup["items"].as_array_mut().unwrap() {
