@@ -55,6 +55,7 @@ const SETTINGS: &[Setting] = &[
     row("fetch.max.bytes", Integer(1_024, INT), "57671680", "The most bytes of records in the answer to one fetch, whatever the client asks for."),
     of_topics("flush.mode", Choice(&["none", "group"]), "group", "flush.mode"),
     row("follower.replication.throttled.rate", Integer(0, LONG), "9223372036854775807", "The most bytes a second that a broker fetches from leaders for the replicas in follower.replication.throttled.replicas."),
+    row("group.consumer.assignment.interval.ms", Integer(0, INT), "1000", "How long after an assignment of a group of the consumer protocol the next one may be computed."),
     row("group.consumer.heartbeat.interval.ms", Integer(1, INT), "5000", "How often members of the consumer protocol are heard of."),
     row("group.consumer.max.assignment.interval.ms", Integer(0, INT), "15000", "The most that consumer.assignment.interval.ms of a group may be."),
     row("group.consumer.max.heartbeat.interval.ms", Integer(1, INT), "15000", "The most that consumer.heartbeat.interval.ms of a group may be."),

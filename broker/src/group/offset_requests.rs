@@ -15,7 +15,7 @@ use uuid::Uuid;
 use weir_protocol::types::ProducerId;
 
 use super::offsets::Committed;
-use super::{Groups, Kind, Phase, record};
+use super::{Groups, Kind, Phase, Settings, record};
 use crate::coordinator::{Now, Outcome};
 
 /// The first version that knows GROUP_ID_NOT_FOUND and STALE_MEMBER_EPOCH (KIP-848).
@@ -46,8 +46,7 @@ impl Groups {
         for topic in request.topics {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for partition in &topic.partitions {
-                let size = partition.committed_metadata.as_ref().map_or(0, String::len);
-                let error = if size > self.around.settings.offset_metadata_bytes_max {
+                let error = if has_too_much_metadata(partition, &self.around.settings) {
                     ErrorCode::OffsetMetadataTooLarge
                 } else {
                     let value = value(partition, &topic, now, expire_ms);
@@ -104,7 +103,18 @@ impl Groups {
         };
         match &group.kind {
             Kind::Classic(group) => group.check_commit(member, instance, generation, transactional),
-            Kind::Consumer(group) => group.check_commit(member, instance, generation, version, transactional),
+            Kind::Consumer(group) => {
+                let settings = &self.around.settings;
+                let partitions = request.topics.iter().flat_map(|topic| {
+                    // What is refused alone is not looked at.
+                    let taken = topic
+                        .partitions
+                        .iter()
+                        .filter(move |partition| !has_too_much_metadata(partition, settings));
+                    taken.map(move |partition| (topic.topic_id, partition.partition_index))
+                });
+                group.check_commit(request, version, transactional, partitions)
+            }
         }
     }
 
@@ -207,6 +217,11 @@ impl Groups {
         self.forget_if_void(&request.group_id);
         response
     }
+}
+
+fn has_too_much_metadata(partition: &OffsetCommitRequestPartition, settings: &Settings) -> bool {
+    let size = partition.committed_metadata.as_ref().map_or(0, String::len);
+    size > settings.offset_metadata_bytes_max
 }
 
 fn value(partition: &OffsetCommitRequestPartition, topic: &OffsetCommitRequestTopic, now: Now, expire_ms: Option<i64>) -> OffsetCommitValue {

@@ -23,8 +23,10 @@ impl Groups {
             Change::Epoch(key, None) => self.replay_end_of(&key.group_id, |kind| matches!(kind, Kind::Consumer(_))),
             Change::Epoch(key, Some(value)) => self.consumers(&key.group_id, true, |group| group.replay_epoch(value.epoch, value.metadata_hash)),
             Change::TargetEpoch(key, value) => {
-                let epoch = value.as_ref().map(|value| value.assignment_epoch);
-                self.consumers(&key.group_id, value.is_some(), |group| group.replay_target_epoch(epoch.unwrap_or(0)));
+                let (epoch, at) = value
+                    .as_ref()
+                    .map_or((0, 0), |value| (value.assignment_epoch, value.assignment_timestamp));
+                self.consumers(&key.group_id, value.is_some(), |group| group.replay_target_epoch(epoch, at));
             }
             Change::Member(key, value) => self.consumers(&key.group_id, value.is_some(), |group| group.replay_member(&key.member_id, value)),
             Change::Target(key, value) => self.consumers(&key.group_id, value.is_some(), |group| group.replay_target(&key.member_id, value)),

@@ -29,6 +29,8 @@ pub(super) struct Settings {
     pub(super) consumer_heartbeat_interval_ms: i32,
     /// `group.consumer.max.size`
     pub(super) consumer_group_size_max: usize,
+    /// `group.consumer.assignment.interval.ms`
+    pub(super) consumer_assignment_interval_ms: i32,
     /// `group.consumer.migration.policy`
     pub(super) migration: Migration,
 }
@@ -86,9 +88,8 @@ pub(super) struct OfGroup {
     pub(super) session_timeout_ms: i32,
     /// `consumer.heartbeat.interval.ms`
     pub(super) heartbeat_interval_ms: i32,
-    /// `consumer.assignment.interval.ms`, if it is set on the group
-    #[allow(dead_code, reason = "read by tests until assignments keep an interval")]
-    pub(super) assignment_interval_ms: Option<i32>,
+    /// `consumer.assignment.interval.ms`: how long after an assignment the next one may be computed (KIP-1263)
+    pub(super) assignment_interval_ms: i32,
 }
 
 impl Settings {
@@ -97,7 +98,7 @@ impl Settings {
         let none = OfGroup {
             session_timeout_ms: self.consumer_session_timeout_ms,
             heartbeat_interval_ms: self.consumer_heartbeat_interval_ms,
-            assignment_interval_ms: None,
+            assignment_interval_ms: self.consumer_assignment_interval_ms,
         };
         // Nearly every group has nothing set: a look-up and nothing else.
         let Some(set) = image.group_configs.get(group) else { return none };
@@ -113,7 +114,7 @@ impl Settings {
         OfGroup {
             session_timeout_ms: number("consumer.session.timeout.ms").unwrap_or(none.session_timeout_ms),
             heartbeat_interval_ms: number("consumer.heartbeat.interval.ms").unwrap_or(none.heartbeat_interval_ms),
-            assignment_interval_ms: number("consumer.assignment.interval.ms"),
+            assignment_interval_ms: number("consumer.assignment.interval.ms").unwrap_or(none.assignment_interval_ms),
         }
     }
 
@@ -133,6 +134,7 @@ impl Settings {
             consumer_session_timeout_ms: int("group.consumer.session.timeout.ms", 45_000),
             consumer_heartbeat_interval_ms: int("group.consumer.heartbeat.interval.ms", 5_000),
             consumer_group_size_max: size("group.consumer.max.size", i32::MAX as usize),
+            consumer_assignment_interval_ms: int("group.consumer.assignment.interval.ms", 1_000),
             migration: Migration::of(&layers.broker_value("group.consumer.migration.policy").unwrap_or_default()),
         }
     }
@@ -162,11 +164,11 @@ mod tests {
         let expected = OfGroup {
             session_timeout_ms: 55_000,
             heartbeat_interval_ms: 6_000,
-            assignment_interval_ms: Some(50),
+            assignment_interval_ms: 50,
         };
         assert_eq!(settings.of_group(&image, "g"), expected, "the bound was lowered after it was set");
         let others = settings.of_group(&image, "h");
         assert_eq!((others.session_timeout_ms, others.heartbeat_interval_ms), (45_000, 5_000));
-        assert_eq!(others.assignment_interval_ms, None);
+        assert_eq!(others.assignment_interval_ms, 1_000);
     }
 }

@@ -16,8 +16,8 @@ use weir_protocol::messages::{
     ConsumerProtocolSubscription, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, SyncGroupRequest, SyncGroupResponse,
 };
 
-use super::reconcile::State;
-use super::{ConsumerGroup, Downgrade, Member, pairs};
+use super::reconcile::{State, pairs};
+use super::{ConsumerGroup, Downgrade, Member};
 use crate::group::classic::{Join, MEMBER_ID_REQUIRED, Protocols, assigned, protocols, refused_join};
 use crate::group::deadlines::Due;
 use crate::group::embedded::{self, CONSUMER};
@@ -109,18 +109,19 @@ impl ConsumerGroup {
         if let Some(known) = known.filter(|known| *known != id) {
             self.take_over(&known, &id, turn);
         }
-        let changed = self.subscribe(&id, client, request, &subscription, turn);
+        let subscribes_anew = self.subscribe(&id, client, request, &subscription, turn);
         let downgrades = was_mixed && self.may_be_classic(turn.settings);
         if !downgrades {
             self.assign_anew(turn);
         }
-        // Where the group becomes a classic one, and something has changed, its leader assigns anew.
-        if !(downgrades && changed) {
+        // Where the group becomes a classic one, and the target is not that of its epoch, its leader assigns anew.
+        let rebalances = downgrades && self.target_epoch < self.epoch;
+        if !rebalances {
             let owned = embedded::owned(&subscription, turn.image);
-            self.reconcile(&id, Some(&owned), turn);
+            self.reconcile(&id, Some(&owned), subscribes_anew, turn);
         }
         if downgrades {
-            self.downgrade = Some(if changed { Downgrade::Rebalancing } else { Downgrade::Stable });
+            self.downgrade = Some(if rebalances { Downgrade::Rebalancing } else { Downgrade::Stable });
         } else {
             self.heard_of(&id, turn);
             self.expect_sync(&id, request.rebalance_timeout_ms, turn);
@@ -135,7 +136,7 @@ impl ConsumerGroup {
         })
     }
 
-    /// Takes up who joins and what it wants; returns whether the group has changed by that.
+    /// Takes up who joins and what it wants; returns whether that is something else than before.
     fn subscribe(
         &mut self,
         id: &Arc<str>,
@@ -174,7 +175,7 @@ impl ConsumerGroup {
         if wants_other || topics_changed {
             self.bump(turn);
         }
-        wants_other || topics_changed
+        wants_other
     }
 
     /// Whether who can do this could be a member: one of its protocols is known to every member that speaks the classic one (`ConsumerGroup.supportsClassicProtocols`).
@@ -219,7 +220,7 @@ impl ConsumerGroup {
         }
         let id = Arc::clone(&member.id);
         // One that is to give something up has joined in this rebalance; it hears what is left, and joins again of itself.
-        if self.epoch > member.current.epoch && member.current.state != State::Unrevoked {
+        if self.is_behind(member, turn) && member.current.state != State::Unrevoked {
             self.expect_join(&id, turn);
             return Err(ErrorCode::RebalanceInProgress);
         }
@@ -237,7 +238,7 @@ impl ConsumerGroup {
         let instance = request.group_instance_id.as_deref();
         let (id, joins_again) = match self.classic_member(&request.member_id, instance, request.generation_id) {
             Err(error) => return error,
-            Ok((member, _)) => (Arc::clone(&member.id), self.is_to_join(member)),
+            Ok((member, _)) => (Arc::clone(&member.id), self.is_to_join(member, turn)),
         };
         self.heard_of(&id, turn);
         if !joins_again {
@@ -247,10 +248,16 @@ impl ConsumerGroup {
         ErrorCode::RebalanceInProgress
     }
 
+    /// Whether there is a target that the member has not come to, or one that is computed when it joins. In Apache Kafka that is left to members of the consumer protocol: a group that has none
+    /// of them would wait for one.
+    fn is_behind(&self, member: &Member, turn: &Turn<'_>) -> bool {
+        member.current.epoch < self.target_epoch || (member.current.epoch < self.epoch && self.may_assign(turn))
+    }
+
     /// Whether something is to be had or done that a member hears of by joining again.
-    fn is_to_join(&self, member: &Member) -> bool {
+    fn is_to_join(&self, member: &Member, turn: &Turn<'_>) -> bool {
         let current = &member.current;
-        current.epoch < self.epoch
+        self.is_behind(member, turn)
             || match current.state {
                 State::Stable => false,
                 State::Unrevoked => true,

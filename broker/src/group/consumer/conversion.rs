@@ -56,13 +56,7 @@ impl ConsumerGroup {
             }
             group.members.insert(Arc::clone(&id), member);
             group.targets.insert(Arc::clone(&id), assigned.clone());
-            let current = Current {
-                epoch: classic.generation,
-                previous_epoch: classic.generation,
-                assigned,
-                ..Current::default()
-            };
-            group.apply_current(&id, current);
+            group.apply_current(&id, Current::assigned_in(classic.generation, assigned));
         }
         group.metadata_hash = group.hash_of_topics(image);
         Ok(group)
@@ -108,7 +102,7 @@ impl ConsumerGroup {
         records.extend(members.clone().map(|member| record::member(&self.id, &member.id, Some(member))));
         records.push(record::epoch(&self.id, Some((self.epoch, self.metadata_hash))));
         records.extend(self.targets.iter().map(|(id, target)| record::target(&self.id, id, Some(target))));
-        records.push(record::target_epoch(&self.id, Some((self.target_epoch, turn.now.wall_ms))));
+        records.push(record::target_epoch(&self.id, Some((self.target_epoch, self.assigned_at))));
         records.extend(members.map(|member| record::current(&self.id, &member.id, Some(&member.current))));
     }
 

@@ -13,6 +13,13 @@ const CLASSIC_MEMBER: i8 = 0;
 const CONSUMER_MEMBER: i8 = 1;
 
 impl ConsumerGroup {
+    /// What stands in records and is not described.
+    #[cfg(test)]
+    pub(in crate::group) fn written(&self) -> String {
+        let currents: Vec<_> = self.members.values().map(|member| &member.current).collect();
+        format!("{currents:?} assigned at {}", self.assigned_at)
+    }
+
     pub(in crate::group) fn describe(&self, image: &MetadataImage) -> DescribedGroup {
         let member = |member: &Member| DescribedMember {
             member_id: member.id.to_string(),

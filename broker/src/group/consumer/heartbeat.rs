@@ -8,6 +8,7 @@ use weir_protocol::messages::consumer_group_heartbeat_response::{Assignment, Top
 use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 
 use super::assignor::{NAMES, Partitions};
+use super::reconcile::Towards;
 use super::target::compile;
 use super::{ConsumerGroup, LEFT_FOR_A_WHILE, Member};
 use crate::coordinator::ReplyTo;
@@ -136,7 +137,7 @@ impl ConsumerGroup {
             self.bump(turn);
         }
         self.assign_anew(turn);
-        self.reconcile(&id, owned.as_ref(), turn);
+        self.reconcile(&id, owned.as_ref(), wants_other, turn);
         self.heard_of(&id, turn);
         self.expect_revocation(&id, turn);
         Ok(self.told(&id, request, &before, turn))
@@ -191,13 +192,27 @@ impl ConsumerGroup {
         self.set_epoch(self.epoch.saturating_add(1), hash, turn.outcome);
     }
 
-    pub(super) fn reconcile(&mut self, id: &Arc<str>, owned: Option<&Partitions>, turn: &mut Turn<'_>) {
+    /// Brings a member nearer to its target; `subscribes_anew` says whether it has just subscribed to other topics.
+    pub(super) fn reconcile(&mut self, id: &Arc<str>, owned: Option<&Partitions>, subscribes_anew: bool, turn: &mut Turn<'_>) {
         let Some(member) = self.members.get(id) else { return };
-        let (owners, target) = (&self.owners, self.target_of(id));
-        let is_taken = |topic, partition| owners.get(&(topic, partition)).is_some_and(|owner| owner != id);
-        let next = member.current.next(self.target_epoch, &target, owned, &is_taken);
+        if !subscribes_anew && member.current.has_reached(self.target_epoch) {
+            return;
+        }
+        let (owners, target, subscribed) = (&self.owners, self.target_of(id), self.subscribed_ids(member, turn.image));
+        let next = member.current.next(&Towards {
+            epoch: self.target_epoch,
+            target: &target,
+            subscribed: &subscribed,
+            subscribes_anew,
+            owned,
+            is_taken: &|topic, partition| owners.get(&(topic, partition)).is_some_and(|owner| owner != id),
+        });
         if next != member.current {
             self.set_current(id, next, turn.outcome);
+            // What it is to give up is another thing now.
+            if let Some(member) = self.members.get_mut(id) {
+                member.due.revocation = None;
+            }
         }
     }
 }

@@ -121,11 +121,7 @@ impl ConsumerGroup {
         };
         if request.member_epoch == LEFT_FOR_A_WHILE {
             // It keeps what it has until its session is over.
-            let current = Current {
-                epoch: LEFT_FOR_A_WHILE,
-                revoking: Partitions::new(),
-                ..member.current.clone()
-            };
+            let current = member.current.left_for_a_while(LEFT_FOR_A_WHILE);
             self.set_current(&id, current, turn.outcome);
         } else {
             self.fence(&id, turn);
@@ -165,11 +161,11 @@ impl ConsumerGroup {
             member.due.revocation = None;
             return;
         }
-        if member.due.revocation.is_some_and(|(_, epoch)| epoch == member.current.epoch) {
+        if member.due.revocation.is_some() {
             return;
         }
         let at = turn.in_ms(member.rebalance_timeout_ms);
-        member.due.revocation = Some((at, member.current.epoch));
+        member.due.revocation = Some(at);
         turn.deadlines.add(at, Due::Rebalance(Arc::clone(&self.id), Arc::clone(id)));
     }
 
@@ -179,7 +175,7 @@ impl ConsumerGroup {
         let due = Due::Rebalance(Arc::clone(&self.id), Arc::clone(id));
         let has_not_joined = member.due.join.is_up(at, &due, turn.deadlines);
         let has_not_synced = member.due.sync.is_up(at, &due, turn.deadlines);
-        let keeps = member.due.revocation.is_some_and(|(ends, _)| ends == at);
+        let keeps = member.due.revocation == Some(at);
         if has_not_joined || has_not_synced || keeps {
             self.fence(id, turn);
         }

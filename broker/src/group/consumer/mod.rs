@@ -21,7 +21,7 @@ use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{
     ConsumerGroupCurrentMemberAssignmentValue, ConsumerGroupMemberMetadataValue, ConsumerGroupRegularExpressionValue,
-    ConsumerGroupTargetAssignmentMemberValue,
+    ConsumerGroupTargetAssignmentMemberValue, OffsetCommitRequest,
 };
 
 pub(in crate::group) use self::assignor::Partitions;
@@ -29,7 +29,7 @@ use self::classic::Classic;
 pub(in crate::group) use self::conversion::{Downgrade, WhyNot};
 pub(crate) use self::heartbeat::Heartbeat;
 pub(in crate::group) use self::heartbeat::{Refusal, refuse};
-use self::reconcile::Current;
+use self::reconcile::{Current, pairs};
 use super::Turn;
 use super::deadlines::{Deadline, Session};
 use crate::coordinator::Outcome;
@@ -59,8 +59,8 @@ pub(in crate::group) struct Member {
 /// When a member must have done its part of a rebalance.
 #[derive(Clone, Debug, Default)]
 struct Promises {
-    /// Given up what it is to, and in which epoch it was told so: of the consumer protocol.
-    revocation: Option<(u64, i32)>,
+    /// Given up what it is to: of the consumer protocol.
+    revocation: Option<u64>,
     /// Joined again: of the classic protocol.
     join: Deadline,
     /// Synced: of the classic protocol.
@@ -121,11 +121,13 @@ type Regexes = BTreeMap<Arc<str>, BTreeSet<Arc<str>>>;
 pub(in crate::group) struct ConsumerGroup {
     pub(in crate::group) id: Arc<str>,
     epoch: i32,
-    /// When the epoch went up, as this coordinator has seen it ([`crate::coordinator::Now::ms`]).
+    /// When the epoch or the target's went up, as this coordinator has seen it ([`crate::coordinator::Now::ms`]).
     bumped_at: Option<u64>,
     /// Of the topics that members are subscribed to, as they were when the epoch began.
     metadata_hash: i64,
     target_epoch: i32,
+    /// When the target was computed, on the clock of what is written down; 0 where that is not known.
+    assigned_at: i64,
     members: BTreeMap<Arc<str>, Member>,
     statics: BTreeMap<Arc<str>, Arc<str>>,
     targets: BTreeMap<Arc<str>, Partitions>,
@@ -147,6 +149,7 @@ impl ConsumerGroup {
             bumped_at: None,
             metadata_hash: 0,
             target_epoch: 1,
+            assigned_at: 0,
             members: BTreeMap::new(),
             statics: BTreeMap::new(),
             targets: BTreeMap::new(),
@@ -193,26 +196,29 @@ impl ConsumerGroup {
         }
     }
 
-    /// Whether offsets may be committed (`ConsumerGroup.validateOffsetCommit`).
+    /// Whether offsets may be committed (`ConsumerGroup.validateOffsetCommit`), for these partitions: in the epoch that a member is in, or in an older one in which it had them already (KIP-1251).
     pub(in crate::group) fn check_commit(
         &self,
-        member: &str,
-        instance: Option<&str>,
-        epoch: i32,
+        request: &OffsetCommitRequest,
         version: i16,
         transactional: bool,
+        mut partitions: impl Iterator<Item = (Uuid, i32)>,
     ) -> Result<(), ErrorCode> {
+        let (member, epoch) = (request.member_id.as_str(), request.generation_id_or_member_epoch);
         if epoch < 0 && self.members.is_empty() {
             return Ok(());
         }
         // A transaction need not say for whom it commits (TxnOffsetCommit before KIP-447).
-        if transactional && epoch < 0 && member.is_empty() && instance.is_none() {
+        if transactional && epoch < 0 && member.is_empty() && request.group_instance_id.is_none() {
             return Ok(());
         }
         let known = self.members.get(member).ok_or(ErrorCode::UnknownMemberId)?;
         // Older versions do not know the error that follows.
         if version < 9 && !transactional && known.classic.is_none() {
             return Err(ErrorCode::UnsupportedVersion);
+        }
+        if epoch < known.current.epoch && partitions.all(|(topic, index)| known.current.has_since(topic, index, epoch)) {
+            return Ok(());
         }
         match known.check_epoch(epoch) {
             Err(_) if transactional => Err(ErrorCode::IllegalGeneration),
@@ -249,13 +255,13 @@ impl ConsumerGroup {
         self.replay_epoch(epoch, hash);
     }
 
-    pub(in crate::group) fn replay_target_epoch(&mut self, epoch: i32) {
-        self.target_epoch = epoch;
+    pub(in crate::group) fn replay_target_epoch(&mut self, epoch: i32, at: i64) {
+        (self.target_epoch, self.assigned_at) = (epoch, at);
     }
 
     fn set_target_epoch(&mut self, epoch: i32, now_ms: i64, outcome: &mut Outcome) {
         outcome.records.push(record::target_epoch(&self.id, Some((epoch, now_ms))));
-        self.replay_target_epoch(epoch);
+        self.replay_target_epoch(epoch, now_ms);
     }
 
     pub(in crate::group) fn replay_member(&mut self, id: &str, value: Option<ConsumerGroupMemberMetadataValue>) {
@@ -371,10 +377,4 @@ impl ConsumerGroup {
             member.session.extend(until, &self.id, &member.id, turn.deadlines);
         }
     }
-}
-
-fn pairs(partitions: &Partitions) -> impl Iterator<Item = (Uuid, i32)> {
-    partitions
-        .iter()
-        .flat_map(|(topic, partitions)| partitions.iter().map(|index| (*topic, *index)))
 }

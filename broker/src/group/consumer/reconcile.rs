@@ -1,7 +1,7 @@
 //! PURE: how a member comes from what it has to what it is to have (`CurrentAssignmentBuilder` in Apache Kafka): it gives up first, and gets what others have given up.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
@@ -29,6 +29,9 @@ impl State {
     }
 }
 
+/// The epoch in which each of a member's partitions was assigned to it (KIP-1251).
+pub(in crate::group) type Since = BTreeMap<(Uuid, i32), i32>;
+
 /// What a member has, by what the coordinator told it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::group) struct Current {
@@ -40,64 +43,121 @@ pub(in crate::group) struct Current {
     pub(in crate::group) assigned: Partitions,
     /// What it is to give up, and still counts as its own.
     pub(in crate::group) revoking: Partitions,
+    /// Of what is assigned and of what it is to give up.
+    pub(in crate::group) since: Since,
+}
+
+/// Where a member is to come to, and what is in the way.
+pub(in crate::group) struct Towards<'a> {
+    /// The epoch of the target.
+    pub(in crate::group) epoch: i32,
+    /// What it is to have.
+    pub(in crate::group) target: &'a Partitions,
+    /// The topics that it is subscribed to: the target may be older than that.
+    pub(in crate::group) subscribed: &'a BTreeSet<Uuid>,
+    /// Whether it has just subscribed to others.
+    pub(in crate::group) subscribes_anew: bool,
+    /// What it says that it has, if it says so.
+    pub(in crate::group) owned: Option<&'a Partitions>,
+    /// What another member has.
+    pub(in crate::group) is_taken: &'a dyn Fn(Uuid, i32) -> bool,
 }
 
 impl Current {
-    /// Brings the member as near to its target as it can be now. `owned` is what it says that it has, if it says so; `is_taken` tells what another member has.
-    pub(in crate::group) fn next(
-        &self,
-        target_epoch: i32,
-        target: &Partitions,
-        owned: Option<&Partitions>,
-        is_taken: &dyn Fn(Uuid, i32) -> bool,
-    ) -> Self {
-        match self.state {
-            State::Stable if self.epoch == target_epoch => self.clone(),
-            State::Unrevoked if still_owns(owned, &self.revoking) => self.clone(),
-            State::Unrevoked => self.towards(self.epoch + 1, target_epoch, target, owned, is_taken),
-            State::Stable | State::Unreleased => self.towards(self.epoch, target_epoch, target, owned, is_taken),
-        }
-    }
-
-    fn towards(&self, epoch: i32, target_epoch: i32, target: &Partitions, owned: Option<&Partitions>, is_taken: &dyn Fn(Uuid, i32) -> bool) -> Self {
-        let kept = common(&self.assigned, target);
-        let revoking = without(&self.assigned, &kept);
-        if !revoking.is_empty() && still_owns(owned, &revoking) {
-            return Self {
-                state: State::Unrevoked,
-                assigned: kept,
-                revoking,
-                ..self.in_epoch(epoch)
-            };
-        }
-        let mut assigned = kept.clone();
-        let mut state = State::Stable;
-        for (topic, partitions) in without(target, &kept) {
-            for partition in partitions {
-                // What the member itself was to give up is no other's.
-                let is_own = self.revoking.get(&topic).is_some_and(|own| own.contains(&partition));
-                if is_taken(topic, partition) && !is_own {
-                    state = State::Unreleased;
-                } else {
-                    assigned.entry(topic).or_default().insert(partition);
-                }
-            }
-        }
-        Self {
-            state,
-            assigned,
-            revoking: Partitions::new(),
-            ..self.in_epoch(target_epoch)
-        }
-    }
-
-    fn in_epoch(&self, epoch: i32) -> Self {
-        let previous_epoch = if epoch == self.epoch { self.previous_epoch } else { self.epoch };
+    /// What a member has from this epoch on.
+    pub(in crate::group) fn assigned_in(epoch: i32, assigned: Partitions) -> Self {
         Self {
             epoch,
-            previous_epoch,
+            previous_epoch: epoch,
+            since: pairs(&assigned).map(|partition| (partition, epoch)).collect(),
+            assigned,
             ..Self::default()
         }
+    }
+
+    /// Brings the member as near to its target as it can be now.
+    pub(in crate::group) fn next(&self, towards: &Towards<'_>) -> Self {
+        let waits = match self.state {
+            State::Stable => self.epoch == towards.epoch,
+            State::Unrevoked => still_owns(towards.owned, &self.revoking),
+            State::Unreleased => false,
+        };
+        match waits {
+            true if towards.subscribes_anew => self.restricted(towards),
+            true => self.clone(),
+            false => self.towards(towards),
+        }
+    }
+
+    /// Gives up what the member is not subscribed to any more, before there is a target that knows of that.
+    fn restricted(&self, towards: &Towards<'_>) -> Self {
+        let kept = only(&self.assigned, towards.subscribed);
+        let gone = without(&self.assigned, &kept);
+        if gone.is_empty() {
+            return self.clone();
+        }
+        let mut revoking = self.revoking.clone();
+        for (topic, partitions) in gone {
+            revoking.entry(topic).or_default().extend(partitions);
+        }
+        if still_owns(towards.owned, &revoking) {
+            return self.having(self.epoch, State::Unrevoked, kept, revoking);
+        }
+        self.having(self.epoch, self.state, kept, self.revoking.clone())
+    }
+
+    fn towards(&self, towards: &Towards<'_>) -> Self {
+        let target = only(towards.target, towards.subscribed);
+        let kept = common(&self.assigned, &target);
+        let revoking = without(&self.assigned, &kept);
+        if !revoking.is_empty() && still_owns(towards.owned, &revoking) {
+            return self.having(self.epoch, State::Unrevoked, kept, revoking);
+        }
+        let mut coming = Vec::new();
+        let mut state = State::Stable;
+        for (topic, partition) in pairs(&without(&target, &kept)) {
+            // What the member itself was to give up is no other's.
+            let is_own = self.revoking.get(&topic).is_some_and(|own| own.contains(&partition));
+            if (towards.is_taken)(topic, partition) && !is_own {
+                state = State::Unreleased;
+            } else {
+                coming.push((topic, partition));
+            }
+        }
+        let mut next = self.having(towards.epoch, state, kept, Partitions::new());
+        for (topic, partition) in coming {
+            next.assigned.entry(topic).or_default().insert(partition);
+            next.since.insert((topic, partition), towards.epoch);
+        }
+        next
+    }
+
+    /// The member in this epoch, with a part of what it has: since when it has that stays.
+    fn having(&self, epoch: i32, state: State, assigned: Partitions, revoking: Partitions) -> Self {
+        let own = pairs(&assigned).chain(pairs(&revoking));
+        Self {
+            epoch,
+            previous_epoch: if epoch == self.epoch { self.previous_epoch } else { self.epoch },
+            state,
+            since: own.filter_map(|own| Some((own, *self.since.get(&own)?))).collect(),
+            assigned,
+            revoking,
+        }
+    }
+
+    /// The member while it has left for a while, with this epoch: it keeps what it has, whoever comes back for it.
+    pub(in crate::group) fn left_for_a_while(&self, epoch: i32) -> Self {
+        Self {
+            epoch,
+            revoking: Partitions::new(),
+            since: pairs(&self.assigned).map(|partition| (partition, 0)).collect(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether the member has had the partition since this epoch at the latest.
+    pub(in crate::group) fn has_since(&self, topic: Uuid, partition: i32, epoch: i32) -> bool {
+        self.since.get(&(topic, partition)).is_some_and(|since| *since <= epoch)
     }
 
     /// Whether nothing is left to be done.
@@ -109,6 +169,19 @@ impl Current {
 /// Whether the member has any of these, or does not say.
 fn still_owns(owned: Option<&Partitions>, revoking: &Partitions) -> bool {
     owned.is_none_or(|owned| !common(owned, revoking).is_empty())
+}
+
+/// The partitions, one by one.
+pub(super) fn pairs(partitions: &Partitions) -> impl Iterator<Item = (Uuid, i32)> {
+    partitions
+        .iter()
+        .flat_map(|(topic, partitions)| partitions.iter().map(|index| (*topic, *index)))
+}
+
+/// The partitions of these topics.
+fn only(partitions: &Partitions, topics: &BTreeSet<Uuid>) -> Partitions {
+    let of_topics = partitions.iter().filter(|(topic, _)| topics.contains(*topic));
+    of_topics.map(|(topic, partitions)| (*topic, partitions.clone())).collect()
 }
 
 /// The partitions that are in both.
@@ -137,52 +210,116 @@ mod tests {
     use super::*;
 
     const T: Uuid = Uuid::from_u128(1);
+    const OTHER: Uuid = Uuid::from_u128(2);
 
-    fn some(partitions: &[i32]) -> Partitions {
+    fn of(topic: Uuid, partitions: &[i32]) -> Partitions {
         match partitions {
             [] => Partitions::new(),
-            _ => Partitions::from([(T, partitions.iter().copied().collect())]),
+            _ => Partitions::from([(topic, partitions.iter().copied().collect())]),
         }
+    }
+
+    fn some(partitions: &[i32]) -> Partitions {
+        of(T, partitions)
+    }
+
+    /// A step of a member that is subscribed to both topics, towards this target.
+    fn next(current: &Current, epoch: i32, target: &Partitions, owned: Option<&Partitions>, is_taken: &dyn Fn(Uuid, i32) -> bool) -> Current {
+        current.next(&Towards {
+            epoch,
+            target,
+            subscribed: &BTreeSet::from([T, OTHER]),
+            subscribes_anew: false,
+            owned,
+            is_taken,
+        })
+    }
+
+    fn nobody(_: Uuid, _: i32) -> bool {
+        false
     }
 
     #[test]
     fn what_is_to_go_is_given_up_before_anything_comes() {
-        let nobody = |_: Uuid, _: i32| false;
-        let stable = Current {
-            epoch: 4,
-            previous_epoch: 3,
-            assigned: some(&[1, 2]),
-            ..Current::default()
-        };
+        let stable = Current::assigned_in(4, some(&[1, 2]));
         assert_eq!(
-            stable.next(4, &some(&[9]), None, &nobody),
+            next(&stable, 4, &some(&[9]), None, &nobody),
             stable,
             "the target is another one only in another epoch"
         );
-        let revoking = stable.next(6, &some(&[2, 3]), None, &nobody);
+        let revoking = next(&stable, 6, &some(&[2, 3]), None, &nobody);
         assert_eq!((revoking.epoch, revoking.state), (4, State::Unrevoked));
         assert_eq!((&revoking.assigned, &revoking.revoking), (&some(&[2]), &some(&[1])));
         for owned in [None, Some(some(&[1, 2]))] {
             assert_eq!(
-                revoking.next(6, &some(&[2, 3]), owned.as_ref(), &nobody),
+                next(&revoking, 6, &some(&[2, 3]), owned.as_ref(), &nobody),
                 revoking,
                 "it has not said that it gave it up"
             );
         }
-        let done = revoking.next(6, &some(&[2, 3]), Some(&some(&[2])), &nobody);
+        let done = next(&revoking, 6, &some(&[2, 3]), Some(&some(&[2])), &nobody);
         assert_eq!((done.epoch, done.state, &done.assigned), (6, State::Stable, &some(&[2, 3])));
         assert!(done.revoking.is_empty() && done.has_reached(6));
+        // More is to go meanwhile: it stays in the epoch in which it was told so.
+        let more = next(&revoking, 7, &some(&[3]), Some(&some(&[2])), &nobody);
+        assert_eq!((more.epoch, more.state, &more.revoking), (4, State::Unrevoked, &some(&[2])));
     }
 
     #[test]
     fn what_another_one_has_is_waited_for() {
         let taken = |_: Uuid, partition: i32| partition == 3;
         let new = Current::default();
-        let waiting = new.next(2, &some(&[2, 3]), Some(&some(&[])), &taken);
+        let waiting = next(&new, 2, &some(&[2, 3]), Some(&some(&[])), &taken);
         assert_eq!((waiting.epoch, waiting.state, &waiting.assigned), (2, State::Unreleased, &some(&[2])));
-        assert_eq!(waiting.next(2, &some(&[2, 3]), None, &taken), waiting);
-        let done = waiting.next(2, &some(&[2, 3]), None, &|_, _| false);
+        assert_eq!(next(&waiting, 2, &some(&[2, 3]), None, &taken), waiting);
+        let done = next(&waiting, 2, &some(&[2, 3]), None, &nobody);
         assert_eq!((done.epoch, done.state, &done.assigned), (2, State::Stable, &some(&[2, 3])));
         assert_eq!(done.previous_epoch, 0, "the epoch has not changed since");
+    }
+
+    #[test]
+    fn a_partition_is_had_since_it_was_assigned() {
+        let stable = next(&Current::default(), 2, &some(&[1, 2]), None, &nobody);
+        let later = next(&stable, 5, &some(&[1, 2, 3]), None, &nobody);
+        for (partition, since) in [(1, 2), (2, 2), (3, 5)] {
+            assert!(
+                later.has_since(T, partition, since) && !later.has_since(T, partition, since - 1),
+                "{partition}"
+            );
+        }
+        assert!(!later.has_since(T, 4, 9) && !later.has_since(OTHER, 1, 9));
+        let revoking = next(&later, 6, &some(&[1]), None, &nobody);
+        assert!(revoking.has_since(T, 2, 2), "it may still commit what it is to give up");
+        let done = next(&revoking, 6, &some(&[1]), Some(&some(&[1])), &nobody);
+        assert_eq!(done.since, Since::from([((T, 1), 2)]));
+        let back = next(&done, 7, &some(&[1, 2]), None, &nobody);
+        assert!(back.has_since(T, 2, 7) && !back.has_since(T, 2, 6));
+        assert!(back.left_for_a_while(-2).has_since(T, 2, 0), "whoever comes back goes on with it");
+    }
+
+    /// The target may not be computed anew yet: a member gives up at once what it is not subscribed to any more.
+    #[test]
+    fn what_is_not_subscribed_to_any_more_goes_before_the_target_says_so() {
+        let both: Partitions = [some(&[1]), of(OTHER, &[1])].into_iter().flatten().collect();
+        let stable = Current::assigned_in(4, both.clone());
+        let step = |current: &Current, owned: Option<&Partitions>, subscribes_anew: bool| {
+            current.next(&Towards {
+                epoch: 4,
+                target: &both,
+                subscribed: &BTreeSet::from([T]),
+                subscribes_anew,
+                owned,
+                is_taken: &nobody,
+            })
+        };
+        assert_eq!(step(&stable, None, false), stable, "what is subscribed to is looked at when it changes");
+        let revoking = step(&stable, None, true);
+        assert_eq!((revoking.epoch, revoking.state), (4, State::Unrevoked));
+        assert_eq!((&revoking.assigned, &revoking.revoking), (&some(&[1]), &of(OTHER, &[1])));
+        assert_eq!(step(&revoking, Some(&both), true), revoking);
+        let done = step(&revoking, Some(&some(&[1])), false);
+        assert_eq!((done.epoch, done.state, &done.assigned), (4, State::Stable, &some(&[1])));
+        let gone = step(&stable, Some(&some(&[1])), true);
+        assert_eq!((gone.state, &gone.assigned), (State::Stable, &some(&[1])), "it had given it up already");
     }
 }

@@ -15,7 +15,7 @@ use weir_protocol::messages::{
 use super::Member;
 use super::assignor::Partitions;
 use super::classic::Classic;
-use super::reconcile::{Current, State};
+use super::reconcile::{Current, Since, State};
 use crate::coordinator::Record;
 use crate::group::record::record;
 
@@ -82,11 +82,12 @@ pub(super) fn current(group: &str, member: &str, value: Option<&Current>) -> Rec
         group_id: group.to_owned(),
         member_id: member.to_owned(),
     };
-    let topics = |partitions: &Partitions| {
+    let topics = |partitions: &Partitions, since: &Since| {
+        let epoch = |topic: &Uuid, index: &i32| since.get(&(*topic, *index)).copied().unwrap_or(0);
         let topic = |(topic_id, partitions): (&Uuid, &std::collections::BTreeSet<i32>)| current::TopicPartitions {
             topic_id: *topic_id,
             partitions: partitions.iter().copied().collect(),
-            assignment_epochs: None,
+            assignment_epochs: Some(partitions.iter().map(|index| epoch(topic_id, index)).collect()),
         };
         partitions.iter().map(topic).collect()
     };
@@ -94,16 +95,24 @@ pub(super) fn current(group: &str, member: &str, value: Option<&Current>) -> Rec
         member_epoch: current.epoch,
         previous_member_epoch: current.previous_epoch,
         state: current.state as i8,
-        assigned_partitions: topics(&current.assigned),
-        partitions_pending_revocation: topics(&current.revoking),
+        assigned_partitions: topics(&current.assigned, &current.since),
+        partitions_pending_revocation: topics(&current.revoking, &current.since),
     });
     record(&key, value.as_ref().map(|value| (value, VERSION)))
 }
 
+/// What a member has. Who wrote it before KIP-1251, or wrote it wrong, did not say since when: then it is the member's epoch (`Utils.assignmentFromTopicPartitions`).
 pub(super) fn current_of(value: ConsumerGroupCurrentMemberAssignmentValue) -> Current {
-    let partitions = |topics: Vec<current::TopicPartitions>| -> Partitions {
-        let topics = topics.into_iter();
-        topics.map(|topic| (topic.topic_id, topic.partitions.into_iter().collect())).collect()
+    let mut since = Since::new();
+    let mut partitions = |topics: Vec<current::TopicPartitions>| -> Partitions {
+        let topic = |topic: current::TopicPartitions| {
+            let epochs = topic.assignment_epochs.filter(|epochs| epochs.len() == topic.partitions.len());
+            let epochs = epochs.unwrap_or_else(|| vec![value.member_epoch.max(0); topic.partitions.len()]);
+            let keys = topic.partitions.iter().map(|index| (topic.topic_id, *index));
+            since.extend(keys.zip(epochs));
+            (topic.topic_id, topic.partitions.into_iter().collect())
+        };
+        topics.into_iter().map(topic).collect()
     };
     Current {
         epoch: value.member_epoch,
@@ -111,6 +120,7 @@ pub(super) fn current_of(value: ConsumerGroupCurrentMemberAssignmentValue) -> Cu
         state: State::from_code(value.state),
         assigned: partitions(value.assigned_partitions),
         revoking: partitions(value.partitions_pending_revocation),
+        since,
     }
 }
 
@@ -120,4 +130,48 @@ pub(super) fn regex(group: &str, pattern: &str, value: Option<ConsumerGroupRegul
         regular_expression: pattern.to_owned(),
     };
     record(&key, value.as_ref().map(|value| (value, VERSION)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_does_not_say_since_when_means_the_members_epoch() {
+        let topic = |partitions: Vec<i32>, assignment_epochs| current::TopicPartitions {
+            topic_id: Uuid::from_u128(1),
+            partitions,
+            assignment_epochs,
+        };
+        let value = |member_epoch, assigned, revoking| ConsumerGroupCurrentMemberAssignmentValue {
+            member_epoch,
+            assigned_partitions: vec![assigned],
+            partitions_pending_revocation: vec![revoking],
+            ..Default::default()
+        };
+        let since = |value| {
+            current_of(value)
+                .since
+                .into_iter()
+                .map(|((_, index), epoch)| (index, epoch))
+                .collect::<Vec<_>>()
+        };
+        let said = value(7, topic(vec![0, 1], Some(vec![3, 7])), topic(vec![2], Some(vec![5])));
+        assert_eq!(since(said.clone()), [(0, 3), (1, 7), (2, 5)]);
+        let unsaid = value(7, topic(vec![0, 1], None), topic(vec![2], Some(vec![5, 6])));
+        assert_eq!(since(unsaid), [(0, 7), (1, 7), (2, 7)]);
+        assert_eq!(since(value(-2, topic(vec![0], None), topic(vec![], None))), [(0, 0)]);
+        // And what is written is read.
+        let known = current_of(said);
+        let written = current("g", "m", Some(&known));
+        let logged = crate::coordinator::Logged {
+            key: &written.key,
+            value: written.value.as_deref(),
+            transaction: None,
+        };
+        let Ok(crate::group::record::Change::Current(_, Some(value))) = crate::group::record::read(&logged) else {
+            panic!("another record");
+        };
+        assert_eq!(current_of(value), known);
+    }
 }

@@ -51,6 +51,16 @@ impl ConsumerGroup {
         member.topics.iter().chain(by_regex).cloned().collect()
     }
 
+    /// The topics that there are of what a member is subscribed to.
+    pub(super) fn subscribed_ids(&self, member: &Member, image: &MetadataImage) -> BTreeSet<Uuid> {
+        let names = self.subscription(member);
+        names
+            .iter()
+            .filter_map(|name| image.topic_by_name(name))
+            .map(|topic| topic.id.0)
+            .collect()
+    }
+
     /// Looks at the topics again, if they may have changed since, and says whether what members are subscribed to has.
     pub(super) fn look_at_topics(&mut self, must: bool, turn: &mut Turn<'_>) -> bool {
         let image = Arc::clone(turn.image);
@@ -118,11 +128,20 @@ impl ConsumerGroup {
         best.copied().unwrap_or("uniform")
     }
 
-    /// Computes what each member is to have, if the group has changed since.
+    /// Whether what members are to have may be computed now: there is news, and the last time was long enough ago (KIP-1263). Where nobody knows when that was it may, and also without an
+    /// interval, whatever the clocks say (`canComputeNextTargetAssignment`).
+    pub(super) fn may_assign(&self, turn: &Turn<'_>) -> bool {
+        let interval_ms = i64::from(turn.settings.of_group(turn.image, &self.id).assignment_interval_ms);
+        let is_due = self.assigned_at == 0 || interval_ms == 0 || turn.now.wall_ms >= self.assigned_at.saturating_add(interval_ms);
+        self.epoch > self.target_epoch && is_due
+    }
+
+    /// Computes what each member is to have, if the group has changed since and it may be computed.
     pub(super) fn assign_anew(&mut self, turn: &mut Turn<'_>) {
-        if self.target_epoch >= self.epoch {
+        if !self.may_assign(turn) {
             return;
         }
+        self.bumped_at = Some(turn.now.ms);
         let image = Arc::clone(turn.image);
         let mut topics: BTreeMap<Uuid, Topic> = BTreeMap::new();
         let candidates: Vec<_> = self

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 use weir_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
-use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
+use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, OffsetCommitRequest};
 
 use super::world::World;
+use crate::group::Request;
 
 /// A client: it heartbeats, and does what it is told at once.
 #[derive(Debug)]
@@ -63,12 +65,43 @@ impl Consumer {
     }
 }
 
-/// Beats in turn until nothing changes, and checks at each step that no partition has two owners.
+/// What a client that is in this epoch is told when it commits for all that it has.
+fn commit(world: &mut World, id: &str, epoch: i32, owned: &BTreeMap<Uuid, BTreeSet<i32>>) -> BTreeSet<i16> {
+    let topics = owned.iter().map(|(topic_id, partitions)| OffsetCommitRequestTopic {
+        name: topic_id.to_string(),
+        topic_id: *topic_id,
+        partitions: partitions
+            .iter()
+            .map(|index| OffsetCommitRequestPartition {
+                partition_index: *index,
+                ..Default::default()
+            })
+            .collect(),
+    });
+    let request = OffsetCommitRequest {
+        group_id: "g".to_owned(),
+        generation_id_or_member_epoch: epoch,
+        member_id: id.to_owned(),
+        topics: topics.collect(),
+        ..Default::default()
+    };
+    let answer = world.ask(|to| Request::Commit { request, version: 10, to }).expect();
+    let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+    partitions.map(|partition| partition.error_code).collect()
+}
+
+/// Beats in turn until nothing changes, and checks at each step that no partition has two owners, and that a commit that crosses the answer to a heartbeat is taken (KIP-1251).
 fn settle(world: &mut World, consumers: &mut [&mut Consumer]) {
-    for _ in 0..10 {
+    for _ in 0..20 {
+        world.pass(100);
         for index in 0..consumers.len() {
+            let (id, epoch, had) = (consumers[index].id, consumers[index].epoch, consumers[index].owned.clone());
             let response = consumers[index].beat(world);
-            assert_eq!(response.error_code, 0, "{}: {response:?}", consumers[index].id);
+            assert_eq!(response.error_code, 0, "{id}: {response:?}");
+            if epoch > 0 {
+                let codes = commit(world, id, epoch, &had);
+                assert!(codes.iter().all(|code| *code == 0), "{id} in epoch {epoch}, {response:?}: {codes:?}");
+            }
             let mut owned = BTreeSet::new();
             for consumer in consumers.iter() {
                 for (topic, partitions) in &consumer.owned {
@@ -86,8 +119,8 @@ fn settle(world: &mut World, consumers: &mut [&mut Consumer]) {
 
 #[test]
 fn no_partition_has_two_owners_whatever_changes() {
-    for failing in [false, true] {
-        let mut world = World::new(&[]);
+    for (failing, interval) in [(false, "0"), (true, "0"), (false, "1000"), (true, "1000")] {
+        let mut world = World::new(&[("group.consumer.assignment.interval.ms", interval)]);
         let fail = |world: &mut World| {
             if failing {
                 world.fail_over();

@@ -11,6 +11,7 @@ mod topics;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use weir_protocol::config::Configs;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
@@ -41,7 +42,7 @@ impl World {
 
     pub(super) fn with_topics(configs: &[(&str, &str)], topics: &[(&str, usize)]) -> Self {
         let configs = configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Self::begin(configs, image_of(topics))
+        Self::begin(settings(configs), image_of(topics))
     }
 
     /// The partitions of these topics.
@@ -125,6 +126,14 @@ impl World {
         });
         listed.expect().into_iter().find(|group| group.group_id == "g")
     }
+}
+
+/// The settings of a test, which assigns at once unless it says otherwise.
+fn settings(mut configs: Configs) -> Configs {
+    configs
+        .entry("group.consumer.assignment.interval.ms".to_owned())
+        .or_insert_with(|| "0".to_owned());
+    configs
 }
 
 fn image_of(topics: &[(&str, usize)]) -> MetadataImage {

@@ -57,6 +57,14 @@ pub(super) const ROWS: &[ConfigKey] = &[
         "The least that `consumer.assignment.interval.ms` of a group may be.",
     ),
     broker(
+        "group.consumer.assignment.interval.ms",
+        Int,
+        Some("1000"),
+        AtLeast(0),
+        Cluster,
+        "How long after an assignment of a group of the consumer protocol the next one may be computed.",
+    ),
+    broker(
         "group.consumer.heartbeat.interval.ms",
         Int,
         Some("5000"),

@@ -1,5 +1,8 @@
 //! The records that were written as the lines of a scenario.
 
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
 use weir_protocol::messages::group_metadata_value::MemberMetadata;
 use weir_protocol::messages::{ConsumerGroupCurrentMemberAssignmentValue, ConsumerGroupMemberMetadataValue, GroupMetadataValue, OffsetCommitValue};
 
@@ -139,7 +142,26 @@ fn current(value: &ConsumerGroupCurrentMemberAssignmentValue) -> String {
         ),
     };
     format!(
-        "epoch {} after {} {state} has {has}{revoking}",
-        value.member_epoch, value.previous_member_epoch
+        "epoch {} after {} {state} has {has}{revoking}{}",
+        value.member_epoch,
+        value.previous_member_epoch,
+        since(value)
     )
+}
+
+/// Since when the member has what it has, where that is another epoch than its own (KIP-1251).
+fn since(value: &ConsumerGroupCurrentMemberAssignmentValue) -> String {
+    let mut by_epoch: BTreeMap<i32, BTreeMap<Uuid, Vec<i32>>> = BTreeMap::new();
+    for topic in value.assigned_partitions.iter().chain(&value.partitions_pending_revocation) {
+        let epochs = topic.assignment_epochs.as_deref().unwrap_or_default();
+        assert_eq!(epochs.len(), topic.partitions.len());
+        for (index, epoch) in topic.partitions.iter().zip(epochs).filter(|(_, epoch)| **epoch != value.member_epoch) {
+            by_epoch.entry(*epoch).or_default().entry(topic.topic_id).or_default().push(*index);
+        }
+    }
+    let said = by_epoch.iter().map(|(epoch, topics)| {
+        let topics = topics.iter().map(|(id, indexes)| (*id, indexes.as_slice()));
+        format!(", {} since {epoch}", say_ids(topics))
+    });
+    said.collect()
 }

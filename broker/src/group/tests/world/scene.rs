@@ -75,7 +75,7 @@ impl Scene {
 
     fn of(configs: Configs, topics: &[Topic]) -> Self {
         Self {
-            world: World::begin(configs, image(topics)),
+            world: World::begin(super::settings(configs), image(topics)),
             names: Names::default(),
             askers: Vec::new(),
             said: 0,
@@ -101,7 +101,7 @@ impl Scene {
         let known = |machine: &Groups| -> BTreeMap<String, String> {
             let say = |group: &Group| {
                 let consumers = match &group.kind {
-                    Kind::Consumer(group) => Some(group.describe(image)),
+                    Kind::Consumer(group) => Some((group.describe(image), group.written())),
                     Kind::Classic(_) => None,
                 };
                 (group.id.to_string(), format!("{:?} {consumers:?}", group.offsets))
@@ -126,7 +126,7 @@ impl Scene {
                 let topics = requests::topics(words);
                 self.world.set_image(image(&topics));
             }
-            "settings" => self.world.set_configs(requests::configs(words)),
+            "settings" => self.world.set_configs(super::settings(requests::configs(words))),
             "join" => self.join(words),
             "sync" => self.sync(words),
             "heartbeat" => {
