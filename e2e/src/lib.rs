@@ -15,6 +15,7 @@ pub mod load;
 pub mod node;
 pub mod record;
 pub mod tools;
+pub mod transactions;
 pub mod txn;
 pub mod wire;
 pub mod writer;

@@ -1,6 +1,6 @@
 //! Requests of transactions by hand, in the versions of both protocols: each says who it is from, so that a test can lie, repeat and come late.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::wire::{Body, Connection, Reply};
 
@@ -263,12 +263,42 @@ pub struct Committed {
 /// # Errors
 /// When the connection ends.
 pub fn fetch_committed(c: &mut Connection, topic: &str, partition: i32, offset: i64) -> Result<Committed> {
+    let fetched = fetch(c, topic, partition, offset, true)?;
+    Ok(Committed {
+        code: fetched.code,
+        high_watermark: fetched.high_watermark,
+        last_stable_offset: fetched.last_stable_offset,
+        aborted: fetched.aborted,
+        records: fetched.records.len(),
+    })
+}
+
+/// What a Fetch gives of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The error code.
+    pub code: i16,
+    /// The high watermark.
+    pub high_watermark: i64,
+    /// The last stable offset.
+    pub last_stable_offset: i64,
+    /// Aborted transactions: producer id and first offset; none without `read_committed`.
+    pub aborted: Vec<(i64, i64)>,
+    /// The batches.
+    pub records: Vec<u8>,
+}
+
+/// Fetches from this very broker, leader or follower, with `read_committed` or without.
+///
+/// # Errors
+/// When the connection ends.
+pub fn fetch(c: &mut Connection, topic: &str, partition: i32, offset: i64, committed: bool) -> Result<Fetched> {
     let head = Body::default()
         .i32(-1)
         .i32(0)
         .i32(1)
         .i32(1 << 20)
-        .i8(1)
+        .i8(committed.into())
         .i32(0)
         .i32(-1)
         .i32(1)
@@ -291,13 +321,13 @@ pub fn fetch_committed(c: &mut Connection, topic: &str, partition: i32, offset: 
         aborted.push((reply.i64()?, reply.i64()?));
     }
     reply.i32()?;
-    let records = usize::try_from(reply.i32()?).unwrap_or(0);
-    Ok(Committed {
+    let length = usize::try_from(reply.i32()?).unwrap_or(0);
+    Ok(Fetched {
         code,
         high_watermark,
         last_stable_offset,
         aborted,
-        records,
+        records: reply.rest().get(..length).context("the records are cut off")?.to_vec(),
     })
 }
 

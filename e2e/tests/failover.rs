@@ -1,4 +1,5 @@
-//! Three brokers, real clients, and everything that can happen to a process: what was acknowledged is there exactly once, in order, at the offset that the client was told.
+//! Three brokers, real clients, and everything that can happen to a process: what was acknowledged is there exactly once, in order, at the offset that the client was told, and every
+//! replica tells of transactions what its log says.
 //!
 //! `WEIR_E2E_ROUNDS` sets the number of faults (15 by default), `WEIR_E2E_SEED` which ones; the seed is printed.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -9,8 +10,12 @@ use serde_json::json;
 use weir_e2e::cluster::Local;
 use weir_e2e::driver::{Client, Driver, From, Produce};
 use weir_e2e::record::Record;
+use weir_e2e::transactions::{Transactions, tells_what_its_log_says};
 use weir_e2e::wire::await_topic;
 use weir_e2e::writer::{PATIENCE, Writer, check};
+
+/// Whose transactions overlap in one partition.
+const CHAINED: [Client; 2] = [Client::Java, Client::Franz];
 
 /// Every client writes to a partition of its own, since each numbers its records.
 const WRITERS: [Client; 3] = [Client::Java, Client::Franz, Client::Librdkafka];
@@ -74,7 +79,7 @@ fn strike(local: &Local, chance: &mut Chance) -> String {
     let run = |command: &str, id: &str| drop(local.run(&[command, id]).unwrap());
     let broker = chance.below(3);
     let id = broker.to_string();
-    match chance.below(9) {
+    match chance.below(10) {
         0..=2 => {
             run("kill", &id);
             chance.pause(1_500);
@@ -88,7 +93,7 @@ fn strike(local: &Local, chance: &mut Chance) -> String {
             signal(local, broker, "-CONT");
             format!("froze {id}")
         }
-        4 => {
+        4 | 8 => {
             run("stop", &id);
             run("start", &id);
             format!("stopped {id}")
@@ -146,6 +151,18 @@ fn nothing_acknowledged_is_lost_doubled_or_moved() {
         .zip(WRITERS)
         .map(|(partition, client)| Writer::start(client, &local.bootstrap(), topic, partition))
         .collect();
+    driver
+        .create_replicated_topic("chained", 1, 3, &json!({"min.insync.replicas": "2", "segment.bytes": "65536"}))
+        .unwrap();
+    await_topic(&local.bootstrap(), "chained", 1).unwrap();
+    let transactions = Transactions::start(&CHAINED, &local.bootstrap(), "chained", 0);
+    let each_replica = || -> Vec<usize> {
+        let bootstrap = local.bootstrap();
+        bootstrap
+            .split(',')
+            .map(|address| tells_what_its_log_says(address, "chained", 0))
+            .collect()
+    };
     let mut chance = Chance(seed);
     for round in 0..rounds {
         let what = strike(&local, &mut chance);
@@ -153,9 +170,14 @@ fn nothing_acknowledged_is_lost_doubled_or_moved() {
         chance.pause(500);
         if round % 5 == 4 {
             writers.iter().for_each(Writer::moves);
+            transactions.moves();
         }
+        eprintln!("round {round}: aborted at each replica: {:?}", each_replica());
     }
     whole(&local);
+    transactions.moves();
+    transactions.finish();
+    assert!(each_replica().iter().all(|aborted| *aborted > 0));
     writers.iter().for_each(Writer::moves);
     let offsets: Vec<_> = writers.into_iter().map(Writer::finish).collect();
     // Each broker leads in turn, so that every replica is read.
