@@ -93,7 +93,7 @@ impl From<AppendError> for Refusal {
         let code = match error {
             AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
             AppendError::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
-            AppendError::Storage => ErrorCode::KafkaStorageError,
+            AppendError::Storage | AppendError::Nameless => ErrorCode::KafkaStorageError,
             AppendError::Producer(error) => {
                 return Self {
                     code: error.code(),

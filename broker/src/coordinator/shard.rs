@@ -326,7 +326,7 @@ impl Gathered {
 /// What the askers are told of an append that failed (`CoordinatorOperationExceptionHelper` in Apache Kafka).
 fn refusal(error: &AppendError) -> ErrorCode {
     match error {
-        AppendError::NotLeader | AppendError::Storage => ErrorCode::NotCoordinator,
+        AppendError::NotLeader | AppendError::Storage | AppendError::Nameless => ErrorCode::NotCoordinator,
         AppendError::NotEnoughReplicasAfterAppend => ErrorCode::CoordinatorNotAvailable,
         AppendError::Producer(_) => ErrorCode::UnknownServerError,
     }

@@ -25,6 +25,8 @@ pub(super) struct Logs {
     pub(super) open: Mutex<HashMap<TopicPartition, Weak<LogReader>>>,
     /// Held while the catalogue is written.
     catalogue: Mutex<()>,
+    /// Whose the directory of a name is, from its log's first append until it has another name.
+    names: Mutex<HashMap<PathBuf, Weak<LogReader>>>,
     /// The directories of deleted logs, and when their files go.
     trash: Mutex<Vec<(Instant, PathBuf)>>,
 }
@@ -37,6 +39,24 @@ impl Logs {
             index: log.partition,
         };
         self.found.lock().extend(logs.into_iter().map(|log| (id(&log), log)));
+    }
+
+    /// Takes the name of a log's directory for it; `false` while another log has it, which is to be deleted and whose writer is still at work.
+    pub(super) fn take_name(&self, log: &Arc<LogReader>) -> bool {
+        let mut names = self.names.lock();
+        let other = names.get(&log.path()).and_then(Weak::upgrade);
+        if other.is_some_and(|other| !Arc::ptr_eq(&other, log)) {
+            return false;
+        }
+        names.insert(log.path(), Arc::downgrade(log));
+        true
+    }
+
+    /// Forgets a log that is deleted: it has no name any more. Another one under the same id is another log.
+    pub(super) fn forget(&self, log: &Arc<LogReader>) {
+        let is_it = |other: &Weak<LogReader>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(log));
+        self.names.lock().retain(|_, other| !is_it(other) && other.strong_count() > 0);
+        self.open.lock().retain(|id, other| *id != log.id || !is_it(other));
     }
 
     /// Has a directory removed at a time, or by the next start.

@@ -275,6 +275,9 @@ impl LogDir {
             }
         };
         self.shared.logs.open.lock().insert(id, Arc::downgrade(&writer.reader()));
+        if !writer.reader().segments.load().is_empty() {
+            self.shared.logs.take_name(&writer.reader());
+        }
         Ok(writer)
     }
 
@@ -296,10 +299,7 @@ impl LogDir {
             return Ok(());
         };
         let from = self.shared.root().join(format!("{}-{}", log.topic, log.partition));
-        let to = self
-            .shared
-            .root()
-            .join(format!("{}-{}.{}-stray", log.topic, log.partition, log.topic_id.simple()));
+        let to = self.shared.root().join(recovery::aside(&log.topic, log.partition, recovery::STRAY));
         warn!(log = %from.display(), to = %to.display(), "this log's topic is not in the metadata any more; it is set aside");
         match self.shared.storage().rename(&from, &to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -55,6 +55,9 @@ pub enum AppendError {
     /// The log directory is offline.
     #[error("the log directory is offline")]
     Storage,
+    /// The log is deleted, or one that is being deleted still has its name: asked again, it may be appended.
+    #[error("a log that is being deleted still has this one's name")]
+    Nameless,
     /// The batch does not follow what its producer sent before.
     #[error(transparent)]
     Producer(#[from] producers::ProducerError),

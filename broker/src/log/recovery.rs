@@ -31,6 +31,9 @@ use log::Recovering;
 /// The logs that the catalogue remembers, by topic, partition and topic id.
 type Known = HashMap<(String, i32, Uuid), Remembered>;
 
+/// What the directory of a log ends with that is nobody's any more, and is not deleted.
+pub(super) const STRAY: &str = "-stray";
+
 /// What a directory of a partition says of itself (`partition.metadata`).
 pub(super) const PARTITION_METADATA: &str = "partition.metadata";
 
@@ -115,11 +118,19 @@ fn recover(shared: &Shared, topic: &str, partition: i32, known: Option<&Known>, 
     Ok(Some(log.finish(topic, partition, id)))
 }
 
+/// A name that no other directory has, for what had the name of a partition's. Names of directories are no longer than this (`UnifiedLog.logDirNameWithSuffixCappedLength`).
+pub(super) fn aside(topic: &str, partition: i32, suffix: &str) -> String {
+    const BYTES_MAX: usize = 255;
+    let rest = format!("-{partition}.{}{suffix}", Uuid::new_v4().simple());
+    let topic = topic.get(..topic.len().min(BYTES_MAX.saturating_sub(rest.len()))).unwrap_or_default();
+    format!("{topic}{rest}")
+}
+
 /// Sets aside a directory that stands where a new log is to be made and holds records: it was left alone since it does not say whose it is, and is not written over.
 ///
 /// # Errors
 /// When it cannot be looked at or renamed.
-pub(super) fn set_aside_unknown(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
+pub(super) fn set_aside_unknown(storage: &dyn Storage, dir: &Path, topic: &str, partition: i32) -> io::Result<()> {
     let entries = match storage.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -127,7 +138,7 @@ pub(super) fn set_aside_unknown(storage: &dyn Storage, dir: &Path) -> io::Result
     if !entries.iter().any(|entry| entry.name.ends_with(".log")) {
         return Ok(());
     }
-    let to = dir.with_added_extension(format!("{}-stray", Uuid::new_v4().simple()));
+    let to = dir.with_file_name(aside(topic, partition, STRAY));
     warn!(directory = %dir.display(), to = %to.display(), "a directory of unknown records stands where a log is to be made; it is set aside");
     storage.rename(dir, &to)
 }

@@ -202,6 +202,9 @@ impl LogWriter {
         if self.shared.is_offline() {
             return Err(AppendError::Storage);
         }
+        if !self.has_name() {
+            return Err(AppendError::Nameless);
+        }
         let log_start_offset = self.reader.log_start_offset();
         if append.headers.iter().any(BatchHeader::has_producer) {
             self.producers(now_ms)?;

@@ -10,6 +10,8 @@ mod maintenance;
 mod partition;
 mod seat;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod waiters;
 mod watch;

@@ -370,7 +370,7 @@ fn code_of(error: AppendError) -> ErrorCode {
     match error {
         AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
         AppendError::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
-        AppendError::Storage => ErrorCode::KafkaStorageError,
+        AppendError::Storage | AppendError::Nameless => ErrorCode::KafkaStorageError,
         AppendError::Producer(error) => error.code(),
     }
 }

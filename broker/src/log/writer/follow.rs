@@ -15,6 +15,9 @@ pub enum FollowError {
     /// The log directory is offline.
     #[error("the log directory is offline")]
     Storage,
+    /// The log is deleted, or one that is being deleted still has its name.
+    #[error("a log that is being deleted still has this one's name")]
+    Nameless,
     /// A batch is damaged.
     #[error("a batch from the leader is damaged: {0}")]
     Corrupt(#[from] BatchError),
@@ -56,6 +59,9 @@ impl LogWriter {
     pub fn append_as_follower(&mut self, records: &[u8], epoch: LeaderEpoch, now_ms: i64) -> Result<i64, FollowError> {
         if self.shared.is_offline() {
             return Err(FollowError::Storage);
+        }
+        if !self.has_name() {
+            return Err(FollowError::Nameless);
         }
         let mut span = Span::default();
         let (mut end, mut latest) = (self.reader.log_end_offset(), self.reader.latest_epoch());

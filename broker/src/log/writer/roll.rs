@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::super::index::Indexes;
 use super::super::reader::Tail;
@@ -14,6 +14,19 @@ use super::super::storage::{File, Mode, put_in_place, stage_file};
 use super::{Active, LogWriter, into_io};
 
 impl LogWriter {
+    /// Whether anything may be written: not to a log that is deleted, and not yet where the log has no directory, whose name a log has that is to be deleted. Its writer is at
+    /// work, and the deletion waits for it.
+    pub(super) fn has_name(&self) -> bool {
+        if self.reader.is_deleted() {
+            return false;
+        }
+        let has_name = !self.reader.segments.load().is_empty() || self.shared.logs.take_name(&self.reader);
+        if !has_name {
+            info!(topic = %self.reader.topic, partition = self.reader.id.index, "a log that is being deleted still has this one's name; nothing is appended until it is gone");
+        }
+        has_name
+    }
+
     /// The segment that is written to: the newest one, or a new one where there is none.
     pub(super) fn active(&mut self, now_ms: i64) -> io::Result<&mut Active> {
         if self.active.is_none() {
@@ -45,7 +58,7 @@ impl LogWriter {
         let (dir, base) = (reader.path(), reader.log_end_offset());
         let storage = self.shared.storage();
         if reader.segments.load().is_empty() {
-            recovery::set_aside_unknown(storage, &dir)?;
+            recovery::set_aside_unknown(storage, &dir, &reader.topic, reader.id.index)?;
             storage.create_dir(&dir)?;
             // Synced with the first flush: until then there is nothing that it would have to vouch for.
             let metadata = dir.join(recovery::PARTITION_METADATA);

@@ -29,6 +29,9 @@ impl LogWriter {
     /// # Errors
     /// When the files cannot be read or written: then the log directory is offline.
     pub fn truncate_to(&mut self, offset: i64) -> io::Result<i64> {
+        if self.reader.is_deleted() {
+            return Err(io::Error::other("the log is deleted"));
+        }
         if offset >= self.reader.log_end_offset() {
             let result = self.forget_epoch_without_records().map(|()| self.reader.log_end_offset());
             return self.vouch(result);
@@ -53,6 +56,9 @@ impl LogWriter {
     /// # Errors
     /// As [`LogWriter::truncate_to`].
     pub fn truncate_fully_and_start_at(&mut self, offset: i64) -> io::Result<i64> {
+        if !self.has_name() {
+            return Err(io::Error::other("the log is deleted, or one that is being deleted still has its name"));
+        }
         let shared = Arc::clone(&self.shared);
         let _turn = shared.flusher().turn();
         if shared.is_offline() {

@@ -1,0 +1,108 @@
+//! What becomes of a partition's log when its topic is deleted and made anew.
+
+use std::path::Path;
+use std::sync::mpsc::channel;
+
+use uuid::Uuid;
+use weir_protocol::batch::BatchHeader;
+use weir_protocol::record::BatchBuilder;
+use weir_protocol::types::{LeaderEpoch, PartitionEpoch};
+
+use super::*;
+use crate::log::{AppendError, Disk, Identity, LogDirOptions, Origin, Prepared};
+
+const OWN: BrokerId = BrokerId(0);
+
+fn open(root: &Path) -> LogDir {
+    let identity = Identity {
+        cluster_id: "c".into(),
+        broker_id: 0,
+    };
+    let options = LogDirOptions {
+        open_files_max: 10,
+        recovery_threads: 1,
+    };
+    LogDir::open(Arc::new(Disk), root, &identity, options).unwrap()
+}
+
+fn id(topic: u128) -> TopicPartition {
+    TopicPartition {
+        topic: TopicId(Uuid::from_u128(topic)),
+        index: 0,
+    }
+}
+
+fn topic(number: u128) -> TopicImage {
+    let partition = PartitionImage {
+        replicas: [OWN].into(),
+        isr: [OWN].into(),
+        elr: [].into(),
+        leader: Some(OWN),
+        leader_epoch: LeaderEpoch(0),
+        partition_epoch: PartitionEpoch(0),
+        adding: [].into(),
+        removing: [].into(),
+        recovering: false,
+    };
+    TopicImage {
+        id: id(number).topic,
+        name: "orders".into(),
+        internal: false,
+        configs: Arc::default(),
+        partitions: vec![partition],
+    }
+}
+
+fn append(partition: &Arc<Partition>) -> Result<i64, AppendError> {
+    let (answer, answered) = channel();
+    partition.with_writer_detached(move |writer| {
+        let mut builder = BatchBuilder::new(0);
+        builder.append(0, 1_000, None, Some(b"v"), []);
+        let bytes = builder.build(0).unwrap();
+        let append = Prepared {
+            headers: vec![BatchHeader::parse(&bytes).unwrap()],
+            bytes,
+            origin: Origin::Client(None),
+        };
+        let result = writer.append_as_leader(&mut [append], LeaderEpoch(0), 1_000).remove(0);
+        answer.send(result.map(|info| info.first_offset)).unwrap();
+    });
+    answered.recv().unwrap()
+}
+
+/// A topic that has the same name as the one that is deleted, and a partition that has moved away and comes back.
+#[test]
+fn what_is_made_anew_waits_for_the_writer_of_what_is_deleted() {
+    for next in [2, 1] {
+        let root = tempfile::tempdir().unwrap();
+        let replicas = Replicas::new(OWN, open(root.path()));
+        let image = MetadataImage::default();
+        replicas.take_up(&image, &topic(1));
+        let old = replicas.get(id(1)).unwrap();
+        assert_eq!([append(&old), append(&old), append(&old)], [Ok(0), Ok(1), Ok(2)]);
+        let ((at_work, begun), (go_on, goes_on)) = (channel(), channel());
+        let busy = Arc::clone(&old);
+        let worker = std::thread::spawn(move || {
+            busy.with_writer_detached(move |writer| {
+                at_work.send(()).unwrap();
+                goes_on.recv().unwrap();
+                writer.roll(1_000).unwrap();
+            });
+        });
+        begun.recv().unwrap();
+        replicas.give_up(&topic(1));
+        // As DeleteRecords and compaction come when they have waited for long enough.
+        old.with_writer_detached(|_| panic!("what comes behind the deletion is not done"));
+        replicas.take_up(&image, &topic(next));
+        let new = replicas.get(id(next)).unwrap();
+        assert_eq!(append(&new), Err(AppendError::Nameless));
+        go_on.send(()).unwrap();
+        worker.join().unwrap();
+        assert_eq!([append(&new), append(&new)], [Ok(0), Ok(1)]);
+        assert_eq!(replicas.log_dir().failure(), None);
+        drop((replicas, old, new));
+        let dir = open(root.path());
+        let again = dir.open_log(id(next), &"orders".into(), Arc::default()).unwrap();
+        assert_eq!(again.reader().log_end_offset(), 2);
+    }
+}
