@@ -26,7 +26,7 @@ pub use marker::{Marker, marker_batch};
 pub(crate) use verification::Verifications;
 pub use verification::{Guard, Verification};
 
-pub use snapshot::{SNAPSHOT_BYTES_MAX, SnapshotError};
+pub use snapshot::SnapshotError;
 
 /// A partition remembers at most this many producers (some 16 MiB). Beyond it those are forgotten that have not written for longest, as if they had expired:
 /// a retry of theirs is then no longer recognised, nothing else is lost.

@@ -187,22 +187,29 @@ impl Segment {
     }
 
     /// Has the indexes in memory again, since the segment is to be written to.
+    ///
+    /// # Errors
+    /// Also when it is damaged up to its end: what comes behind that would be hard to find.
     pub(crate) fn unseal(&self, files: &OpenFiles, interval_bytes: u32) -> Result<(), SegmentError> {
         if self.indexes.read().is_none() {
-            let built = self.build_indexes(files, interval_bytes)?;
+            let (built, damage) = self.build_indexes(files, interval_bytes)?;
+            if let Some(damage) = damage {
+                return Err(damage);
+            }
             *self.indexes.write() = Some(Box::new(built));
         }
         Ok(())
     }
 
-    fn build_indexes(&self, files: &OpenFiles, interval_bytes: u32) -> Result<Indexes, SegmentError> {
+    /// The indexes, and the damage that the segment ends with.
+    fn build_indexes(&self, files: &OpenFiles, interval_bytes: u32) -> Result<(Indexes, Option<SegmentError>), SegmentError> {
         let mut indexes = Indexes::default();
         let (mut since, mut newest) = (u64::from(interval_bytes) + 1, -1);
         for located in self.scan(files, 0, self.size_bytes())? {
             let Located { position, header } = match located {
                 Ok(located) => located,
                 // Damage up to the end, which reads will meet.
-                Err(SegmentError::Corrupt { .. }) => break,
+                Err(damage @ SegmentError::Corrupt { .. }) => return Ok((indexes, Some(damage))),
                 Err(error) => return Err(error),
             };
             newest = header.max_timestamp.max(newest);
@@ -214,7 +221,7 @@ impl Segment {
             }
             since += header.size_bytes() as u64;
         }
-        Ok(indexes)
+        Ok((indexes, None))
     }
 
     /// The first batch whose last offset is not before `offset`, below `end`.
@@ -265,7 +272,7 @@ impl Segment {
         if self.size_bytes() > 0 {
             tracing::warn!(segment = %self.records.path().display(), "an index is missing or wrong, and is built anew");
         }
-        let built = self.build_indexes(files, 4096)?;
+        let (built, _) = self.build_indexes(files, 4096)?;
         // Without the files the index stays in memory, which serves as well.
         let _ = built.write(files.storage().as_ref(), &self.path("index"), &self.path("timeindex"));
         *self.indexes.write() = Some(Box::new(built));

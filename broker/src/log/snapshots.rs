@@ -9,11 +9,14 @@ use std::path::Path;
 use tracing::warn;
 
 use super::dir::Shared;
-use super::producers::{Producers, SNAPSHOT_BYTES_MAX};
+use super::producers::Producers;
 use super::reader::LogReader;
 use super::segment::{Segment, SegmentError, file_name};
 use super::storage::{Mode, Storage, read_file};
 use super::transactions::{Aborted, Transactions, read_index};
+
+/// The largest file that is believed: more than 20 million producers.
+const BYTES_MAX: u64 = 1 << 30;
 
 /// How many are kept: the newest, and one more should that be damaged.
 const KEPT: usize = 2;
@@ -31,14 +34,18 @@ pub(super) fn load(shared: &Shared, reader: &LogReader, now_ms: i64) -> io::Resu
         .filter(|offset| (from..=end).contains(offset))
     {
         let path = dir.join(file_name(offset, "snapshot"));
-        let bytes = read_file(shared.storage(), &path, SNAPSHOT_BYTES_MAX as u64)?;
-        match Producers::from_snapshot(&bytes, now_ms) {
+        let found = match read_file(shared.storage(), &path, BYTES_MAX) {
+            Ok(bytes) => Producers::from_snapshot(&bytes, now_ms).map_err(|error| error.to_string()),
+            Err(error) if is_no_fault_of_the_disk(&error) => Err(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        match found {
             Ok(found) => {
                 (producers, from) = (found, offset);
                 break;
             }
             Err(error) => {
-                warn!(snapshot = %path.display(), %error, "a snapshot of producers is dropped; an older one and the log give the same");
+                warn!(snapshot = %path.display(), error, "a snapshot of producers is dropped; an older one and the log give the same");
                 shared.storage().remove_file(&path)?;
             }
         }
@@ -57,13 +64,21 @@ pub(super) fn load(shared: &Shared, reader: &LogReader, now_ms: i64) -> io::Resu
             continue;
         }
         match replay(shared, segment, from, (&mut producers, &mut transactions), now_ms) {
-            Err(SegmentError::Io(error)) => return Err(error),
+            Err(SegmentError::Io(error)) if !is_no_fault_of_the_disk(&error) => return Err(error),
             Err(error) => warn!(segment = %segment.path("log").display(), %error, "the producers behind a damaged batch are not known"),
             Ok(()) => {}
         }
     }
     // Nobody knows whether what has ended is committed: until it is known to be, it is not stable.
     Ok((producers, transactions))
+}
+
+/// A file that is too large or ends too early is not what was written, as one of which a bit is flipped: it can be read, and must not take the log directory offline.
+fn is_no_fault_of_the_disk(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::FileTooLarge | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
+    )
 }
 
 fn replay(

@@ -6,8 +6,8 @@ use bytes::{Buf, BufMut};
 use thiserror::Error;
 use weir_protocol::types::ProducerEpoch;
 
+use super::Producers;
 use super::entry::{Entry, LastBatch};
-use super::{PRODUCERS_MAX, Producers};
 
 /// The only version that there is.
 const VERSION: i16 = 1;
@@ -16,9 +16,6 @@ const VERSION: i16 = 1;
 const CHECKED_FROM: usize = 6;
 
 const ENTRY_BYTES: usize = 46;
-
-/// The largest snapshot that is written, in bytes: a file that is larger is none.
-pub const SNAPSHOT_BYTES_MAX: usize = CHECKED_FROM + 4 + PRODUCERS_MAX * ENTRY_BYTES;
 
 /// Why bytes are no snapshot. The snapshot is then dropped: an older one or the log gives the state.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -75,7 +72,8 @@ impl Producers {
             return Err(SnapshotError::Checksum);
         }
         let count = rest.try_get_i32().ok().and_then(|count| usize::try_from(count).ok()).ok_or(damaged)?;
-        if count > PRODUCERS_MAX || rest.len() != count * ENTRY_BYTES {
+        // There is no largest number: who has a transaction open is never forgotten.
+        if count.checked_mul(ENTRY_BYTES) != Some(rest.len()) {
             return Err(damaged);
         }
         let mut producers = Self::default();

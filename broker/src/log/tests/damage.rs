@@ -208,6 +208,72 @@ fn flushed_records_are_never_cut_off_for_damage() {
 }
 
 #[test]
+fn what_does_not_parse_is_no_fault_of_the_disk() {
+    const MAGIC_AT: usize = 16;
+    let size = |fs: &Faulty| fs.bytes(path(18, "log")).unwrap().len() / 4;
+    let harms: [(&str, Harm, usize); 6] = [
+        (
+            "the magic of the first batch",
+            |fs| fs.edit(path(18, "log"), |bytes| bytes[MAGIC_AT] ^= 1),
+            1,
+        ),
+        (
+            "the magic of every batch",
+            |fs| {
+                fs.edit(path(18, "log"), |bytes| {
+                    let size = bytes.len() / 4;
+                    (0..4).for_each(|batch| bytes[batch * size + MAGIC_AT] ^= 1);
+                })
+            },
+            4,
+        ),
+        (
+            "the magic of the last batch",
+            |fs| {
+                fs.edit(path(18, "log"), |bytes| {
+                    let size = bytes.len() / 4;
+                    bytes[3 * size + MAGIC_AT] ^= 1;
+                })
+            },
+            1,
+        ),
+        ("the end of the file", |fs| fs.edit(path(18, "log"), |bytes| bytes.truncate(100)), 3),
+        ("all of the file", |fs| fs.edit(path(18, "log"), Vec::clear), 4),
+        ("the length of a batch", |fs| fs.edit(path(18, "log"), |bytes| bytes[8..12].fill(0x7f)), 1),
+    ];
+    for (what, harm, lost) in harms {
+        let fs = log();
+        assert!(size(&fs) > 0);
+        let mut opened = Opened::new(&fs).unwrap();
+        opened.close().unwrap();
+        drop(opened);
+        harm(&fs);
+        // A clean start believes the catalogue: what is wrong is met by whoever writes.
+        let mut opened = Opened::new(&fs).unwrap();
+        assert_eq!(opened.log.log_end_offset(), 26, "{what}");
+        for offset in [26, 27] {
+            let appended = opened.append(batch(1, 10, 5_000, 99), 1);
+            assert_eq!(
+                (appended.map(|info| info.first_offset), opened.dir.failure()),
+                (Ok(offset), None),
+                "{what}"
+            );
+        }
+        opened.writer.load_transactions(1_000).unwrap();
+        opened.writer.roll(1_000).unwrap();
+        let broken = (18..26).step_by(2).filter(|offset| opened.log.read(*offset, i64::MAX, 1, true).is_err());
+        assert_eq!((broken.count(), opened.dir.failure()), (lost, None), "{what}");
+        for offset in (0..18).chain(26..28) {
+            assert!(opened.log.read(offset, i64::MAX, 1, true).unwrap().is_some(), "{what}: {offset}");
+        }
+        opened.close().unwrap();
+        drop(opened);
+        let again = Opened::new(&fs).unwrap();
+        assert_eq!((again.log.log_end_offset(), again.dir.failure()), (28, None), "{what}");
+    }
+}
+
+#[test]
 fn segments_that_overlap_or_are_missing_are_not_read_twice_or_cut() {
     // As a compaction leaves it that did not get to remove what it had replaced.
     let fs = log();

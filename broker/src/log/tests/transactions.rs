@@ -238,3 +238,50 @@ fn what_may_be_written_in_a_transaction() {
     assert!(matches!(opened.send(1, 0, 1), Err(AppendError::Producer(_))), "the old epoch is fenced");
     assert!(opened.send(1, 1, 0).is_ok());
 }
+
+#[test]
+fn any_number_of_transactions_may_be_open() {
+    // More than producers are remembered of whom none is open.
+    const OPEN: i64 = 100_010;
+    let fs = Faulty::default();
+    let large = LogConfig {
+        segment_bytes: i32::MAX as u32,
+        index_interval_bytes: 1 << 20,
+        ..config()
+    };
+    let mut opened = Opened::with(&fs, large.clone()).unwrap();
+    let mut all = BytesMut::new();
+    for producer in 0..OPEN {
+        let mut builder = BatchBuilder::new(0).producer(ProducerId(producer), ProducerEpoch(0), 0).transactional();
+        builder.append(0, 1_000, None, None, []);
+        all.extend_from_slice(&builder.build(0).unwrap());
+    }
+    opened.append_from(Origin::Coordinator, all, 1).unwrap();
+    opened.close().unwrap();
+    drop(opened);
+    let mut opened = Opened::with(&fs, large).unwrap();
+    assert_eq!((opened.stable(), opened.dir.failure()), (0, None));
+    opened.end(0, 1, false).unwrap();
+    assert_eq!((opened.stable(), opened.aborted()), (1, vec![(0, 0, OPEN)]));
+    assert_eq!(opened.writer.described_producers(1_000).unwrap().len(), OPEN as usize);
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_is_made_from_the_log() {
+    let harms: [fn(&mut Vec<u8>); 4] = [
+        |bytes| bytes.truncate(bytes.len() / 2),
+        |bytes| bytes.clear(),
+        |bytes| bytes.extend_from_slice(&[0; 7]),
+        |bytes| bytes[20] ^= 1,
+    ];
+    for harm in harms {
+        let (fs, mut opened, aborted, open) = written();
+        opened.close().unwrap();
+        drop(opened);
+        for entry in fs.list(Path::new(DIR)).unwrap().iter().filter(|entry| entry.name.ends_with(".snapshot")) {
+            fs.edit(Path::new(DIR).join(&entry.name), harm);
+        }
+        let mut opened = Opened::new(&fs).unwrap();
+        assert_eq!((opened.stable(), opened.aborted(), opened.dir.failure()), (open, aborted, None));
+    }
+}

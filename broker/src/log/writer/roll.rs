@@ -4,14 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use super::super::index::Indexes;
 use super::super::reader::Tail;
 use super::super::recovery;
-use super::super::segment::{Segment, SegmentSummary};
+use super::super::segment::{Segment, SegmentError, SegmentSummary};
 use super::super::storage::{File, Mode, put_in_place, stage_file};
-use super::{Active, LogWriter, into_io};
+use super::{Active, LogWriter};
 
 impl LogWriter {
     /// Whether anything may be written: not to a log that is deleted, and not yet where the log has no directory, whose name a log has that is to be deleted. Its writer is at
@@ -31,23 +31,24 @@ impl LogWriter {
     pub(super) fn active(&mut self, now_ms: i64) -> io::Result<&mut Active> {
         if self.active.is_none() {
             let newest = self.reader.segments.load().last().cloned();
-            self.active = Some(match newest {
-                Some(segment) => self.reopen(segment, now_ms)?,
-                None => self.begin(now_ms)?,
+            let taken_up = newest.map(|segment| self.reopen(segment, now_ms)).transpose();
+            self.active = Some(match taken_up {
+                Ok(Some(active)) => active,
+                Ok(None) => self.begin(now_ms)?,
+                Err(SegmentError::Corrupt { position, error }) => {
+                    error!(log = %self.reader.path().display(), position, %error, "the newest segment is damaged, and cannot be appended to: the log goes on in a new one");
+                    self.begin_next(now_ms)?
+                }
+                Err(SegmentError::Io(error)) => return Err(error),
             });
         }
         self.active.as_mut().ok_or_else(|| io::Error::other("there is no segment to write to"))
     }
 
-    fn reopen(&self, segment: Arc<Segment>, now_ms: i64) -> io::Result<Active> {
+    fn reopen(&self, segment: Arc<Segment>, now_ms: i64) -> Result<Active, SegmentError> {
         let files = &self.shared.files;
-        segment.unseal(files, self.config.index_interval_bytes).map_err(into_io)?;
-        let first = segment
-            .scan(files, 0, segment.size_bytes())
-            .map_err(into_io)?
-            .next()
-            .transpose()
-            .map_err(into_io)?;
+        segment.unseal(files, self.config.index_interval_bytes)?;
+        let first = segment.scan(files, 0, segment.size_bytes())?.next().transpose()?;
         let file = segment.open(files)?;
         Ok(self.activate(segment, file, first.map(|located| located.header.max_timestamp), now_ms))
     }
@@ -110,17 +111,22 @@ impl LogWriter {
         if let Some(active) = self.active.take() {
             active.segment.seal(&self.shared.files)?;
         }
+        self.active = Some(self.begin_next(now_ms)?);
+        // The sealed segment goes to the disk in the background, whatever `flush.mode` is.
+        self.reader.request_flush();
+        debug!(topic = %self.reader.topic, partition = self.reader.id.index, base_offset = self.reader.log_end_offset(), "began a segment");
+        Ok(())
+    }
+
+    /// Begins a segment behind those that there are, and leaves what is known of producers to who begins there.
+    fn begin_next(&mut self, now_ms: i64) -> io::Result<Active> {
         // Also where no producer was ever asked for: whoever needs them later would have to read all that was written meanwhile.
         if self.producers.is_none() {
             self.load_producers(now_ms)?;
         }
         self.leave_producers()?;
         self.reader.transactions.write().sealed_up_to(self.reader.log_end_offset());
-        self.active = Some(self.begin(now_ms)?);
-        // The sealed segment goes to the disk in the background, whatever `flush.mode` is.
-        self.reader.request_flush();
-        debug!(topic = %self.reader.topic, partition = self.reader.id.index, base_offset = self.reader.log_end_offset(), "began a segment");
-        Ok(())
+        self.begin(now_ms)
     }
 
     /// Seals the active segment if it is old, though nothing is appended: so that retention and compaction get at it.
