@@ -37,7 +37,9 @@ struct Waiting {
     /// Logs whose time comes later.
     later: BTreeMap<(Instant, TopicPartition), Arc<LogReader>>,
     stop: bool,
-    running: bool,
+    /// How many rounds have begun, and how many of them are over: all, or all but one.
+    begun: u64,
+    over: u64,
 }
 
 impl Waiting {
@@ -80,10 +82,11 @@ impl Flusher {
         self.turn.lock()
     }
 
-    /// Waits until nothing waits and no round runs.
+    /// Waits until what waits now is flushed: for the round that runs, and the next one at most, however much is asked for meanwhile.
     pub(super) fn settle(&self) {
         let mut waiting = self.waiting.lock();
-        while (!waiting.logs.is_empty() || waiting.running) && !waiting.stop {
+        let last = waiting.begun + u64::from(!waiting.logs.is_empty());
+        while waiting.over < last && !waiting.stop {
             self.changed.wait(&mut waiting);
         }
     }
@@ -93,7 +96,7 @@ impl Flusher {
         let flusher = shared.flusher();
         loop {
             let mut waiting = flusher.waiting.lock();
-            waiting.running = false;
+            waiting.over = waiting.begun;
             flusher.changed.notify_all();
             waiting.take_what_is_due();
             while waiting.logs.is_empty() && !waiting.stop {
@@ -108,7 +111,7 @@ impl Flusher {
             if waiting.stop {
                 return;
             }
-            waiting.running = true;
+            waiting.begun += 1;
             let logs = std::mem::take(&mut waiting.logs);
             drop(waiting);
             round(shared, &logs);

@@ -1,6 +1,7 @@
 //! What a log needs from time to time, whoever uses it: retention, compaction, expiry of producers, checkpoints.
 //!
-//! One thread for the whole broker, at a pace that the configuration sets. What changes a log goes through its writer, like everything else.
+//! One thread for the whole broker, at a pace that the configuration sets, and one for checkpoints, which must not wait for a compaction. What changes a log goes through its writer,
+//! like everything else.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,39 +13,44 @@ use super::cleaning::Cleaning;
 use super::{Partition, now_ms};
 use crate::broker::Broker;
 
-/// How often the log directory is checkpointed: recovery after a crash reads at most what was written since.
+/// How often the log directory is checkpointed: recovery after a crash reads at most what was written since. Each takes two rounds of flushes at most.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 
 /// How often the thread looks at what is due.
 const TICK: Duration = Duration::from_millis(500);
 
-/// The thread.
+/// The threads.
 #[derive(Debug)]
 pub struct Maintenance {
     stop: watch::Sender<bool>,
-    thread: std::thread::JoinHandle<()>,
+    threads: [std::thread::JoinHandle<()>; 2],
 }
 
 impl Maintenance {
-    /// Starts it.
+    /// Starts them.
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// When a thread cannot be started.
     pub fn start(broker: Arc<Broker>) -> std::io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
+        let named = |name: &str| std::thread::Builder::new().name(name.into());
+        let (handle, other, stopped_too) = (tokio::runtime::Handle::current(), Arc::clone(&broker), stopped.clone());
+        let checkpoints = named("checkpoints").spawn(move || handle.block_on(checkpoint(&other, stopped_too)))?;
         let handle = tokio::runtime::Handle::current();
-        let thread = std::thread::Builder::new()
-            .name("maintenance".into())
-            .spawn(move || handle.block_on(run(&broker, stopped)))?;
-        Ok(Self { stop, thread })
+        let maintenance = named("maintenance").spawn(move || handle.block_on(run(&broker, stopped)))?;
+        Ok(Self {
+            stop,
+            threads: [checkpoints, maintenance],
+        })
     }
 
-    /// Ends it after what it is doing.
+    /// Ends them after what they are doing.
     pub async fn stop(self) {
         self.stop.send_replace(true);
-        let thread = self.thread;
-        if let Ok(Err(_)) = tokio::task::spawn_blocking(move || thread.join()).await {
-            warn!("the maintenance thread ended in a panic");
+        for thread in self.threads {
+            if let Ok(Err(_)) = tokio::task::spawn_blocking(move || thread.join()).await {
+                warn!("a maintenance thread ended in a panic");
+            }
         }
     }
 }
@@ -52,7 +58,6 @@ impl Maintenance {
 /// When something was last done.
 struct Due {
     retention: Instant,
-    checkpoint: Instant,
     cleaning: Instant,
 }
 
@@ -60,7 +65,6 @@ async fn run(broker: &Broker, mut stop: watch::Receiver<bool>) {
     let start = Instant::now();
     let mut due = Due {
         retention: start,
-        checkpoint: start,
         cleaning: start,
     };
     let mut cleaning = Cleaning::default();
@@ -78,13 +82,18 @@ async fn run(broker: &Broker, mut stop: watch::Receiver<bool>) {
             due.cleaning = now;
             cleaning.clean_dirtiest(&broker.replicas.all(), settings.cleaner_dedupe_bytes).await;
         }
-        if now.duration_since(due.checkpoint) >= CHECKPOINT_EVERY {
-            due.checkpoint = now;
-            if broker.replicas.log_dir().failure().is_none()
-                && let Err(error) = broker.replicas.log_dir().checkpoint()
-            {
-                warn!(%error, "cannot write a checkpoint");
-            }
+    }
+}
+
+/// Checkpoints the log directory at its pace, counted from the beginning of the one before.
+async fn checkpoint(broker: &Broker, mut stop: watch::Receiver<bool>) {
+    let mut next = tokio::time::Instant::now() + CHECKPOINT_EVERY;
+    while tokio::time::timeout_at(next, stop.wait_for(|&stop| stop)).await.is_err() {
+        next = tokio::time::Instant::now() + CHECKPOINT_EVERY;
+        if broker.replicas.log_dir().failure().is_none()
+            && let Err(error) = broker.replicas.log_dir().checkpoint()
+        {
+            warn!(%error, "cannot write a checkpoint");
         }
     }
 }

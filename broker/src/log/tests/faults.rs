@@ -89,6 +89,24 @@ fn observers_and_waiters_hear_of_it() {
 }
 
 #[test]
+fn a_checkpoint_does_not_wait_for_a_moment_without_flushes() {
+    let (fs, opened) = half_flushed();
+    // As under load: another flush is asked for before the last one is over.
+    let again = Arc::downgrade(&opened.log);
+    opened.log.notify_flushed(move || {
+        if let Some(log) = again.upgrade() {
+            log.request_flush();
+        }
+    });
+    opened.log.request_flush();
+    // It ends, where it waited for ever.
+    opened.dir.checkpoint().unwrap();
+    assert_eq!((opened.log.checkpointed_offset(), opened.log.flushed_offset()), (12, 12));
+    drop(opened);
+    assert_eq!(Opened::new(&fs.after_crash(1)).unwrap().log.log_end_offset(), 12);
+}
+
+#[test]
 fn a_start_after_a_clean_stop_opens_no_log() {
     let (fs, mut opened) = half_flushed();
     opened.close().unwrap();
