@@ -169,6 +169,8 @@ pub struct Described {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Producers {
     entries: BTreeMap<i64, Entry>,
+    /// From how many on some are forgotten, where more than [`PRODUCERS_MAX`] have a transaction open.
+    bound_from: usize,
 }
 
 impl Producers {
@@ -348,7 +350,7 @@ impl Producers {
 
     /// Keeps the number of producers bounded: those whose last batch lies furthest back go.
     fn bound(&mut self) {
-        if self.entries.len() <= PRODUCERS_MAX {
+        if self.entries.len() <= PRODUCERS_MAX.max(self.bound_from) {
             return;
         }
         // Who has a transaction open is not forgotten: nobody would know that it is.
@@ -359,6 +361,8 @@ impl Producers {
         let oldest_kept = *oldest_kept;
         self.entries
             .retain(|id, entry| entry.transaction_first_offset >= 0 || age((id, entry)) >= oldest_kept);
+        // Choosing stays rare, also where hardly any can be forgotten.
+        self.bound_from = self.entries.len() + PRODUCERS_MAX / 8;
     }
 }
 
