@@ -220,7 +220,7 @@ impl World {
         let mut bytes: Vec<u8> = missing.by_ref().take(count).flat_map(|(_, bytes)| bytes.clone()).collect();
         bytes.extend(missing.next().map(|(_, next)| &next[..next.len() / 2]).unwrap_or_default());
         let epoch = LeaderEpoch(self.leader_epoch);
-        let mut follow = |writer: &mut LogWriter| writer.append_as_follower(&bytes, epoch, 1_000);
+        let follow = |writer: &mut LogWriter| writer.append_as_follower(&bytes, epoch, 1_000);
         match follow(&mut following.writer) {
             Err(FollowError::Offset { first, .. }) if first < end => {
                 following.writer.truncate_fully_and_start_at(first).unwrap();
