@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -65,7 +65,7 @@ impl Transactions {
         let (before, deadline) = (self.ended.load(Ordering::Relaxed), Instant::now() + PATIENCE);
         while self.ended.load(Ordering::Relaxed) < before + 3 {
             assert!(Instant::now() < deadline, "no transaction ends any more");
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -79,15 +79,21 @@ impl Transactions {
 }
 
 /// Asks a replica, leader or follower, what it tells of aborted transactions, and compares that with the batches that it has. Returns how many were aborted up to its last stable offset.
+///
+/// It is asked again for a while: one that has just started knows markers that it does not show yet. What it has missed it never learns.
 pub fn tells_what_its_log_says(address: &str, topic: &str, partition: i32) -> usize {
-    let (told, stable) = eventually("a replica's answer", || told(address, topic, partition));
-    let said = eventually("a replica's log", || said(address, topic, partition));
-    let said: BTreeSet<_> = said.into_iter().filter(|(_, first)| *first < stable).collect();
-    assert_eq!(
-        told, said,
-        "{address} of {topic}-{partition}, stable up to {stable}: told, and what the log says"
-    );
-    said.len()
+    let mut attempts = 50;
+    loop {
+        let (told, stable) = eventually("a replica's answer", || told(address, topic, partition));
+        let said = eventually("a replica's log", || said(address, topic, partition));
+        let said: BTreeSet<_> = said.into_iter().filter(|(_, first)| *first < stable).collect();
+        attempts -= 1;
+        if told == said || attempts == 0 {
+            assert_eq!(told, said, "{address} of {topic}-{partition}, stable up to {stable}: told, and what the log says");
+            return said.len();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// All of a partition at a broker, from its beginning on; `None` while it does not serve it.
