@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::driver::{Client, Driver};
 use crate::kubernetes::eventually;
@@ -33,21 +33,33 @@ impl Transactions {
         let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let threads = clients.iter().enumerate().map(|(number, client)| {
             let (stop, ended, id, topic) = (Arc::clone(&stop), Arc::clone(&ended), format!("chain-{number}"), topic.to_owned());
-            let mut driver = Driver::start(*client, bootstrap).unwrap();
+            let (client, bootstrap) = (*client, bootstrap.to_owned());
+            let mut driver = Driver::start(client, &bootstrap).unwrap();
             std::thread::spawn(move || {
+                // One that is stuck for longer than a test waits gives way to another one.
+                let mut went_well = |request: &Value| match driver.call_if_alive(request) {
+                    Some(reply) => reply.is_ok(),
+                    None => {
+                        driver = Driver::start(client, &bootstrap).unwrap();
+                        false
+                    }
+                };
                 let begin = json!({"op": "transactional", "producer": id, "id": id});
                 let mut has_begun = false;
                 let mut round = 0_usize;
                 while !stop.load(Ordering::Relaxed) {
                     // What fails is begun anew: the next one under this id aborts what was left open.
                     if !has_begun {
-                        has_begun = driver.call(&begin).is_ok();
+                        has_begun = went_well(&begin);
+                        if !has_begun {
+                            std::thread::sleep(Duration::from_millis(50));
+                        }
                         continue;
                     }
                     let end = if round.is_multiple_of(3) { "abort" } else { "commit" };
                     let values: Vec<String> = (0..4).map(|at| format!("{round}-{at}")).collect();
                     let request = json!({"op": "transact", "producer": id, "topic": topic, "partition": partition, "values": values, "end": end});
-                    has_begun = driver.call(&request).is_ok();
+                    has_begun = went_well(&request);
                     ended.fetch_add(usize::from(has_begun), Ordering::Relaxed);
                     round += 1;
                 }
@@ -89,7 +101,10 @@ pub fn tells_what_its_log_says(address: &str, topic: &str, partition: i32) -> us
         let said: BTreeSet<_> = said.into_iter().filter(|(_, first)| *first < stable).collect();
         attempts -= 1;
         if told == said || attempts == 0 {
-            assert_eq!(told, said, "{address} of {topic}-{partition}, stable up to {stable}: told, and what the log says");
+            assert_eq!(
+                told, said,
+                "{address} of {topic}-{partition}, stable up to {stable}: told, and what the log says"
+            );
             return said.len();
         }
         std::thread::sleep(Duration::from_millis(100));
