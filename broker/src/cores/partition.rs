@@ -203,6 +203,6 @@ fn code(error: AppendError) -> ErrorCode {
     match error {
         AppendError::Producer(error) => error.code(),
         AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
-        AppendError::NotEnoughReplicasAfterAppend | AppendError::Storage => ErrorCode::KafkaStorageError,
+        AppendError::NotEnoughReplicasAfterAppend | AppendError::Storage | AppendError::Nameless => ErrorCode::KafkaStorageError,
     }
 }
