@@ -263,7 +263,8 @@ fn any_number_of_transactions_may_be_open() {
     assert_eq!((opened.stable(), opened.dir.failure()), (0, None));
     opened.end(0, 1, false).unwrap();
     assert_eq!((opened.stable(), opened.aborted()), (1, vec![(0, 0, OPEN)]));
-    assert_eq!(opened.writer.described_producers(1_000).unwrap().len(), OPEN as usize);
+    // Who has ended its own is one too many.
+    assert_eq!(opened.writer.described_producers(1_000).unwrap().len(), OPEN as usize - 1);
 }
 
 #[test]
