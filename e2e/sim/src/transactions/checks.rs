@@ -213,9 +213,12 @@ impl Checks {
     pub fn fences(&mut self, chain: usize, (id, epoch): Producer) {
         let least = self.least.entry(id.0).or_insert(epoch.0);
         *least = (*least).max(epoch.0);
-        if let Some(before) = self.ids.insert(chain, id.0).filter(|before| *before != id.0) {
-            self.least.insert(before, i16::MAX);
+        // Ids are given out in order; an answer may come late.
+        let current = self.ids.entry(chain).or_insert(id.0);
+        if *current < id.0 {
+            self.least.insert(*current, i16::MAX);
             self.counts.renewed += 1;
+            *current = id.0;
         }
     }
 
