@@ -140,7 +140,9 @@ fn a_segment_that_went_meanwhile_stays_gone() {
     let mut map = OffsetMap::new(100, [1; 16]);
     let cleaned = clean(&reader, &config, &plan, &mut map, &BTreeMap::new(), 100).unwrap().unwrap();
     writer.advance_log_start_offset(2).unwrap();
+    let before = read(&consume(&writer));
     assert!(!cleaned.swap_in(&mut writer).unwrap());
+    assert_eq!(read(&consume(&writer)), before, "all of it is put in place, or nothing");
     assert_eq!(read(&consume(&writer)).last(), Some(&(5, (Some(1), Some(5)))));
     assert_eq!(reader.log_start_offset(), 2);
 }
