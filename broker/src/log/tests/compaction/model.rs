@@ -140,7 +140,7 @@ impl Model {
         opened.writer.load_transactions(1_000).unwrap();
         opened.log.advance_high_watermark(opened.log.log_end_offset());
         let (start, stable) = (opened.log.log_start_offset(), opened.log.last_stable_offset().unwrap());
-        let open = |record: &&Written| (start..stable).contains(&record.offset) && self.fate(record) == Fate::Open;
+        let open = |record: &&Written| (start..stable).contains(&record.offset) && self.fate(record) == Fate::Open && !record.may_be_gone;
         assert!(
             !self.records.iter().any(|record| open(&record)),
             "open below the last stable offset {stable}"
