@@ -202,10 +202,13 @@ impl Client {
         let result = match reply {
             Reply::Producer(result, leads) => {
                 let is_abort = self.version >= 2 && self.step == Step::End(false);
-                if let (Err(code), true) = (result, is_abort && leads && self.position.is_some()) {
-                    if is_fencing(code) {
-                        checks.is_fenced(self.chain, (self.process, self.begun_by), code.name());
-                    }
+                if is_abort
+                    && leads
+                    && self.position.is_some()
+                    && let Err(code) = result
+                    && is_fencing(code)
+                {
+                    checks.is_fenced(self.chain, (self.process, self.begun_by), code.name());
                 }
                 result.map(|producer| self.is_told(producer, now, plan, checks))
             }
