@@ -152,7 +152,7 @@ fn nothing_acknowledged_is_lost_doubled_or_moved() {
         .map(|(partition, client)| Writer::start(client, &local.bootstrap(), topic, partition))
         .collect();
     driver
-        .create_replicated_topic("chained", 1, 3, &json!({"min.insync.replicas": "2", "segment.bytes": "65536"}))
+        .create_replicated_topic("chained", 1, 3, &json!({"min.insync.replicas": "2", "segment.ms": "1000"}))
         .unwrap();
     await_topic(&local.bootstrap(), "chained", 1).unwrap();
     let transactions = Transactions::start(&CHAINED, &local.bootstrap(), "chained", 0);
