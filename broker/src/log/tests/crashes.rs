@@ -359,7 +359,7 @@ fn fail_and_go_on(steps: &[Step], (at, fault): (u64, Fault), seed: u64, asks: bo
     left.fail_at(at % 7, Fault::Crash);
     let _ = Opened::new(&left);
     let mut left = left.after_crash(seed);
-    model.asks |= seed % 2 == 0;
+    model.asks |= seed.is_multiple_of(2);
     let goes_on = [
         Step::Append(vec![(Kind::Plain, 2, 100), (Kind::End(1, false), 1, 0)]),
         Step::Elect,
