@@ -25,8 +25,11 @@ const KEPT: usize = 2;
 pub(super) fn load(shared: &Shared, reader: &LogReader, now_ms: i64) -> io::Result<(Producers, Transactions)> {
     let (dir, end) = (reader.path(), reader.log_end_offset());
     let segments = reader.segments.load();
-    // Also what was deleted and still lies in a segment tells of who wrote it, and a batch may reach over the log start offset.
-    let begin = segments.first().map_or(reader.log_start_offset(), |first| first.base_offset());
+    // Also what was deleted and still lies in the segment where the log begins tells of who wrote it, and a batch may reach over the log start offset. What lies wholly before it says nothing: where
+    // files were being removed, a crash brings back any of them, the beginning of a transaction without its end.
+    let start = reader.log_start_offset();
+    let bases = || segments.iter().map(|segment| segment.base_offset());
+    let begin = bases().rfind(|base| *base <= start).or(bases().next()).unwrap_or(start);
     let (mut producers, mut from) = (Producers::default(), begin);
     for offset in offsets(shared.storage(), &dir)?
         .into_iter()
