@@ -1,5 +1,8 @@
 //! A table for each rule. The leader is broker 0 unless a test says otherwise, its followers 1 and 2; each is registered under the epoch 10 + its id.
 
+mod reading;
+mod taken_up;
+
 use weir_protocol::types::PartitionEpoch;
 
 use super::*;
@@ -411,128 +414,4 @@ fn the_latest_offset_never_goes_back() {
     for (epoch_start, high_watermark, latest) in [(5, 4, Err(ErrorCode::OffsetNotAvailable)), (5, 5, Ok(5)), (5, 9, Ok(9)), (0, 0, Ok(0))] {
         assert_eq!(leader_of(&[0, 1], 1, epoch_start, high_watermark).latest_offset(), latest);
     }
-}
-
-#[test]
-fn where_logs_part() {
-    let mut epochs = Epochs::default();
-    for (epoch, start) in [(1, 0), (3, 10), (5, 20)] {
-        epochs.assign(LeaderEpoch(epoch), start);
-    }
-    let end_of_epoch = |epoch| epochs.end_of(epoch, 4, 30);
-    let log = OwnLog {
-        start: 4,
-        end: 30,
-        had: 30,
-        latest_epoch: epochs.latest(),
-        end_of_epoch: &end_of_epoch,
-    };
-    // Replica, leader epoch, last fetched epoch, offset.
-    let parted = |epoch, offset| Ok(Some((epoch, offset)));
-    let rows = [
-        (1, 5, Some(5), 30, Ok(None)),
-        (1, 5, Some(3), 20, Ok(None)),
-        (1, 5, Some(3), 15, Ok(None)),
-        (1, 5, Some(3), 21, parted(3, 20)),
-        (1, 5, Some(4), 15, parted(3, 20)),
-        (1, 5, Some(5), 31, parted(5, 30)),
-        (1, 5, Some(1), 3, Err(ErrorCode::OffsetOutOfRange)),
-        (1, 5, Some(6), 30, Err(ErrorCode::OffsetOutOfRange)),
-        (1, 5, None, 4, Ok(None)),
-        (1, 5, None, 0, Err(ErrorCode::OffsetOutOfRange)),
-        (1, 5, None, 31, Err(ErrorCode::OffsetOutOfRange)),
-        (1, 4, Some(3), 20, Err(ErrorCode::FencedLeaderEpoch)),
-        (1, 6, Some(3), 20, Err(ErrorCode::UnknownLeaderEpoch)),
-        (9, 5, Some(3), 20, Err(ErrorCode::UnknownLeaderEpoch)),
-    ];
-    let leader = leader_of(&[0, 1], 1, 20, 20);
-    for (replica, epoch, last, offset, expected) in rows {
-        let fetch = FetchFrom {
-            offset,
-            last_fetched_epoch: last.map(LeaderEpoch),
-            current_leader_epoch: LeaderEpoch(epoch),
-            log_start: 0,
-        };
-        let found = leader.examine(BrokerId(replica), &fetch, &log);
-        assert_eq!(found.map(|parted| parted.map(|end| (end.epoch.0, end.offset))), expected, "{fetch:?}");
-    }
-}
-
-#[test]
-fn a_consumer_reads_from_its_own_rack() {
-    // ISR, the consumer's rack, its offset; who it should read from. Broker 1 has 2 to 8, broker 2 has 4 to 10.
-    let rows: &[(&[i32], &[i32], i64, Option<i32>)] = &[
-        (&[0, 1, 2], &[], 5, None),
-        (&[0, 1, 2], &[1], 5, Some(1)),
-        (&[0, 1, 2], &[1], 9, None),
-        (&[0, 1, 2], &[1], 1, None),
-        (&[0, 1, 2], &[1, 2], 5, Some(2)),
-        (&[0, 1, 2], &[1, 2], 3, Some(1)),
-        (&[0, 1, 2], &[0, 1, 2], 5, None),
-        (&[0, 1], &[2], 5, None),
-    ];
-    for &(isr, rack, offset, expected) in rows {
-        let mut leader = leader_of(isr, 1, 0, 0);
-        for (id, log_start, end) in [(1, 2, 8), (2, 4, 10)] {
-            let fetch = Fetched { log_start, ..fetch(id, end) };
-            let _ = leader.fetched(fetch, ends(10), &all_alive, 0).unwrap();
-        }
-        let in_rack = |id: BrokerId| rack.contains(&id.0);
-        assert_eq!(
-            leader.preferred_read_replica(offset, &in_rack, 0),
-            expected.map(BrokerId),
-            "{isr:?} {rack:?} {offset}"
-        );
-    }
-}
-
-#[test]
-fn the_low_watermark_is_the_least_of_the_living() {
-    let mut leader = leader_of(&[0, 1], 1, 0, 0);
-    assert_eq!(leader.low_watermark(6, &all_alive), -1, "not known yet");
-    for (id, log_start) in [(1, 4), (2, 1)] {
-        let _ = leader.fetched(Fetched { log_start, ..fetch(id, 10) }, ends(10), &all_alive, 0).unwrap();
-    }
-    assert_eq!(leader.low_watermark(6, &all_alive), 1);
-    let fenced = |id: BrokerId| all_alive(id).map(|peer| Peer { fenced: id.0 == 2, ..peer });
-    assert_eq!(leader.low_watermark(6, &fenced), 4);
-    assert_eq!(leader.low_watermark(3, &fenced), 3);
-}
-
-#[test]
-fn a_leadership_that_is_taken_up_again_waits_for_whom_the_process_before_asked_for() {
-    let asked = |base| Asked {
-        leader_epoch: LeaderEpoch(5),
-        base: PartitionEpoch(base),
-        members: [(0, 10), (1, 11), (2, 12)].map(|(id, epoch)| (BrokerId(id), BrokerEpoch(epoch))).to_vec(),
-    };
-    let begin = |base| {
-        let start = Start {
-            own: BrokerId(0),
-            own_epoch: BrokerEpoch(10),
-            state: state(&[0, 1], 7),
-            epoch_start: 10,
-            high_watermark: 4,
-            asked: Some(asked(base)),
-            settings: Settings { min_isr: 1, lag_ms_max: LAG },
-        };
-        Leadership::begin(start, 0)
-    };
-    let mut leader = begin(8);
-    assert_eq!(leader.maximal_isr(), [0, 1, 2].map(BrokerId));
-    let _ = leader.fetched(fetch(1, 10), ends(10), &all_alive, 0).unwrap();
-    assert_eq!(leader.high_watermark(), 4, "broker 2 may be a member by now");
-    // What was asked builds on a later state than the one that is known: that one tells nothing of it.
-    let _ = leader.updated(state(&[0, 1], 8), ends(10), &all_alive, 0);
-    assert_eq!(leader.high_watermark(), 4);
-    let _ = leader.updated(state(&[0, 1], 9), ends(10), &all_alive, LAG * 2);
-    assert_eq!(leader.maximal_isr(), [0, 1].map(BrokerId));
-    // It has fetched: that it counts from here on too.
-    let mut leader = begin(7);
-    let _ = leader.fetched(fetch(1, 10), ends(10), &all_alive, 0).unwrap();
-    assert!(leader.fetched(fetch(2, 10), ends(10), &all_alive, 0).unwrap().advanced);
-    assert_eq!(leader.high_watermark(), 10);
-    // The state that is known was committed after what was asked.
-    let mut leader = begin(6);
-    assert!(leader.fetched(fetch(1, 10), ends(10), &all_alive, 0).unwrap().advanced);
 }
