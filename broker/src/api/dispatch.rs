@@ -36,6 +36,8 @@ pub(crate) enum Handled {
 const fn body_bytes_max(api: ApiKey) -> usize {
     match api {
         ApiKey::DescribeConfigs => 2 * 1024,
+        // Some twenty thousand partitions: who fetches, a follower too, does so again and again, and is not to wait for others.
+        ApiKey::Fetch => 1024 * 1024,
         _ => 64 * 1024,
     }
 }
@@ -73,6 +75,10 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
     };
     match header.api {
         ApiKey::Produce => produce::handle(request, frame),
+        ApiKey::Fetch if request.is_large(&frame) => {
+            let reply = fetch::decode_and_reply(request, frame);
+            Handled::Later(broker.large_requests.carry_out(reply))
+        }
         ApiKey::Fetch => request.decoded(frame, fetch::handle),
         ApiKey::ListOffsets => request.later(frame, async |broker, cx, body| list_offsets::handle(&broker, &cx, body).await),
         ApiKey::DeleteRecords => request.later(frame, async |broker, cx, body| delete_records::handle(&broker, &cx, body).await),
@@ -235,7 +241,7 @@ impl Request {
     }
 
     /// The end of a connection whose large request is not what it says.
-    fn unreadable(&self, error: &dyn std::error::Error) -> Reply {
+    pub(super) fn unreadable(&self, error: &dyn std::error::Error) -> Reply {
         self.broker.metrics.bad_request();
         tracing::info!(peer = %self.cx.peer, api = %self.api, version = self.cx.version, %error, "closed a connection over a request that cannot be answered");
         Reply::close()

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use indexmap::IndexMap;
 use tokio::time::Instant;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::fetch::{self, FetchPartition, FetchResponse, FetchTopic, RecordsLength};
 use weir_protocol::messages::fetch_response::{AbortedTransaction, EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint};
-use weir_protocol::messages::{Failing, FetchRequest};
+use weir_protocol::messages::{Failing, FetchRequest, Message};
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
 use super::dispatch::Request;
@@ -102,21 +103,30 @@ struct Limits {
 
 /// Takes up a request.
 pub(super) fn handle(request: Request, fetch: FetchRequest) -> Handled {
-    let answer = async move {
-        let response = answer(&request.broker, &request.cx, fetch).await;
-        let failed = response.has_error();
-        match response.encode(request.cx.version, request.correlation_id()) {
-            Ok(frame) => {
-                let reply = Reply {
-                    chunks: frame.chunks.into_iter().map(chunk).collect(),
-                    close: false,
-                };
-                request.reply(reply, failed)
-            }
-            Err(error) => request.unencodable(&error),
+    Handled::Later(reply(request, fetch).boxed())
+}
+
+/// Decodes a large request and takes it up: for whoever carries out what would hold up others.
+pub(super) async fn decode_and_reply(request: Request, body: BytesMut) -> Reply {
+    match FetchRequest::decode(&mut Bytes::from(body), request.cx.version) {
+        Ok(fetch) => reply(request, fetch).await,
+        Err(error) => request.unreadable(&error),
+    }
+}
+
+async fn reply(request: Request, fetch: FetchRequest) -> Reply {
+    let response = answer(&request.broker, &request.cx, fetch).await;
+    let failed = response.has_error();
+    match response.encode(request.cx.version, request.correlation_id()) {
+        Ok(frame) => {
+            let reply = Reply {
+                chunks: frame.chunks.into_iter().map(chunk).collect(),
+                close: false,
+            };
+            request.reply(reply, failed)
         }
-    };
-    Handled::Later(answer.boxed())
+        Err(error) => request.unencodable(&error),
+    }
 }
 
 fn chunk(chunk: fetch::Chunk<FileRegion>) -> Chunk {

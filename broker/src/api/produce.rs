@@ -2,8 +2,10 @@
 //!
 //! The batches stay in the frame that they came in: they are checked there, get their offsets there, and go to the file from there. Everything is brought to the partitions
 //! before this returns, so that a connection's produces are appended in the order in which it sent them; only the wait for the acknowledgement is left to the
-//! future.
+//! future. Where it takes long to read what was sent, a thread of its own goes on with that, and the connection's next request waits.
 
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -24,10 +26,11 @@ use super::dispatch::Request;
 use super::{Handled, RequestContext, repeats};
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
-use crate::log::{AppendError, AppendInfo, TimestampType, validate};
+use crate::log::validate::{Effort, NotReady};
+use crate::log::{AppendError, AppendInfo, LogConfig, Prepared, TimestampType, validate};
 use crate::metadata::{MetadataImage, TopicImage};
 use crate::net::{Reply, Room};
-use crate::replica::{Acks, Appending};
+use crate::replica::{Acks, Appending, Partition};
 
 /// The first version whose response names the new leader (KIP-951).
 const LEADER_IN_RESPONSE: i16 = 10;
@@ -40,7 +43,17 @@ enum Outcome {
     },
     /// The transaction's coordinator is asked first.
     Asking(Box<Asking>),
+    /// To read them takes so long that it is done where nobody waits for it.
+    Unread(Box<Unread>),
     Refused(Refusal),
+}
+
+/// Records that are still to be judged, and what belongs to them.
+struct Unread {
+    partition: Arc<Partition>,
+    config: Arc<LogConfig>,
+    records: BytesMut,
+    room: Room,
 }
 
 /// Why records were not taken.
@@ -132,7 +145,11 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
     let refusal = refuse_all(broker, cx, &produce);
     let image = broker.metadata.load();
     let transactional_id = produce.transactional_id;
-    let asker = Asker { cx, acks };
+    let asker = Asker {
+        cx,
+        acks,
+        effort: RefCell::new(Effort::of_a_moment()),
+    };
     let mut topics: Vec<_> = produce
         .topics
         .into_iter()
@@ -141,12 +158,14 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
     drop(image);
     // From here on the room is that of the records which are not written yet.
     request.cx.room = Room::default();
-    let must_ask = topics
-        .iter()
-        .flat_map(|topic| &topic.partitions)
-        .any(|(_, outcome)| matches!(outcome, Outcome::Asking(_)));
+    let takes_long = holds(&topics, |outcome| matches!(outcome, Outcome::Unread(_)));
+    let must_ask = holds(&topics, |outcome| matches!(outcome, Outcome::Asking(_)));
+    let server = Arc::clone(&request.broker);
     let answer = async move {
-        if must_ask {
+        if takes_long {
+            read_on(request.cx.version, &mut topics).await;
+        }
+        if holds(&topics, |outcome| matches!(outcome, Outcome::Asking(_))) {
             let id = transactional_id.unwrap_or_default();
             transactional::ask(&request.broker, request.cx.version, &id, &mut topics).await;
         }
@@ -162,8 +181,10 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
         }
         request.answer(&response)
     };
-    // What comes after the first batch of a transaction has to be appended after it.
-    if must_ask {
+    // What comes after the first batch of a transaction has to be appended after it, and so has what comes after records that are not read yet.
+    if takes_long {
+        Handled::Alone(server.large_requests.carry_out_to_the_end(answer))
+    } else if must_ask {
         Handled::Alone(answer.boxed())
     } else {
         Handled::Later(answer.boxed())
@@ -174,6 +195,37 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
 struct Asker<'a> {
     cx: &'a RequestContext,
     acks: Acks,
+    /// What may still be done at once.
+    effort: RefCell<Effort>,
+}
+
+/// Whether there are records of which this is true.
+fn holds(topics: &[Topic], is_so: impl Fn(&Outcome) -> bool) -> bool {
+    topics.iter().flat_map(|topic| &topic.partitions).any(|(_, outcome)| is_so(outcome))
+}
+
+/// Judges what is not read yet, and brings it to its partitions; others get their turn after each batch.
+async fn read_on(version: i16, topics: &mut [Topic]) {
+    for topic in topics {
+        for (_, outcome) in &mut topic.partitions {
+            if !matches!(outcome, Outcome::Unread(_)) {
+                continue;
+            }
+            let taken = std::mem::replace(outcome, Outcome::Refused(ErrorCode::UnknownServerError.into()));
+            let Outcome::Unread(unread) = taken else { continue };
+            let Unread {
+                partition,
+                config,
+                records,
+                room,
+            } = *unread;
+            *outcome = match validate::validate(records, &config, version, crate::replica::now_ms()) {
+                Ok(prepared) => place(partition, prepared, &config, room),
+                Err(refusal) => Outcome::Refused(refusal.into()),
+            };
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// What is wrong with the request as a whole.
@@ -242,20 +294,41 @@ fn bring(broker: &Broker, asker: &Asker<'_>, topic: &TopicImage, key: TopicParti
     let config = partition.config();
     let records = data.records.unwrap_or_default();
     broker.metrics.received_records(records.len());
-    let prepared = validate::validate(records, &config, asker.cx.version, crate::replica::now_ms())?;
+    let room = asker.cx.room.clone();
+    let judged = validate::validate_within(
+        records,
+        &config,
+        asker.cx.version,
+        crate::replica::now_ms(),
+        &mut asker.effort.borrow_mut(),
+    );
+    match judged {
+        Ok(prepared) => Ok(place(partition, prepared, &config, room)),
+        Err(NotReady::Refused(refusal)) => Err(refusal.into()),
+        Err(NotReady::TakesLong(records)) => Ok(Outcome::Unread(Box::new(Unread {
+            partition,
+            config,
+            records,
+            room,
+        }))),
+    }
+}
+
+/// Brings records to their partition, unless their transaction's coordinator is to be asked first.
+fn place(partition: Arc<Partition>, prepared: Prepared, config: &LogConfig, room: Room) -> Outcome {
     let log_append_time = config.timestamp_type == TimestampType::LogAppendTime;
     if transactional::must_ask(&partition, &prepared) {
-        return Ok(Outcome::Asking(Box::new(Asking {
+        return Outcome::Asking(Box::new(Asking {
             partition,
             prepared,
             log_append_time,
-            room: asker.cx.room.clone(),
-        })));
+            room,
+        }));
     }
-    Ok(Outcome::Brought {
-        appending: partition.append_with(prepared, asker.cx.room.clone().into_keepsake()),
+    Outcome::Brought {
+        appending: partition.append_with(prepared, room.into_keepsake()),
         log_append_time,
-    })
+    }
 }
 
 /// Waits for the acknowledgements, all at once, and puts the response together.
@@ -275,6 +348,8 @@ async fn settle(request: &Request, topics: Vec<Topic>, acks: Acks, timeout: Dura
                 Outcome::Refused(refusal) => refused(broker, key, refusal),
                 // All were asked about before.
                 Outcome::Asking(_) => refused(broker, key, ErrorCode::InvalidTxnState.into()),
+                // All were read before.
+                Outcome::Unread(_) => refused(broker, key, ErrorCode::UnknownServerError.into()),
                 Outcome::Brought { appending, log_append_time } => match tokio::time::timeout_at(deadline, appending.acknowledged(acks)).await {
                     Ok(Ok(info)) => {
                         broker.metrics.appended_records(records_of(&info));

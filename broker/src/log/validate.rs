@@ -209,17 +209,100 @@ impl From<WalkError> for Refusal {
     }
 }
 
+/// What may be done for a request at most, where others wait for it: a byte that is decompressed is one, a record that is read is as much as [`EFFORT_OF_RECORD`]. A few hundred bytes can
+/// hold a hundred million of either.
+#[derive(Debug)]
+pub struct Effort(u64);
+
+/// What reading a record costs, in bytes that are decompressed.
+const EFFORT_OF_RECORD: u64 = 64;
+
+impl Effort {
+    /// Some ten milliseconds: more than what clients send takes, which fill a batch, or a request, up to a megabyte.
+    pub fn of_a_moment() -> Self {
+        Self(64 << 20)
+    }
+
+    /// As much as it takes.
+    pub fn all() -> Self {
+        Self(u64::MAX)
+    }
+}
+
+/// Why records are not ready to be appended.
+#[derive(Debug)]
+pub enum NotReady {
+    /// They may not be.
+    Refused(Refusal),
+    /// To say so takes more than it may. These are the records.
+    TakesLong(BytesMut),
+}
+
+impl From<Refusal> for NotReady {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<BatchError> for NotReady {
+    fn from(error: BatchError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl From<CompressionError> for NotReady {
+    fn from(error: CompressionError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
 /// Judges the records that a Produce request of `version` has for one partition, and makes them ready to be appended. `now_ms` is the time of the append.
 ///
 /// # Errors
 /// Why they may not be appended.
-pub fn validate(mut bytes: BytesMut, config: &LogConfig, version: i16, now_ms: i64) -> Result<Prepared, Refusal> {
+pub fn validate(bytes: BytesMut, config: &LogConfig, version: i16, now_ms: i64) -> Result<Prepared, Refusal> {
+    match validate_within(bytes, config, version, now_ms, &mut Effort::all()) {
+        Ok(prepared) => Ok(prepared),
+        Err(NotReady::Refused(refusal)) => Err(refusal),
+        Err(NotReady::TakesLong(bytes)) => Err(Refusal::TooLarge {
+            size: bytes.len(),
+            limit: config.message_bytes_max as usize,
+        }),
+    }
+}
+
+/// As [`validate`], with what is left of `effort`.
+///
+/// # Errors
+/// Why they may not be appended, or that it takes longer to say so.
+pub fn validate_within(mut bytes: BytesMut, config: &LogConfig, version: i16, now_ms: i64, effort: &mut Effort) -> Result<Prepared, NotReady> {
     let header = check_batch(&bytes, config, version)?;
     let codec = header.codec().ok_or(Refusal::UnknownCodec)?;
     let (target, level) = written_with(codec, config);
-    let found = match config.record_validation == RecordValidation::Full || must_look(&header, codec, config, now_ms) {
-        true => Some(records::look(&header, &bytes, config, now_ms)?),
-        false => None,
+    let found = if config.record_validation == RecordValidation::Full || must_look(&header, codec, config, now_ms) {
+        let of_records = u64::from(header.records_count.unsigned_abs()) * EFFORT_OF_RECORD;
+        let Some(left) = effort.0.checked_sub(of_records) else {
+            return Err(NotReady::TakesLong(bytes));
+        };
+        let (most, left_bytes) = (walked_bytes_max(&header, config), usize::try_from(left).unwrap_or(usize::MAX));
+        match records::look(&header, &bytes, most.min(left_bytes), config, now_ms) {
+            Ok((found, walked)) => {
+                effort.0 = left.saturating_sub(walked);
+                Some(found)
+            }
+            Err(Refusal::DecompressesTooLarge { limit }) if limit < most => {
+                // What else is asked for is not even begun with.
+                effort.0 = 0;
+                return Err(NotReady::TakesLong(bytes));
+            }
+            Err(refusal) => {
+                // As much as it may have taken.
+                effort.0 = left.saturating_sub(most as u64);
+                return Err(refusal.into());
+            }
+        }
+    } else {
+        None
     };
     if target != codec || found.is_some_and(|found| found.offsets_are_off) {
         let section = record::section(&header, &bytes, decompressed_bytes_max(config))?;

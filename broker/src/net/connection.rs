@@ -254,12 +254,13 @@ impl Connection {
 
     fn ask_for_room(&self, length: usize) -> Arriving {
         let memory = &self.accepted.broker.request_memory;
-        let bytes = memory::charge(length, self.begins_with_produce());
-        let room = self.allowance.room(bytes).or_else(|| memory.try_room(bytes));
+        let is_produce = self.begins_with_produce();
+        let bytes = memory::charge(length, is_produce);
+        let room = self.allowance.room(bytes).or_else(|| memory.try_room(bytes, is_produce));
         let now = Instant::now();
         Arriving {
             length,
-            room: room.map_or_else(|| Claim::Waiting(memory.room(bytes).boxed()), Claim::Given),
+            room: room.map_or_else(|| Claim::Waiting(memory.room(bytes, is_produce).boxed()), Claim::Given),
             body: None,
             since: now,
             progress: now,

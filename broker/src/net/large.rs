@@ -40,6 +40,14 @@ impl LargeRequests {
         })
     }
 
+    /// Carries out a request there to its end, whether somebody waits for the reply or not.
+    pub(crate) fn carry_out_to_the_end(&self, request: impl Future<Output = Reply> + Send + 'static) -> BoxFuture<'static, Reply> {
+        let (tell, told) = oneshot::channel();
+        drop(self.scheduler.spawn(async move { tell.send(request.await) }));
+        // A bug in it ends the connection, as it would on its own thread.
+        told.map(|reply| reply.unwrap_or_else(|_| Reply::close())).boxed()
+    }
+
     /// Carries out a request there. Who stops waiting for the reply ends it.
     pub(crate) fn carry_out(&self, request: impl Future<Output = Reply> + Send + 'static) -> BoxFuture<'static, Reply> {
         let (carried_out, reply) = request.remote_handle();
@@ -67,6 +75,22 @@ mod tests {
         };
         large.carry_out(request).await;
         assert_eq!(*name.lock().unwrap(), "large-requests");
+    }
+
+    /// Records that need no acknowledgement are appended though their client is gone.
+    #[tokio::test]
+    async fn what_is_to_be_done_is_done_though_nobody_waits() {
+        let large = LargeRequests::start().unwrap();
+        let ((go, went), (tell, told)) = (oneshot::channel::<()>(), oneshot::channel());
+        drop(large.carry_out_to_the_end(async move {
+            went.await.unwrap();
+            tell.send(()).unwrap();
+            Reply::bytes(Bytes::new())
+        }));
+        go.send(()).unwrap();
+        told.await.unwrap();
+        let bug = std::future::ready(()).map(|()| -> Reply { panic!("a bug") });
+        assert!(large.carry_out_to_the_end(bug).await.close);
     }
 
     /// A client that is gone waits for nothing, for instance for a group that has to gather.

@@ -1,8 +1,8 @@
 //! The bound on memory for requests: one budget for the whole broker, and buffers that sleeping connections do not keep.
 //!
 //! A frame gets room for all of it before its body is read, and gives it back when nothing of it is in memory any more. So nobody holds a part while it asks for
-//! more, who waits holds nothing, and what idle connections once had is free. A connection's small frames go by an allowance of its own and never wait: heartbeats
-//! and fetches go on where producers have used up the budget.
+//! more, who waits holds nothing, and what idle connections once had is free. A connection's small frames go by an allowance of its own and never wait, and what is not a
+//! Produce has a part of the budget for itself: heartbeats and fetches go on where producers have used up theirs.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -34,9 +34,64 @@ pub(crate) fn charge(length: usize, is_produce: bool) -> usize {
     if is_produce { length } else { length.saturating_mul(DECODED_FACTOR) }
 }
 
+/// Of the whole budget what is not for records: where producers have used up theirs, also those that send slowly, followers still fetch, groups gather and transactions end.
+const DECODED_PART: usize = 4;
+
 /// The broker's budget for requests in memory.
 #[derive(Clone, Debug)]
 pub struct RequestMemory {
+    /// For whatever comes.
+    common: Budget,
+    /// For what is decoded alone.
+    decoded: Budget,
+}
+
+impl RequestMemory {
+    /// A budget of `bytes_max`.
+    pub fn new(bytes_max: usize) -> Self {
+        let decoded = bytes_max / DECODED_PART;
+        Self {
+            common: Budget::new(bytes_max - decoded),
+            decoded: Budget::new(decoded),
+        }
+    }
+
+    /// Room for `bytes`, if there is some and nobody waits for it.
+    pub(crate) fn try_room(&self, bytes: usize, is_produce: bool) -> Option<Room> {
+        let own = (!is_produce && self.decoded.holds(bytes)).then(|| self.decoded.try_room(bytes)).flatten();
+        own.or_else(|| self.common.try_room(bytes))
+    }
+
+    /// Room for `bytes`, in the order in which it is asked for. Nothing is held meanwhile.
+    pub(crate) fn room(&self, bytes: usize, is_produce: bool) -> impl Future<Output = Room> + Send + 'static {
+        let is_for_the_decoded = !is_produce && self.decoded.holds(bytes);
+        let budget = if is_for_the_decoded { &self.decoded } else { &self.common };
+        budget.room(bytes)
+    }
+
+    /// Whether somebody waits for room.
+    pub(crate) fn is_short(&self) -> bool {
+        self.common.is_short() || self.decoded.is_short()
+    }
+
+    /// Says in the log that frames wait, unless that was said a moment ago.
+    pub(crate) fn tell_of_waiting(&self) {
+        for budget in [&self.common, &self.decoded] {
+            if budget.is_short() {
+                budget.tell_of_waiting();
+            }
+        }
+    }
+
+    /// Bytes of the budget that are in use.
+    pub fn used_bytes(&self) -> usize {
+        self.common.used_bytes() + self.decoded.used_bytes()
+    }
+}
+
+/// A part of the budget.
+#[derive(Clone, Debug)]
+struct Budget {
     pages: Arc<Semaphore>,
     pages_max: usize,
     waiting: Arc<AtomicUsize>,
@@ -123,9 +178,8 @@ impl Drop for Waiting {
     }
 }
 
-impl RequestMemory {
-    /// A budget of `bytes_max`.
-    pub fn new(bytes_max: usize) -> Self {
+impl Budget {
+    fn new(bytes_max: usize) -> Self {
         let pages_max = (bytes_max / PAGE_BYTES).min(Semaphore::MAX_PERMITS);
         Self {
             pages: Arc::new(Semaphore::new(pages_max)),
@@ -135,19 +189,22 @@ impl RequestMemory {
         }
     }
 
+    /// Whether so much fits in, once nobody else has anything.
+    fn holds(&self, bytes: usize) -> bool {
+        bytes.div_ceil(PAGE_BYTES) <= self.pages_max
+    }
+
     /// One request may take more than the whole budget: then it waits until it is alone.
     fn pages_of(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.div_ceil(PAGE_BYTES).min(self.pages_max)).unwrap_or(u32::MAX)
     }
 
-    /// Room for `bytes`, if there is some and nobody waits for it.
-    pub(crate) fn try_room(&self, bytes: usize) -> Option<Room> {
+    fn try_room(&self, bytes: usize) -> Option<Room> {
         let permit = Arc::clone(&self.pages).try_acquire_many_owned(self.pages_of(bytes)).ok()?;
         Some(Room::of(Held::Budget(permit)))
     }
 
-    /// Room for `bytes`, in the order in which it is asked for. Nothing is held meanwhile.
-    pub(crate) fn room(&self, bytes: usize) -> impl Future<Output = Room> + Send + 'static {
+    fn room(&self, bytes: usize) -> impl Future<Output = Room> + Send + 'static {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(Arc::clone(&self.waiting));
         let (pages, wanted) = (Arc::clone(&self.pages), self.pages_of(bytes));
@@ -159,13 +216,11 @@ impl RequestMemory {
         }
     }
 
-    /// Whether somebody waits for room.
-    pub(crate) fn is_short(&self) -> bool {
+    fn is_short(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Says in the log that frames wait, unless that was said a moment ago.
-    pub(crate) fn tell_of_waiting(&self) {
+    fn tell_of_waiting(&self) {
         let mut told = self.told.lock();
         if told.is_none_or(|told| told.elapsed() >= LOG_INTERVAL) {
             *told = Some(Instant::now());
@@ -178,8 +233,7 @@ impl RequestMemory {
         }
     }
 
-    /// Bytes of the budget that are in use.
-    pub fn used_bytes(&self) -> usize {
+    fn used_bytes(&self) -> usize {
         (self.pages_max - self.pages.available_permits()) * PAGE_BYTES
     }
 }
@@ -217,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_shared_and_given_back_with_the_last_piece_of_a_frame() {
-        let memory = RequestMemory::new(1024 * KIB);
+        let memory = Budget::new(1024 * KIB);
         let one = memory.try_room(900 * KIB).unwrap();
         assert_eq!(memory.used_bytes(), 900 * KIB);
         assert!(memory.try_room(200 * KIB).is_none());
@@ -239,8 +293,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_decoded_does_not_wait_for_records() {
+        let memory = RequestMemory::new(1024 * KIB);
+        let records = memory.try_room(768 * KIB, true).unwrap();
+        let mut more = Box::pin(memory.room(64 * KIB, true));
+        assert!((&mut more).now_or_never().is_none() && memory.try_room(4 * KIB, true).is_none());
+        let decoded = memory.try_room(256 * KIB, false).unwrap();
+        assert_eq!(memory.used_bytes(), 1024 * KIB, "all of it, and no more");
+        let mut waits = Box::pin(memory.room(8 * KIB, false));
+        assert!((&mut waits).now_or_never().is_none());
+        drop(decoded);
+        assert!(waits.now_or_never().is_some());
+        drop((records, more));
+        // Where there are no records, it has all.
+        let all: Vec<_> = (0..4).map(|_| memory.try_room(256 * KIB, false).unwrap()).collect();
+        drop(all);
+        let huge = memory.room(1024 * 1024 * KIB, false).now_or_never();
+        assert!(huge.is_some(), "one that is larger than its part takes the common one");
+        assert!(memory.try_room(4 * KIB, true).is_none() && memory.try_room(4 * KIB, false).is_some());
+    }
+
+    #[test]
     fn who_waits_no_more_is_forgotten() {
-        let memory = RequestMemory::new(64 * KIB);
+        let memory = Budget::new(64 * KIB);
         let all = memory.try_room(64 * KIB).unwrap();
         let mut gone = Box::pin(memory.room(64 * KIB));
         assert!((&mut gone).now_or_never().is_none());

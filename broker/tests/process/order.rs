@@ -1,13 +1,21 @@
 //! Pipelining: responses come in the order of the requests, and appends of one connection are in the order of its requests.
 
-use weir_protocol::messages::metadata_request::MetadataRequestTopic;
-use weir_protocol::messages::{MetadataRequest, ProduceRequest};
+use std::time::Duration;
 
-use crate::support::{Cluster, batch, produce_to, topic};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use weir_protocol::batch::Codec;
+use weir_protocol::messages::fetch_request::FetchPartition;
+use weir_protocol::messages::metadata_request::MetadataRequestTopic;
+use weir_protocol::messages::{FetchRequest, MetadataRequest, ProduceRequest};
+use weir_protocol::record::BatchBuilder;
+
+use crate::support::{Client, Cluster, batch, fetch_from, produce_to, topic};
 
 const PIPELINED: usize = 64;
 const PRODUCE_VERSION: i16 = 9;
 const METADATA_VERSION: i16 = 12;
+const FETCH_VERSION: i16 = 12;
 
 #[tokio::test]
 async fn pipelined_produces_are_answered_in_order_and_what_follows_them_after_them() {
@@ -92,4 +100,94 @@ async fn a_large_request_keeps_its_place_and_its_connection() {
     client.send_raw(&broken).await;
     client.closed().await;
     assert_eq!(bystander.call(METADATA_VERSION, &MetadataRequest::default()).await.brokers.len(), 1);
+}
+
+/// A fetch may name some hundred thousand partitions, each of which is looked for: nobody else waits for that, on whichever thread.
+#[tokio::test]
+async fn a_fetch_of_very_many_partitions_holds_up_nobody_else() {
+    const PARTITIONS: i32 = 300_000;
+    let cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;
+    let mut client = cluster.client().await;
+    let mut bystanders = bystanders(&cluster).await;
+    let mut large = fetch_from("t", 0, 0);
+    let first = large.topics[0].partitions[0].clone();
+    large.topics[0].partitions = (0..PARTITIONS).map(|partition| FetchPartition { partition, ..first.clone() }).collect();
+    client.send(FETCH_VERSION, &large).await;
+    let (response, rounds) = rounds_until(client.receive::<FetchRequest>(FETCH_VERSION), &mut bystanders).await;
+    assert_eq!(response.responses[0].partitions.len(), usize::try_from(PARTITIONS).unwrap());
+    assert!(rounds >= ROUNDS_MIN, "{rounds}");
+}
+
+/// A small request can hold a hundred million bytes, or records: nobody else waits until they are read, but what the same client sends next, since it is to be appended after them.
+#[tokio::test]
+async fn records_that_take_long_to_read_hold_up_nobody_else() {
+    const RECORDS: i64 = 1_500_000;
+    let cluster = Cluster::start(vec![topic(1, "t", 1, &[("max.message.bytes", "100000000")])]).await;
+    let mut client = cluster.client().await;
+    let mut bystanders = bystanders(&cluster).await;
+    let mut builder = BatchBuilder::new(0).codec(Codec::Gzip);
+    for offset in 0..RECORDS {
+        builder.append(offset, 1, None, None, []);
+    }
+    let long = builder.build(1).unwrap().freeze();
+    client.send(PRODUCE_VERSION, &produce_to("t", 0, -1, long)).await;
+    client.send(PRODUCE_VERSION, &produce_to("t", 0, -1, batch(&["next"]))).await;
+    let (response, rounds) = rounds_until(client.receive::<ProduceRequest>(PRODUCE_VERSION), &mut bystanders).await;
+    let answered = &response.responses[0].partition_responses[0];
+    assert_eq!((answered.error_code, answered.base_offset), (0, 0));
+    assert!(rounds >= ROUNDS_MIN, "{rounds}");
+    assert_eq!(client.receive_produce().await.base_offset, RECORDS);
+}
+
+const ROUNDS_MIN: usize = 20;
+
+/// On whichever thread: some of them are on the same as everybody else.
+async fn bystanders(cluster: &Cluster) -> Vec<Client> {
+    let mut bystanders = Vec::new();
+    for _ in 0..4 {
+        bystanders.push(cluster.client().await);
+    }
+    bystanders
+}
+
+/// How often all bystanders are served before the response comes.
+async fn rounds_until<R>(response: impl Future<Output = R>, bystanders: &mut [Client]) -> (R, usize) {
+    let mut response = Box::pin(response);
+    let mut rounds = 0;
+    loop {
+        let round = async {
+            for bystander in &mut *bystanders {
+                bystander.call(METADATA_VERSION, &MetadataRequest::default()).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            response = &mut response => return (response, rounds),
+            () = round => rounds += 1,
+        }
+    }
+}
+
+/// What is not records has memory of its own: a follower that fetches from many partitions, a group that gathers, a transaction that ends do not wait for producers behind slow lines.
+#[tokio::test]
+async fn who_sends_records_slowly_holds_up_producers_alone() {
+    const FRAME_BYTES: u32 = 100_000_000;
+    let cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;
+    let mut slow = Vec::new();
+    // More than the memory for requests, which is 256 MiB.
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(cluster.broker.kafka()).await.unwrap();
+        stream.write_all(&FRAME_BYTES.to_be_bytes()).await.unwrap();
+        stream.write_all(b"\0\0\0\x09").await.unwrap();
+        slow.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut client = cluster.client().await;
+    let mut fetch = fetch_from("t", 0, 0);
+    let first = fetch.topics[0].partitions[0].clone();
+    // Too many for what each connection may have without a part of the memory.
+    let partitions = (0..1_000).map(|partition| FetchPartition { partition, ..first.clone() });
+    fetch.topics[0].partitions = partitions.collect();
+    let fetched = tokio::time::timeout(Duration::from_secs(10), client.call(FETCH_VERSION, &fetch)).await;
+    assert_eq!(fetched.unwrap().responses[0].partitions.len(), 1_000);
 }

@@ -49,18 +49,19 @@ impl Seen {
     }
 }
 
-/// Shows every record of a batch to `each`, in order. Compressed ones may be of `record_bytes_max` bytes, their own length not counted, and of `limit` bytes all together.
+/// Shows every record of a batch to `each`, in order. Compressed ones may be of `record_bytes_max` bytes, their own length not counted, and of `limit` bytes all together; returns of
+/// how many they are.
 ///
 /// # Errors
 /// When the batch does not hold exactly the records that it says, one behind the other and nothing else.
-pub fn walk(header: &BatchHeader, batch: &[u8], limit: usize, record_bytes_max: u32, mut each: impl FnMut(Seen)) -> Result<(), WalkError> {
+pub fn walk(header: &BatchHeader, batch: &[u8], limit: usize, record_bytes_max: u32, mut each: impl FnMut(Seen)) -> Result<u64, WalkError> {
     let input = batch.get(HEADER_BYTES..).unwrap_or_default();
     let codec = header.codec().ok_or(CompressionError::UnknownCodec)?;
     if codec == Codec::None {
         for record in Records::new(input, header.records_count) {
             each(Seen::of(&record?));
         }
-        return Ok(());
+        return Ok(0);
     }
     let mut records = Stream {
         source: compression::piecewise(codec, input)?,
@@ -70,7 +71,8 @@ pub fn walk(header: &BatchHeader, batch: &[u8], limit: usize, record_bytes_max: 
     };
     records
         .all(header.records_count, each)
-        .map_err(|(failure, index)| failure.of(codec, limit, index))
+        .map_err(|(failure, index)| failure.of(codec, limit, index))?;
+    Ok(records.taken)
 }
 
 /// Why there is no next record.
@@ -227,7 +229,7 @@ mod tests {
 
     fn seen(batch: &[u8], limit: usize) -> Result<Vec<Seen>, WalkError> {
         let mut all = Vec::new();
-        walk(&checked(batch).unwrap(), batch, limit, u32::MAX, |seen| all.push(seen)).map(|()| all)
+        walk(&checked(batch).unwrap(), batch, limit, u32::MAX, |seen| all.push(seen)).map(|_| all)
     }
 
     /// A batch with this section, whatever that holds.

@@ -5,7 +5,7 @@ use weir_protocol::batch::{BatchHeader, Codec};
 use weir_protocol::record::{BatchBuilder, RecordError, Records, walk};
 
 use super::super::{LogConfig, TimestampType};
-use super::{BadRecord, NO_TIMESTAMP, Refusal, allows, walked_bytes_max};
+use super::{BadRecord, NO_TIMESTAMP, Refusal, allows};
 
 /// An answer names at most this many bad records: what a client sends must not make the answer larger than the request.
 const BAD_RECORDS_MAX: usize = 100;
@@ -25,9 +25,9 @@ impl From<RecordError> for Refusal {
     }
 }
 
-/// Reads every record of a batch. Of several records that may not be in the topic one whose timestamp is wrong decides the code of the answer, as in
+/// Reads every record of a batch, of `limit` bytes at most where it is compressed; says also how many those were. Of several records that may not be in the topic one whose timestamp is wrong decides the code of the answer, as in
 /// `LogValidator.processRecordErrors`.
-pub(super) fn look(header: &BatchHeader, batch: &[u8], config: &LogConfig, now_ms: i64) -> Result<Found, Refusal> {
+pub(super) fn look(header: &BatchHeader, batch: &[u8], limit: usize, config: &LogConfig, now_ms: i64) -> Result<(Found, u64), Refusal> {
     let mut found = Found {
         max_timestamp: NO_TIMESTAMP,
         offsets_are_off: false,
@@ -35,8 +35,7 @@ pub(super) fn look(header: &BatchHeader, batch: &[u8], config: &LogConfig, now_m
     let mut bad: Vec<BadRecord> = Vec::new();
     let (mut bad_count, mut index) = (0_usize, 0);
     let mut is_about_time = false;
-    let limits = (walked_bytes_max(header, config), config.decompressed_message_bytes_max);
-    walk(header, batch, limits.0, limits.1, |record| {
+    let walked = walk(header, batch, limit, config.decompressed_message_bytes_max, |record| {
         let timestamp = record.timestamp(header);
         found.max_timestamp = found.max_timestamp.max(timestamp);
         found.offsets_are_off |= record.offset_delta != index;
@@ -56,7 +55,7 @@ pub(super) fn look(header: &BatchHeader, batch: &[u8], config: &LogConfig, now_m
         index += 1;
     })?;
     match bad.first() {
-        None => Ok(found),
+        None => Ok((found, walked)),
         Some(_) if is_about_time => Err(Refusal::BadTimestamps { records: bad }),
         Some(first) => Err(Refusal::BadRecords {
             count: bad_count,

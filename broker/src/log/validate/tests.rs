@@ -443,3 +443,37 @@ proptest! {
         }
     }
 }
+
+/// A request of many batches, each of which takes long, must not begin with each of them anew.
+#[test]
+fn what_takes_long_is_given_back_as_it_was_and_what_comes_after_it_too() {
+    let of_value = |codec, length: usize| {
+        let mut builder = BatchBuilder::new(0).codec(codec);
+        builder.append(0, NOW, None, Some(&vec![b'v'; length]), []);
+        builder.build(default_level(codec)).unwrap()
+    };
+    let config = LogConfig::default();
+    for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let (small, large) = (of_value(codec, 1_000), of_value(codec, 100_000));
+        let mut effort = Effort(50_000);
+        let judge = |bytes: &BytesMut, effort: &mut Effort| validate_within(bytes.clone(), &config, VERSION, NOW, effort);
+        judge(&small, &mut effort).unwrap();
+        for bytes in [&large, &small] {
+            let Err(NotReady::TakesLong(back)) = judge(bytes, &mut effort) else {
+                panic!("{codec:?}")
+            };
+            assert_eq!(back, bytes);
+        }
+        validate(large, &config, VERSION, NOW).unwrap();
+    }
+    // Of what is not compressed the records count: their number is known.
+    let mut builder = BatchBuilder::new(0);
+    for offset in 0..100 {
+        builder.append(offset, NOW, None, None, []);
+    }
+    let records = builder.build(0).unwrap();
+    for (effort, takes_long) in [(100 * EFFORT_OF_RECORD - 1, true), (100 * EFFORT_OF_RECORD, false)] {
+        let judged = validate_within(records.clone(), &config, VERSION, NOW, &mut Effort(effort));
+        assert_eq!(matches!(judged, Err(NotReady::TakesLong(_))), takes_long);
+    }
+}
