@@ -53,8 +53,8 @@ pub(super) async fn ask(broker: &Broker, version: i16, id: &str, topics: &mut [T
         let said = verify_once(broker, id, from, &partitions, v2).await;
         // The transaction before is being ended: that is waited for here, so that the client need not ask again.
         let is_busy = v2 && said.iter().any(|(_, code)| *code == ErrorCode::ConcurrentTransactions);
-        // Its marker came while the coordinator was asked, and made the question worthless.
-        let is_stale = !is_busy && begin(&mut asked, from, v2).await != guards;
+        // Its marker came while the coordinator was asked, and made the question worthless. Before transactions v2 the records belong to it, and to no other.
+        let is_stale = v2 && !is_busy && begin(&mut asked, from, v2).await != guards;
         if Instant::now() >= deadline || !(is_busy || is_stale) {
             break said;
         }

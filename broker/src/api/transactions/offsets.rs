@@ -66,8 +66,9 @@ async fn ask_coordinators(
         let make = |to| group::Request::CommitInTransaction { request, producer, to };
         let write = InTransaction { producer, guard };
         let answer = broker.groups.ask_in_transaction(broker, &group, write, make).await;
-        // The marker of the transaction before came while the coordinator was asked: it is asked again.
-        if !matches!(answer, Err(ErrorCode::InvalidTxnState)) {
+        // The marker of the transaction before came while the coordinator was asked: it is asked again. Before transactions v2 the commit belongs to that one itself, since the next
+        // does not begin before its markers are written; and the epoch, which is the same, would not keep the commit out of the next.
+        if !matches!(answer, Err(ErrorCode::InvalidTxnState)) || cx.version < V2_SINCE {
             return answer;
         }
     }

@@ -405,15 +405,14 @@ impl Process {
         if forgets && guard.is_some() {
             guard = self.ask_to_verify(&write, cx.now).unwrap_or(guard);
         }
+        let asks_again = (write.version >= 2 || cx.plan.has(Mutation::AsksOfAnother)) && !cx.plan.has(Mutation::AsksOnce);
         match self.append(&write, guard, cx) {
             Ok(()) => {
                 let reply = Body::Reply(write.from, Reply::Code(ErrorCode::None));
                 self.owe(To::Client(write.from), reply, cx);
             }
-            // The end of a transaction came while its coordinator was asked.
-            Err(ErrorCode::InvalidTxnState) if guard.is_some() && attempts > 0 && !cx.plan.has(Mutation::AsksOnce) => {
-                self.write(write, attempts - 1, cx)
-            }
+            // The end of a transaction came while its coordinator was asked. With transactions v1 it was the end of this one.
+            Err(ErrorCode::InvalidTxnState) if guard.is_some() && attempts > 0 && asks_again => self.write(write, attempts - 1, cx),
             Err(code) => refuse(&write, code, cx),
         }
     }

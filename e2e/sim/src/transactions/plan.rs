@@ -93,6 +93,8 @@ pub enum Mutation {
     ForgetsGuards,
     /// Who verifies asks once, though the end of the transaction before made the answer worthless.
     AsksOnce,
+    /// What was asked of one transaction v1 is asked again of the next.
+    AsksOfAnother,
     /// The group coordinator takes offsets that were verified whatever happened since.
     ForgetsOffsetGuards,
     /// Nobody asks the transaction's coordinator (before KIP-890).
