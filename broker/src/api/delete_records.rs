@@ -19,6 +19,9 @@ use crate::replica::{Partition, Waiter};
 /// What stands for the high watermark (`DeleteRecordsRequest.HIGH_WATERMARK`).
 const HIGH_WATERMARK: i64 = -1;
 
+/// What a partition takes while a request waits, as it is asked for and answered; and a topic, besides its name.
+const ASKED_BYTES: usize = 160;
+
 /// Answers a request.
 pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     repeats::keep_last(
@@ -28,7 +31,13 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: De
         |partition| partition.partition_index,
     );
     let image = Arc::clone(&broker.metadata.load());
-    let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let kept: usize = request
+        .topics
+        .iter()
+        .map(|topic| topic.name.len() + (topic.partitions.len() + 1) * ASKED_BYTES)
+        .sum();
+    let wait = cx.room.waits(kept, Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)));
+    let deadline = Instant::now() + wait;
     let mut response = DeleteRecordsResponse::default();
     for topic in request.topics {
         let allowed = broker.authorizer.allows(&cx.principal, Operation::Delete, Resource::Topic(&topic.name));

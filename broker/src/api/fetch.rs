@@ -153,7 +153,7 @@ async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> 
     if replica_id >= 0 {
         return replica_fetch::answer(broker, cx, request, settings.fetch_bytes_max).await;
     }
-    let limits = Limits {
+    let mut limits = Limits {
         wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
         bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(settings.fetch_bytes_max),
@@ -166,7 +166,7 @@ async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> 
         Err(code) => return failed(code),
     };
     // Of the request nothing else is left, and the wait for records may be long.
-    cx.room.shrink_to(asked.partitions.len() * ASKED_BYTES);
+    limits.wait = cx.room.waits(asked.partitions.len() * ASKED_BYTES, limits.wait);
     let reads = read_until_enough(broker, cx, &asked, &limits).await;
     let answers: Vec<_> = reads.iter().map(Read::answer).collect();
     let (session_id, included) = broker.fetch_sessions.settle(&asked, &answers, settings.fetch_sessions_max, now_ms());

@@ -23,6 +23,9 @@ pub(crate) const READ_BUFFER_BYTES: usize = 16 * 1024;
 /// How much more than its bytes a request may take that is decoded: an array of empty strings takes 24 bytes of memory for each byte, with what is made of it 40.
 const DECODED_FACTOR: usize = 40;
 
+/// How long a request waits for something to happen while it keeps a part of the budget: others may need it.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// The budget is counted in pages: a semaphore's permits end below the byte count of a large machine.
 const PAGE_BYTES: usize = 4096;
 
@@ -122,11 +125,15 @@ impl Room {
     }
 
     /// Keeps what `bytes` take, and gives back the rest: little of a frame is left.
+    ///
+    /// What fits the connection's allowance takes nothing of the budget any more: nothing else begins on the connection meanwhile, and who waits with it for as
+    /// long as its client likes must not stand in the way of a frame that needs the whole budget, and of all that wait behind that one.
     pub(crate) fn shrink_to(&self, bytes: usize) {
         let Some(held) = &self.0 else { return };
         match &mut *held.lock() {
             Held::Budget(permit) => {
-                let surplus = permit.num_permits().saturating_sub(bytes.div_ceil(PAGE_BYTES));
+                let kept = if bytes <= ALLOWANCE_BYTES { 0 } else { bytes.div_ceil(PAGE_BYTES) };
+                let surplus = permit.num_permits().saturating_sub(kept);
                 drop(permit.split(surplus));
             }
             Held::Allowance { used, bytes: counted } => {
@@ -137,9 +144,17 @@ impl Room {
         }
     }
 
+    /// Keeps what `bytes` take, and says how long a request may wait with that whose client would wait for `wait`: not for long with a part of the budget.
+    pub(crate) fn waits(&self, bytes: usize, wait: Duration) -> Duration {
+        self.shrink_to(bytes);
+        if self.is_of_the_budget() { wait.min(WAIT_MAX) } else { wait }
+    }
+
     /// Whether it is a part of the budget, which others may wait for.
     pub(crate) fn is_of_the_budget(&self) -> bool {
-        self.0.as_ref().is_some_and(|held| matches!(&*held.lock(), Held::Budget(_)))
+        self.0
+            .as_ref()
+            .is_some_and(|held| matches!(&*held.lock(), Held::Budget(permit) if permit.num_permits() > 0))
     }
 
     /// For whoever takes up a piece of the frame, and need not know what this is.
@@ -284,8 +299,8 @@ mod tests {
         drop(piece);
         let two = two.now_or_never().unwrap();
         assert!(!memory.is_short());
-        two.shrink_to(5 * KIB);
-        assert_eq!(memory.used_bytes(), 8 * KIB, "whole pages");
+        two.shrink_to(37 * KIB);
+        assert_eq!(memory.used_bytes(), 40 * KIB, "whole pages");
         drop(two);
         assert_eq!(memory.used_bytes(), 0);
         let huge = memory.room(1024 * 1024 * KIB).now_or_never();
@@ -311,6 +326,18 @@ mod tests {
         let huge = memory.room(1024 * 1024 * KIB, false).now_or_never();
         assert!(huge.is_some(), "one that is larger than its part takes the common one");
         assert!(memory.try_room(4 * KIB, true).is_none() && memory.try_room(4 * KIB, false).is_some());
+    }
+
+    #[test]
+    fn who_keeps_little_does_not_stand_in_the_way_of_a_frame_that_needs_all() {
+        let memory = Budget::new(1024 * KIB);
+        let waits_for_ever = memory.try_room(100 * KIB).unwrap();
+        let mut huge = Box::pin(memory.room(4096 * KIB));
+        assert!((&mut huge).now_or_never().is_none());
+        assert_eq!(waits_for_ever.waits(ALLOWANCE_BYTES + 1, Duration::MAX), WAIT_MAX);
+        assert!((&mut huge).now_or_never().is_none());
+        assert_eq!(waits_for_ever.waits(ALLOWANCE_BYTES, Duration::MAX), Duration::MAX);
+        assert!(huge.now_or_never().is_some());
     }
 
     #[test]
