@@ -115,16 +115,22 @@ fn a_controller_that_is_frozen() {
     let signal = |name: &str| assert!(Command::new("kill").args([name, &controller]).status().unwrap().success());
     signal("-STOP");
     let status = local.status();
-    let refused: Vec<_> = [&["get", "topics"][..], &["start", "0"]]
+    let file = local.data().join("topic.yaml");
+    std::fs::write(
+        &file,
+        "apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {name: t}\nspec: {clusterRef: {name: local}}\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let refused: Vec<_> = [&["get", "topics"][..], &["apply", "-f", file], &["delete", "-f", file]]
         .into_iter()
         .map(|command| local.run(command).map_err(|error| error.to_string()))
         .collect();
-    let applied = local.apply("apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {name: t}\nspec: {clusterRef: {name: local}}\n");
     signal("-CONT");
     let status = status.unwrap();
     assert_eq!((status.brokers[0].pid, status.brokers[0].state.as_str()), (Some(broker), "unknown"));
     assert!(status.partitions.is_none());
-    for refused in refused.into_iter().chain([applied.map_err(|error| error.to_string())]) {
+    for refused in refused {
         let refused = refused.unwrap_err();
         assert!(refused.contains("has not answered"), "{refused}");
     }
