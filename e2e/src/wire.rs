@@ -24,6 +24,10 @@ pub mod error {
     pub const CORRUPT_MESSAGE: i16 = 2;
     /// No such topic or partition.
     pub const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+    /// The partition has no leader as yet.
+    pub const LEADER_NOT_AVAILABLE: i16 = 5;
+    /// Another broker leads, or none.
+    pub const NOT_LEADER_OR_FOLLOWER: i16 = 6;
     /// A batch above `max.message.bytes`.
     pub const MESSAGE_TOO_LARGE: i16 = 10;
     /// Not a topic name.
