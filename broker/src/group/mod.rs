@@ -89,6 +89,9 @@ struct Turn<'a> {
     outcome: &'a mut Outcome,
 }
 
+/// What a member id has of its client's name.
+const PREFIX_CHARS_MAX: usize = 1024;
+
 /// Makes up member ids. They are unique by the seed, which no other process has.
 struct Ids {
     seed: u128,
@@ -96,8 +99,9 @@ struct Ids {
 }
 
 impl Ids {
-    /// An id that begins with what the client calls itself.
+    /// An id that begins with what the client calls itself. Both together are a string that records and answers of every version can carry.
     fn member(&mut self, prefix: &str) -> String {
+        let prefix: String = prefix.chars().take(PREFIX_CHARS_MAX).collect();
         format!("{prefix}-{}", self.uuid())
     }
 

@@ -220,3 +220,11 @@ fn an_offset_beyond_the_log_is_the_clients_business() {
         .collect();
     assert_eq!(offsets, [i64::MAX, 0]);
 }
+
+/// A client's name may be as long as a string can be, and its member's id is longer.
+#[test]
+fn the_id_of_a_member_whose_client_has_a_long_name_can_be_told() {
+    let mut ids = crate::group::Ids { seed: 1, count: 0 };
+    let id = ids.member(&"\u{10348}".repeat(8191));
+    assert!(id.len() < 8192, "{} bytes", id.len());
+}
