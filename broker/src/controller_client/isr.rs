@@ -26,7 +26,10 @@ pub(crate) async fn keep_proposing(broker: &Arc<Broker>) {
         let waiting = broker.replicas.shared().proposals().await;
         for batch in waiting.chunks(CHANGES_MAX) {
             let asked = batch.iter().map(|(partition, proposal)| (partition.id(), proposal));
-            broker.controller.keeper.keep_asked(broker.replicas.log_dir(), asked);
+            if !broker.controller.keeper.keep_asked(broker.replicas.log_dir(), asked) {
+                // The broker stops, and leads nothing any more. What it asked for now the next process would not know of.
+                continue;
+            }
             let answers = ask(broker, batch).await;
             for ((partition, proposal), answer) in batch.iter().zip(answers) {
                 partition.proposal_answered(proposal, answer);

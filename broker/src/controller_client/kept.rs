@@ -111,8 +111,9 @@ impl Keeper {
         log_dir.keep_known(broker_epoch, &frames);
     }
 
-    /// Keeps what leaders are about to ask for: the next process waits for whoever may have joined an ISR by it.
-    pub(super) fn keep_asked<'a>(&self, log_dir: &LogDir, proposals: impl Iterator<Item = (TopicPartition, &'a Proposal)>) {
+    /// Keeps what leaders are about to ask for: the next process waits for whoever may have joined an ISR by it. Returns whether it may be asked for: not once this run is over.
+    #[must_use]
+    pub(super) fn keep_asked<'a>(&self, log_dir: &LogDir, proposals: impl Iterator<Item = (TopicPartition, &'a Proposal)>) -> bool {
         let known = &mut self.0.lock().asked;
         for (id, proposal) in proposals {
             let before = known.get(&id);
@@ -126,6 +127,7 @@ impl Keeper {
                 known.insert(id, asked);
             }
         }
+        !log_dir.keeps_nothing_more()
     }
 
     /// Keeps which producer ids the next run may give out, before others are given out here.

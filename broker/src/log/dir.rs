@@ -252,6 +252,11 @@ impl LogDir {
         }
     }
 
+    /// Whether nothing is left to the next run any more, because this one is over: it may act on nothing new, nor ask for it.
+    pub fn keeps_nothing_more(&self) -> bool {
+        self.kept.is_sealed()
+    }
+
     /// What the next run must not take for the last that was known is removed.
     fn unless_kept(&self, kept: io::Result<()>) {
         let Err(error) = kept else { return };

@@ -149,7 +149,7 @@ fn flush_all(shared: &Shared, logs: &[Arc<LogReader>]) -> io::Result<()> {
     if marks.len() >= SYNC_ALL_MIN {
         // A thousand new logs cost two syncs this way, and not four thousand.
         for mark in with_epochs() {
-            stage_file(storage, &epochs_path(mark.log), mark.log.epochs_of_records().to_text().as_bytes())?;
+            stage_file(storage, &epochs_path(mark.log), epochs_text(mark.log).as_bytes())?;
         }
         storage.sync_all(shared.root())?;
         for mark in with_epochs() {
@@ -205,7 +205,17 @@ pub(super) fn flush_now(shared: &Shared, log: &LogReader, with_epochs: bool) -> 
 
 /// Writes the file of a log's epochs; the entries of its directory are on the disk with it. In the caller's turn.
 pub(super) fn write_epochs(storage: &dyn Storage, log: &LogReader) -> io::Result<()> {
-    replace_file(storage, &epochs_path(log), log.epochs_of_records().to_text().as_bytes())
+    replace_file(storage, &epochs_path(log), epochs_text(log).as_bytes())
+}
+
+/// What the file of a log's epochs is to hold. Where the last one is left out, since there is no record of it yet, one may be about to be published whose mark was taken already: it
+/// is for the next flush then.
+fn epochs_text(log: &LogReader) -> String {
+    let epochs = log.epochs_of_records();
+    if epochs.latest() != log.latest_epoch() {
+        log.unsynced.epochs.store(true, Ordering::Release);
+    }
+    epochs.to_text()
 }
 
 fn epochs_path(log: &LogReader) -> PathBuf {

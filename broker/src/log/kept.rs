@@ -180,6 +180,11 @@ impl Kept {
         *self.0.lock() = State::Sealed;
     }
 
+    /// Whether the run is over: the next one does not find what is appended from now on.
+    pub(super) fn is_sealed(&self) -> bool {
+        matches!(*self.0.lock(), State::Sealed)
+    }
+
     /// Removes the file: what it says is not what this run acts on any more.
     ///
     /// # Errors

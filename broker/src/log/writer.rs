@@ -170,6 +170,7 @@ impl LogWriter {
     /// Appends what each of `appends` holds, in order and in one write: gives offsets and the leader's epoch to each batch, and says for each what became of it. One
     /// that is refused does not keep the others back. When the write fails, all of them fail, and the log directory goes offline.
     pub fn append_as_leader(&mut self, appends: &mut [Prepared], epoch: LeaderEpoch, now_ms: i64) -> Vec<Result<AppendInfo, AppendError>> {
+        self.take_up_newest(now_ms);
         let mut results = Vec::with_capacity(appends.len());
         let mut run = Run {
             next_offset: self.reader.log_end_offset(),

@@ -251,7 +251,7 @@ impl Replicas {
             let id = TopicPartition { topic: topic.id, index };
             if !state.replicas.contains(&self.broker) {
                 if self.drop_partition(id) {
-                    info!(topic = %topic.name, partition = index, "this broker is no replica any more; its log is deleted");
+                    info!(topic = %topic.name, partition = index, "this broker is no replica any more; its log goes");
                 }
                 continue;
             }
@@ -287,7 +287,7 @@ impl Replicas {
     fn give_up(&self, topic: &TopicImage) {
         let ids = (0..).take(topic.partitions.len()).map(|index| TopicPartition { topic: topic.id, index });
         let deleted = ids.filter(|id| self.drop_partition(*id)).count();
-        info!(topic = %topic.name, id = %topic.id, partitions = deleted, "deleted the logs of a topic");
+        info!(topic = %topic.name, id = %topic.id, partitions = deleted, "gave up the logs of a topic that is not there any more");
     }
 
     /// Ends a partition's life here; returns whether it was here.
@@ -296,10 +296,13 @@ impl Replicas {
             return false;
         };
         partition.retire();
+        // Where this run has gone on with what the last one knew, the first that a controller tells it may come from a backup: what is not in it is kept, as by any other start.
+        let is_deleted = self.complete.load(Ordering::Acquire);
         // Behind what is being appended: a segment that begins just now must find its directory.
         let deleted = Arc::clone(&partition);
         partition.with_writer_detached(move |writer| {
-            if let Err(error) = writer.delete() {
+            let gone = if is_deleted { writer.delete() } else { writer.set_aside() };
+            if let Err(error) = gone {
                 warn!(topic = %deleted.topic(), partition = id.index, %error, "cannot delete a log");
             }
         });

@@ -5,8 +5,9 @@ use std::sync::mpsc::channel;
 
 use uuid::Uuid;
 use weir_protocol::batch::BatchHeader;
+use weir_protocol::controller as rpc;
 use weir_protocol::record::BatchBuilder;
-use weir_protocol::types::{LeaderEpoch, PartitionEpoch};
+use weir_protocol::types::{ControllerEpoch, LeaderEpoch, PartitionEpoch};
 
 use super::*;
 use crate::log::{AppendError, Disk, Identity, LogDirOptions, Origin, Prepared};
@@ -105,4 +106,52 @@ fn what_is_made_anew_waits_for_the_writer_of_what_is_deleted() {
         let again = dir.open_log(id(next), &"orders".into(), Arc::default()).unwrap();
         assert_eq!(again.reader().log_end_offset(), 2);
     }
+}
+
+fn told(version: u64, full: bool, replicas: &[(u8, i32)]) -> rpc::MetadataUpdate {
+    let topic = |(id, replica): &(u8, i32)| rpc::Topic {
+        id: vec![*id; 16],
+        name: format!("topic-{id}"),
+        partitions: vec![rpc::Partition {
+            replicas: vec![*replica],
+            isr: vec![*replica],
+            leader: *replica,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    rpc::MetadataUpdate {
+        version,
+        full,
+        topics: replicas.iter().map(topic).collect(),
+        ..Default::default()
+    }
+}
+
+/// As after a restore: a controller whose state is older than what the last run knew, or that has placed the partitions anew.
+#[test]
+fn what_the_first_controller_does_not_know_of_a_run_that_went_on_without_one_is_set_aside() {
+    let root = tempfile::tempdir().unwrap();
+    let ending = |suffix: &str| {
+        let entries = std::fs::read_dir(root.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        entries.filter(|name| name.ends_with(suffix)).count()
+    };
+    let replicas = Replicas::new(OWN, open(root.path()));
+    let (left, _) = MetadataImage::default()
+        .after(ControllerEpoch(1), &told(9, true, &[(1, 0), (2, 0), (3, 0)]))
+        .unwrap();
+    replicas.go_on(&left, HashMap::new());
+    for partition in replicas.all() {
+        append(&partition).unwrap();
+    }
+    // One topic is unknown, and another one is on another broker.
+    let (restored, touched) = left.after(ControllerEpoch(2), &told(4, true, &[(1, 0), (2, 7)])).unwrap();
+    replicas.apply(&left, &restored, &touched);
+    assert_eq!((replicas.count().0, ending("-stray"), ending("-delete")), (1, 2, 0));
+    // What a controller has told once, it may take back.
+    let (after, touched) = restored.after(ControllerEpoch(2), &told(5, true, &[(2, 7)])).unwrap();
+    replicas.apply(&restored, &after, &touched);
+    assert_eq!((replicas.count().0, ending("-stray"), ending("-delete")), (0, 2, 1));
 }

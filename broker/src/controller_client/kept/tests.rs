@@ -71,6 +71,10 @@ impl Run {
     }
 
     fn asks(&self, partition_epoch: i32, isr: &[(i32, i64)]) {
+        assert!(self.may_ask(partition_epoch, isr));
+    }
+
+    fn may_ask(&self, partition_epoch: i32, isr: &[(i32, i64)]) -> bool {
         let proposal = Proposal {
             base: PartitionState {
                 replicas: [1, 2, 3].map(BrokerId).to_vec(),
@@ -82,7 +86,7 @@ impl Run {
             isr: isr.iter().map(|(id, epoch)| (BrokerId(*id), BrokerEpoch(*epoch))).collect(),
             recovered: false,
         };
-        self.keeper.keep_asked(&self.log_dir, std::iter::once((partition(), &proposal)));
+        self.keeper.keep_asked(&self.log_dir, std::iter::once((partition(), &proposal)))
     }
 }
 
@@ -134,6 +138,18 @@ fn what_was_asked_is_forgotten_once_it_is_known_what_became_of_it() {
     run.is_told(told(2, true, vec![topic(1, 1, 6)]));
     drop(run);
     assert!(left(&open(dir.path())).unwrap().asked.is_empty());
+}
+
+#[test]
+fn a_run_that_is_over_asks_for_nothing_that_the_next_one_does_not_know() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = Run::registered(dir.path(), 7);
+    run.is_told(told(1, true, vec![topic(1, 1, 5)]));
+    run.asks(15, &[(1, 7), (2, 8)]);
+    run.log_dir.close(&mut []).unwrap();
+    assert!(!run.may_ask(15, &[(1, 7), (2, 8), (3, 9)]));
+    drop(run);
+    assert!(left(&open(dir.path())).unwrap().asked.is_empty(), "it adds nobody");
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Files that are not what they should be: what the log makes of each.
 
+use weir_protocol::types::{ProducerEpoch, ProducerId};
+
+use super::super::producers::Producers;
 use super::*;
 
 /// What is done to the files of [`log`] while nothing runs.
@@ -270,6 +273,33 @@ fn what_does_not_parse_is_no_fault_of_the_disk() {
         drop(opened);
         let again = Opened::new(&fs).unwrap();
         assert_eq!((again.log.log_end_offset(), again.dir.failure()), (28, None), "{what}");
+    }
+}
+
+#[test]
+fn what_is_left_to_who_begins_behind_damage_knows_nothing_that_is_not_written_yet() {
+    fn sent() -> BytesMut {
+        fill(BatchBuilder::new(0).producer(ProducerId(7), ProducerEpoch(0), 0), 1, 10, 5_000, 99)
+    }
+    let by_leader = |opened: &mut Opened| {
+        opened.append(sent(), 1).unwrap();
+    };
+    let by_follower = |opened: &mut Opened| {
+        let mut bytes = sent();
+        batch::set_offset_and_epoch(&mut bytes, 26, LeaderEpoch(1));
+        opened.writer.append_as_follower(&bytes, LeaderEpoch(1), 1_000).unwrap();
+    };
+    for append in [by_leader as fn(&mut Opened), by_follower] {
+        let fs = log();
+        let mut opened = Opened::new(&fs).unwrap();
+        opened.close().unwrap();
+        drop(opened);
+        fs.edit(path(18, "log"), Vec::clear);
+        let mut opened = Opened::new(&fs).unwrap();
+        append(&mut opened);
+        assert_eq!(opened.log.log_end_offset(), 27);
+        let left = Producers::from_snapshot(&fs.bytes(path(26, "snapshot")).unwrap(), 0).unwrap();
+        assert!(left.is_empty(), "{left:?}");
     }
 }
 

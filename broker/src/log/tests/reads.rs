@@ -1,5 +1,6 @@
 //! What reads and look-ups give: bounds, whole batches, holes, times, epochs, and what truncation and deletion leave.
 
+use super::super::reader::Tail;
 use super::*;
 
 /// Six batches of three records, two to a segment, with a new epoch from the fourth on. Timestamps are 100, 200, ... but for the second, which is the youngest.
@@ -161,6 +162,22 @@ fn an_epoch_in_which_nothing_is_written_ends_where_it_began() {
     assert_eq!(text(&fs), "0\n3\n0 0\n1 9\n4 18\n");
     let again = Opened::new(&fs.after_crash(0)).unwrap();
     assert_eq!(ends(&again), [Some((1, 18)), Some((1, 18)), Some((1, 18)), Some((4, 19))]);
+}
+
+#[test]
+fn an_epoch_whose_first_record_is_published_while_a_flush_runs_comes_to_the_disk_with_the_next() {
+    let (fs, mut opened) = log();
+    opened.append(batch(1, 1, 1, 1), 1).unwrap();
+    opened.flush();
+    opened.writer.begin_epoch(LeaderEpoch(4));
+    // Its first record is being published: the flush takes the mark up, and the log does not end behind the record yet.
+    opened.log.unsynced.epochs.store(true, std::sync::atomic::Ordering::Release);
+    opened.flush();
+    let tail = *opened.log.tail.read();
+    *opened.log.tail.write() = Tail { offset: 20, ..tail };
+    opened.flush();
+    let text = String::from_utf8(fs.bytes("/data/orders-0/leader-epoch-checkpoint").unwrap()).unwrap();
+    assert_eq!(text, "0\n3\n0 0\n1 9\n4 19\n");
 }
 
 #[test]

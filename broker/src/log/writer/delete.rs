@@ -1,11 +1,14 @@
 //! The end of a log: its topic is deleted, or its partition moves to other brokers.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
 use super::super::dir::DELETED;
-use super::super::recovery::aside;
+use super::super::recovery::{STRAY, aside};
 use super::super::segment::file_name;
 use super::LogWriter;
 
@@ -16,6 +19,30 @@ impl LogWriter {
     /// # Errors
     /// When the directory cannot be renamed: then it is set aside by the next start.
     pub fn delete(&mut self) -> io::Result<()> {
+        let Some(directory) = self.give_up_name(DELETED)? else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        // A time beyond what the clock can tell never comes.
+        if let Some(at) = now.checked_add(Duration::from_millis(self.config.delete_delay_ms)) {
+            self.shared.logs.throw_away(directory, at);
+        }
+        Ok(())
+    }
+
+    /// As [`LogWriter::delete`], but its files stay, under a name that nobody takes up: the metadata may be wrong, the data is not.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_aside(&mut self) -> io::Result<()> {
+        if let Some(to) = self.give_up_name(STRAY)? {
+            warn!(topic = %self.reader.topic, partition = self.reader.id.index, to = %to.display(), "this log is not in the metadata any more; it is set aside");
+        }
+        Ok(())
+    }
+
+    /// Gives the log's directory another name, if it has one, and returns that.
+    fn give_up_name(&mut self, suffix: &str) -> io::Result<Option<PathBuf>> {
         let (shared, reader) = (&self.shared, &self.reader);
         self.active = None;
         // A flush that comes later must not look for the files.
@@ -25,9 +52,9 @@ impl LogWriter {
         if segments.is_empty() {
             // Nothing was ever appended: what has the name is another log's.
             shared.logs.forget(reader);
-            return Ok(());
+            return Ok(None);
         }
-        let to = shared.root().join(aside(&reader.topic, reader.id.index, DELETED));
+        let to = shared.root().join(aside(&reader.topic, reader.id.index, suffix));
         let renamed = shared.storage().rename(&reader.path(), &to);
         if renamed.is_ok() {
             for segment in segments.iter() {
@@ -36,12 +63,6 @@ impl LogWriter {
         }
         // Only now may the next log have the name: who reads this one does not find that one's files.
         shared.logs.forget(reader);
-        renamed?;
-        let now = Instant::now();
-        // A time beyond what the clock can tell never comes.
-        if let Some(at) = now.checked_add(Duration::from_millis(self.config.delete_delay_ms)) {
-            shared.logs.throw_away(to, at);
-        }
-        Ok(())
+        renamed.map(|()| Some(to))
     }
 }

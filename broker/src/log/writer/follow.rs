@@ -63,6 +63,10 @@ impl LogWriter {
         if !self.has_name() {
             return Err(FollowError::Nameless);
         }
+        self.take_up_newest(now_ms);
+        if self.shared.is_offline() {
+            return Err(FollowError::Storage);
+        }
         let mut span = Span::default();
         let (mut end, mut latest) = (self.reader.log_end_offset(), self.reader.latest_epoch());
         let mut result = Ok(());

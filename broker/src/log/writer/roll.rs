@@ -45,6 +45,18 @@ impl LogWriter {
         self.active.as_mut().ok_or_else(|| io::Error::other("there is no segment to write to"))
     }
 
+    /// Has the newest segment at hand before anything is admitted that is to be written to it: where it is damaged another begins, and the snapshot that is left to who begins there must
+    /// not know of what is not in the log. When that fails the log directory is offline.
+    pub(super) fn take_up_newest(&mut self, now_ms: i64) {
+        let reader = &self.reader;
+        if self.active.is_none()
+            && !(self.shared.is_offline() || reader.is_deleted() || reader.segments.load().is_empty())
+            && let Err(error) = self.active(now_ms).map(|_| ())
+        {
+            self.shared.fail(format!("cannot write to {}: {error}", self.reader.path().display()));
+        }
+    }
+
     fn reopen(&self, segment: Arc<Segment>, now_ms: i64) -> Result<Active, SegmentError> {
         let files = &self.shared.files;
         segment.unseal(files, self.config.index_interval_bytes)?;
