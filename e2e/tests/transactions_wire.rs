@@ -146,7 +146,6 @@ fn what_is_sent_after_the_end_of_its_transaction_begins_none() {
             assert_eq!(code, expected, "{version:?}, partition {partition}");
         }
         let late = commit_offset(&mut c, from, GROUP, TOPIC, 7).unwrap();
-        let expected = if version == Version::V1 { INVALID_TXN_STATE } else { PRODUCER_FENCED };
         assert_eq!(late, expected, "{version:?}");
         assert_eq!(is_stable(&mut c), 2);
         assert_eq!(committed_offset(&mut c, GROUP, TOPIC).unwrap(), -1);
