@@ -48,6 +48,6 @@ const GROUP_SETTINGS: &[Setting] = &[
 #[rustfmt::skip]
 const CLIENT_METRICS_SETTINGS: &[Setting] = &[
     row("interval.ms", Integer(100, 3_600_000), "300000", METRICS),
-    row("match", Text("^.{0,8192}$"), "", METRICS),
-    row("metrics", Text("^.{0,8192}$"), "", METRICS),
+    row("match", Text("^.*$"), "", METRICS),
+    row("metrics", Text("^.*$"), "", METRICS),
 ];

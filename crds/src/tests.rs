@@ -25,6 +25,22 @@ fn the_yaml_is_what_crdgen_writes() {
     }
 }
 
+/// Kubernetes compiles patterns with Go's `regexp` (RE2), which repeats at most a thousand times; other libraries take more.
+#[test]
+fn the_api_server_takes_every_pattern() {
+    for definition in definitions() {
+        let yaml = serde_yaml::to_string(&definition).unwrap();
+        let patterns = yaml.lines().filter_map(|line| line.trim().strip_prefix("pattern: "));
+        for pattern in patterns {
+            let counts = pattern.split('{').skip(1).filter_map(|rest| rest.split_once('}'));
+            let too_many = counts
+                .flat_map(|(counts, _)| counts.split(','))
+                .find(|count| count.parse().is_ok_and(|count: u64| count > 1_000));
+            assert_eq!(too_many, None, "{pattern}");
+        }
+    }
+}
+
 #[test]
 fn every_kind_is_in_the_group_and_category() {
     for definition in definitions() {

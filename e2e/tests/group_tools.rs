@@ -219,7 +219,7 @@ fn groups_of_the_consumer_protocol_are_listed_described_reset_and_deleted() {
     let state = tools.groups(&["--describe", "--group", "g", "--state", "--verbose"]);
     let row = &rows(&state, 8)[0];
     assert_eq!(row[1], tools.local.bootstrap(), "{state}");
-    assert_eq!(row[3..], ["uniform", "Stable", "1", "2", "2"], "{state}");
+    assert_eq!(row[3..], ["uniform", "Stable", "2", "2", "1"], "{state}");
     let offsets = tools.groups(&["--describe", "--group", "g", "--offsets"]);
     let described: Vec<_> = rows(&offsets, 9).iter().map(|row| row[1..7].join(" ")).collect();
     let of = |partition: i32| format!("t {partition} 10 10 0 {}", member[1]);
