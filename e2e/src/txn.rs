@@ -52,7 +52,7 @@ impl From<'_> {
 }
 
 /// A length as flexible versions write it, one more than it is.
-fn length(body: Body, length: usize) -> Body {
+pub(crate) fn length(body: Body, length: usize) -> Body {
     let mut rest = length + 1;
     let mut bytes = Vec::new();
     while rest >= 0x80 {
@@ -63,14 +63,15 @@ fn length(body: Body, length: usize) -> Body {
     Body([body.0, bytes].concat())
 }
 
-fn compact(body: Body, text: &[u8]) -> Body {
+/// Bytes or text as flexible versions write them.
+pub(crate) fn compact(body: Body, text: &[u8]) -> Body {
     let mut body = length(body, text.len());
     body.0.extend(text);
     body
 }
 
 /// A request of a flexible version: its header ends with tagged fields, and so does that of its answer.
-fn flexible(c: &mut Connection, api: i16, version: i16, body: Body) -> Result<Reply> {
+pub(crate) fn flexible(c: &mut Connection, api: i16, version: i16, body: Body) -> Result<Reply> {
     let mut reply = c.call(api, version, &Body([vec![0], body.0].concat()))?;
     reply.i8()?;
     Ok(reply)
@@ -282,6 +283,8 @@ pub struct Fetched {
     pub high_watermark: i64,
     /// The last stable offset.
     pub last_stable_offset: i64,
+    /// Where the log begins.
+    pub log_start_offset: i64,
     /// Aborted transactions: producer id and first offset; none without `read_committed`.
     pub aborted: Vec<(i64, i64)>,
     /// The batches.
@@ -314,8 +317,7 @@ pub fn fetch(c: &mut Connection, topic: &str, partition: i32, offset: i64, commi
     reply.i32()?;
     reply.i32()?;
     let code = reply.i16()?;
-    let (high_watermark, last_stable_offset) = (reply.i64()?, reply.i64()?);
-    reply.i64()?;
+    let (high_watermark, last_stable_offset, log_start_offset) = (reply.i64()?, reply.i64()?, reply.i64()?);
     let mut aborted = Vec::new();
     for _ in 0..reply.i32()?.max(0) {
         aborted.push((reply.i64()?, reply.i64()?));
@@ -326,6 +328,7 @@ pub fn fetch(c: &mut Connection, topic: &str, partition: i32, offset: i64, commi
         code,
         high_watermark,
         last_stable_offset,
+        log_start_offset,
         aborted,
         records: reply.rest().get(..length).context("the records are cut off")?.to_vec(),
     })
