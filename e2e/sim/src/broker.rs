@@ -184,6 +184,7 @@ impl Machine {
             ctx.send_on(stream, Node::Broker(self.id), Node::Operator(operator), Body::Ended(stream, self.id));
         }
         for log in &mut self.disk.logs {
+            log.lose_process();
             if ctx.rng.chance(300) {
                 log.rebuild_epochs();
             }
@@ -260,7 +261,7 @@ impl Machine {
             Body::Closed(stream) if self.session_on(stream).is_some() => self.reconnect(ctx),
             Body::Altered(call, result) => {
                 for partition in 0..self.disk.logs.len() {
-                    let result = result.clone();
+                    let result = Result::clone(&result);
                     self.with(partition, ctx, |replica, around| replica.answered(call, result, around));
                 }
             }
@@ -270,9 +271,10 @@ impl Machine {
             }
             Body::AskOffsets(ask) => self.with(ask.partition, ctx, |replica, around| replica.tell_offsets(from, ask, around)),
             Body::Offsets(ask, start, end) if ask.run == run => {
-                self.with(ask.partition, ctx, |replica, around| replica.offsets(ask.epoch, start, end, around));
+                self.with(ask.partition, ctx, |replica, around| replica.offsets(ask, start, end, around));
             }
             Body::Produce(produce) => self.with(produce.partition, ctx, |replica, around| replica.produce(from, produce, around)),
+            Body::Delete(partition, before) => self.with(partition, ctx, |replica, around| replica.delete(before, around)),
             Body::Read(read) => self.with(read.partition, ctx, |replica, around| replica.read(from, read, around)),
             _ => {}
         }
@@ -386,6 +388,11 @@ impl Machine {
             }
             if ctx.rng.chance(300) {
                 log.write_down(replica.high_watermark());
+            }
+        }
+        for partition in 0..self.disk.logs.len() {
+            if ctx.faulty && ctx.rng.chance(ctx.plan.topics[partition].retention) {
+                self.with(partition, ctx, Replica::retain);
             }
         }
     }

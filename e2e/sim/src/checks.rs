@@ -47,6 +47,8 @@ pub enum Rule {
     HighWatermarkIsMonotone,
     /// The high watermark stands still while the ISR is below its minimum.
     NoAdvanceBelowMinIsr,
+    /// What is deleted was committed.
+    OnlyCommittedIsDeleted,
     /// Logs are equal below the least of their high watermarks.
     LogsAgree,
     /// A broker that returns empty or shortened leads nothing for what it was.
@@ -78,6 +80,10 @@ pub struct Counts {
     pub losses: u64,
     /// Truncations that cut something off.
     pub truncations: u64,
+    /// Times that records were deleted.
+    pub deletions: u64,
+    /// Times that a follower began anew where its leader's log starts.
+    pub restarts: u64,
     /// Records that consumers read.
     pub read: u64,
     /// Processes that went on with the roles of the one before, without a controller.
@@ -98,6 +104,8 @@ impl Tally for Counts {
             (&mut self.conflicts, other.conflicts),
             (&mut self.losses, other.losses),
             (&mut self.truncations, other.truncations),
+            (&mut self.deletions, other.deletions),
+            (&mut self.restarts, other.restarts),
             (&mut self.read, other.read),
             (&mut self.resumed, other.resumed),
             (&mut self.resumed_acknowledged, other.resumed_acknowledged),
@@ -191,7 +199,7 @@ impl Checks {
             return;
         }
         ledger.began(epoch, log.end());
-        let (has, all) = (log.agrees_with(ledger.records()), ledger.records().len());
+        let (has, all) = (ledger.holds(log), ledger.records().len());
         if has < all {
             self.verdict.broken(Rule::LeadersHaveEverything, || {
                 format!("partition {partition}: broker {broker} leads in epoch {epoch} with {has} of {all} committed records")
@@ -220,6 +228,7 @@ impl Checks {
             });
             return;
         }
+        ledger.begins_at(epoch, log.start());
         // What a leader begins with it takes for committed too.
         let before = before.unwrap_or_else(|| high_watermark.min(ledger.records().len() as i64));
         for offset in before..high_watermark {
@@ -239,12 +248,30 @@ impl Checks {
             return;
         }
         let below = ledger.records().len().min(high_watermark.max(0) as usize);
-        let same = log.agrees_with(&ledger.records()[..below]);
+        let same = ledger.holds_before(log, below);
         if same < below {
             self.verdict.broken(Rule::LogsAgree, || {
                 format!("partition {partition}: broker {broker} differs at {same} below its high watermark {high_watermark}")
             });
         }
+    }
+
+    /// A replica, which leads or does not, deleted in a leader epoch what lies before an offset.
+    pub fn deleted(&mut self, partition: usize, epoch: i32, start: i64, leads: bool) {
+        let ledger = &mut self.ledgers[partition];
+        let committed = ledger.records().len() as i64;
+        // What a follower takes to be committed may be older than a loss, until it has met the new leader.
+        let is_excused = ledger.is_excused(epoch) || (!leads && ledger.resets > 0);
+        if start > committed && !is_excused {
+            self.verdict.broken(Rule::OnlyCommittedIsDeleted, || {
+                format!("partition {partition}: in epoch {epoch} all before {start} is deleted, and {committed} records are committed")
+            });
+        }
+        ledger.deleted(start);
+        if leads {
+            ledger.begins_at(epoch, start);
+        }
+        self.dirty.push(partition);
     }
 
     /// A leader acknowledged a record to a producer that asked for all replicas.
@@ -259,7 +286,7 @@ impl Checks {
     pub fn read(&mut self, partition: usize, epoch: i32, offset: i64, record: &Record) {
         self.counts.read += 1;
         let ledger = &self.ledgers[partition];
-        if !ledger.is_excused(epoch) && ledger.records().get(offset as usize) != Some(record) {
+        if !ledger.is_excused(epoch) && !ledger.knows(offset, record) {
             self.verdict.broken(Rule::SeenIsCommitted, || {
                 format!("partition {partition}: {record:?} at {offset} from the leader of epoch {epoch}")
             });

@@ -1,10 +1,13 @@
 //! Clients: producers that send again until they know, and consumers that read what is committed.
 
+mod producer;
+
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::LeaderEpoch;
 
+use self::producer::Producer;
 use crate::checks::{Checks, Rule};
-use crate::message::{Body, Node, Produce, Read, ReadAnswer};
+use crate::message::{Body, Read, ReadAnswer};
 use crate::rng::Rng;
 
 /// How long a client waits for an answer.
@@ -19,8 +22,6 @@ pub struct Client {
     partition: usize,
     kind: Kind,
     requests: u64,
-    /// The request that is not answered, and since when.
-    pending: Option<(u64, u64)>,
     /// How often its partition had lost records by right when the request was sent.
     resets: u64,
     left: u32,
@@ -28,46 +29,39 @@ pub struct Client {
 
 #[derive(Debug)]
 enum Kind {
-    Producer {
-        producer: u64,
-        acks_all: bool,
-        sequence: i64,
-        /// The newest leader epoch that it has heard of.
-        epoch: LeaderEpoch,
-        /// What is being sent, again and again.
-        value: Option<u64>,
-    },
+    Producer(Producer),
     Consumer {
         offset: i64,
         epoch: LeaderEpoch,
         latest: i64,
+        /// The request that is not answered, and since when.
+        pending: Option<(u64, u64)>,
     },
 }
 
 impl Client {
     /// The clients of a partition: idempotent producers, one that does not care, and a consumer.
     pub fn of(partition: usize, rng: &mut Rng) -> Vec<Self> {
-        let producer = |number: u64, acks_all| Kind::Producer {
-            producer: partition as u64 * 1_000_000 + number * 1_000,
-            acks_all,
-            sequence: 0,
-            epoch: LeaderEpoch(-1),
-            value: None,
+        let id = |number: u64| partition as u64 * 1_000_000 + number * 1_000;
+        let mut idempotent = |number: u64| {
+            // Kafka's clients have up to five (`max.in.flight.requests.per.connection`).
+            let in_flight_max = [1, 2, 5][rng.index(3)];
+            Kind::Producer(Producer::idempotent(id(number), in_flight_max))
         };
         let consumer = Kind::Consumer {
             offset: 0,
             epoch: LeaderEpoch(0),
             latest: 0,
+            pending: None,
         };
-        let mut kinds = vec![producer(1, true), producer(2, true), consumer];
+        let mut kinds = vec![idempotent(1), idempotent(2), consumer];
         if rng.chance(500) {
-            kinds.push(producer(3, false));
+            kinds.push(Kind::Producer(Producer::careless(id(3))));
         }
         let client = |kind| Self {
             partition,
             kind,
             requests: 0,
-            pending: None,
             resets: 0,
             left: LAST_REQUESTS,
         };
@@ -81,128 +75,87 @@ impl Client {
 
     /// Whether it has seen through what it had to after the faults.
     pub fn is_done(&self) -> bool {
-        match self.kind {
-            Kind::Producer { acks_all: true, .. } => self.left == 0,
-            Kind::Producer { value, .. } => self.left == 0 && value.is_none(),
-            Kind::Consumer { .. } => true,
-        }
+        self.left == 0
     }
 
     /// What it sends next, if anything.
-    pub fn act(&mut self, now: u64, leader: usize, checks: &Checks, faulty: bool) -> Option<(Node, Body)> {
-        if self.pending.is_some_and(|(_, since)| now < since + ANSWER_MS_MAX) {
-            return None;
-        }
+    pub fn act(&mut self, now: u64, checks: &Checks, faulty: bool) -> Vec<Body> {
         let resets = checks.ledger(self.partition).resets;
-        let lost = resets != self.resets;
-        self.resets = resets;
-        if !faulty && now > crate::plan::FAULTS_BEGIN_MS {
-            if self.left == 0 {
-                return None;
-            }
-            self.left -= u32::from(matches!(self.kind, Kind::Consumer { .. }));
+        let is_ending = !faulty && now > crate::plan::FAULTS_BEGIN_MS;
+        if is_ending && self.left == 0 {
+            return Vec::new();
         }
-        self.requests += 1;
-        let (request, partition) = (self.requests, self.partition);
-        self.pending = Some((request, now));
-        let body = match &mut self.kind {
-            Kind::Producer {
-                producer,
-                acks_all,
-                sequence,
-                value,
-                ..
-            } => {
-                let value = *value.get_or_insert(*producer * 1_000_000 + request);
-                Body::Produce(Produce {
-                    request,
-                    partition,
-                    producer: *producer,
-                    sequence: if *acks_all { *sequence } else { -1 },
-                    value,
-                    acks_all: *acks_all,
-                })
+        let partition = self.partition;
+        match &mut self.kind {
+            Kind::Producer(producer) => {
+                self.resets = resets;
+                producer.act(partition, &mut self.requests, now)
             }
-            Kind::Consumer { offset, epoch, latest } => {
-                if lost {
+            Kind::Consumer {
+                pending: Some((_, since)), ..
+            } if now < *since + ANSWER_MS_MAX => Vec::new(),
+            Kind::Consumer {
+                offset,
+                epoch,
+                latest,
+                pending,
+            } => {
+                if std::mem::replace(&mut self.resets, resets) != resets {
                     *offset = (*offset).min(checks.ledger(partition).records().len() as i64);
                     *latest = 0;
                 }
-                Body::Read(Read {
-                    request,
+                self.left -= u32::from(is_ending);
+                self.requests += 1;
+                *pending = Some((self.requests, now));
+                vec![Body::Read(Read {
+                    request: self.requests,
                     partition,
                     offset: *offset,
                     epoch: *epoch,
-                })
+                })]
             }
-        };
-        Some((Node::Broker(leader), body))
+        }
     }
 
     /// An answer comes.
-    pub fn receive(&mut self, body: Body, _now: u64, checks: &mut Checks) {
-        let request = match &body {
-            Body::Produced(request, ..) => *request,
-            Body::ReadAnswer(answer) => answer.request,
-            _ => return,
-        };
-        if self.pending.take_if(|(pending, _)| *pending == request).is_none() {
-            return;
-        }
-        match body {
-            Body::Produced(_, epoch, result) => self.produced(epoch, result, checks),
-            Body::ReadAnswer(answer) => self.read(answer, checks),
+    pub fn receive(&mut self, body: Body, checks: &mut Checks) {
+        match (body, &mut self.kind) {
+            (Body::Produced(request, epoch, result), Kind::Producer(producer)) => {
+                let acknowledged = producer.answered(self.partition, request, epoch, result, checks);
+                let counts = acknowledged && checks.verdict.now > checks.faults_end;
+                self.left = self.left.saturating_sub(u32::from(counts));
+            }
+            (
+                Body::ReadAnswer(answer),
+                Kind::Consumer {
+                    pending: Some((awaited, _)), ..
+                },
+            ) if *awaited == answer.request => self.read(*answer, checks),
             _ => {}
-        }
-    }
-
-    fn produced(&mut self, from: LeaderEpoch, result: Result<i64, ErrorCode>, checks: &mut Checks) {
-        let Kind::Producer {
-            producer,
-            sequence,
-            value,
-            epoch,
-            ..
-        } = &mut self.kind
-        else {
-            return;
-        };
-        // A client that has heard of a later leader does not listen to an earlier one (KIP-320).
-        if from < *epoch {
-            return;
-        }
-        *epoch = from;
-        match result {
-            Ok(_) => {
-                *sequence += 1;
-                *value = None;
-                self.left = self.left.saturating_sub(u32::from(checks.verdict.now > checks.faults_end));
-            }
-            Err(ErrorCode::OutOfOrderSequenceNumber) => {
-                if !checks.ledger(self.partition).has_lost() {
-                    let (producer, sequence) = (*producer, *sequence);
-                    checks.verdict.broken(Rule::InOrderAndOnce, || {
-                        format!("producer {producer} is told that {sequence} is out of order, and nothing was lost")
-                    });
-                }
-                // What it sent is lost: it begins anew, as a producer does after a fatal error.
-                *producer += 1;
-                *sequence = 0;
-            }
-            Err(_) => {}
         }
     }
 
     fn read(&mut self, answer: ReadAnswer, checks: &mut Checks) {
         let partition = self.partition;
+        let Kind::Consumer {
+            offset,
+            epoch,
+            latest,
+            pending,
+        } = &mut self.kind
+        else {
+            return;
+        };
+        *pending = None;
         if checks.ledger(partition).resets != self.resets {
             return;
         }
-        let Kind::Consumer { offset, epoch, latest } = &mut self.kind else {
-            return;
-        };
         let stale = checks.ledger(partition).is_excused(answer.epoch.0);
-        if answer.error == ErrorCode::OffsetOutOfRange && !stale {
+        if answer.error == ErrorCode::OffsetOutOfRange && !stale && *offset < answer.log_start {
+            // As with `auto.offset.reset=earliest`; with the offset it learns the epoch.
+            *offset = answer.log_start;
+            *epoch = (*epoch).max(answer.epoch);
+        } else if answer.error == ErrorCode::OffsetOutOfRange && !stale {
             let offset = *offset;
             checks.verdict.broken(Rule::SeenIsCommitted, || {
                 format!("partition {partition}: {offset} is beyond the log of the leader of {}", answer.epoch)
@@ -212,9 +165,9 @@ impl Client {
             return;
         }
         *epoch = (*epoch).max(answer.epoch);
-        for record in &answer.records {
-            checks.read(partition, answer.epoch.0, *offset, record);
-            *offset += 1;
+        for (at, record) in &answer.records {
+            checks.read(partition, answer.epoch.0, *at, record);
+            *offset = at + 1;
         }
         if let Ok(now) = answer.latest {
             if now < *latest {

@@ -15,6 +15,7 @@ pub mod mutation;
 pub mod network;
 pub mod operator;
 pub mod plan;
+pub mod queue;
 pub mod rng;
 pub mod store;
 pub mod transactions;

@@ -1,6 +1,6 @@
 //! A replica's log as a model: records in memory, what of them is on the disk, and the real cache of leader epochs beside them.
 //!
-//! One record is one batch, so that an offset is an index. Retention and compaction are not part of the model.
+//! One record is one batch, so that an offset is an index. Compaction is not part of the model.
 
 use weir_broker::log::Epochs;
 use weir_broker::replica::core::OwnLog;
@@ -21,10 +21,29 @@ pub struct Record {
     pub value: u64,
 }
 
+impl Record {
+    /// Stands where nothing is known of a record: what lies there was deleted before.
+    pub const GONE: Self = Self {
+        epoch: LeaderEpoch(-1),
+        producer: 0,
+        sequence: -1,
+        value: 0,
+    };
+
+    /// Whether this is what `other` is, or nothing is known of that.
+    fn is(&self, other: &Self) -> bool {
+        self == other || *other == Self::GONE
+    }
+}
+
 /// A log.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
+    /// By their offsets, so that what lies before the start is something that nobody looks at.
     records: Vec<Record>,
+    start: i64,
+    /// The start that a new process finds.
+    start_on_disk: i64,
     epochs: Epochs,
     flushed: i64,
     /// The high watermark as it was written down last.
@@ -32,9 +51,16 @@ pub struct Log {
 }
 
 impl Log {
-    /// The records.
-    pub fn records(&self) -> &[Record] {
-        &self.records
+    /// The records from an offset on.
+    pub fn records_from(&self, offset: i64) -> &[Record] {
+        self.records
+            .get(usize::try_from(offset.max(self.start)).unwrap_or_default()..)
+            .unwrap_or_default()
+    }
+
+    /// The first offset.
+    pub fn start(&self) -> i64 {
+        self.start
     }
 
     /// The offset after the last record.
@@ -49,14 +75,13 @@ impl Log {
 
     /// The record at an offset.
     pub fn get(&self, offset: i64) -> Option<&Record> {
-        self.records.get(usize::try_from(offset).ok()?)
+        self.records.get(usize::try_from(offset).ok()?).filter(|_| offset >= self.start)
     }
 
     /// The records from an offset on, at most so many.
-    pub fn read(&self, offset: i64, to: i64, max: usize) -> Vec<Record> {
-        let from = usize::try_from(offset).unwrap_or_default().min(self.records.len());
-        let to = usize::try_from(to).unwrap_or_default().clamp(from, self.records.len());
-        self.records[from..to].iter().take(max).copied().collect()
+    pub fn read(&self, offset: i64, to: i64, max: usize) -> Vec<(i64, Record)> {
+        let all = (offset.max(self.start)..).zip(self.records_from(offset)).take_while(|(at, _)| *at < to);
+        all.take(max).map(|(at, record)| (at, *record)).collect()
     }
 
     /// Appends.
@@ -65,6 +90,17 @@ impl Log {
         self.epochs.assign(record.epoch, offset);
         self.records.push(record);
         offset
+    }
+
+    /// Appends what a leader has at this offset; whether that does not lie before the end.
+    pub fn append_at(&mut self, offset: i64, record: Record) -> bool {
+        let Ok(index) = usize::try_from(offset) else { return false };
+        if index < self.records.len() {
+            return false;
+        }
+        self.records.resize(index, Record::GONE);
+        self.append(record);
+        true
     }
 
     /// A leader epoch begins here.
@@ -76,13 +112,39 @@ impl Log {
     pub fn truncate(&mut self, end: i64) {
         self.records.truncate(usize::try_from(end).unwrap_or_default());
         self.epochs.truncate_from_end(end.max(0));
-        self.flushed = self.flushed.min(self.end());
-        self.checkpoint = self.checkpoint.min(self.end());
+        let end = self.end();
+        for offset in [&mut self.start, &mut self.start_on_disk, &mut self.flushed, &mut self.checkpoint] {
+            *offset = end.min(*offset);
+        }
+    }
+
+    /// Gives up all of it: it goes on, empty, at an offset, and that is on the disk at once.
+    pub fn restart(&mut self, offset: i64) {
+        *self = Self {
+            records: vec![Record::GONE; usize::try_from(offset).unwrap_or_default()],
+            start: offset,
+            start_on_disk: offset,
+            epochs: Epochs::default(),
+            flushed: offset,
+            checkpoint: offset,
+        };
+    }
+
+    /// Deletes what lies before an offset. Whether anything did.
+    pub fn delete_before(&mut self, offset: i64) -> bool {
+        let offset = offset.min(self.end());
+        if offset <= self.start {
+            return false;
+        }
+        self.start = offset;
+        self.epochs.truncate_from_start(offset);
+        true
     }
 
     /// All is on the disk.
     pub fn flush(&mut self) {
         self.flushed = self.end();
+        self.start_on_disk = self.start;
     }
 
     /// The high watermark is written down.
@@ -92,7 +154,7 @@ impl Log {
 
     /// The high watermark that a new process finds.
     pub fn written_down(&self) -> i64 {
-        self.checkpoint
+        self.checkpoint.clamp(self.start, self.end())
     }
 
     /// The power fails: what was not on the disk is there in part, and the epochs are what the records say.
@@ -103,48 +165,55 @@ impl Log {
         self.rebuild_epochs();
     }
 
+    /// The process is gone, and with it what it had not written down: which records it had deleted.
+    pub fn lose_process(&mut self) {
+        if self.start != self.start_on_disk {
+            self.rebuild_epochs();
+        }
+    }
+
     /// What a process that finds the cache damaged does.
     pub fn rebuild_epochs(&mut self) {
-        self.epochs = Epochs::default();
-        for (offset, record) in (0..).zip(&self.records) {
-            self.epochs.assign(record.epoch, offset);
+        self.start = self.start_on_disk;
+        let mut epochs = Epochs::default();
+        for (offset, record) in (self.start..).zip(self.records_from(self.start)) {
+            epochs.assign(record.epoch, offset);
         }
+        self.epochs = epochs;
     }
 
     /// Lets a core look at it.
     pub fn look<R>(&self, had: i64, at: impl FnOnce(&OwnLog<'_>) -> R) -> R {
-        let end = self.end();
+        let (start, end) = (self.start, self.end());
         at(&OwnLog {
-            start: 0,
+            start,
             end,
             had,
             latest_epoch: self.epochs.latest(),
-            end_of_epoch: &|epoch| self.epochs.end_of(epoch, 0, end),
+            end_of_epoch: &|epoch| self.epochs.end_of(epoch, start, end),
         })
     }
 
-    /// The last sequence of a producer, and where it is.
+    /// The last sequence of a producer.
     pub fn last_of(&self, producer: u64) -> Option<i64> {
-        self.records
-            .iter()
-            .rev()
-            .find(|record| record.producer == producer)
-            .map(|record| record.sequence)
+        let records = self.records_from(self.start).iter().rev();
+        records.filter(|record| record.producer == producer).map(|record| record.sequence).next()
     }
 
     /// Where a producer's sequence is.
     pub fn find(&self, producer: u64, sequence: i64) -> Option<i64> {
         let is_it = |record: &Record| record.producer == producer && record.sequence == sequence;
-        self.records.iter().rposition(is_it).map(|offset| offset as i64)
+        let index = self.records_from(self.start).iter().rposition(is_it)?;
+        Some(self.start + index as i64)
     }
 
-    /// How many records from the first on are the same as these.
-    pub fn agrees_with(&self, others: &[Record]) -> usize {
-        // Two logs with the same record at an offset have the same records before it: mostly one look is enough.
-        match others.last() {
-            None => 0,
-            Some(last) if self.records.get(others.len() - 1) == Some(last) && self.records[..others.len()] == *others => others.len(),
-            Some(_) => self.records.iter().zip(others).take_while(|(ours, theirs)| ours == theirs).count(),
-        }
+    /// Up to which offset these records, given by their offsets, are here, but for those before the start and before `from`, of which all are well.
+    pub fn agrees_with(&self, others: &[Record], from: i64) -> usize {
+        let from = usize::try_from(from.max(self.start)).unwrap_or_default();
+        let (Some(ours), Some(theirs)) = (self.records.get(from..), others.get(from..)) else {
+            return others.len().min(self.records.len());
+        };
+        let mut pairs = ours.iter().zip(theirs);
+        from + pairs.position(|(ours, theirs)| !ours.is(theirs)).unwrap_or(ours.len().min(theirs.len()))
     }
 }

@@ -38,11 +38,11 @@ pub enum Body {
     /// A leader asks for another ISR; the first number names the call.
     Alter(u64, AlterPartitions),
     /// The answer to that.
-    Altered(u64, Result<Partition, ErrorCode>),
+    Altered(u64, Box<Result<Partition, ErrorCode>>),
     /// A follower fetches.
     Fetch(Fetch),
     /// The answer to that.
-    Fetched(Fetched),
+    Fetched(Box<Fetched>),
     /// A follower asks where its leader's log starts and ends.
     AskOffsets(AskOffsets),
     /// The answer to that: the start and the end.
@@ -51,10 +51,12 @@ pub enum Body {
     Produce(Produce),
     /// The answer to that, with the leader epoch that the broker knows.
     Produced(u64, LeaderEpoch, Result<i64, ErrorCode>),
+    /// An administrator deletes what lies before an offset of a partition; `None`: all that is committed (DeleteRecords).
+    Delete(usize, Option<i64>),
     /// A consumer reads.
     Read(Read),
     /// The answer to that.
-    ReadAnswer(ReadAnswer),
+    ReadAnswer(Box<ReadAnswer>),
 }
 
 /// What an operator says on a stream.
@@ -89,6 +91,8 @@ pub struct AskOffsets {
     pub partition: usize,
     /// In which leader epoch.
     pub epoch: LeaderEpoch,
+    /// Names the question.
+    pub call: u64,
 }
 
 /// A follower's fetch.
@@ -115,8 +119,8 @@ pub struct Fetched {
     pub to: FetchFrom,
     /// What the leader says.
     pub answer: FetchAnswer,
-    /// Records.
-    pub records: Vec<Record>,
+    /// Records with their offsets.
+    pub records: Vec<(i64, Record)>,
 }
 
 /// A producer's request.
@@ -156,8 +160,10 @@ pub struct ReadAnswer {
     pub request: u64,
     /// The leader's epoch.
     pub epoch: LeaderEpoch,
-    /// Committed records from the offset on.
-    pub records: Vec<Record>,
+    /// Where the log starts.
+    pub log_start: i64,
+    /// Committed records from the offset on, each with its own.
+    pub records: Vec<(i64, Record)>,
     /// The latest offset.
     pub latest: Result<i64, ErrorCode>,
     /// An error instead of records.

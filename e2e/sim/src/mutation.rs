@@ -27,6 +27,10 @@ pub enum Mutation {
     LooksAtNoEpoch,
     /// `acks=all` is answered once the leader has the record.
     AcknowledgesEarly,
+    /// A leader deletes what is not committed.
+    DeletesUncommitted,
+    /// A follower that lacks what its leader has deleted does not begin anew behind that.
+    NeverBeginsAnew,
     /// Consumers read to the end of the log.
     ReadsUncommitted,
     /// The latest offset is the high watermark, always (before KIP-207).

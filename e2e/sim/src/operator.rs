@@ -136,7 +136,7 @@ impl Operator {
         let Some(running) = &mut self.running else {
             match body {
                 Body::Open(stream, _) => ctx.send_on(stream, me, from, Body::Closed(stream)),
-                Body::Alter(call, _) => ctx.send(me, from, Body::Altered(call, Err(ErrorCode::NotController))),
+                Body::Alter(call, _) => ctx.send(me, from, Body::Altered(call, Box::new(Err(ErrorCode::NotController)))),
                 _ => {}
             }
             return;
@@ -429,7 +429,7 @@ impl Running {
                         Reply::Refused(code, _) => Err(code),
                         _ => Err(ErrorCode::UnknownServerError),
                     };
-                    ctx.send(Node::Operator(id), to, Body::Altered(call, result));
+                    ctx.send(Node::Operator(id), to, Body::Altered(call, Box::new(result)));
                 }
                 Telling::Opened(registration, stream, reply) => self.tell_opened(id, &registration, stream, reply, ctx),
                 Telling::Beat(broker, Reply::Heartbeat { fenced, may_shut_down }) => {

@@ -39,6 +39,8 @@ pub struct Plan {
     pub destruction: u64,
     /// Reassignments that somebody asks for, or cancels, in the midst of it: per thousand faults.
     pub reassignment: u64,
+    /// Deletions of records that somebody asks for: per thousand faults.
+    pub deletion: u64,
     /// Times without any operator, in which every broker is restarted: per thousand faults.
     pub outages: u64,
 }
@@ -52,6 +54,8 @@ pub struct TopicPlan {
     pub min_isr: usize,
     /// `unclean.leader.election.enable`.
     pub unclean: bool,
+    /// Heartbeats at which a replica deletes what is old: per thousand.
+    pub retention: u64,
 }
 
 impl Plan {
@@ -73,6 +77,7 @@ impl Plan {
             lost_answers: [0, 20, 100][rng.index(3)],
             destruction: [0, 100, 400][rng.index(3)],
             reassignment: [0, 0, 100, 300][rng.index(4)],
+            deletion: [0, 0, 100, 300][rng.index(4)],
             outages: [0, 60, 200][rng.index(3)],
         }
     }
@@ -90,5 +95,6 @@ fn topic(rng: &mut Rng, brokers: usize) -> TopicPlan {
         replicas,
         min_isr,
         unclean: rng.chance(150),
+        retention: [0, 0, 20, 100][rng.index(4)],
     }
 }

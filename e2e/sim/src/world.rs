@@ -2,9 +2,6 @@
 
 mod faults;
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use serde_json::json;
 use uuid::Uuid;
 use weir_operator::controller::state::Cluster;
@@ -19,6 +16,7 @@ use crate::mutation::Mutation;
 use crate::network::Network;
 use crate::operator::{Operator, OperatorAlarm};
 use crate::plan::{CONVERGENCE_MS_MAX, FAULTS_BEGIN_MS, Plan};
+use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::store::{Object, Store};
 
@@ -47,33 +45,6 @@ pub enum Alarm {
 enum Event {
     Arrives(Node, Node, Body),
     Alarm(Alarm),
-}
-
-#[derive(Debug)]
-struct Scheduled {
-    at: u64,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
 }
 
 /// What a node may do to the world while it acts.
@@ -162,8 +133,9 @@ pub fn topic_name(partition: usize) -> String {
 pub struct World {
     plan: Plan,
     now: u64,
-    order: u64,
-    queue: BinaryHeap<Reverse<Scheduled>>,
+    queue: Queue<Event>,
+    /// What an act makes happen, used again for the next.
+    out: Vec<(u64, Event)>,
     rng: Rng,
     network: Network,
     store: Store,
@@ -197,8 +169,8 @@ impl World {
         let clients = (0..count).flat_map(|partition| Client::of(partition, &mut rng)).collect();
         Self {
             now: 0,
-            order: 0,
-            queue: BinaryHeap::new(),
+            queue: Queue::default(),
+            out: Vec::new(),
             network: Network::default(),
             store: Store::new(cluster, topics),
             operators: (0..2).map(Operator::new).collect(),
@@ -228,7 +200,7 @@ impl World {
         }
         self.schedule(FAULTS_BEGIN_MS, Event::Alarm(Alarm::Fault));
         self.schedule(self.plan.faults_end_ms, Event::Alarm(Alarm::Heal));
-        while let Some(Reverse(Scheduled { at, event, .. })) = self.queue.pop() {
+        while let Some((at, event)) = self.queue.pop() {
             if self.done || self.checks.verdict.failure.is_some() {
                 break;
             }
@@ -255,9 +227,7 @@ impl World {
     }
 
     fn schedule(&mut self, at: u64, event: Event) {
-        self.order += 1;
-        let order = self.order;
-        self.queue.push(Reverse(Scheduled { at, order, event }));
+        self.queue.push(at, event);
     }
 
     fn happen(&mut self, event: Event) {
@@ -290,7 +260,7 @@ impl World {
             Node::Broker(id) if self.machines[id].is_up() => self.broker(id, |machine, ctx| machine.receive(from, body, ctx)),
             Node::Client(id) => {
                 let client = &mut self.clients[id];
-                client.receive(body, self.now, &mut self.checks);
+                client.receive(body, &mut self.checks);
             }
             Node::Operator(_) | Node::Broker(_) => {}
         }
@@ -333,7 +303,7 @@ impl World {
 
     /// Lets one of them act, and schedules what comes of it. Returns what it did, and whether its process stopped.
     fn act<R>(&mut self, actor: (usize, u64), act: impl FnOnce(&mut [Operator], &mut [Machine], &mut Store, &mut Ctx<'_>) -> R) -> (R, bool) {
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.out);
         let mut ctx = Ctx {
             now: self.now,
             rng: &mut self.rng,
@@ -349,9 +319,10 @@ impl World {
         };
         let result = act(&mut self.operators, &mut self.machines, &mut self.store, &mut ctx);
         let stopped = ctx.stopped;
-        for (at, event) in out {
-            self.schedule(at, event);
+        for (at, event) in out.drain(..) {
+            self.queue.push(at, event);
         }
+        self.out = out;
         (result, stopped)
     }
 
@@ -367,16 +338,15 @@ impl World {
 
     fn client_acts(&mut self, id: usize) {
         let leader = self.guess_leader(self.clients[id].partition());
-        let Some((to, body)) = self.clients[id].act(self.now, leader, &self.checks, self.faulty) else {
-            if !self.clients[id].is_done() {
-                let at = self.now + self.rng.between(60, 260);
-                self.schedule(at, Event::Alarm(Alarm::Client(id)));
-            }
+        let bodies = self.clients[id].act(self.now, &self.checks, self.faulty);
+        if bodies.is_empty() && self.clients[id].is_done() {
             return;
-        };
-        let from = Node::Client(id);
-        for at in self.network.send(self.now, from, to, &mut self.rng, &self.plan).into_iter().flatten() {
-            self.schedule(at, Event::Arrives(from, to, body.clone()));
+        }
+        let (from, to) = (Node::Client(id), Node::Broker(leader));
+        for body in bodies {
+            for at in self.network.send(self.now, from, to, &mut self.rng, &self.plan).into_iter().flatten() {
+                self.schedule(at, Event::Arrives(from, to, body.clone()));
+            }
         }
         let at = self.now + self.rng.between(60, 260);
         self.schedule(at, Event::Alarm(Alarm::Client(id)));
@@ -410,6 +380,9 @@ impl World {
     }
 
     fn look_at_copies(&mut self) {
+        if self.checks.dirty.is_empty() {
+            return;
+        }
         let mut dirty = std::mem::take(&mut self.checks.dirty);
         dirty.sort_unstable();
         dirty.dedup();
@@ -451,11 +424,12 @@ impl World {
                 return Some(format!("partition {partition}: {state:?}"));
             }
             let logs: Vec<&Log> = state.replicas.iter().map(|id| self.machines[id.0 as usize].log(partition)).collect();
-            if logs.windows(2).any(|pair| pair[0].records() != pair[1].records()) {
-                return Some(format!(
-                    "partition {partition}: the logs differ, {:?}",
-                    logs.iter().map(|log| log.end()).collect::<Vec<_>>()
-                ));
+            let start = logs.iter().map(|log| log.start()).max().unwrap_or_default();
+            let leads = state.leader.map(|id| self.machines[id.0 as usize].log(partition).start());
+            let differ = logs.windows(2).any(|pair| pair[0].records_from(start) != pair[1].records_from(start));
+            if differ || logs.iter().any(|log| Some(log.start()) < leads || log.end() < start) {
+                let bounds: Vec<_> = logs.iter().map(|log| log.start()..log.end()).collect();
+                return Some(format!("partition {partition}: the logs differ, {bounds:?}"));
             }
             if let Some(client) = self.clients.iter().find(|client| client.partition() == partition && !client.is_done()) {
                 return Some(format!("partition {partition}: {client:?} waits"));

@@ -25,6 +25,7 @@ fn histories_keep_the_rules() {
         counts.conflicts > HISTORIES / 2 && counts.truncations > HISTORIES / 4 && counts.losses > HISTORIES / 20,
         "{counts:?}"
     );
+    assert!(counts.deletions > HISTORIES && counts.restarts > HISTORIES / 8, "{counts:?}");
     assert!(
         counts.resumed > HISTORIES / 2 && counts.resumed_acknowledged > HISTORIES / 4,
         "{counts:?}"
@@ -75,11 +76,13 @@ fn each_rule_sees_what_it_is_there_for() {
         (R::LatestNeverGoesBack, M::LatestGoesBack),
         (R::HighWatermarkIsMonotone, M::HighWatermarkGoesBack),
         (R::NoAdvanceBelowMinIsr, M::IgnoresMinIsr),
+        (R::OnlyCommittedIsDeleted, M::DeletesUncommitted),
         (R::LogsAgree, M::LooksAtNoEpoch),
         (R::LeadersHaveEverything, M::CallsItselfWhole),
         (R::BrokerEpochsAreUnique, M::ForgetsBrokers),
         (R::Converges, M::NeverExpands),
         (R::Converges, M::FencesNoShard),
+        (R::Converges, M::NeverBeginsAnew),
     ];
     let blind: Vec<_> = rows
         .into_iter()

@@ -37,6 +37,8 @@ pub(super) struct Replica {
     /// The call to the controller that is under way.
     call: Option<(u64, Proposal)>,
     fetching: Option<(u64, FetchFrom)>,
+    /// The question for the leader's offsets that is under way: meanwhile nothing else is done.
+    asking: Option<u64>,
     checks_at: Option<u64>,
     flushing: bool,
     calls: u64,
@@ -137,6 +139,7 @@ impl Replica {
             parked: Vec::new(),
             call: None,
             fetching: None,
+            asking: None,
             checks_at: None,
             flushing: false,
             calls: 0,
@@ -187,7 +190,7 @@ impl Replica {
     fn step_down(&mut self, around: &mut Around<'_, '_>) {
         self.role = Role::Idle;
         self.call = None;
-        self.fetching = None;
+        (self.fetching, self.asking) = (None, None);
         for parked in std::mem::take(&mut self.parked) {
             around.send(
                 parked.client,
@@ -266,8 +269,43 @@ impl Replica {
         if let Role::Leader(leadership) = &self.role
             && leadership.epoch() == ask.epoch
         {
-            let end = around.log.end();
-            around.send(to, Body::Offsets(ask, 0, end));
+            let (start, end) = (around.log.start(), around.log.end());
+            around.send(to, Body::Offsets(ask, start, end));
+        }
+    }
+
+    /// What retention lets go: some of what is committed.
+    pub(super) fn retain(&mut self, around: &mut Around<'_, '_>) {
+        let (start, committed) = (around.log.start(), self.high_watermark);
+        if committed > start {
+            let start = around.ctx.rng.between(start as u64, committed as u64) as i64;
+            self.delete_before(start, around);
+        }
+    }
+
+    /// An administrator deletes records.
+    pub(super) fn delete(&mut self, before: Option<i64>, around: &mut Around<'_, '_>) {
+        if matches!(self.role, Role::Leader(_)) {
+            let committed = if around.ctx.plan.has(Mutation::DeletesUncommitted) {
+                around.log.end()
+            } else {
+                self.high_watermark
+            };
+            let start = before.unwrap_or(committed);
+            if start <= committed {
+                self.delete_before(start, around);
+            }
+        }
+    }
+
+    fn delete_before(&mut self, start: i64, around: &mut Around<'_, '_>) {
+        if around.log.delete_before(start) {
+            around
+                .ctx
+                .trace(|| format!("broker {} deletes {} before {start}", around.id, around.partition));
+            around.ctx.checks.counts.deletions += 1;
+            let leads = matches!(self.role, Role::Leader(_));
+            around.ctx.checks.deleted(around.partition, self.known.0.0, start, leads);
         }
     }
 }

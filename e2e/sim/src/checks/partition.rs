@@ -5,14 +5,19 @@ use std::collections::BTreeMap;
 use weir_operator::controller::state::Partition;
 
 use super::{LogOf, Rule};
-use crate::log::Record;
+use crate::log::{Log, Record};
 
 /// The ledger of one partition.
 #[derive(Debug, Default)]
 pub struct Ledger {
     records: Vec<Record>,
-    /// The last sequence of each producer in it, by what is committed.
-    sequences: BTreeMap<u64, i64>,
+    /// The last sequence of each producer in it, by what is committed, and where it is.
+    sequences: BTreeMap<u64, (i64, i64)>,
+    /// Some replica has deleted what lies before it.
+    deleted: i64,
+    /// A leader has: nobody needs to have it any more. Who had another record there, of which nobody told it that the leader lacks it, may come back with it after a
+    /// crash, as in Apache Kafka (`LeaderEpochFileCache.endOffsetFor` of an epoch before the log's first).
+    trimmed: i64,
     state: Option<Partition>,
     /// The epoch of the last unclean election: what earlier leaders say does not count any more.
     unclean_epoch: i32,
@@ -27,6 +32,11 @@ impl Ledger {
     /// What is committed.
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// Whether this record is committed at an offset, as far as anybody knows.
+    pub(super) fn knows(&self, offset: i64, record: &Record) -> bool {
+        offset < self.trimmed || self.records.get(offset as usize) == Some(record)
     }
 
     /// What the store holds.
@@ -48,9 +58,26 @@ impl Ledger {
         epoch < self.unclean_epoch || (self.resets > 0 && epoch < self.leader_epoch())
     }
 
-    /// Whether a producer may find that what was acknowledged to it is gone.
-    pub fn has_lost(&self) -> bool {
-        self.resets > 0 || self.unclean_epoch > 0
+    /// Whether a producer may find that a leader does not know what was acknowledged to it.
+    pub fn may_forget_producers(&self) -> bool {
+        self.resets > 0 || self.unclean_epoch > 0 || self.deleted > 0
+    }
+
+    /// A replica deleted what lies before an offset.
+    pub(super) fn deleted(&mut self, start: i64) {
+        self.deleted = self.deleted.max(start);
+    }
+
+    /// The log of the leader of this epoch begins here. Where what lies before was lost by right, nobody knows any more what it was.
+    pub(super) fn begins_at(&mut self, epoch: i32, start: i64) {
+        if self.is_excused(epoch) {
+            return;
+        }
+        self.trimmed = self.trimmed.max(start);
+        let start = usize::try_from(start).unwrap_or_default();
+        if (self.resets > 0 || self.unclean_epoch > 0) && self.records.len() < start {
+            self.records.resize(start, Record::GONE);
+        }
     }
 
     /// A process begins to lead, or goes on with a leadership: with the high watermark that was written down.
@@ -75,7 +102,7 @@ impl Ledger {
         }
         let index = offset as usize;
         match self.records.get(index) {
-            Some(known) if *known == record => Ok(()),
+            Some(_) if self.knows(offset, &record) => Ok(()),
             _ if self.is_excused(epoch) => Ok(()),
             Some(known) => Err((Rule::CommittedStays, format!("{known:?} at {offset} became {record:?}"))),
             None if index > self.records.len() => {
@@ -94,8 +121,11 @@ impl Ledger {
         if record.sequence < 0 {
             return Ok(());
         }
-        let before = self.sequences.insert(record.producer, record.sequence);
-        if before.map_or(0, |before| before + 1) == record.sequence {
+        let offset = self.records.len() as i64 - 1;
+        let before = self.sequences.insert(record.producer, (record.sequence, offset));
+        // A leader that has deleted all of a producer takes whatever comes.
+        let is_forgotten = before.map_or(self.deleted > 0, |(_, offset)| offset < self.deleted);
+        if before.map_or(0, |(before, _)| before + 1) == record.sequence || is_forgotten {
             return Ok(());
         }
         Err((Rule::InOrderAndOnce, format!("{record:?} follows sequence {before:?}")))
@@ -109,7 +139,7 @@ impl Ledger {
             let detail = format!("{record:?} at {offset} by the leader of epoch {epoch}, after {:?}", self.begun);
             return Err((Rule::DeposedAcknowledgesNothing, detail));
         }
-        if self.records.get(offset as usize) != Some(record) {
+        if !self.knows(offset, record) {
             let detail = format!("{record:?} at {offset} in epoch {epoch}, with {} records", self.records.len());
             return Err((Rule::AcknowledgedIsCommitted, detail));
         }
@@ -122,10 +152,15 @@ impl Ledger {
         self.unclean_epoch = self.leader_epoch();
         let holds = |id: usize| {
             let log = log_of(id).0;
-            log.agrees_with(&self.records).min(log.flushed() as usize)
+            // One that has all that was not deleted goes on from there; of another all counts.
+            let from = if log.end() < self.trimmed { 0 } else { self.trimmed };
+            log.agrees_with(&self.records, from).min(log.flushed() as usize)
         };
         let best = self.copies().into_iter().map(holds).max();
-        self.lose_from(best.unwrap_or_default());
+        let best = best.unwrap_or_default();
+        self.lose_from(best);
+        // What is lost was not deleted, though it lay there.
+        self.trimmed = self.trimmed.min(best as i64);
     }
 
     /// Whether records were lost by right.
@@ -134,7 +169,7 @@ impl Ledger {
         let mut best = 0;
         for id in &copies {
             let (log, lost_from) = log_of(*id);
-            let has = log.agrees_with(&self.records);
+            let has = self.holds(log);
             if has < self.records.len() && lost_from <= has as i64 {
                 let all = self.records.len();
                 return Err(format!("broker {id} holds {has} of {all} committed records, as one of {:?}", self.state));
@@ -149,6 +184,16 @@ impl Ledger {
         Ok(true)
     }
 
+    /// Up to which offset a log has what is committed.
+    pub(super) fn holds(&self, log: &Log) -> usize {
+        log.agrees_with(&self.records, self.trimmed)
+    }
+
+    /// As [`Ledger::holds`], of what lies before an offset.
+    pub(super) fn holds_before(&self, log: &Log, offset: usize) -> usize {
+        log.agrees_with(&self.records[..offset.min(self.records.len())], self.trimmed)
+    }
+
     fn copies(&self) -> Vec<usize> {
         let state = self.state.as_ref();
         state.map_or_else(Vec::new, |state| state.isr.iter().chain(&state.elr).map(|id| id.0 as usize).collect())
@@ -161,9 +206,9 @@ impl Ledger {
         self.resets += 1;
         self.records.truncate(end);
         self.sequences.clear();
-        for record in &self.records {
+        for (offset, record) in (0..).zip(&self.records) {
             if record.sequence >= 0 {
-                self.sequences.insert(record.producer, record.sequence);
+                self.sequences.insert(record.producer, (record.sequence, offset));
             }
         }
     }

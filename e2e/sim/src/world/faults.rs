@@ -2,7 +2,7 @@
 
 use super::{Alarm, Event, World};
 use crate::broker::Machine;
-use crate::message::Node;
+use crate::message::{Body, Node};
 use crate::operator::OperatorAlarm;
 
 /// Something that went wrong and will be put right.
@@ -36,6 +36,9 @@ impl World {
         }
         if self.plan.reassignment > 0 && self.rng.chance(self.plan.reassignment) {
             return self.reassign();
+        }
+        if self.plan.deletion > 0 && self.rng.chance(self.plan.deletion) {
+            return self.delete_records();
         }
         if self.plan.outages > 0 && self.rng.chance(self.plan.outages) {
             return self.be_without_operators();
@@ -101,6 +104,20 @@ impl World {
         self.operator(self.lease, |operator, store, ctx| {
             operator.reassign(partition, target, store, ctx);
             None
+        });
+    }
+
+    /// Somebody has records deleted: all that are committed, or those before some offset that is.
+    fn delete_records(&mut self) {
+        let partition = self.rng.index(self.plan.topics.len());
+        let committed = self.checks.ledger(partition).records().len() as u64;
+        let before = (!self.rng.chance(300)).then(|| self.rng.between(0, committed) as i64);
+        let leader = self.guess_leader(partition);
+        self.note(|| format!("DELETE partition {partition} before {before:?}, at broker {leader}"));
+        self.broker(leader, |machine, ctx| {
+            if machine.is_up() {
+                machine.receive(Node::Client(0), Body::Delete(partition, before), ctx);
+            }
         });
     }
 

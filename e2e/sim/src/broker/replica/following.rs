@@ -30,7 +30,7 @@ impl Replica {
     /// Fetches, if it is time.
     pub(in crate::broker) fn fetch(&mut self, around: &mut Around<'_, '_>) {
         let Role::Follower(following) = &self.role else { return };
-        if self.fetching.is_some() {
+        if self.fetching.is_some() || self.asking.is_some() {
             return;
         }
         let (had, now) = (around.had(), around.ctx.now);
@@ -60,9 +60,11 @@ impl Replica {
         }
     }
 
-    /// A fetch was not answered in time.
+    /// A fetch, or the question for the offsets, was not answered in time.
     pub(in crate::broker) fn fetch_timed_out(&mut self, call: u64, around: &mut Around<'_, '_>) {
-        if self.fetching.take_if(|(awaited, _)| *awaited == call).is_none() {
+        let fetched = self.fetching.take_if(|(awaited, _)| *awaited == call).is_some();
+        let asked = self.asking.take_if(|awaited| *awaited == call).is_some();
+        if !(fetched || asked) {
             return;
         }
         if let Role::Follower(following) = &mut self.role {
@@ -74,6 +76,9 @@ impl Replica {
     /// An answer came, perhaps to a fetch of long ago.
     pub(in crate::broker) fn fetched(&mut self, fetched: &Fetched, around: &mut Around<'_, '_>) {
         let Role::Follower(following) = &mut self.role else { return };
+        if self.asking.is_some() {
+            return;
+        }
         let awaited = self.fetching.take_if(|(_, from)| *from == fetched.to).is_some();
         let (had, now) = (around.had(), around.ctx.now);
         let mut to = fetched.to;
@@ -85,8 +90,10 @@ impl Replica {
         }
         let todo = around.log.look(had, |log| following.answered(&to, &fetched.answer, log, now));
         if todo == Todo::Append {
-            for record in &fetched.records {
-                around.log.append(*record);
+            for (offset, record) in &fetched.records {
+                if !around.log.append_at(*offset, *record) {
+                    break;
+                }
             }
             self.request_flush(around);
         }
@@ -100,10 +107,14 @@ impl Replica {
     }
 
     /// The leader said where its log starts and ends.
-    pub(in crate::broker) fn offsets(&mut self, epoch: LeaderEpoch, start: i64, end: i64, around: &mut Around<'_, '_>) {
+    pub(in crate::broker) fn offsets(&mut self, ask: AskOffsets, start: i64, end: i64, around: &mut Around<'_, '_>) {
         let Role::Follower(following) = &mut self.role else { return };
+        // An answer to an earlier question says where a log ended that both have gone on with since.
+        if self.asking.take_if(|awaited| *awaited == ask.call).is_none() {
+            return;
+        }
         let (had, now) = (around.had(), around.ctx.now);
-        let todo = around.log.look(had, |log| following.offsets(epoch, start, end, log, now));
+        let todo = around.log.look(had, |log| following.offsets(ask.epoch, start, end, log, now));
         self.carry_out(todo, around);
         self.fetch(around);
     }
@@ -111,18 +122,36 @@ impl Replica {
     fn carry_out(&mut self, todo: Todo, around: &mut Around<'_, '_>) {
         let Role::Follower(following) = &self.role else { return };
         match todo {
+            Todo::Restart(_) if around.ctx.plan.has(Mutation::NeverBeginsAnew) => {}
             Todo::Truncate(end) | Todo::Restart(end) => {
+                let (before, epoch) = (around.log.end(), following.epoch().0);
                 around
                     .ctx
-                    .trace(|| format!("broker {} cuts {} from {} to {end}", around.id, around.partition, around.log.end()));
-                around.ctx.checks.counts.truncations += u64::from(end < around.log.end());
-                around.log.truncate(end);
+                    .trace(|| format!("broker {}: {todo:?} of {} from {before}", around.id, around.partition));
+                if matches!(todo, Todo::Truncate(_)) {
+                    around.log.truncate(end);
+                } else {
+                    around.log.restart(end);
+                    around.ctx.checks.counts.restarts += 1;
+                }
+                around.ctx.checks.counts.truncations += u64::from(end < before);
+                if end > before {
+                    around.ctx.checks.deleted(around.partition, epoch, end, false);
+                }
                 around.ctx.checks.dirty.push(around.partition);
             }
             Todo::AskOffsets => {
-                let (run, partition, epoch) = (around.run, around.partition, following.epoch());
                 let leader = Node::Broker(following.leader().0 as usize);
-                around.send(leader, Body::AskOffsets(AskOffsets { run, partition, epoch }));
+                self.calls += 1;
+                let ask = AskOffsets {
+                    run: around.run,
+                    partition: around.partition,
+                    epoch: following.epoch(),
+                    call: self.calls,
+                };
+                self.asking = Some(ask.call);
+                around.alarm(FETCH_MS_MAX, BrokerAlarm::FetchTimeout(ask.partition, ask.call));
+                around.send(leader, Body::AskOffsets(ask));
             }
             Todo::Append | Todo::Nothing => {}
         }
@@ -133,10 +162,13 @@ impl Replica {
         let Role::Follower(following) = &mut self.role else { return };
         let had = around.had();
         let step = around.log.look(had, |log| following.step(log));
-        let before = std::mem::replace(&mut self.high_watermark, step.high_watermark);
+        let (epoch, before) = (following.epoch().0, self.high_watermark);
+        self.high_watermark = step.high_watermark;
+        if let Some(start) = step.log_start {
+            self.delete_before(start, around);
+        }
         // One that goes back is on its way to where the logs part, step by step: only what it gains the leader vouches for.
         if step.high_watermark > before {
-            let epoch = following.epoch().0;
             around
                 .ctx
                 .checks

@@ -160,18 +160,18 @@ impl Replica {
         let (run, partition) = (fetch.run, fetch.partition);
         let answer = |answer, records| {
             let to = fetch.from;
-            Body::Fetched(Fetched {
+            Body::Fetched(Box::new(Fetched {
                 run,
                 partition,
                 to,
                 answer,
                 records,
-            })
+            }))
         };
         let refusal = |error| FetchAnswer {
             error,
             high_watermark: -1,
-            log_start: 0,
+            log_start: -1,
             diverging: None,
             has_records: false,
         };
@@ -212,7 +212,7 @@ impl Replica {
         let mut answer = FetchAnswer {
             error: ErrorCode::None,
             high_watermark: leadership.high_watermark(),
-            log_start: 0,
+            log_start: around.log.start(),
             diverging,
             has_records: diverging.is_none() && asked.offset < around.log.end(),
         };
@@ -253,7 +253,9 @@ impl Replica {
         leadership.accepts(produce.acks_all)?;
         let record = record_of(leadership.epoch(), produce);
         if record.sequence >= 0 && !around.ctx.plan.has(Mutation::IgnoresSequences) {
-            let last = around.log.last_of(record.producer).unwrap_or(-1);
+            // Of whom nothing is there any more, whatever comes is taken (`ProducerAppendInfo.checkSequence`).
+            let nothing = if around.log.start() > 0 { record.sequence - 1 } else { -1 };
+            let last = around.log.last_of(record.producer).unwrap_or(nothing);
             if record.sequence <= last {
                 return around
                     .log
@@ -304,11 +306,12 @@ impl Replica {
             let answer = ReadAnswer {
                 request: read.request,
                 epoch: self.known.0,
+                log_start: -1,
                 records: Vec::new(),
                 latest: Err(ErrorCode::NotLeaderOrFollower),
                 error: ErrorCode::NotLeaderOrFollower,
             };
-            return around.send(client, Body::ReadAnswer(answer));
+            return around.send(client, Body::ReadAnswer(Box::new(answer)));
         };
         let plan = around.ctx.plan;
         let epoch = leadership.epoch();
@@ -324,7 +327,7 @@ impl Replica {
         };
         let error = if read.epoch > epoch {
             ErrorCode::UnknownLeaderEpoch
-        } else if read.offset > around.log.end() {
+        } else if !(around.log.start()..=around.log.end()).contains(&read.offset) {
             ErrorCode::OffsetOutOfRange
         } else {
             ErrorCode::None
@@ -337,11 +340,12 @@ impl Replica {
         let answer = ReadAnswer {
             request: read.request,
             epoch,
+            log_start: around.log.start(),
             records,
             latest,
             error,
         };
-        around.send(client, Body::ReadAnswer(answer));
+        around.send(client, Body::ReadAnswer(Box::new(answer)));
     }
 }
 
@@ -367,7 +371,7 @@ fn follow_up(
         replica: follower,
         broker_epoch,
         offset,
-        log_start: 0,
+        log_start: asked.log_start,
     };
     let mut outcome = leadership.fetched(at, around.ends(), &peers, around.ctx.now)?;
     let committed = leadership.committed();
