@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::batch::Codec;
 
+mod lz4;
 mod xerial;
 
 /// The largest window that a zstd stream may ask for, as a power of two: what zstd's own tools and Kafka's library (zstd-jni) accept. The memory behind it is
@@ -106,16 +107,19 @@ pub(crate) enum Piecewise<'a> {
     Zstd(BufReader<zstd::stream::read::Decoder<'static, &'a [u8]>>),
 }
 
-/// Decompresses `input`, which has a codec, while it is read.
+/// Decompresses `input`, which has a codec and comes from a client, while it is read.
 ///
 /// # Errors
-/// When the decoder cannot begin.
+/// When the decoder cannot begin, or when Java's could not read it.
 pub(crate) fn piecewise(codec: Codec, input: &[u8]) -> Result<Piecewise<'_>, CompressionError> {
     Ok(match codec {
         Codec::None => return Err(CompressionError::UnknownCodec),
         Codec::Gzip => Piecewise::Gzip(BufReader::with_capacity(PIECE_BYTES, MultiGzDecoder::new(input))),
         Codec::Snappy => Piecewise::Snappy(xerial::Blocks::new(input)),
-        Codec::Lz4 => Piecewise::Lz4(FrameDecoder::new(input)),
+        Codec::Lz4 => {
+            lz4::is_read_by_java(input).map_err(|reason| CompressionError::corrupt(codec, reason))?;
+            Piecewise::Lz4(FrameDecoder::new(input))
+        }
         Codec::Zstd => {
             let decoder = zstd_decoder(input).map_err(|error| CompressionError::corrupt(codec, error))?;
             Piecewise::Zstd(BufReader::with_capacity(PIECE_BYTES, decoder))

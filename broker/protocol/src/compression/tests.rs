@@ -74,16 +74,61 @@ fn snappy_is_read_raw_and_framed_and_its_claims_are_checked() {
     ));
 }
 
+/// What lies in a log is read as far as the decoder can; what a client sends must be readable for Java (`Lz4BlockInputStream` of Apache Kafka 4.3.1).
 #[test]
-fn linked_lz4_blocks_are_read() {
+fn lz4_frames_are_taken_as_java_takes_them() {
     let input: Vec<u8> = (0..300_000_u32).map(|n| (n / 7 % 251) as u8).collect();
-    let info = FrameInfo::new()
-        .block_size(BlockSize::Max64KB)
-        .block_mode(BlockMode::Linked)
-        .content_checksum(true);
-    let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
-    encoder.write_all(&input).unwrap();
-    assert_eq!(decompress(Codec::Lz4, &encoder.finish().unwrap(), LIMIT).unwrap(), input);
+    let frame = |info: FrameInfo| {
+        let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+        encoder.write_all(&input).unwrap();
+        encoder.finish().unwrap()
+    };
+    let refused = |frame: &[u8]| match piecewise(Codec::Lz4, frame) {
+        Err(CompressionError::Corrupt { reason, .. }) => reason,
+        Err(other) => panic!("{other}"),
+        Ok(mut reader) => {
+            let mut output = Vec::new();
+            reader.read_to_end(&mut output).unwrap();
+            assert_eq!(output, input);
+            "taken".to_owned()
+        }
+    };
+    let independent = || FrameInfo::new().block_mode(BlockMode::Independent);
+    for size in [BlockSize::Max64KB, BlockSize::Max256KB, BlockSize::Max1MB, BlockSize::Max4MB] {
+        let plain = independent().block_size(size);
+        let checked = independent().block_size(size).block_checksums(true).content_checksum(true);
+        let sized = independent().block_size(size).content_size(Some(input.len() as u64));
+        for info in [plain, checked, sized] {
+            let frame = frame(info);
+            assert_eq!(refused(&frame), "taken");
+            // The end mark is four bytes, and the checksum of the content as many.
+            for cut in [1, 4, 100] {
+                assert_eq!(refused(&frame[..frame.len() - cut]), "the frame ends without its end mark");
+            }
+        }
+    }
+    let linked = frame(
+        FrameInfo::new()
+            .block_size(BlockSize::Max64KB)
+            .block_mode(BlockMode::Linked)
+            .content_checksum(true),
+    );
+    assert_eq!(refused(&linked), "its blocks depend on one another");
+    assert_eq!(decompress(Codec::Lz4, &linked, LIMIT).unwrap(), input);
+    let with = |at: usize, byte: u8| {
+        let mut frame = frame(independent().block_size(BlockSize::Max64KB));
+        frame[at] = byte;
+        refused(&frame)
+    };
+    assert_eq!(with(0, 0x02), "this is no LZ4 frame");
+    for flags in [0x20, 0xa0, 0x61, 0x62] {
+        assert_eq!(with(4, flags), "its version or a flag is none that Java knows");
+    }
+    for descriptor in [0x30, 0x41, 0x80, 0xc0] {
+        assert_eq!(with(5, descriptor), "its block size is none that Java knows");
+    }
+    assert_eq!(with(9, 0x02), "a block is larger than its header says");
+    assert_eq!(refused(&[]), "the frame ends without its end mark");
 }
 
 #[test]
