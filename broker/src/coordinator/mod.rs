@@ -22,12 +22,12 @@ use tokio::task::JoinSet;
 use tracing::warn;
 use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
+use weir_protocol::types::{BrokerId, TopicPartition};
 
 use self::machine::Answer;
 pub(crate) use self::machine::Commit;
 pub(crate) use self::machine::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
-use self::shard::{Job, Shard, Status, Surroundings};
+use self::shard::{Job, Shard, Status, Surroundings, Tenure};
 pub(crate) use self::transactional::{InTransaction, Producer, Transactional};
 use crate::broker::Broker;
 use crate::log::producers::{Guard, Marker};
@@ -267,10 +267,12 @@ impl<M: Machine> Coordinator<M> {
         for index in 0..i32::try_from(count).unwrap_or(i32::MAX) {
             let Some(shard) = self.shard(index) else { continue };
             let partition = usize::try_from(index).ok().and_then(|index| partitions.get(index));
-            let wanted = partition
-                .filter(|partition| partition.leader == Some(own))
-                .map(|partition| partition.leader_epoch);
-            if wanted == shard.status().epoch() {
+            let led = topic.zip(partition).filter(|(_, partition)| partition.leader == Some(own));
+            let wanted = led.map(|(topic, partition)| Tenure {
+                topic: topic.id,
+                epoch: partition.leader_epoch,
+            });
+            if wanted == shard.status().tenure() {
                 if wanted.is_some() {
                     self.bring(broker, index, &shard, Job::Metadata(Arc::clone(image)));
                 }
@@ -278,31 +280,36 @@ impl<M: Machine> Coordinator<M> {
             }
             shard.set_status(wanted.map_or(Status::Away, Status::Loading));
             self.bring(broker, index, &shard, Job::End);
-            if let (Some(epoch), Some(topic)) = (wanted, topic) {
-                let key = TopicPartition { topic: topic.id, index };
-                loads.spawn(Arc::clone(self).keep_loading(Arc::clone(broker), shard, key, epoch));
+            if let Some(tenure) = wanted {
+                loads.spawn(Arc::clone(self).keep_loading(Arc::clone(broker), shard, index, tenure));
             }
         }
     }
 
-    async fn keep_loading(self: Arc<Self>, broker: Arc<Broker>, shard: Arc<Shard<M>>, key: TopicPartition, epoch: LeaderEpoch) {
-        while shard.status() == Status::Loading(epoch) {
-            match self.load(&broker, &shard, key, epoch).await {
+    async fn keep_loading(self: Arc<Self>, broker: Arc<Broker>, shard: Arc<Shard<M>>, index: i32, tenure: Tenure) {
+        while shard.status() == Status::Loading(tenure) {
+            match self.load(&broker, &shard, index, tenure).await {
                 Ok(()) => return,
-                Err(error) => warn!(topic = M::TOPIC, partition = key.index, %error, "cannot load a coordinator; it is tried again"),
+                Err(error) => warn!(topic = M::TOPIC, partition = index, %error, "cannot load a coordinator; it is tried again"),
             }
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    async fn load(&self, broker: &Broker, shard: &Shard<M>, key: TopicPartition, epoch: LeaderEpoch) -> anyhow::Result<()> {
-        let wanted = || shard.status() == Status::Loading(epoch);
+    async fn load(&self, broker: &Broker, shard: &Shard<M>, index: i32, tenure: Tenure) -> anyhow::Result<()> {
+        let wanted = || shard.status() == Status::Loading(tenure);
+        let (key, epoch) = (TopicPartition { topic: tenure.topic, index }, tenure.epoch);
         let partition = broker
             .replicas
             .get(key)
             .ok_or_else(|| anyhow::anyhow!("this broker does not hold the partition"))?;
         if !until(&partition, wanted, |partition| partition.check_leader(epoch).is_ok()).await {
             return Ok(());
+        }
+        // What cannot be appended would be in the machine alone.
+        let has_name = partition.with_writer(|writer| writer.has_name()).await;
+        if !has_name.map_err(|code| anyhow::anyhow!("{}", code.name()))? {
+            anyhow::bail!("its directory is still that of a topic of this name that is being deleted");
         }
         let origin = Origin {
             partition: key.index,
@@ -324,8 +331,8 @@ impl<M: Machine> Coordinator<M> {
             image: &image,
             broker: broker.config.id,
         };
-        if let Some(wake) = shard.begin((machine, producers), partition, epoch, surroundings) {
-            self.set_due(key.index, wake);
+        if let Some(wake) = shard.begin((machine, producers), partition, tenure, surroundings) {
+            self.set_due(index, wake);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::LeaderEpoch;
+use weir_protocol::types::{LeaderEpoch, TopicId};
 
 use super::append::Batches;
 use super::machine::{Commit, Machine, Now, Outcome, ReplyTo, commit};
@@ -18,6 +18,13 @@ use crate::log::{AppendError, Prepared};
 use crate::metadata::MetadataImage;
 use crate::replica::{self, Acks, Partition, Seat, Waiter};
 
+/// What this broker leads a partition as. The epoch alone does not tell: the topic may be deleted and made anew, and both begin with the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tenure {
+    pub(super) topic: TopicId,
+    pub(super) epoch: LeaderEpoch,
+}
+
 /// How this broker stands to a partition of the topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Status {
@@ -25,17 +32,17 @@ pub(super) enum Status {
     #[default]
     Away,
     /// This broker leads it and reads its log.
-    Loading(LeaderEpoch),
+    Loading(Tenure),
     /// This broker coordinates.
-    Active(LeaderEpoch),
+    Active(Tenure),
 }
 
 impl Status {
-    /// The epoch in which this broker coordinates, or will.
-    pub(super) fn epoch(self) -> Option<LeaderEpoch> {
+    /// As what this broker coordinates, or will.
+    pub(super) fn tenure(self) -> Option<Tenure> {
         match self {
             Self::Away => None,
-            Self::Loading(epoch) | Self::Active(epoch) => Some(epoch),
+            Self::Loading(tenure) | Self::Active(tenure) => Some(tenure),
         }
     }
 
@@ -67,7 +74,7 @@ pub(super) struct Active<M> {
     /// The producers that write here in transactions.
     transactional: Transactional,
     partition: Arc<Partition>,
-    epoch: LeaderEpoch,
+    tenure: Tenure,
     /// The newest append; what is answered after it waits for it too.
     last: Option<Commit>,
 }
@@ -111,19 +118,19 @@ impl<M: Machine> Shard<M> {
         *self.standing.lock() = Standing { status, partition: None };
     }
 
-    /// Becomes active with what was loaded, unless the broker has stopped to lead in this epoch meanwhile.
+    /// Becomes active with what was loaded, unless the broker has stopped to lead as this meanwhile.
     pub(super) fn begin(
         &self,
         (machine, producers): (M, Producers),
         partition: Arc<Partition>,
-        epoch: LeaderEpoch,
+        tenure: Tenure,
         surroundings: Surroundings<'_>,
     ) -> Option<u64> {
         let active = Active {
             machine,
             transactional: Transactional::of(producers),
             partition,
-            epoch,
+            tenure,
             last: None,
         };
         self.bring(Job::Begin(Box::new(active)), surroundings)
@@ -172,7 +179,7 @@ impl<M: Machine> Shard<M> {
                 }
                 Job::End => {
                     gathered.append(core.as_mut());
-                    if core.as_ref().is_some_and(|active| self.status() != Status::Active(active.epoch)) {
+                    if core.as_ref().is_some_and(|active| self.status() != Status::Active(active.tenure)) {
                         *core = None;
                     }
                 }
@@ -200,11 +207,11 @@ impl<M: Machine> Shard<M> {
 
     fn take_up(&self, active: Active<M>) -> Option<Active<M>> {
         let mut standing = self.standing.lock();
-        if standing.status != Status::Loading(active.epoch) {
+        if standing.status != Status::Loading(active.tenure) {
             return None;
         }
         *standing = Standing {
-            status: Status::Active(active.epoch),
+            status: Status::Active(active.tenure),
             partition: Some(Arc::clone(&active.partition)),
         };
         Some(active)
@@ -265,7 +272,7 @@ impl<M: Machine> Active<M> {
             for (header, bytes) in prepared.batches() {
                 self.transactional.appended(&header, bytes, now.wall_ms);
             }
-            let appending = self.partition.append_in(self.epoch, prepared);
+            let appending = self.partition.append_in(self.tenure.epoch, prepared);
             let appended = async move { appending.acknowledged(Acks::All).await.map(drop).map_err(|error| refusal(&error)) };
             self.last = Some(commit(appended));
         }
@@ -274,7 +281,7 @@ impl<M: Machine> Active<M> {
             Some(Ok(())) => self.last = None,
             // On too few replicas for now: who asks later waits for it anew.
             Some(Err(ErrorCode::CoordinatorNotAvailable)) => {
-                let (partition, epoch, end) = (Arc::clone(&self.partition), self.epoch, self.partition.log().log_end_offset());
+                let (partition, epoch, end) = (Arc::clone(&self.partition), self.tenure.epoch, self.partition.log().log_end_offset());
                 self.last = Some(commit(async move { committed(&partition, epoch, end).await }));
             }
             Some(Err(_)) | None => {}

@@ -125,6 +125,28 @@ async fn a_record_that_means_nothing_costs_that_record() {
     );
 }
 
+/// The topic of coordinators is deleted and made anew between two looks at the metadata: both begin with the same leader epoch, and yet it is another log.
+#[tokio::test]
+async fn their_topic_is_deleted_and_made_anew() {
+    let cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    let mut client = cluster.client().await;
+    found(&mut client, "g").await;
+    assert_eq!(code(&client.call(9, &commit(9, "g", 7)).await, 0), ErrorCode::None);
+    cluster.controller.remake(placed_topic(3, COORDINATORS, 1, &[cluster.launch.id], &[]));
+    soon("the old one is gone and the new one coordinates", async {
+        loop {
+            let fetched = client.call(9, &fetch(9, "g")).await.groups.remove(0);
+            if fetched.error_code == 0 && fetched.topics[0].partitions[0].committed_offset == -1 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(code(&client.call(9, &commit(9, "g", 8)).await, 0), ErrorCode::None);
+    assert_eq!(committed(&mut client, "g").await, 8);
+}
+
 /// A commit for a topic that is not there is refused, by name and by id; the rest of the request is not.
 #[tokio::test]
 async fn a_commit_for_a_topic_that_is_not_there() {

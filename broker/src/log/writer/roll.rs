@@ -16,7 +16,7 @@ use super::{Active, LogWriter};
 impl LogWriter {
     /// Whether anything may be written: not to a log that is deleted, and not yet where the log has no directory, whose name a log has that is to be deleted. Its writer is at
     /// work, and the deletion waits for it.
-    pub(super) fn has_name(&self) -> bool {
+    pub(crate) fn has_name(&self) -> bool {
         if self.reader.is_deleted() {
             return false;
         }
