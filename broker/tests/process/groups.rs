@@ -335,8 +335,13 @@ async fn a_topic_that_is_made_anew_has_no_offsets() {
     })
     .await;
     assert_eq!((fetched.error_code, fetched.committed_offset), (0, -1));
-    let by_name = client.call(9, &fetch(9, "g")).await;
-    assert_eq!(by_name.groups[0].topics[0].partitions[0].committed_offset, -1);
+    // By name, as soon as the coordinator has heard of it, too.
+    soon("the offset goes", async {
+        while client.call(9, &fetch(9, "g")).await.groups[0].topics[0].partitions[0].committed_offset != -1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let mut request = fetch(10, "g");
     request.groups[0].topics = None;
     assert_eq!(client.call(10, &request).await.groups[0].topics, []);
