@@ -327,6 +327,12 @@ impl LogDir {
         }
     }
 
+    /// Keeps rounds of flushes away for as long as this is held: to a test what a slow disk is.
+    #[cfg(test)]
+    pub(crate) fn hold_flushes(&self) -> parking_lot::MutexGuard<'_, ()> {
+        self.shared.flusher().turn()
+    }
+
     /// Removes the files of deleted logs whose time has come. May take as long as a file system needs to free large files.
     pub fn empty_trash(&self) {
         for directory in self.shared.logs.take_due_trash(Instant::now()) {

@@ -5,6 +5,7 @@
 mod cleaning;
 pub mod core;
 mod fetcher;
+mod leaving;
 mod lost;
 mod maintenance;
 mod partition;
@@ -29,6 +30,7 @@ use weir_protocol::types::{BrokerId, TopicId, TopicPartition};
 use self::core::{Asked, PartitionState};
 pub(crate) use self::fetcher::Connection;
 pub use self::fetcher::Fetchers;
+use self::leaving::{Fate, Leaving};
 pub(crate) use self::lost::Lost;
 pub use self::maintenance::Maintenance;
 pub(crate) use self::partition::{Acks, Appending, FollowerFetch, Partition, Served, Throttled, read_error};
@@ -57,6 +59,7 @@ pub struct Replicas {
     configs: Mutex<SharedConfigs>,
     /// The first whole image was taken up: what nobody has claimed by then belongs to no topic.
     complete: AtomicBool,
+    leaving: Arc<Leaving>,
 }
 
 /// How this broker fetches from leaders: its settings, as they are in force.
@@ -154,6 +157,7 @@ impl Replicas {
             partitions: RwLock::default(),
             configs: Mutex::default(),
             complete: AtomicBool::new(false),
+            leaving: Arc::default(),
         }
     }
 
@@ -194,6 +198,9 @@ impl Replicas {
     }
 
     /// Takes up what changed from one image to the next: `touched` are the topics that did. Called before the next image is published.
+    ///
+    /// What the controller takes back of what it has told itself is deleted. What a controller does not know of that has just taken over is set aside: it may have its state
+    /// from a backup, and the log here may be the last one.
     pub fn apply(&self, before: &MetadataImage, next: &MetadataImage, touched: &[TopicId]) {
         let all_configs_changed =
             before.cluster_configs != next.cluster_configs || before.broker_configs.get(&self.broker) != next.broker_configs.get(&self.broker);
@@ -209,10 +216,14 @@ impl Replicas {
             true => next.topics().map(|topic| topic.id).chain(touched.iter().copied()).collect(),
             false => touched.to_vec(),
         };
+        let fate = match before.controller_epoch == next.controller_epoch && self.complete.load(Ordering::Acquire) {
+            true => Fate::Deleted,
+            false => Fate::SetAside,
+        };
         for id in topics {
             match (before.topic(id), next.topic(id)) {
-                (_, Some(topic)) => self.take_up(next, topic),
-                (Some(topic), None) => self.give_up(topic),
+                (_, Some(topic)) => self.take_up(next, topic, fate),
+                (Some(topic), None) => self.give_up(topic, fate),
                 (None, None) => {}
             }
         }
@@ -234,7 +245,7 @@ impl Replicas {
         self.shared.set_asked(asked);
         // What no topic claims here a newer image may claim: nothing is set aside yet.
         for topic in image.topics() {
-            self.take_up(image, topic);
+            self.take_up(image, topic, Fate::SetAside);
         }
     }
 
@@ -245,13 +256,13 @@ impl Replicas {
         }
     }
 
-    fn take_up(&self, image: &MetadataImage, topic: &TopicImage) {
+    fn take_up(&self, image: &MetadataImage, topic: &TopicImage, fate: Fate) {
         let config = self.config(image, topic);
         for (index, state) in (0..).zip(&topic.partitions) {
             let id = TopicPartition { topic: topic.id, index };
             if !state.replicas.contains(&self.broker) {
-                if self.drop_partition(id) {
-                    info!(topic = %topic.name, partition = index, "this broker is no replica any more; its log goes");
+                if self.drop_partition(id, fate) {
+                    info!(topic = %topic.name, partition = index, ?fate, "this broker is no replica any more; its log goes");
                 }
                 continue;
             }
@@ -284,28 +295,19 @@ impl Replicas {
         }
     }
 
-    fn give_up(&self, topic: &TopicImage) {
+    fn give_up(&self, topic: &TopicImage, fate: Fate) {
         let ids = (0..).take(topic.partitions.len()).map(|index| TopicPartition { topic: topic.id, index });
-        let deleted = ids.filter(|id| self.drop_partition(*id)).count();
-        info!(topic = %topic.name, id = %topic.id, partitions = deleted, "gave up the logs of a topic that is not there any more");
+        let gone = ids.filter(|id| self.drop_partition(*id, fate)).count();
+        info!(topic = %topic.name, id = %topic.id, partitions = gone, ?fate, "gave up the logs of a topic that is not there any more");
     }
 
-    /// Ends a partition's life here; returns whether it was here.
-    fn drop_partition(&self, id: TopicPartition) -> bool {
+    /// Ends a partition's life here; returns whether it was here. Its log goes a little later.
+    fn drop_partition(&self, id: TopicPartition, fate: Fate) -> bool {
         let Some(partition) = self.partitions.write().remove(&id) else {
             return false;
         };
         partition.retire();
-        // Where this run has gone on with what the last one knew, the first that a controller tells it may come from a backup: what is not in it is kept, as by any other start.
-        let is_deleted = self.complete.load(Ordering::Acquire);
-        // Behind what is being appended: a segment that begins just now must find its directory.
-        let deleted = Arc::clone(&partition);
-        partition.with_writer_detached(move |writer| {
-            let gone = if is_deleted { writer.delete() } else { writer.set_aside() };
-            if let Err(error) = gone {
-                warn!(topic = %deleted.topic(), partition = id.index, %error, "cannot delete a log");
-            }
-        });
+        self.leaving.push(partition, fate);
         true
     }
 
@@ -333,6 +335,10 @@ impl Replicas {
     /// # Errors
     /// When it cannot be left in order: the next start recovers.
     pub async fn close(&self) -> std::io::Result<()> {
+        let leaving = Arc::clone(&self.leaving);
+        if tokio::task::spawn_blocking(move || leaving.settle()).await.is_err() {
+            warn!("could not wait for logs that are being deleted");
+        }
         let partitions = std::mem::take(&mut *self.partitions.write());
         let mut writers = Vec::with_capacity(partitions.len());
         for partition in partitions.into_values() {

@@ -78,7 +78,7 @@ fn what_is_made_anew_waits_for_the_writer_of_what_is_deleted() {
         let root = tempfile::tempdir().unwrap();
         let replicas = Replicas::new(OWN, open(root.path()));
         let image = MetadataImage::default();
-        replicas.take_up(&image, &topic(1));
+        replicas.take_up(&image, &topic(1), Fate::Deleted);
         let old = replicas.get(id(1)).unwrap();
         assert_eq!([append(&old), append(&old), append(&old)], [Ok(0), Ok(1), Ok(2)]);
         let ((at_work, begun), (go_on, goes_on)) = (channel(), channel());
@@ -91,10 +91,11 @@ fn what_is_made_anew_waits_for_the_writer_of_what_is_deleted() {
             });
         });
         begun.recv().unwrap();
-        replicas.give_up(&topic(1));
+        replicas.give_up(&topic(1), Fate::Deleted);
+        replicas.leaving.settle();
         // As DeleteRecords and compaction come when they have waited for long enough.
         old.with_writer_detached(|_| panic!("what comes behind the deletion is not done"));
-        replicas.take_up(&image, &topic(next));
+        replicas.take_up(&image, &topic(next), Fate::Deleted);
         let new = replicas.get(id(next)).unwrap();
         assert_eq!(append(&new), Err(AppendError::Nameless));
         go_on.send(()).unwrap();
@@ -128,30 +129,60 @@ fn told(version: u64, full: bool, replicas: &[(u8, i32)]) -> rpc::MetadataUpdate
     }
 }
 
-/// As after a restore: a controller whose state is older than what the last run knew, or that has placed the partitions anew.
+/// As after a restore: a controller whose state is older than what this broker knows, or that has placed the partitions anew, whether this run goes on with what the last
+/// one knew or was told all of it by the controller before.
 #[test]
-fn what_the_first_controller_does_not_know_of_a_run_that_went_on_without_one_is_set_aside() {
-    let root = tempfile::tempdir().unwrap();
-    let ending = |suffix: &str| {
-        let entries = std::fs::read_dir(root.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        entries.filter(|name| name.ends_with(suffix)).count()
-    };
-    let replicas = Replicas::new(OWN, open(root.path()));
-    let (left, _) = MetadataImage::default()
-        .after(ControllerEpoch(1), &told(9, true, &[(1, 0), (2, 0), (3, 0)]))
-        .unwrap();
-    replicas.go_on(&left, HashMap::new());
-    for partition in replicas.all() {
-        append(&partition).unwrap();
+fn what_a_new_controller_does_not_know_of_is_set_aside() {
+    for goes_on in [true, false] {
+        let root = tempfile::tempdir().unwrap();
+        let replicas = Replicas::new(OWN, open(root.path()));
+        let ending = |suffix: &str| {
+            replicas.leaving.settle();
+            let entries = std::fs::read_dir(root.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            entries.filter(|name| name.ends_with(suffix)).count()
+        };
+        let none = MetadataImage::default();
+        let (known, touched) = none.after(ControllerEpoch(1), &told(9, true, &[(1, 0), (2, 0), (3, 0), (4, 0)])).unwrap();
+        match goes_on {
+            true => replicas.go_on(&known, HashMap::new()),
+            false => replicas.apply(&none, &known, &touched),
+        }
+        for partition in replicas.all() {
+            append(&partition).unwrap();
+        }
+        // One topic is unknown, and another one is on another broker.
+        let (restored, touched) = known.after(ControllerEpoch(2), &told(4, true, &[(1, 0), (2, 7), (4, 0)])).unwrap();
+        replicas.apply(&known, &restored, &touched);
+        assert_eq!((replicas.count().0, ending("-stray"), ending("-delete")), (2, 2, 0));
+        // What a controller has told itself, it may take back: as a change, or between two sessions.
+        let removal = rpc::MetadataUpdate {
+            version: 5,
+            removed_topics: vec![vec![4; 16]],
+            ..Default::default()
+        };
+        let (without, touched) = restored.after(ControllerEpoch(2), &removal).unwrap();
+        replicas.apply(&restored, &without, &touched);
+        assert_eq!((replicas.count().0, ending("-stray"), ending("-delete")), (1, 2, 1));
+        let (empty, touched) = without.after(ControllerEpoch(2), &told(6, true, &[(2, 7)])).unwrap();
+        replicas.apply(&without, &empty, &touched);
+        assert_eq!((replicas.count().0, ending("-stray"), ending("-delete")), (0, 2, 2));
     }
-    // One topic is unknown, and another one is on another broker.
-    let (restored, touched) = left.after(ControllerEpoch(2), &told(4, true, &[(1, 0), (2, 7)])).unwrap();
-    replicas.apply(&left, &restored, &touched);
-    assert_eq!((replicas.count().0, ending("-stray"), ending("-delete")), (1, 2, 0));
-    // What a controller has told once, it may take back.
-    let (after, touched) = restored.after(ControllerEpoch(2), &told(5, true, &[(2, 7)])).unwrap();
-    replicas.apply(&restored, &after, &touched);
-    assert_eq!((replicas.count().0, ending("-stray"), ending("-delete")), (0, 2, 1));
+}
+
+/// Whoever hears from the controller is not held up by a flush of another log, however many partitions go.
+#[test]
+fn who_gives_up_a_topic_waits_for_no_flush() {
+    let root = tempfile::tempdir().unwrap();
+    let replicas = Replicas::new(OWN, open(root.path()));
+    replicas.take_up(&MetadataImage::default(), &topic(1), Fate::Deleted);
+    let old = replicas.get(id(1)).unwrap();
+    append(&old).unwrap();
+    let turn = replicas.log_dir().hold_flushes();
+    replicas.give_up(&topic(1), Fate::Deleted);
+    assert!(old.is_retired() && replicas.get(id(1)).is_none());
+    drop(turn);
+    replicas.leaving.settle();
+    assert!(old.log().is_deleted());
 }
