@@ -41,6 +41,8 @@ pub(crate) fn static_members(groups: &mut Groups<'_>) {
     }
     let topic = groups.topic(4);
     groups.join("static", "one", &topic, &named("i-1"));
+    // The first leads, and stays: franz-go's leader asks for a rebalance when it comes back and thinks that its topics have changed.
+    groups.poll(&mut members(&["one"]), "everything", |members| shared(members, 4, &[4]));
     groups.join("static", "two", &topic, &named("i-2"));
     let mut both = members(&["one", "two"]);
     groups.poll(&mut both, "two each", |members| shared(members, 4, &[2, 2]));
