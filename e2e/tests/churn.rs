@@ -63,10 +63,32 @@ struct Trim {
     asked: i64,
 }
 
+/// A partition: its topic, and its number in that.
+type At = (&'static str, i32);
+
+/// Whose records are deleted from the beginning on.
+const TRIMS: [At; 3] = [(TRIMMED, 0), (COMPACTED, 0), (MOVED, 0)];
+
+/// What may happen in a round.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Remake,
+    SendAway,
+    Trim(At),
+}
+
+const CHANGES: [Change; 5] = [
+    Change::Remake,
+    Change::SendAway,
+    Change::Trim(TRIMS[0]),
+    Change::Trim(TRIMS[1]),
+    Change::Trim(TRIMS[2]),
+];
+
 struct Churn {
     local: Local,
     bootstrap: String,
-    trims: Mutex<BTreeMap<&'static str, Trim>>,
+    trims: Mutex<BTreeMap<At, Trim>>,
     /// Which brokers `moved` was last sent to.
     target: Mutex<Vec<i32>>,
 }
@@ -116,6 +138,15 @@ impl Churn {
         self.bootstrap.split(',').nth(broker).unwrap()
     }
 
+    fn change(&self, change: Change, latest: &(dyn Fn(At) -> i64 + Sync), mut random: Random) -> String {
+        pause(&mut random, 300);
+        match change {
+            Change::Remake => self.remake(&mut random),
+            Change::SendAway => self.send_away(&mut random),
+            Change::Trim(at) => self.trim(at, latest(at), &mut random),
+        }
+    }
+
     /// The topic is deleted while it is written to, and another one gets its name.
     fn remake(&self, random: &mut Random) -> String {
         eventually("a deletion", || {
@@ -146,28 +177,30 @@ impl Churn {
     }
 
     /// The log's start is moved to somewhere behind it, if its leader takes that.
-    fn trim(&self, name: &'static str, latest: i64, random: &mut Random) -> String {
-        let trim = *self.trims.lock().unwrap().entry(name).or_default();
+    fn trim(&self, at: At, latest: i64, random: &mut Random) -> String {
+        let (name, partition) = at;
+        let trim = *self.trims.lock().unwrap().entry(at).or_default();
         let room = usize::try_from(latest - trim.asked).unwrap_or(0);
         let offset = trim.asked + i64::try_from(random.below(room / 2 + 1)).unwrap();
         // It may be done though no answer says so.
-        self.trims.lock().unwrap().insert(name, Trim { asked: offset, ..trim });
-        let Some(leader) = self.topic(name).map(|topic| topic.partitions[&0].leader).filter(|leader| *leader >= 0) else {
+        self.trims.lock().unwrap().insert(at, Trim { asked: offset, ..trim });
+        let leader = self.topic(name).map_or(-1, |topic| topic.partitions[&partition].leader);
+        if leader < 0 {
             return format!("{name} has no leader");
-        };
-        let answer = Connection::open(self.address(leader)).and_then(|mut c| delete_records(&mut c, name, 0, offset));
+        }
+        let answer = Connection::open(self.address(leader)).and_then(|mut c| delete_records(&mut c, name, partition, offset));
         if let Ok((error::NONE, low_watermark)) = answer {
             assert_eq!(low_watermark, offset, "{name}: no more and no less than was asked");
-            self.trims.lock().unwrap().entry(name).or_default().done = offset;
+            self.trims.lock().unwrap().entry(at).or_default().done = offset;
         }
         format!("{name} begins at {offset}: {answer:?}")
     }
 
     /// What was deleted does not come back at whoever leads, and no more goes.
-    fn begins_where_it_was_told(&self, name: &'static str) {
-        let trim = *self.trims.lock().unwrap().entry(name).or_default();
+    fn begins_where_it_was_told(&self, (name, partition): At) {
+        let trim = *self.trims.lock().unwrap().entry((name, partition)).or_default();
         for address in self.bootstrap.split(',') {
-            let answer = Connection::open(address).and_then(|mut c| list_offset(&mut c, name, 0, -2));
+            let answer = Connection::open(address).and_then(|mut c| list_offset(&mut c, name, partition, -2));
             if let Ok((error::NONE, start)) = answer {
                 assert!(
                     (trim.done..=trim.asked).contains(&start),
@@ -182,7 +215,8 @@ impl Churn {
         let run = |command: &str, id: &str| drop(self.local.run(&[command, id]).unwrap());
         let broker = random.below(3);
         let (id, other) = (broker.to_string(), ((broker + 1) % 3).to_string());
-        match random.below(6) {
+        let all = |command: &str| ["0", "1", "2"].iter().for_each(|id| run(command, id));
+        match random.below(8) {
             0 => "nothing was struck".to_owned(),
             1 | 2 => {
                 run("kill", &id);
@@ -202,6 +236,12 @@ impl Churn {
                 run("start", &id);
                 run("start", &other);
                 format!("killed {id} and {other}")
+            }
+            5 => {
+                let end = ["stop", "kill"][random.below(2)];
+                all(end);
+                all("start");
+                format!("{end} for all")
             }
             _ => {
                 run("kill", "controller");
@@ -251,9 +291,9 @@ impl Churn {
     }
 
     /// Every replica has what was acknowledged and nothing else.
-    fn check(&self, books: &BTreeMap<(&'static str, i32), Books>) {
+    fn check(&self, books: &BTreeMap<At, Books>) {
         for ((name, partition), books) in books {
-            let trim = self.trims.lock().unwrap().get(name).copied().unwrap_or_default();
+            let trim = self.trims.lock().unwrap().get(&(*name, *partition)).copied().unwrap_or_default();
             let expected = Expected {
                 books,
                 topic: self.topic(name).unwrap().id,
@@ -288,7 +328,7 @@ fn topics_come_and_go_under_load_and_nothing_acknowledged_is_lost() {
     eprintln!("WEIR_CHURN_SEED={seed} WEIR_CHURN_ROUNDS={rounds}");
     let mut random = Random(seed);
     let churn = Churn::start();
-    let mut writers: BTreeMap<(&'static str, i32), Vec<Numbered>> = BTreeMap::new();
+    let mut writers: BTreeMap<At, Vec<Numbered>> = BTreeMap::new();
     let mut write = |topic: &'static str, partition: i32, keys: usize, is_transactional: bool| {
         let aim = Aim {
             bootstrap: churn.bootstrap.clone(),
@@ -316,42 +356,37 @@ fn topics_come_and_go_under_load_and_nothing_acknowledged_is_lost() {
     write(COMPACTED, 0, 20, false);
     write(COMPACTED, 0, 10, true);
     let real = Writer::start(Client::Franz, &churn.bootstrap, MOVED, MOVED_PARTITIONS);
-    let latest = |topic: &'static str| writers[&(topic, 0)][0].latest();
+    let latest = |at: At| writers[&at][0].latest();
     let moves = || {
         writers.values().flatten().for_each(Numbered::moves);
         real.moves();
     };
     moves();
     for round in 0..rounds {
-        let (mut of_changes, mut of_fault) = (Random(random.draw()), Random(random.draw()));
+        let mut of_fault = Random(random.draw());
         let done = std::thread::scope(|scope| {
-            let changes = scope.spawn(|| {
-                let mut done = Vec::new();
-                for change in [REMADE, MOVED, TRIMMED, COMPACTED] {
-                    if of_changes.once_in(2) {
-                        pause(&mut of_changes, 300);
-                        done.push(match change {
-                            REMADE => churn.remake(&mut of_changes),
-                            MOVED => churn.send_away(&mut of_changes),
-                            _ => churn.trim(change, latest(change), &mut of_changes),
-                        });
-                    }
+            // All of them at once, and in the middle of it something happens to a process.
+            let mut changes = Vec::new();
+            for change in CHANGES {
+                let mut random = Random(random.draw());
+                let (churn, latest) = (&churn, &latest);
+                if random.once_in(2) {
+                    changes.push(scope.spawn(move || churn.change(change, latest, random)));
                 }
-                done.join(", ")
-            });
-            let struck = churn.strike(&mut of_fault);
-            format!("{struck}; {}", changes.join().unwrap())
+            }
+            let mut done = vec![churn.strike(&mut of_fault)];
+            done.extend(changes.into_iter().map(|change| change.join().unwrap()));
+            done.join(", ")
         });
         eprintln!("round {round}: {done}");
-        churn.begins_where_it_was_told(TRIMMED);
-        churn.begins_where_it_was_told(COMPACTED);
+        TRIMS.into_iter().for_each(|at| churn.begins_where_it_was_told(at));
         if round % 3 == 2 {
             moves();
         }
     }
     churn.whole();
     moves();
-    let mut books: BTreeMap<(&'static str, i32), Books> = BTreeMap::new();
+    let mut books: BTreeMap<At, Books> = BTreeMap::new();
     for (at, writers) in writers {
         books.insert(at, writers.into_iter().map(Numbered::finish).collect());
     }
