@@ -12,13 +12,14 @@ mod session;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tracing::debug;
+use tracing::{debug, warn};
 use weir_protocol::api::ApiKey;
 use weir_protocol::controller as rpc;
 use weir_protocol::controller::controller_client::ControllerClient;
@@ -50,6 +51,9 @@ pub struct Standing {
 
 /// Speaks to one controller, and says for which cluster with every request.
 type Client = ControllerClient<InterceptedService<Channel, NameCluster>>;
+
+/// How long an answer waits for the metadata that it speaks of. What was asked for is done, whether this broker has heard of it or not.
+const OWN_WRITES_MAX: Duration = Duration::from_secs(5);
 
 /// The controller, as far as a broker may ask it for things.
 #[derive(Debug)]
@@ -106,7 +110,7 @@ impl Controller {
     }
 
     /// Has the controller carry out an administrative request that is authorised already, and waits until this broker knows of what was done: the client reads
-    /// its own writes here.
+    /// its own writes here, unless the metadata stays away for longer than [`OWN_WRITES_MAX`].
     ///
     /// # Errors
     /// NOT_CONTROLLER while no controller can be reached: clients look for it again and retry. POLICY_VIOLATION when it is too much for one request.
@@ -141,7 +145,10 @@ impl Controller {
         if let Ok(code @ 1..) = i16::try_from(answer.error_code) {
             return Err(ErrorCode::from_code(code));
         }
-        metadata.wait_for(answer.metadata_version).await;
+        let version = answer.metadata_version;
+        if tokio::time::timeout(OWN_WRITES_MAX, metadata.wait_for(version)).await.is_err() {
+            warn!(api = ?key, version, known = metadata.load().version, "the controller has carried out a request, and this broker does not hear of it; the client is answered all the same");
+        }
         R::decode(&mut Bytes::from(answer.response), cx.version).map_err(|error| unexpected("decode the controller's answer", &error))
     }
 

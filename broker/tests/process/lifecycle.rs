@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use weir_protocol::messages::MetadataRequest;
+use weir_protocol::messages::create_topics_request::CreatableTopic;
+use weir_protocol::messages::{CreateTopicsRequest, MetadataRequest};
 
 use crate::support::{Client, Cluster, batch, topic};
 
@@ -121,4 +122,25 @@ async fn what_was_acknowledged_outlives_a_kill_under_load() {
             }
         }
     }
+}
+
+/// A controller that carries out what it is asked for, and of which the broker hears nothing more: its session stands, and is silent.
+#[tokio::test]
+async fn who_asks_the_controller_is_answered_though_the_broker_does_not_hear_of_it() {
+    let mut cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;
+    let mut client = cluster.client().await;
+    cluster.controller.hold_back(true);
+    cluster.controller.configure("min.insync.replicas", "2");
+    let request = CreateTopicsRequest {
+        topics: vec![CreatableTopic {
+            name: "new".to_owned(),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    assert_eq!(client.call(7, &request).await.topics[0].error_code, 0);
+    let said = "the controller has carried out a request, and this broker does not hear of it; the client is answered all the same";
+    cluster.broker.wait_for_line(said).await;
 }
