@@ -71,6 +71,10 @@ pub enum StoreError {
     /// An object is not there.
     #[error("{0} is not there")]
     Gone(String),
+    /// Another cluster's object has the name of a part of the state.
+    #[cfg(feature = "kubernetes")]
+    #[error("{0}")]
+    Taken(kube::ours::Taken),
     /// This process does not hold the lease any more.
     #[error("another replica of the operator leads")]
     NotLeader,

@@ -32,7 +32,7 @@ use self::rollout::Step;
 use self::volumes::Volumes;
 use self::wake::Touched;
 pub(super) use self::wake::Wake;
-use super::objects::{MANAGED_BY, Names, Place, Plan, SLICE_MANAGED_BY, build, slices};
+use super::objects::{MANAGED_BY, Names, Place, Plan, SLICE_MANAGED_BY, build, service_of, slices};
 use super::sites::{Sites, Standing};
 use super::topics::{Key, Notice};
 use super::{Context, Figures, metadata_for_the_controller};
@@ -40,6 +40,7 @@ use crate::controller::state::State;
 use crate::controller::{Event, Reply, Resource, summary};
 use crate::store::StoreError;
 use crate::store::kube::FIELD_MANAGER;
+use crate::store::kube::ours::Taken;
 
 /// How long one pass may take before it is given up.
 const PASS_MAX: Duration = Duration::from_secs(60);
@@ -56,6 +57,9 @@ const WITHOUT_REASON: Duration = Duration::from_secs(300);
 
 /// How soon to look again while something is under way of which no event tells.
 const UNDER_WAY: Duration = Duration::from_secs(2);
+
+/// How soon to look again at objects of others that have names of the cluster's: no watch tells of them.
+const TAKEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where the cluster's id in the Kafka protocol is kept on its resource: a backup that drops the status keeps it.
 pub(super) const CLUSTER_ID_ANNOTATION: &str = "weir.dev/cluster-id";
@@ -97,6 +101,8 @@ struct Findings {
     /// Why this pass did not come to its end, and neither did the one before.
     failed: Option<String>,
     scale_down: Option<String>,
+    /// What somebody else made under names of the cluster's; `None` if that was not looked at.
+    taken: Option<Vec<Taken>>,
     /// What clients outside are told, by listener.
     listeners: Vec<weir_crds::ListenerStatus>,
     /// Something is under way of which no event will tell.
@@ -120,8 +126,9 @@ impl Keeper {
         wake: Arc<Wake>,
         notices: mpsc::Sender<Notice>,
     ) -> Self {
+        let uid = resource.borrow().metadata.uid.clone().unwrap_or_default();
         Self {
-            applied: Applied::new(&context, &key.namespace),
+            applied: Applied::new(&context, &key.namespace, &uid),
             context,
             sites,
             key,
@@ -152,7 +159,7 @@ impl Keeper {
                         error = format!("{error:#}"),
                         "look after a KafkaCluster"
                     );
-                    self.failed(said(&error), &mut retry).await
+                    self.failed(&error, &mut retry).await
                 }
                 Err(_) => {
                     warn!(
@@ -160,7 +167,8 @@ impl Keeper {
                         namespace = self.key.namespace,
                         "looking after a KafkaCluster takes too long"
                     );
-                    self.failed("the Kubernetes API takes too long to answer".to_owned(), &mut retry).await
+                    self.failed(&anyhow::anyhow!("the Kubernetes API takes too long to answer"), &mut retry)
+                        .await
                 }
             };
             tokio::time::sleep(BETWEEN_PASSES.saturating_sub(began.elapsed())).await;
@@ -180,13 +188,18 @@ impl Keeper {
     }
 
     /// What fails once is tried again; what fails again is said.
-    async fn failed(&mut self, error: String, retry: &mut Duration) -> Duration {
+    async fn failed(&mut self, error: &anyhow::Error, retry: &mut Duration) -> Duration {
         Figures::count(&self.context.figures.reconcile_errors);
         let cluster = Arc::clone(&self.resource.borrow());
         let state = self.host.as_ref().map(Host::state);
         if *retry > RETRY_MIN {
+            let taken = error.chain().find_map(|cause| match cause.downcast_ref() {
+                Some(StoreError::Taken(taken)) => Some(vec![taken.clone()]),
+                _ => None,
+            });
             let findings = Findings {
-                failed: Some(error),
+                failed: Some(said(error)),
+                taken,
                 ..self.first_findings(&cluster)
             };
             let written = self.status.write(&self.context, &cluster, state.as_ref(), &findings).await;
@@ -228,7 +241,7 @@ impl Keeper {
         }
         self.observe(&cluster, &mut findings).await?;
         if !findings.paused {
-            self.lead_to_pods(&cluster, &findings).await?;
+            self.lead_to_pods(&cluster, &mut findings).await?;
         }
         let state = self.host.as_ref().map(Host::state);
         if let Some(state) = &state {
@@ -246,6 +259,7 @@ impl Keeper {
         Ok(match written {
             status::Outcome::Later(wait) => wait,
             status::Outcome::Done if findings.under_way || findings.refusal.is_some() => UNDER_WAY,
+            status::Outcome::Done if findings.taken.is_some_and(|taken| !taken.is_empty()) => TAKEN_AGAIN,
             status::Outcome::Done => WITHOUT_REASON,
         })
     }
@@ -292,7 +306,8 @@ impl Keeper {
         }
         let patch = json!({
             "apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster",
-            "metadata": {"name": self.key.name, "annotations": {CLUSTER_ID_ANNOTATION: host.cluster_id(), IMAGE_ANNOTATION: pinned}},
+            // Not on one that was made anew under this name.
+            "metadata": {"name": self.key.name, "uid": cluster.metadata.uid, "annotations": {CLUSTER_ID_ANNOTATION: host.cluster_id(), IMAGE_ANNOTATION: pinned}},
         });
         let api: Api<KafkaCluster> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
         Figures::count(&self.context.figures.writes);
@@ -357,14 +372,22 @@ impl Keeper {
             evictable: rollout::evictable(&state, findings.replicas),
             monitored: self.monitored.is_some_and(|(known, _)| known),
         };
-        let objects = build(&plan);
-        self.applied.apply(&objects).await?;
+        let (sets, objects): (Vec<_>, Vec<_>) = build(&plan).into_iter().partition(|object| object["kind"] == "StatefulSet");
+        let mut taken = volumes.taken;
+        taken.extend(self.applied.apply(&objects).await?);
+        // Brokers run under no account and on no settings or volumes that somebody else made.
+        let needed = |by: &Taken| ["PersistentVolumeClaim", "ServiceAccount", "ConfigMap"].contains(&by.kind.as_str());
+        if !taken.iter().any(needed) {
+            taken.extend(self.applied.apply(&sets).await?);
+        }
+        taken.extend(pods::taken(&self.context, &self.key, findings.replicas, &findings.pods).await?);
+        findings.taken = Some(taken);
         self.applied.prune::<Service>(&Names::of(cluster), MANAGED_BY, &objects).await?;
         Ok(())
     }
 
     /// Leads the ports of shared load balancers to the pods as they are.
-    async fn lead_to_pods(&mut self, cluster: &KafkaCluster, findings: &Findings) -> anyhow::Result<()> {
+    async fn lead_to_pods(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
         let places = findings.pods.iter().filter_map(|pod| {
             Some(Place {
                 id: pod.id,
@@ -374,13 +397,18 @@ impl Keeper {
             })
         });
         let places: Vec<Place<'_>> = places.collect();
-        let slices = slices(cluster, findings.replicas, &places);
-        self.applied.apply(&slices).await?;
+        let mut slices = slices(cluster, findings.replicas, &places);
+        // A slice leads whoever asks for its service: none leads to the brokers from a service that somebody else made.
+        let taken = findings.taken.get_or_insert_default();
+        let is_taken = |service: Option<&str>| taken.iter().any(|by| by.kind == "Service" && Some(by.name.as_str()) == service);
+        slices.retain(|slice| !is_taken(service_of(slice)));
+        taken.extend(self.applied.apply(&slices).await?);
         self.applied.prune::<EndpointSlice>(&Names::of(cluster), SLICE_MANAGED_BY, &slices).await
     }
 
     async fn observe(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
-        pods::compare(&self.context, &self.key, &mut findings.pods).await?;
+        let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
+        pods::compare(&self.context, &self.key, uid, &mut findings.pods).await?;
         findings.troubles.extend(findings.pods.iter().filter_map(|pod| pod.trouble.clone()));
         let missing = usize::try_from(findings.replicas).unwrap_or_default().saturating_sub(findings.pods.len());
         if missing > 0 {
@@ -388,7 +416,8 @@ impl Keeper {
             findings.troubles.extend(pods::why_missing(&self.context, &self.key).await);
         }
         let state = self.host.as_ref().map(Host::state);
-        findings.listeners = status::listeners(&self.context, cluster, findings.replicas, state.as_ref()).await;
+        let taken = findings.taken.as_deref().unwrap_or_default();
+        findings.listeners = status::listeners(&self.context, cluster, findings.replicas, state.as_ref(), taken).await;
         let (Some(host), Some(state)) = (&self.host, state) else { return Ok(()) };
         if super::objects::listeners(cluster)
             .iter()
@@ -446,3 +475,6 @@ fn as_offered(cluster: &KafkaCluster) -> KafkaCluster {
     offered.metadata = metadata_for_the_controller(metadata);
     offered
 }
+
+#[cfg(test)]
+mod tests;

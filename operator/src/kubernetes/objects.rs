@@ -14,7 +14,9 @@ use weir_crds::KafkaCluster;
 
 pub(super) use names::{Names, broker_of_pod, listener_name, listeners};
 pub(super) use pods::HTTP_PORT_NAME;
-pub(super) use shared::{Place, SLICE_MANAGED_BY, port_of, slices};
+pub(super) use shared::{Place, SLICE_MANAGED_BY, port_of, service_of, slices};
+
+pub(super) use crate::store::kube::ours::{MANAGED_BY, MANAGER};
 
 /// What the objects are made of.
 #[derive(Clone, Debug)]
@@ -36,11 +38,6 @@ pub(super) struct Plan<'a> {
     /// The kind `PodMonitor` is known.
     pub(super) monitored: bool,
 }
-
-/// Who made an object, for selectors.
-pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// The value of [`MANAGED_BY`].
-pub(super) const MANAGER: &str = "weir-operator";
 
 /// The objects of a cluster, in the order in which they are applied.
 pub(super) fn build(plan: &Plan<'_>) -> Vec<Value> {

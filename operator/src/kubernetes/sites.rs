@@ -17,6 +17,7 @@ use super::objects::{Names, listener_name, listeners, port_of};
 use crate::controller::Registration;
 use crate::controller::state::Endpoint;
 use crate::rpc::Dresser;
+use crate::store::kube::ours::{if_ours, may_be_a_pod_of};
 
 /// How long a registration may wait for what the Kubernetes API says of its broker. A broker without a rack is better than none.
 const ANSWER_MAX: Duration = Duration::from_millis(1_500);
@@ -84,6 +85,7 @@ impl Standing {
             .await
             .ok()
             .flatten()
+            .filter(|pod| may_be_a_pod_of(&names.cluster, &pod.metadata))
             .and_then(|pod| pod.spec?.node_name);
         let node = match node_name {
             Some(name) => Api::<Node>::all(client.clone()).get_opt(&name).await.ok().flatten(),
@@ -98,7 +100,11 @@ impl Standing {
                 true => names.listener_bootstrap(&listener.name),
                 false => names.listener_broker(&listener.name, broker),
             };
-            let service = services.get_opt(&name).await.ok().flatten();
+            // Nobody is told to connect to what somebody else made.
+            let service = if_ours(
+                services.get_opt(&name).await.ok().flatten(),
+                cluster.metadata.uid.as_deref().unwrap_or_default(),
+            );
             let address = service.and_then(|service| address_of(listener, &service, node.as_ref()));
             let address = address.and_then(|(host, port)| Some((host, if shared { port_of(listener, broker)? } else { port })));
             if let Some(address) = address {

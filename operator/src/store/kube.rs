@@ -6,6 +6,7 @@
 //! decision changed is patched. Nothing is read from a cache: loading lists what etcd holds.
 
 mod merge;
+pub mod ours;
 mod read;
 mod seen;
 
@@ -23,6 +24,7 @@ use serde_json::json;
 use weir_crds::{KafkaCluster, PartitionTable, PartitionTableSpec, Topic};
 use weir_protocol::types::TopicId;
 
+use self::ours::{Taken, controller_of};
 use super::packed::Shard;
 use super::{SHARDS, Store, StoreError, Touched, registry_text, shard_text};
 use crate::controller::TOPIC_ID_ANNOTATION;
@@ -120,6 +122,7 @@ impl KubeStore {
         let name = self.object(Part::Registry);
         let found = answered("get", &name, self.tables.get_opt(&name)).await?;
         let Some(table) = found else { return Ok(None) };
+        self.check_ours(&table)?;
         read::registry(&name, &table.spec.content).map(|registry| Some(registry.cluster_id))
     }
 
@@ -130,6 +133,18 @@ impl KubeStore {
     pub async fn create(&mut self, cluster_id: String, resource: KafkaCluster) -> Result<(), StoreError> {
         let state = State::new(Cluster::new(cluster_id, resource));
         self.put(Part::Registry, registry_text(&state), &state).await
+    }
+
+    /// Refuses a table of another cluster: of one that had this name and was deleted, for instance. A table that comes from a backup names no owner; it is that of the cluster which it speaks of.
+    fn check_ours(&self, table: &PartitionTable) -> Result<(), StoreError> {
+        let of_cluster = table.spec.cluster == self.cluster;
+        let of_nobody_else = controller_of(&table.metadata).is_none_or(|owner| owner.uid == self.owner.uid);
+        if of_cluster && of_nobody_else {
+            return Ok(());
+        }
+        let text = |of: &Option<String>| of.clone().unwrap_or_default();
+        let (namespace, name) = (text(&table.metadata.namespace), text(&table.metadata.name));
+        Err(StoreError::Taken(Taken::of("PartitionTable", &namespace, &name, &table.metadata)))
     }
 
     fn object(&self, part: Part) -> String {
@@ -166,7 +181,16 @@ impl KubeStore {
         let written = if table.metadata.resource_version.is_some() {
             answered("replace", &name, self.tables.replace(&name, &params, &table)).await?
         } else {
-            answered("create", &name, self.tables.create(&params, &table)).await?
+            match answered("create", &name, self.tables.create(&params, &table)).await {
+                Err(StoreError::Conflict) => {
+                    // One that lacks the label was not listed.
+                    if let Some(there) = answered("get", &name, self.tables.get_opt(&name)).await? {
+                        self.check_ours(&there)?;
+                    }
+                    return Err(StoreError::Conflict);
+                }
+                created => created?,
+            }
         };
         written.metadata.resource_version.ok_or(StoreError::Conflict)
     }
@@ -268,8 +292,9 @@ impl KubeStore {
         self.versions.clear();
         let mut contents = BTreeMap::new();
         for table in tables.items {
-            let name = table.metadata.name.unwrap_or_default();
+            let name = table.metadata.name.clone().unwrap_or_default();
             if let Some(part) = name.strip_prefix(&prefix).and_then(Part::of_suffix) {
+                self.check_ours(&table)?;
                 self.versions.insert(part, table.metadata.resource_version.unwrap_or_default());
                 contents.insert(part, (name, table.spec.content));
             }
@@ -352,4 +377,4 @@ async fn answered<T>(action: &'static str, object: &str, call: impl Future<Outpu
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,24 +1,34 @@
-//! Objects are applied by server-side apply, when they are not what was last applied, or when somebody else changed them.
+//! Objects are made, and applied by server-side apply when they are not what was last applied, or when somebody else changed them.
+//!
+//! Only the cluster's own ([`is_ours`]): before a write it is looked whose an object of that name is, and the write holds for the object that was looked at and no other. One that is not there is made by a creation, which
+//! somebody who was faster makes fail; an application would become a change of what they made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::{Context as _, bail};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::Resource;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{GroupVersionKind, NamespaceResourceScope};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
-use tracing::info;
+use serde_json::{Value, json};
+use tracing::{debug, info};
 
 use super::super::objects::{MANAGER, Names};
 use super::{Context, Figures, Touched};
+use crate::store::kube::ours::{Taken, is_ours};
 use crate::store::kube::{CLUSTER_LABEL, FIELD_MANAGER};
+
+/// How often an object is looked at for one write, while others write it, too. The next pass goes on.
+const LOOKS_MAX: usize = 5;
 
 /// What was applied, as far as this process knows.
 pub(super) struct Applied {
     context: Context,
     namespace: String,
+    /// The uid of the cluster.
+    owner: String,
     objects: BTreeMap<(String, String), Record>,
     /// Of each kind that is pruned, the names that were left when that was last done.
     pruned: BTreeMap<String, BTreeSet<String>>,
@@ -31,11 +41,21 @@ struct Record {
     generation: Option<i64>,
 }
 
+/// What became of a write.
+enum Put {
+    /// The object is as it should be.
+    Written(Box<ObjectMeta>),
+    /// There is somebody else's of its name.
+    Taken(Taken),
+}
+
 impl Applied {
-    pub(super) fn new(context: &Context, namespace: &str) -> Self {
+    /// Of the cluster that has the uid `owner`.
+    pub(super) fn new(context: &Context, namespace: &str, owner: &str) -> Self {
         Self {
             context: context.clone(),
             namespace: namespace.to_owned(),
+            owner: owner.to_owned(),
             objects: BTreeMap::new(),
             pruned: BTreeMap::new(),
         }
@@ -58,8 +78,9 @@ impl Applied {
         }
     }
 
-    /// Applies what is not as it was last applied.
-    pub(super) async fn apply(&mut self, objects: &[Value]) -> anyhow::Result<()> {
+    /// Makes what is not there, and applies what is not as it was last applied. Returns what is left alone, because somebody else made it; that is looked at again each time.
+    pub(super) async fn apply(&mut self, objects: &[Value]) -> anyhow::Result<Vec<Taken>> {
+        let mut taken = Vec::new();
         for object in objects {
             let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
             let (kind, name) = (text("/kind"), text("/metadata/name"));
@@ -72,18 +93,72 @@ impl Applied {
                 bail!("{kind} is no kind that is applied")
             };
             let api: Api<DynamicObject> = Api::namespaced_with(self.context.client.clone(), &self.namespace, &resource);
-            let params = PatchParams::apply(FIELD_MANAGER).force().validation_strict();
-            Figures::count(&self.context.figures.writes);
-            let written = api.patch(&name, &params, &Patch::Apply(object)).await;
-            let written = written.with_context(|| format!("apply {kind} {name}"))?;
-            let record = Record {
-                hash,
-                version: written.metadata.resource_version,
-                generation: written.metadata.generation,
-            };
-            self.objects.insert(key, record);
+            let put = self.put(&api, &kind, &name, object).await;
+            match put.with_context(|| format!("apply {kind} {name}"))? {
+                Put::Written(metadata) => {
+                    let record = Record {
+                        hash,
+                        version: metadata.resource_version,
+                        generation: metadata.generation,
+                    };
+                    self.objects.insert(key, record);
+                }
+                Put::Taken(by) => {
+                    debug!(%by, "leaves an object alone");
+                    taken.push(by);
+                }
+            }
         }
-        Ok(())
+        Ok(taken)
+    }
+
+    async fn put(&self, api: &Api<DynamicObject>, kind: &str, name: &str, object: &Value) -> anyhow::Result<Put> {
+        for _ in 0..LOOKS_MAX {
+            let written = match api.get_metadata_opt(name).await? {
+                None => self.create(api, object).await,
+                Some(there) if is_ours(&there.metadata, &self.owner) => self.change(api, name, &there.metadata, object).await,
+                Some(there) => return Ok(Put::Taken(Taken::of(kind, &self.namespace, name, &there.metadata))),
+            };
+            match written {
+                Ok(metadata) => return Ok(Put::Written(Box::new(metadata))),
+                // It is another one by now, or another version of it, or gone.
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bail!("others write it all the time")
+    }
+
+    async fn create(&self, api: &Api<DynamicObject>, object: &Value) -> kube::Result<ObjectMeta> {
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        let object: DynamicObject = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
+        Figures::count(&self.context.figures.writes);
+        Ok(api.create(&params, &object).await?.metadata)
+    }
+
+    /// Applies an object, if it is still the one that was looked at.
+    async fn change(&self, api: &Api<DynamicObject>, name: &str, looked_at: &ObjectMeta, object: &Value) -> kube::Result<ObjectMeta> {
+        let mut version = looked_at.resource_version.clone();
+        if let Some(fields) = as_applied(looked_at.managed_fields.as_deref().unwrap_or_default()) {
+            let patch = json!({"metadata": {"uid": looked_at.uid, "resourceVersion": version, "managedFields": fields}});
+            let params = PatchParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            Figures::count(&self.context.figures.writes);
+            version = api.patch_metadata(name, &params, &Patch::Merge(patch)).await?.metadata.resource_version;
+        }
+        let mut pinned = object.clone();
+        if let Some(metadata) = pinned.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("uid".to_owned(), json!(looked_at.uid));
+            metadata.insert("resourceVersion".to_owned(), json!(version));
+        }
+        let params = PatchParams::apply(FIELD_MANAGER).force().validation_strict();
+        Figures::count(&self.context.figures.writes);
+        Ok(api.patch(name, &params, &Patch::Apply(pinned)).await?.metadata)
     }
 
     /// Deletes services, or slices of endpoints, of brokers and listeners that are no more. `label` names who made them.
@@ -104,21 +179,22 @@ impl Applied {
         }
         let api: Api<K> = Api::namespaced(self.context.client.clone(), &self.namespace);
         let params = ListParams::default().labels(&format!("{CLUSTER_LABEL}={},{label}={MANAGER}", names.cluster));
-        for object in api
-            .list_metadata(&params)
-            .await
-            .with_context(|| format!("list objects of kind {kind}"))?
-            .items
-        {
-            let name = object.metadata.name.unwrap_or_default();
-            if !wanted.contains(&name) && object.metadata.deletion_timestamp.is_none() {
-                info!(%kind, name, namespace = self.namespace, "deletes what nothing needs any more");
-                Figures::count(&self.context.figures.writes);
-                api.delete(&name, &DeleteParams::default())
-                    .await
-                    .with_context(|| format!("delete {kind} {name}"))?;
-                self.objects.remove(&(kind.to_string(), name));
+        let listed = api.list_metadata(&params).await;
+        for object in listed.with_context(|| format!("list objects of kind {kind}"))?.items {
+            let metadata = object.metadata;
+            let name = metadata.name.clone().unwrap_or_default();
+            if wanted.contains(&name) || metadata.deletion_timestamp.is_some() || !is_ours(&metadata, &self.owner) {
+                continue;
             }
+            info!(%kind, name, namespace = self.namespace, "deletes what nothing needs any more");
+            Figures::count(&self.context.figures.writes);
+            match api.delete(&name, &only(&metadata)).await {
+                Ok(_) => {}
+                // It is gone, or another one by now.
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                Err(error) => return Err(error).with_context(|| format!("delete {kind} {name}")),
+            }
+            self.objects.remove(&(kind.to_string(), name));
         }
         self.pruned.insert(kind.into_owned(), wanted);
         Ok(())
@@ -151,6 +227,32 @@ impl Record {
             _ => self.version != touched.version,
         }
     }
+}
+
+/// How to delete the object that was looked at, and no other of its name.
+pub(super) fn only(looked_at: &ObjectMeta) -> DeleteParams {
+    DeleteParams::default().preconditions(Preconditions {
+        uid: looked_at.uid.clone(),
+        resource_version: None,
+    })
+}
+
+/// The managed fields of an object that was created here and never applied, if it is one, as if it had been applied: a field that is no more goes with the next application only if an application set it.
+/// Kubernetes' own clients do the same where they begin to apply (`k8s.io/client-go/util/csaupgrade`).
+fn as_applied(fields: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
+    let by_us = |entry: &&ManagedFieldsEntry, operation: &str| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some(operation) && entry.subresource.is_none()
+    };
+    if fields.iter().any(|entry| by_us(&entry, "Apply")) || !fields.iter().any(|entry| by_us(&entry, "Update")) {
+        return None;
+    }
+    let mut fields = fields.to_vec();
+    for entry in &mut fields {
+        if by_us(&&*entry, "Update") {
+            entry.operation = Some("Apply".to_owned());
+        }
+    }
+    Some(fields)
 }
 
 fn hash_of(object: &Value) -> u64 {

@@ -10,18 +10,33 @@ use super::Findings;
 use super::rollout::Step;
 use crate::controller::state::State;
 use crate::controller::summary;
+use crate::store::kube::ours::Taken;
 
 /// How long it is said that the state came from a backup.
 const ROLLED_BACK_SECONDS: i64 = 24 * 3600;
 
 /// The conditions whose changes are events.
-const TOLD: [&str; 4] = ["Ready", "StorageOk", "ListenersReady", ROLLED_BACK];
+const TOLD: [&str; 5] = ["Ready", "StorageOk", "ListenersReady", NAME_TAKEN, ROLLED_BACK];
 
+/// Objects of others that a message names; it says how many there are besides.
+const NAMED_MAX: usize = 5;
+
+/// Kinds of objects without which brokers do not run.
+const KEEP_BROKERS_AWAY: [&str; 6] = [
+    "PartitionTable",
+    "ServiceAccount",
+    "ConfigMap",
+    "PersistentVolumeClaim",
+    "StatefulSet",
+    "Pod",
+];
+
+const NAME_TAKEN: &str = "NameTaken";
 const ROLLED_BACK: &str = "StateRolledBack";
 
 /// Whether what a condition says is as it should be.
 pub(super) fn is_good(condition: &Condition) -> bool {
-    let holds_when_wrong = ["Degraded", "Paused", ROLLED_BACK].contains(&condition.type_.as_str());
+    let holds_when_wrong = ["Degraded", "Paused", NAME_TAKEN, ROLLED_BACK].contains(&condition.type_.as_str());
     (condition.status == "True") != holds_when_wrong
 }
 
@@ -72,6 +87,10 @@ pub(super) fn status_of(
         conditions.retain(|condition| !looked_at(condition));
         conditions.extend(before.conditions.iter().filter(|condition| looked_at(condition)).cloned());
     }
+    match &findings.taken {
+        Some(taken) => conditions.push(said(NAME_TAKEN, name_taken(taken))),
+        None => conditions.extend(before.conditions.iter().find(|condition| condition.type_ == NAME_TAKEN).cloned()),
+    }
     let rolled_back = before.conditions.iter().find(|condition| condition.type_ == ROLLED_BACK);
     let is_told = rolled_back.is_some_and(|condition| now.0.duration_since(condition.last_transition_time.0).as_secs() < ROLLED_BACK_SECONDS);
     if is_told || (rolled_back.is_none() && state.is_some_and(|state| state.rolled_back)) {
@@ -104,8 +123,15 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings, ser
     let partitions = state
         .map(|state| summary(state.topics.values().flat_map(|topic| &topic.partitions)))
         .unwrap_or_default();
-    // What the API server refuses comes before all that waits for it, and a pod that waits for its volume says less of it than the volume does.
-    let troubles = [findings.failed.as_ref(), findings.storage.first(), findings.troubles.first()];
+    // What the API server refuses, and names that are taken, come before all that waits for them, and a pod that waits for its volume says less of it than the volume does.
+    let taken = findings.taken.iter().flatten().find(|by| KEEP_BROKERS_AWAY.contains(&by.kind.as_str()));
+    let taken = taken.map(|by| name_taken(std::slice::from_ref(by)).message);
+    let troubles = [
+        findings.failed.as_ref(),
+        taken.as_ref(),
+        findings.storage.first(),
+        findings.troubles.first(),
+    ];
     let trouble = troubles.into_iter().flatten().next();
     let available = available(state.is_some(), serving, &partitions, trouble);
     let degraded = if serving < wanted {
@@ -179,6 +205,9 @@ fn up_to_date(findings: &Findings) -> Judgement {
     if let Some(refusal) = &findings.refusal {
         return Judgement::fails("Refused", refusal.clone());
     }
+    if let Some(taken) = findings.taken.as_deref().filter(|taken| !taken.is_empty()) {
+        return Judgement::fails(NAME_TAKEN, name_taken(taken).message);
+    }
     if findings.paused {
         return Judgement::fails("Paused", "what is written in the spec waits until spec.paused is false");
     }
@@ -189,6 +218,22 @@ fn up_to_date(findings: &Findings) -> Judgement {
     }
 }
 
+/// Whether objects of others stand where the cluster's would.
+fn name_taken(taken: &[Taken]) -> Judgement {
+    if taken.is_empty() {
+        return Judgement::fails("AsWanted", "every object of the cluster has its name");
+    }
+    let mut named: Vec<String> = taken.iter().take(NAMED_MAX).map(Taken::to_string).collect();
+    if let Some(more) = taken.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
+        named.push(format!("and {more} more"));
+    }
+    let message = format!(
+        "{}: it stays as it is, and the cluster goes without. Give it another name, or make the KafkaCluster anew under another",
+        named.join(", ")
+    );
+    Judgement::holds("MadeByOthers", message)
+}
+
 fn listeners_ready(cluster: &KafkaCluster, findings: &Findings) -> Judgement {
     let has_address = |name: &str| findings.listeners.iter().any(|said| said.name == name && !said.bootstrap.is_empty());
     let all = listeners(cluster);
@@ -196,7 +241,7 @@ fn listeners_ready(cluster: &KafkaCluster, findings: &Findings) -> Judgement {
         None => Judgement::holds("Addressed", "clients find an address of every listener in status.listeners"),
         Some(listener) => {
             let why = match listener.kind {
-                ListenerType::Internal => "its service is not there yet",
+                ListenerType::Internal => "its service is not there yet, or somebody else's has its name",
                 ListenerType::NodePort => {
                     "its service is not there yet, or no node tells an address: that takes the right to read nodes (rbac.clusterReader in the chart), or spec.listeners[].host"
                 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
-use kube::api::{Api, DeleteParams, ListParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Preconditions};
 use serde_json::Value;
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
@@ -15,6 +15,7 @@ use super::super::objects::{HTTP_PORT_NAME, Names, broker_of_pod};
 use super::super::topics::Key;
 use super::{Context, Figures};
 use crate::controller::state::State;
+use crate::store::kube::ours::{Taken, controller_of, if_ours, may_be_a_pod_of};
 
 /// The label in which a StatefulSet notes the revision of a pod's template.
 const REVISION_LABEL: &str = "controller-revision-hash";
@@ -30,13 +31,15 @@ pub(super) struct PodView {
     pub(super) uid: String,
     /// The address of the pod, once it has one.
     pub(super) address: Option<IpAddr>,
+    /// The uid of the StatefulSet that controls it.
+    pub(super) owner: Option<String>,
     /// Its container serves.
     pub(super) ready: bool,
     /// The revision of its template.
     pub(super) revision: Option<String>,
     /// The ports of its listeners, by name.
     pub(super) ports: BTreeMap<String, u16>,
-    /// Its template is not the one that the spec wants; `None` while that is not known.
+    /// Its template is not the one that the spec wants; `None` while that is not known, and of a pod that is not the cluster's StatefulSet's.
     pub(super) outdated: Option<bool>,
     pub(super) terminating: bool,
     /// Why it does not serve, as far as its status tells.
@@ -54,18 +57,38 @@ pub(super) async fn look(context: &Context, key: &Key, cluster: &KafkaCluster) -
     Ok(views)
 }
 
-/// Finds out which of the pods are not as the StatefulSet has them made now.
-pub(super) async fn compare(context: &Context, key: &Key, pods: &mut [PodView]) -> anyhow::Result<()> {
+/// Finds out which of the pods are not as the cluster's StatefulSet has them made now.
+pub(super) async fn compare(context: &Context, key: &Key, cluster_uid: &str, pods: &mut [PodView]) -> anyhow::Result<()> {
     let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &key.namespace);
     let set = sets.get_opt(&key.name).await.context("get the StatefulSet")?;
+    let set = if_ours(set, cluster_uid);
+    let uid = set.as_ref().and_then(|set| set.metadata.uid.clone());
     let wanted = set.as_ref().and_then(wanted_revision);
-    pods.iter_mut().for_each(|pod| pod.compare(wanted.as_deref()));
+    pods.iter_mut().for_each(|pod| pod.compare(uid.as_deref(), wanted.as_deref()));
     Ok(())
 }
 
+/// The pods of somebody else's that have the names of brokers which have none.
+pub(super) async fn taken(context: &Context, key: &Key, replicas: i32, pods: &[PodView]) -> anyhow::Result<Vec<Taken>> {
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
+    let mut taken = Vec::new();
+    for id in (0..replicas).filter(|id| pods.iter().all(|pod| pod.id != *id)) {
+        let name = format!("{}-{id}", key.name);
+        let found = api.get_metadata_opt(&name).await.context("get a pod")?;
+        // One that was made a moment ago is the StatefulSet's.
+        let is_other = |metadata: &ObjectMeta| controller_of(metadata).is_none_or(|owner| owner.kind != "StatefulSet" || owner.name != key.name);
+        if let Some(pod) = found.filter(|pod| is_other(&pod.metadata)) {
+            taken.push(Taken::of("Pod", &key.namespace, &name, &pod.metadata));
+        }
+    }
+    Ok(taken)
+}
+
 impl PodView {
-    fn compare(&mut self, wanted: Option<&str>) {
-        self.outdated = wanted.map(|wanted| self.revision.as_deref() != Some(wanted));
+    /// `set` is the uid of the cluster's StatefulSet, `wanted` the revision that its pods are to have.
+    fn compare(&mut self, set: Option<&str>, wanted: Option<&str>) {
+        let is_its = self.owner.is_some() && self.owner.as_deref() == set;
+        self.outdated = wanted.filter(|_| is_its).map(|wanted| self.revision.as_deref() != Some(wanted));
     }
 }
 
@@ -78,6 +101,9 @@ fn wanted_revision(set: &StatefulSet) -> Option<String> {
 }
 
 fn view(cluster: &str, pod: &Pod) -> Option<PodView> {
+    if !may_be_a_pod_of(cluster, &pod.metadata) {
+        return None;
+    }
     let name = pod.metadata.name.clone().unwrap_or_default();
     let revision = pod.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL));
     let status = pod.status.as_ref();
@@ -85,6 +111,7 @@ fn view(cluster: &str, pod: &Pod) -> Option<PodView> {
     Some(PodView {
         id: broker_of_pod(cluster, &name)?,
         uid: pod.metadata.uid.clone().unwrap_or_default(),
+        owner: controller_of(&pod.metadata).map(|owner| owner.uid.clone()),
         address: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
         ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
         revision: revision.cloned(),
@@ -194,7 +221,9 @@ mod tests {
 
     fn pod(status: Value) -> Pod {
         serde_json::from_value(json!({
-            "metadata": {"name": "orders-1", "uid": "u", "labels": {REVISION_LABEL: "orders-a"}},
+            "metadata": {"name": "orders-1", "uid": "u", "labels": {REVISION_LABEL: "orders-a"}, "ownerReferences": [
+                {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "orders", "uid": "set", "controller": true},
+            ]},
             "spec": {"containers": [{"name": "broker", "ports": [{"name": "plain", "containerPort": 9092}, {"name": "http", "containerPort": 9100}]}]},
             "status": status,
         }))
@@ -210,9 +239,21 @@ mod tests {
         );
         assert_eq!(pod_view.ports, [("plain".to_owned(), 9092)].into());
         for (wanted, outdated) in [(Some("orders-a"), Some(false)), (Some("orders-b"), Some(true)), (None, None)] {
-            pod_view.compare(wanted);
+            pod_view.compare(Some("set"), wanted);
             assert_eq!(pod_view.outdated, outdated);
+            for set in [None, Some("another set")] {
+                pod_view.compare(set, wanted);
+                assert_eq!(pod_view.outdated, None, "it is not the cluster's");
+            }
         }
+        let mut others = pod(json!({}));
+        others
+            .metadata
+            .owner_references
+            .iter_mut()
+            .flatten()
+            .for_each(|owner| owner.kind = "Job".to_owned());
+        assert_eq!(view("orders", &others), None);
         assert!(!view("orders", &pod(json!({}))).unwrap().ready);
         assert_eq!(view("others", &pod(json!({}))), None);
     }

@@ -15,6 +15,7 @@ use super::super::topics::{now, publish};
 use super::judge::{is_good, news, status_of};
 use super::{Context, Figures, Findings};
 use crate::controller::state::State;
+use crate::store::kube::ours::{Taken, if_ours};
 
 /// The most nodes that are named for the bootstrap of a listener.
 const BOOTSTRAP_NODES: usize = 3;
@@ -94,9 +95,23 @@ pub(super) async fn tell(context: &Context, cluster: &KafkaCluster, good: bool, 
     publish(context, &regarding, good, reason, note, "LookAfter").await;
 }
 
-/// Where clients connect on each listener, as far as is known.
-pub(super) async fn listeners(context: &Context, cluster: &KafkaCluster, replicas: i32, state: Option<&State>) -> Vec<ListenerStatus> {
+/// Where clients connect on each listener, as far as is known. Nobody is led to services that somebody else made.
+pub(super) async fn listeners(
+    context: &Context,
+    cluster: &KafkaCluster,
+    replicas: i32,
+    state: Option<&State>,
+    taken: &[Taken],
+) -> Vec<ListenerStatus> {
     let names = Names::of(cluster);
+    let inside = |service: String, port: u16| {
+        let is_taken = taken.iter().any(|by| by.kind == "Service" && by.name == service);
+        if is_taken {
+            String::new()
+        } else {
+            format!("{service}.{}.svc:{port}", names.namespace)
+        }
+    };
     let services: Api<Service> = Api::namespaced(context.client.clone(), &names.namespace);
     let mut statuses = Vec::new();
     for listener in listeners_of(cluster).iter() {
@@ -105,17 +120,16 @@ pub(super) async fn listeners(context: &Context, cluster: &KafkaCluster, replica
             ..ListenerStatus::default()
         };
         if listener.kind == ListenerType::Internal {
-            status.bootstrap = format!("{}.{}.svc:{}", names.bootstrap(), names.namespace, listener.port);
-            status.brokers = (0..replicas)
-                .map(|id| format!("{}.{}.svc:{}", names.broker(id), names.namespace, listener.port))
-                .collect();
+            status.bootstrap = inside(names.bootstrap(), listener.port);
+            status.brokers = (0..replicas).map(|id| inside(names.broker(id), listener.port)).collect();
         } else {
             // A service of type NodePort answers on every node. One of them may be the next to fail, so several are named.
             let nodes = match (listener.kind, &listener.host) {
                 (ListenerType::NodePort, None) => some_nodes(context).await.into_iter().map(Some).collect(),
                 _ => vec![None],
             };
-            if let Ok(Some(service)) = services.get_opt(&names.listener_bootstrap(&listener.name)).await {
+            let service = services.get_opt(&names.listener_bootstrap(&listener.name)).await.ok().flatten();
+            if let Some(service) = if_ours(service, cluster.metadata.uid.as_deref().unwrap_or_default()) {
                 let addresses = nodes.iter().filter_map(|node| address_of(listener, &service, node.as_ref()));
                 let addresses: Vec<String> = addresses.map(|(host, port)| format!("{host}:{port}")).collect();
                 status.bootstrap = addresses.join(",");

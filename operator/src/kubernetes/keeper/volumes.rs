@@ -6,22 +6,28 @@ use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams};
 use serde_json::json;
 use tracing::info;
 use weir_crds::{KafkaCluster, Quantity, Storage};
 
 use super::super::objects::Names;
 use super::super::topics::Key;
+use super::apply::only;
 use super::{Context, Figures, Findings};
+use crate::store::kube::ours::{Taken, if_ours, is_claim_of};
 
 /// The claims as they are, beside what the spec wants.
 #[derive(Debug)]
 pub(super) struct Volumes {
     wanted: Storage,
-    /// Of the StatefulSet's template, if there is one.
+    /// The StatefulSet, if the cluster has one.
+    set: Option<ObjectMeta>,
+    /// Of its template.
     template: Option<(Quantity, Option<String>)>,
     claims: Vec<PersistentVolumeClaim>,
+    /// Claims of somebody else's that a broker would find as its own: it would write its records there.
+    pub(super) taken: Vec<Taken>,
 }
 
 impl Volumes {
@@ -29,17 +35,23 @@ impl Volumes {
         let names = Names::of(cluster);
         let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &key.namespace);
         let set = sets.get_opt(&key.name).await.context("get the StatefulSet")?;
+        let set = if_ours(set, cluster.metadata.uid.as_deref().unwrap_or_default());
         let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
-        let mut claims = Vec::new();
-        if set.is_some() {
-            for id in 0..replicas {
-                claims.extend(api.get_opt(&names.claim(id)).await.context("get a PersistentVolumeClaim")?);
+        let (mut claims, mut taken) = (Vec::new(), Vec::new());
+        for id in 0..replicas {
+            let name = names.claim(id);
+            match api.get_opt(&name).await.context("get a PersistentVolumeClaim")? {
+                Some(claim) if is_claim_of(&key.name, &claim.metadata) => claims.push(claim),
+                Some(claim) => taken.push(Taken::of("PersistentVolumeClaim", &key.namespace, &name, &claim.metadata)),
+                None => {}
             }
         }
         Ok(Self {
             wanted: cluster.spec.brokers.storage.clone(),
             template: set.as_ref().and_then(template_of),
+            set: set.map(|set| set.metadata),
             claims,
+            taken,
         })
     }
 
@@ -61,8 +73,11 @@ impl Volumes {
     pub(super) async fn grow(&self, context: &Context, key: &Key, findings: &mut Findings) -> anyhow::Result<()> {
         findings.storage.extend(self.complaint());
         findings.storage.extend(self.pending(context).await);
-        let Some((size, _)) = &self.template else { return Ok(()) };
-        if self.wanted.size.value() <= size.value() {
+        let (Some(set), Some((size, _))) = (&self.set, &self.template) else {
+            return Ok(());
+        };
+        // While there is a claim of somebody else's, the StatefulSet would not be made again.
+        if self.wanted.size.value() <= size.value() || !self.taken.is_empty() {
             return Ok(());
         }
         let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
@@ -72,7 +87,7 @@ impl Volumes {
             .filter(|claim| requested(claim).and_then(|size| size.value()) < self.wanted.size.value())
         {
             let name = claim.metadata.name.as_deref().unwrap_or_default();
-            let patch = json!({"spec": {"resources": {"requests": {"storage": self.wanted.size.0}}}});
+            let patch = json!({"metadata": {"uid": claim.metadata.uid}, "spec": {"resources": {"requests": {"storage": self.wanted.size.0}}}});
             Figures::count(&context.figures.writes);
             match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
                 Ok(_) => info!(claim = name, namespace = key.namespace, size = self.wanted.size.0, "grows a volume"),
@@ -92,9 +107,14 @@ impl Volumes {
             "makes the StatefulSet anew for larger volumes"
         );
         Figures::count(&context.figures.writes);
-        match sets.delete(&key.name, &DeleteParams::orphan()).await {
+        let params = DeleteParams {
+            preconditions: only(set).preconditions,
+            ..DeleteParams::orphan()
+        };
+        match sets.delete(&key.name, &params).await {
             Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            // It is gone, or another one by now.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => return Err(error).context("delete the StatefulSet without its pods"),
         }
         // It is gone when its finalizer has done its work.
@@ -127,6 +147,7 @@ impl Volumes {
 
     /// Why claims are not bound.
     async fn pending(&self, context: &Context) -> Option<String> {
+        self.set.as_ref()?;
         let phase = |claim: &PersistentVolumeClaim| claim.status.as_ref().and_then(|status| status.phase.clone());
         let name = |claim: &PersistentVolumeClaim| claim.metadata.name.clone().unwrap_or_default();
         if let Some(lost) = self.claims.iter().find(|claim| phase(claim).as_deref() == Some("Lost")) {
@@ -176,8 +197,10 @@ mod tests {
                 storage_class_name: wanted_class.map(str::to_owned),
                 ..Storage::default()
             },
+            set: Some(ObjectMeta::default()),
             template: Some((Quantity(there.to_owned()), class.map(str::to_owned))),
             claims: Vec::new(),
+            taken: Vec::new(),
         }
     }
 

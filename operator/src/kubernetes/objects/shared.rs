@@ -40,6 +40,11 @@ pub(in crate::kubernetes) fn port_of(listener: &Listener, broker: i32) -> Option
     u16::try_from(i32::from(listener.port) + 1 + broker).ok()
 }
 
+/// The service that a slice belongs to.
+pub(in crate::kubernetes) fn service_of(slice: &Value) -> Option<&str> {
+    slice.get("metadata")?.get("labels")?.get(SERVICE_NAME)?.as_str()
+}
+
 fn name_of_port(broker: i32) -> String {
     format!("broker-{broker}")
 }
@@ -177,7 +182,7 @@ mod tests {
                 ("broker-1".to_owned(), vec!["10.244.0.8".to_owned()]),
             ]
         );
-        assert!(slices.iter().all(|slice| slice["metadata"]["labels"][SERVICE_NAME] == "c-bootstrap-ext"));
+        assert!(slices.iter().all(|slice| service_of(slice) == Some("c-bootstrap-ext")));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the API server holds becomes a state, whatever users did to it.
 
+pub(crate) mod server;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;

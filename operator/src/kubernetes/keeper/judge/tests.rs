@@ -1,6 +1,7 @@
 //! What a cluster's status says in each case, and what of it is worth an event.
 
 use k8s_openapi::jiff::{Timestamp, ToSpan};
+use kube::api::ObjectMeta;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use weir_crds::ListenerStatus;
@@ -50,6 +51,10 @@ fn found() -> Findings {
         listeners: vec![addressed("plain")],
         ..Findings::default()
     }
+}
+
+fn somebody_elses(kind: &str) -> Taken {
+    Taken::of(kind, "n", "c", &ObjectMeta::default())
 }
 
 fn at(seconds: i64) -> Time {
@@ -165,6 +170,57 @@ fn what_is_wrong_comes_first() {
             "UpToDate=False Paused: what is written in the spec waits until spec.paused is false",
         ),
         (
+            &three,
+            Some(3),
+            Findings {
+                taken: Some(vec![somebody_elses("PodDisruptionBudget")]),
+                ..found()
+            },
+            "UpToDate",
+            "UpToDate=False NameTaken: the PodDisruptionBudget n/c was made by somebody else: it stays as it is, and the cluster goes without. Give it another name, or make the KafkaCluster anew under another",
+        ),
+        (
+            &three,
+            Some(3),
+            Findings {
+                taken: Some(vec![somebody_elses("PodDisruptionBudget")]),
+                ..found()
+            },
+            "Ready",
+            "Ready=True Ready: every broker serves, and every partition has a leader",
+        ),
+        (
+            &three,
+            Some(2),
+            Findings {
+                taken: Some(vec![somebody_elses("PodDisruptionBudget")]),
+                troubles: vec!["pod c-2: ErrImagePull".to_owned()],
+                ..found()
+            },
+            "Ready",
+            "Ready=False BrokersNotReady: 2 of 3 brokers serve: pod c-2: ErrImagePull",
+        ),
+        (
+            &three,
+            Some(0),
+            Findings {
+                taken: Some(vec![somebody_elses("Service"), somebody_elses("StatefulSet")]),
+                ..found()
+            },
+            "Ready",
+            "Ready=False NoBroker: the StatefulSet n/c was made by somebody else: it stays as it is, and the cluster goes without. Give it another name, or make the KafkaCluster anew under another",
+        ),
+        (
+            &three,
+            Some(3),
+            Findings {
+                taken: Some(Vec::new()),
+                ..found()
+            },
+            "NameTaken",
+            "NameTaken=False AsWanted: every object of the cluster has its name",
+        ),
+        (
             &outside,
             Some(3),
             found(),
@@ -258,6 +314,9 @@ fn an_event_is_what_is_new() {
         (None, ok("StorageOk", "True"), false),
         (None, ok("StorageOk", "False"), true),
         (None, ok("UpToDate", "False"), false),
+        (None, ok(NAME_TAKEN, "False"), false),
+        (None, ok(NAME_TAKEN, "True"), true),
+        (Some(ok(NAME_TAKEN, "True")), ok(NAME_TAKEN, "False"), true),
         (None, ok(ROLLED_BACK, "True"), true),
         (Some(ok(ROLLED_BACK, "True")), ok(ROLLED_BACK, "True"), false),
     ];
@@ -265,4 +324,25 @@ fn an_event_is_what_is_new() {
         let before: Vec<Condition> = before.into_iter().collect();
         assert_eq!(!news(&before, std::slice::from_ref(&after)).is_empty(), expected, "{before:?} {after:?}");
     }
+}
+
+#[test]
+fn what_others_made_is_said_until_it_was_looked_at_again() {
+    let cluster = cluster(json!({"brokers": {"replicas": 3}}));
+    let state = state(&cluster, 3);
+    let next = |before: &KafkaClusterStatus, taken: Option<Vec<Taken>>| {
+        let findings = Findings { taken, ..found() };
+        status_of(&cluster, before, Some(&state), &findings, &at(0))
+    };
+    let many: Vec<Taken> = (0..7).map(|_| somebody_elses("Service")).collect();
+    let first = next(&KafkaClusterStatus::default(), Some(many));
+    assert!(
+        said(&first, NAME_TAKEN).starts_with("NameTaken=True MadeByOthers: the Service n/c "),
+        "{first:?}"
+    );
+    assert!(said(&first, NAME_TAKEN).contains(", and 2 more: "), "{first:?}");
+    // One that is paused is not looked at.
+    let second = next(&first, None);
+    assert_eq!(said(&second, NAME_TAKEN), said(&first, NAME_TAKEN));
+    assert!(said(&next(&second, Some(Vec::new())), NAME_TAKEN).starts_with("NameTaken=False "));
 }
