@@ -29,6 +29,8 @@ enum Step {
     Write(u8, Pairs),
     /// Ends the transaction of a producer, by a commit or an abort.
     End(u8, bool),
+    /// So many batches at once that several groups of segments are compacted together; those of a producer are transactions, committed or aborted.
+    Fill(Vec<(Option<u8>, Pairs, bool)>),
     Roll,
     /// Flushes and writes the catalogue, so that what is stable may be compacted.
     Checkpoint,
@@ -58,6 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => pairs().prop_map(Step::Append),
         8 => (0..3_u8, pairs()).prop_map(|(producer, pairs)| Step::Write(producer, pairs)),
         5 => (0..3_u8, any::<bool>()).prop_map(|(producer, commit)| Step::End(producer, commit)),
+        2 => prop::collection::vec((prop::option::of(0..3_u8), pairs(), any::<bool>()), 12..24).prop_map(Step::Fill),
         4 => Just(Step::Roll),
         5 => Just(Step::Checkpoint),
         3 => (1..8_i64).prop_map(Step::Delete),
@@ -283,6 +286,14 @@ impl World {
             Step::Append(pairs) => self.append(None, pairs),
             Step::Write(producer, pairs) => self.append(Some(*producer), pairs),
             Step::End(producer, commit) => self.end(*producer, *commit),
+            Step::Fill(batches) => {
+                for (producer, pairs, commit) in batches {
+                    self.append(*producer, pairs);
+                    if let Some(producer) = producer {
+                        self.end(*producer, *commit);
+                    }
+                }
+            }
             Step::Roll => self.opened().writer.roll(2_000).unwrap(),
             Step::Checkpoint => self.opened().dir.checkpoint().unwrap(),
             Step::Delete(records) => self.delete(*records),
