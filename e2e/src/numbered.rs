@@ -203,8 +203,9 @@ fn plain(name: &str, aim: &Aim, random: &mut Random, progress: &Progress) -> Vec
 
 fn in_transactions(name: &str, aim: &Aim, random: &mut Random, progress: &Progress) -> Vec<Sent> {
     let mut book = Vec::new();
-    while !progress.stop.load(Ordering::Relaxed) {
-        // Whoever begins anew aborts what was left open.
+    loop {
+        // Whoever begins anew aborts what was left open, also the last time.
+        let is_over = progress.stop.load(Ordering::Relaxed);
         let coordinator = aim.bootstrap.split(',').find_map(|address| {
             let mut c = Connection::open(address).ok()?;
             // Who asks for the coordinator has its topic made.
@@ -216,6 +217,9 @@ fn in_transactions(name: &str, aim: &Aim, random: &mut Random, progress: &Progre
             std::thread::sleep(PAUSE * 10);
             continue;
         };
+        if is_over {
+            return book;
+        }
         loop {
             std::thread::sleep(PAUSE);
             let first = book.len();
@@ -254,7 +258,6 @@ fn in_transactions(name: &str, aim: &Aim, random: &mut Random, progress: &Progre
             }
         }
     }
-    book
 }
 
 /// What a partition is to be like in the end.
