@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,15 @@ const TOMBSTONES: usize = 9;
 
 /// Between two batches: other clients and the brokers share the processors.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// Behind the number of a record that is in no transaction.
+const PLAIN: &str = "/";
+
+/// Behind the number of a record in a transaction that is to be committed.
+const COMMITTED: &str = "/commit/";
+
+/// Behind the number of a record in a transaction that is to be aborted: who reads committed records only never sees one.
+pub const ABORTED: &str = "/abort/";
 
 /// What came of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +73,8 @@ struct Progress {
     stop: AtomicBool,
     acknowledged: AtomicUsize,
     latest: AtomicI64,
+    /// What came of it when it went wrong last.
+    failure: Mutex<String>,
 }
 
 impl Progress {
@@ -76,6 +87,11 @@ impl Progress {
         self.latest.store(last, Ordering::Relaxed);
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// An id in hexadecimal digits.
+fn shown(id: &TopicId) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A client that writes to one partition until it is stopped, with `acks=all`.
@@ -115,13 +131,14 @@ impl Aim {
     }
 
     /// Some records, written down as sent, and their batch.
-    fn next(&self, name: &str, random: &mut Random, topic: TopicId, fate: Fate, book: &mut Vec<Sent>) -> Batch {
+    fn next(&self, name: &str, random: &mut Random, topic: TopicId, end: &str, book: &mut Vec<Sent>) -> Batch {
+        let fate = if end == PLAIN { Fate::Unknown } else { Fate::Aborted };
         let count = 1 + random.below(BATCH_MAX);
         let mut payload = Vec::new();
         for at in 0..count {
             let key = (self.keys > 0).then(|| format!("{name}-{}", random.below(self.keys)));
             let filled = "v".repeat(random.below(FILLED_MAX));
-            let value = (self.keys == 0 || !random.once_in(TOMBSTONES)).then(|| format!("{name}/{}/{filled}", book.len()));
+            let value = (self.keys == 0 || !random.once_in(TOMBSTONES)).then(|| format!("{name}/{}{end}{filled}", book.len()));
             payload.extend(record(at, key.as_ref().map(String::as_bytes), value.as_ref().map(String::as_bytes)));
             book.push(Sent { topic, key, value, fate });
         }
@@ -166,8 +183,9 @@ impl Numbered {
         while self.progress.acknowledged.load(Ordering::Relaxed) == before {
             assert!(
                 !self.thread.is_finished() && Instant::now() < deadline,
-                "{} does not move any more",
-                self.name
+                "{} does not move any more: {}",
+                self.name,
+                self.progress.failure.lock().unwrap()
             );
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -191,11 +209,14 @@ fn plain(name: &str, aim: &Aim, random: &mut Random, progress: &Progress) -> Vec
         }
         let Some((id, leader)) = &mut found else { continue };
         let first = book.len();
-        let batch = aim.next(name, random, *id, Fate::Unknown, &mut book).encode();
+        let batch = aim.next(name, random, *id, PLAIN, &mut book).encode();
         match produce_to(leader, id, aim.partition, &batch) {
             Ok((error::NONE, base)) => progress.acknowledge(&mut book[first..], base),
             // It may be in the log all the same.
-            _ => found = None,
+            other => {
+                *progress.failure.lock().unwrap() = format!("{other:?} of {}", shown(id));
+                found = None;
+            }
         }
     }
     book
@@ -223,11 +244,12 @@ fn in_transactions(name: &str, aim: &Aim, random: &mut Random, progress: &Progre
         loop {
             std::thread::sleep(PAUSE);
             let first = book.len();
+            let commit = !random.once_in(3);
             let mut bases = Vec::new();
             let (mut sequence, mut is_whole) = (0, true);
             for _ in 0..1 + random.below(3) {
                 let at = book.len();
-                let mut batch = aim.next(name, random, id, Fate::Aborted, &mut book);
+                let mut batch = aim.next(name, random, id, if commit { COMMITTED } else { ABORTED }, &mut book);
                 batch.attributes |= 0x10;
                 let batch = batch.from_producer(from.producer, from.epoch, sequence);
                 sequence += batch.count;
@@ -243,7 +265,6 @@ fn in_transactions(name: &str, aim: &Aim, random: &mut Random, progress: &Progre
             if !is_whole || is_over {
                 break;
             }
-            let commit = !random.once_in(3);
             if commit {
                 book[first..].iter_mut().for_each(|sent| sent.fate = Fate::Unknown);
             }

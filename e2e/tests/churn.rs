@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use weir_e2e::cluster::Local;
 use weir_e2e::driver::{Client, Driver};
 use weir_e2e::fuzz::Random;
-use weir_e2e::numbered::{Aim, Books, Expected, Numbered};
+use weir_e2e::numbered::{ABORTED, Aim, Books, Expected, Numbered};
 use weir_e2e::replica::{Replica, read};
 use weir_e2e::topics::{Topic, delete_records, delete_topic, describe, reassign};
 use weir_e2e::wire::{Connection, await_topic, create_topic, error, list_offset};
@@ -29,11 +29,17 @@ const MOVED: &str = "moved";
 const TRIMMED: &str = "trimmed";
 const COMPACTED: &str = "compacted";
 
+/// Partitions of `remade`: what is deleted takes its time.
+const REMADE_PARTITIONS: i32 = 12;
+
+/// Partitions of `remade` that are written to.
+const REMADE_WRITTEN: i32 = 3;
+
 /// Partitions of `moved` that numbered clients write to; a real client has the one behind them.
 const MOVED_PARTITIONS: i32 = 2;
 
 /// Small segments; what two replicas have is acknowledged.
-const SMALL: [(&str, &str); 2] = [("segment.ms", "400"), ("min.insync.replicas", "2")];
+const SMALL: [(&str, &str); 2] = [("segment.ms", "150"), ("min.insync.replicas", "2")];
 
 /// Only what somebody asks for is deleted.
 const KEPT: (&str, &str) = ("retention.ms", "-1");
@@ -69,6 +75,9 @@ type At = (&'static str, i32);
 /// Whose records are deleted from the beginning on.
 const TRIMS: [At; 3] = [(TRIMMED, 0), (COMPACTED, 0), (MOVED, 0)];
 
+/// How often the records of a partition are deleted in one round, at most.
+const TRIMS_MAX: usize = 8;
+
 /// What may happen in a round.
 #[derive(Debug, Clone, Copy)]
 enum Change {
@@ -103,7 +112,7 @@ impl Churn {
             trims: Mutex::default(),
             target: Mutex::new(vec![0, 1]),
         };
-        churn.make(REMADE, 2, 3, &SMALL);
+        churn.make(REMADE, REMADE_PARTITIONS, 3, &SMALL);
         churn.make(MOVED, MOVED_PARTITIONS + 1, 2, &[SMALL[0], KEPT]);
         churn.make(TRIMMED, 1, 3, &[SMALL.as_slice(), &[KEPT]].concat());
         let compact = [
@@ -133,9 +142,9 @@ impl Churn {
         self.ask(|c| describe(c, name).ok()?)
     }
 
-    fn address(&self, broker: i32) -> &str {
-        let broker = usize::try_from(broker).unwrap();
-        self.bootstrap.split(',').nth(broker).unwrap()
+    /// `None` for nobody.
+    fn address(&self, broker: i32) -> Option<&str> {
+        self.bootstrap.split(',').nth(usize::try_from(broker).ok()?)
     }
 
     fn change(&self, change: Change, latest: &(dyn Fn(At) -> i64 + Sync), mut random: Random) -> String {
@@ -143,7 +152,14 @@ impl Churn {
         match change {
             Change::Remake => self.remake(&mut random),
             Change::SendAway => self.send_away(&mut random),
-            Change::Trim(at) => self.trim(at, latest(at), &mut random),
+            Change::Trim(at) => {
+                // Some of them fall together with a compaction.
+                for _ in 0..random.below(TRIMS_MAX) {
+                    self.trim(at, latest(at), &mut random);
+                    pause(&mut random, 60);
+                }
+                self.trim(at, latest(at), &mut random)
+            }
         }
     }
 
@@ -153,10 +169,12 @@ impl Churn {
             let code = self.ask(|c| delete_topic(c, REMADE).ok())?;
             [error::NONE, error::UNKNOWN_TOPIC_OR_PARTITION].contains(&code).then_some(())
         });
-        pause(random, 200);
+        if random.once_in(2) {
+            pause(random, 200);
+        }
         eventually("a topic of the same name", || {
             // An answer may have been lost.
-            let code = self.ask(|c| create_topic(c, REMADE.as_bytes(), 2, 3, &SMALL).ok())?;
+            let code = self.ask(|c| create_topic(c, REMADE.as_bytes(), REMADE_PARTITIONS, 3, &SMALL).ok())?;
             (code == error::NONE || self.topic(REMADE).is_some()).then_some(())
         });
         format!("{REMADE} was made anew")
@@ -182,14 +200,14 @@ impl Churn {
         let trim = *self.trims.lock().unwrap().entry(at).or_default();
         let room = usize::try_from(latest - trim.asked).unwrap_or(0);
         // Compaction is to have something left.
-        let offset = trim.asked + i64::try_from(random.below(room / 4 + 1)).unwrap();
+        let offset = trim.asked + i64::try_from(random.below(room / 16 + 1)).unwrap();
         // It may be done though no answer says so.
         self.trims.lock().unwrap().insert(at, Trim { asked: offset, ..trim });
         let leader = self.topic(name).map_or(-1, |topic| topic.partitions[&partition].leader);
-        if leader < 0 {
+        let Some(address) = self.address(leader) else {
             return format!("{name} has no leader");
-        }
-        let answer = Connection::open(self.address(leader)).and_then(|mut c| delete_records(&mut c, name, partition, offset));
+        };
+        let answer = Connection::open(address).and_then(|mut c| delete_records(&mut c, name, partition, offset));
         if let Ok((error::NONE, low_watermark)) = answer {
             assert_eq!(low_watermark, offset, "{name}: no more and no less than was asked");
             self.trims.lock().unwrap().entry(at).or_default().done = offset;
@@ -258,7 +276,7 @@ impl Churn {
     fn whole(&self) {
         let target: BTreeSet<i32> = self.target.lock().unwrap().iter().copied().collect();
         eventually("whole ISRs", || {
-            for (name, count) in [(REMADE, 2), (MOVED, MOVED_PARTITIONS + 1), (TRIMMED, 1), (COMPACTED, 1)] {
+            for (name, count) in [(REMADE, REMADE_PARTITIONS), (MOVED, MOVED_PARTITIONS + 1), (TRIMMED, 1), (COMPACTED, 1)] {
                 let topic = self.topic(name)?;
                 let is_whole = topic.partitions.values().all(|place| {
                     let (replicas, isr) = (place.replicas.iter().copied().collect(), place.isr.iter().copied().collect());
@@ -274,14 +292,34 @@ impl Churn {
         });
     }
 
+    /// Transactions end at every replica, and none shows what was aborted.
+    fn transactions_end(&self, (name, partition): At) {
+        let end = eventually("a leader", || {
+            let leader = self.topic(name)?.partitions[&partition].leader;
+            let (code, end) = list_offset(&mut Connection::open(self.address(leader)?).ok()?, name, partition, -1).ok()?;
+            (code == error::NONE).then_some(end)
+        });
+        for address in self.bootstrap.split(',') {
+            let replica = eventually(&format!("the end of transactions at {address}, {name} up to {end}"), || {
+                let replica = read(address, name, partition, end).ok()??;
+                (replica.last_stable_offset >= end).then_some(replica)
+            });
+            let shown = replica
+                .records
+                .iter()
+                .find(|record| record.value.as_ref().is_some_and(|value| value.contains(ABORTED)));
+            assert!(shown.is_none(), "{address}: {name} was aborted, and is shown: {shown:?}");
+        }
+    }
+
     /// What each replica of a partition shows, once all of them show the same: nobody writes any more.
     fn replicas(&self, name: &str, partition: i32) -> Vec<(String, Replica)> {
         let mut seen = Vec::new();
         eventually(&format!("the same at each replica of {name}-{partition}"), || {
             let place = self.topic(name)?.partitions.get(&partition)?.clone();
-            let (code, end) = list_offset(&mut Connection::open(self.address(place.leader)).ok()?, name, partition, -1).ok()?;
+            let (code, end) = list_offset(&mut Connection::open(self.address(place.leader)?).ok()?, name, partition, -1).ok()?;
             let replicas = place.replicas.iter().map(|broker| {
-                let replica = read(self.address(*broker), name, partition, end).unwrap()?;
+                let replica = read(self.address(*broker)?, name, partition, end).unwrap()?;
                 let is_settled = replica.high_watermark == end && replica.last_stable_offset == end;
                 is_settled.then(|| (format!("{name}-{partition} at {broker}"), replica))
             });
@@ -349,7 +387,7 @@ fn topics_come_and_go_under_load_and_nothing_acknowledged_is_lost() {
         let writer = start(&name, aim, random.draw());
         writers.entry((topic, partition)).or_default().push(writer);
     };
-    for partition in 0..2 {
+    for partition in 0..REMADE_WRITTEN {
         write(REMADE, partition, 0, false);
     }
     for partition in 0..MOVED_PARTITIONS {
@@ -388,7 +426,10 @@ fn topics_come_and_go_under_load_and_nothing_acknowledged_is_lost() {
         if round % 3 == 2 {
             moves();
         }
+        [(TRIMMED, 0), (COMPACTED, 0)].into_iter().for_each(|at| churn.transactions_end(at));
     }
+    // What is deleted last has a successor when all brokers are killed.
+    churn.remake(&mut random);
     phase("the last fault is over");
     churn.whole();
     phase("every replica is in sync");
