@@ -116,6 +116,7 @@ fn committed(state: &rpc::Partition) -> PartitionState {
         leader_epoch: LeaderEpoch(state.leader_epoch),
         partition_epoch: PartitionEpoch(state.partition_epoch),
         recovering: state.recovering,
+        has_eligible: !state.elr.is_empty(),
     }
 }
 

@@ -370,6 +370,7 @@ pub(crate) fn committed(state: &PartitionImage) -> PartitionState {
         leader_epoch: state.leader_epoch,
         partition_epoch: state.partition_epoch,
         recovering: state.recovering,
+        has_eligible: !state.elr.is_empty(),
     }
 }
 

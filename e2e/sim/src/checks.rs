@@ -12,10 +12,12 @@ mod partition;
 use std::collections::BTreeMap;
 
 use weir_operator::controller::state::Partition;
+use weir_protocol::types::LeaderEpoch;
 
 pub use self::partition::Ledger;
 use crate::history::{Tally, Verdict};
 use crate::log::{Log, Record};
+use crate::message::ReadAnswer;
 use crate::plan::{Plan, TopicPlan};
 
 /// What must hold.
@@ -41,6 +43,8 @@ pub enum Rule {
     DeposedAcknowledgesNothing,
     /// What a consumer reads is committed; what it saw stays.
     SeenIsCommitted,
+    /// Who asks where an epoch ends that a leader knows is told so, and not an end before what it read of it.
+    EpochsHaveEnds,
     /// For a consumer the latest offset never goes back.
     LatestNeverGoesBack,
     /// The high watermark does not go back within a leader epoch.
@@ -207,10 +211,8 @@ impl Checks {
         }
     }
 
-    /// A leader's high watermark is this now.
-    pub fn high_watermark(&mut self, partition: usize, epoch: i32, high_watermark: i64, isr: usize, log: &Log) {
-        let topic = &self.topics[partition];
-        let min_isr = topic.min_isr.min(topic.replicas);
+    /// A leader's high watermark is this now. It may have advanced if the ISR is not below its minimum, as far as the leader knows both.
+    pub fn high_watermark(&mut self, partition: usize, epoch: i32, high_watermark: i64, may_advance: bool, log: &Log) {
         let ledger = &mut self.ledgers[partition];
         let before = ledger.moved(epoch, high_watermark);
         if before == Some(high_watermark) {
@@ -222,9 +224,9 @@ impl Checks {
             });
             return;
         }
-        if before.is_some() && isr < min_isr {
+        if before.is_some() && !may_advance {
             self.verdict.broken(Rule::NoAdvanceBelowMinIsr, || {
-                format!("partition {partition}, epoch {epoch}: to {high_watermark} with {isr} of {min_isr} in sync")
+                format!("partition {partition}, epoch {epoch}: to {high_watermark} with too few in sync")
             });
             return;
         }
@@ -289,6 +291,21 @@ impl Checks {
         if !ledger.is_excused(epoch) && !ledger.knows(offset, record) {
             self.verdict.broken(Rule::SeenIsCommitted, || {
                 format!("partition {partition}: {record:?} at {offset} from the leader of epoch {epoch}")
+            });
+        }
+    }
+
+    /// A leader told a consumer, whose newest epoch is this one, where that ends, and the one of the last record before its offset, if it has `read` that (KIP-320).
+    pub fn epoch_ends(&mut self, partition: usize, epoch: LeaderEpoch, offset: i64, read: bool, answer: &ReadAnswer) {
+        let known = answer.epoch_end.is_some_and(|end| end.epoch <= epoch);
+        let kept = !read || answer.last_epoch_end.is_some_and(|end| end.offset >= offset);
+        if !(known && kept) {
+            let ends = (answer.epoch_end, answer.last_epoch_end);
+            self.verdict.broken(Rule::EpochsHaveEnds, || {
+                format!(
+                    "partition {partition}: {ends:?} of {epoch} and of the record before {offset}, from the leader of {}",
+                    answer.epoch
+                )
             });
         }
     }

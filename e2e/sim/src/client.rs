@@ -33,6 +33,8 @@ enum Kind {
     Consumer {
         offset: i64,
         epoch: LeaderEpoch,
+        /// Of the last record that it read, if it is right before the offset.
+        last_epoch: Option<LeaderEpoch>,
         latest: i64,
         /// The request that is not answered, and since when.
         pending: Option<(u64, u64)>,
@@ -51,6 +53,7 @@ impl Client {
         let consumer = Kind::Consumer {
             offset: 0,
             epoch: LeaderEpoch(0),
+            last_epoch: None,
             latest: 0,
             pending: None,
         };
@@ -97,12 +100,13 @@ impl Client {
             Kind::Consumer {
                 offset,
                 epoch,
+                last_epoch,
                 latest,
                 pending,
             } => {
                 if std::mem::replace(&mut self.resets, resets) != resets {
                     *offset = (*offset).min(checks.ledger(partition).records().len() as i64);
-                    *latest = 0;
+                    (*latest, *last_epoch) = (0, None);
                 }
                 self.left -= u32::from(is_ending);
                 self.requests += 1;
@@ -112,6 +116,7 @@ impl Client {
                     partition,
                     offset: *offset,
                     epoch: *epoch,
+                    last_epoch: *last_epoch,
                 })]
             }
         }
@@ -140,6 +145,7 @@ impl Client {
         let Kind::Consumer {
             offset,
             epoch,
+            last_epoch,
             latest,
             pending,
         } = &mut self.kind
@@ -153,7 +159,7 @@ impl Client {
         let stale = checks.ledger(partition).is_excused(answer.epoch.0);
         if answer.error == ErrorCode::OffsetOutOfRange && !stale && *offset < answer.log_start {
             // As with `auto.offset.reset=earliest`; with the offset it learns the epoch.
-            *offset = answer.log_start;
+            (*offset, *last_epoch) = (answer.log_start, None);
             *epoch = (*epoch).max(answer.epoch);
         } else if answer.error == ErrorCode::OffsetOutOfRange && !stale {
             let offset = *offset;
@@ -164,10 +170,11 @@ impl Client {
         if answer.error.is_error() || stale {
             return;
         }
+        checks.epoch_ends(partition, *epoch, *offset, last_epoch.is_some(), &answer);
         *epoch = (*epoch).max(answer.epoch);
         for (at, record) in &answer.records {
             checks.read(partition, answer.epoch.0, *at, record);
-            *offset = at + 1;
+            (*offset, *last_epoch) = (at + 1, Some(record.epoch));
         }
         if let Ok(now) = answer.latest {
             if now < *latest {

@@ -2,7 +2,7 @@
 //!
 //! One record is one batch, so that an offset is an index. Compaction is not part of the model.
 
-use weir_broker::log::Epochs;
+use weir_broker::log::{EpochEnd, Epochs};
 use weir_broker::replica::core::OwnLog;
 use weir_protocol::types::LeaderEpoch;
 
@@ -192,6 +192,11 @@ impl Log {
             latest_epoch: self.epochs.latest(),
             end_of_epoch: &|epoch| self.epochs.end_of(epoch, start, end),
         })
+    }
+
+    /// Where an epoch ends, as OffsetForLeaderEpoch says it.
+    pub fn end_of(&self, epoch: LeaderEpoch) -> Option<EpochEnd> {
+        self.epochs.end_of(epoch, self.start, self.end())
     }
 
     /// The last sequence of a producer.

@@ -1,5 +1,6 @@
 //! What the nodes of the simulated world say to each other.
 
+use weir_broker::log::EpochEnd;
 use weir_broker::replica::core::{FetchAnswer, FetchFrom};
 use weir_operator::controller::state::{Partition, State};
 use weir_operator::controller::{AlterPartitions, Heartbeat, Registration};
@@ -151,6 +152,8 @@ pub struct Read {
     pub offset: i64,
     /// The newest leader epoch that the consumer has heard of.
     pub epoch: LeaderEpoch,
+    /// The epoch of the last record that it read, if the offset is behind that.
+    pub last_epoch: Option<LeaderEpoch>,
 }
 
 /// What a consumer gets.
@@ -166,6 +169,10 @@ pub struct ReadAnswer {
     pub records: Vec<(i64, Record)>,
     /// The latest offset.
     pub latest: Result<i64, ErrorCode>,
+    /// Where the newest epoch ends that the consumer has heard of (OffsetForLeaderEpoch).
+    pub epoch_end: Option<EpochEnd>,
+    /// The same of that of the last record that it read.
+    pub last_epoch_end: Option<EpochEnd>,
     /// An error instead of records.
     pub error: ErrorCode,
 }

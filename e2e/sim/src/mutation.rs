@@ -11,6 +11,10 @@ pub enum Mutation {
     CountsWhatNobodyHas,
     /// A leader goes by `min.insync.replicas` 1.
     IgnoresMinIsr,
+    /// A leader goes by the `min.insync.replicas` that it began with.
+    KeepsOldMinIsr,
+    /// A leader commits what its ISR has though others may still be elected: the controller knows of a higher minimum.
+    OverlooksTheEligible,
     /// A leader does not wait for the additions that it proposed.
     ForgetsProposals,
     /// A leader takes a removal that it proposed for done.
@@ -31,6 +35,8 @@ pub enum Mutation {
     DeletesUncommitted,
     /// A follower that lacks what its leader has deleted does not begin anew behind that.
     NeverBeginsAnew,
+    /// A leader's epoch begins with its first record.
+    BeginsNoEpoch,
     /// Consumers read to the end of the log.
     ReadsUncommitted,
     /// The latest offset is the high watermark, always (before KIP-207).

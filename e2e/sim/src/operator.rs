@@ -9,14 +9,12 @@ use weir_operator::controller::sessions::{Sessions, StreamId, Timestamp};
 use weir_operator::controller::state::{Broker, Change, State};
 use weir_operator::controller::{AdminRequest, AlterPartitions, Event, Heartbeat, Moment, Registration, Reply, decide, take_over};
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::AlterPartitionReassignmentsRequest;
-use weir_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use weir_protocol::types::BrokerId;
 
 use crate::message::{Body, Node, Stream, Told};
 use crate::mutation::Mutation;
 use crate::store::{Object, Store, Versions};
-use crate::world::{Alarm, Ctx, topic_name};
+use crate::world::{Alarm, Ctx};
 
 /// What an operator wakes for.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +74,7 @@ enum Call {
     Open(Registration, Stream),
     Beat(Heartbeat, Stream),
     Ended(BrokerId, Stream),
-    Reassign(AlterPartitionReassignmentsRequest),
+    Admin(AdminRequest),
 }
 
 #[derive(Debug)]
@@ -151,20 +149,10 @@ impl Operator {
         running.batch(self.id, self.run, store, ctx);
     }
 
-    /// An administrator asks for other replicas of a partition; `None` cancels what was asked for before.
-    pub fn reassign(&mut self, partition: usize, replicas: Option<Vec<i32>>, store: &Store, ctx: &mut Ctx<'_>) {
+    /// An administrator asks for something; some broker forwards it.
+    pub fn administer(&mut self, request: AdminRequest, store: &Store, ctx: &mut Ctx<'_>) {
         let Some(running) = &mut self.running else { return };
-        let topic = ReassignableTopic {
-            name: topic_name(partition),
-            partitions: vec![ReassignablePartition {
-                partition_index: 0,
-                replicas,
-            }],
-        };
-        running.mailbox.push(Call::Reassign(AlterPartitionReassignmentsRequest {
-            topics: vec![topic],
-            ..AlterPartitionReassignmentsRequest::default()
-        }));
+        running.mailbox.push(Call::Admin(request));
         running.batch(self.id, self.run, store, ctx);
     }
 
@@ -345,10 +333,8 @@ impl Running {
                 }
                 None
             }
-            Call::Reassign(request) => {
-                // Some broker forwards it.
+            Call::Admin(request) => {
                 let (broker, epoch) = self.state.brokers.values().next().map(|broker| (broker.id, broker.epoch))?;
-                let request = AdminRequest::AlterPartitionReassignments(request);
                 let reply = self.decide(Event::Admin { broker, epoch, request }, changes, ctx);
                 ctx.trace(|| format!("operator {id}: {reply:?}"));
                 None
@@ -408,7 +394,10 @@ impl Running {
     }
 
     fn tell(&mut self, id: usize, changes: &[Change], tellings: Vec<Telling>, ctx: &mut Ctx<'_>) {
-        if changes.iter().any(|change| matches!(change, Change::Partition(..) | Change::Broker(_))) {
+        if changes
+            .iter()
+            .any(|change| matches!(change, Change::Partition(..) | Change::Broker(_) | Change::Topic(..)))
+        {
             for (broker, stream) in self.streams.clone() {
                 let state = Box::new(self.state.clone());
                 self.say(id, broker, stream, Told::Metadata { full: false, state }, ctx);

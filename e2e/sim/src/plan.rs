@@ -41,6 +41,8 @@ pub struct Plan {
     pub reassignment: u64,
     /// Deletions of records that somebody asks for: per thousand faults.
     pub deletion: u64,
+    /// Changes of `min.insync.replicas`: per thousand faults.
+    pub configuration: u64,
     /// Times without any operator, in which every broker is restarted: per thousand faults.
     pub outages: u64,
 }
@@ -50,7 +52,7 @@ pub struct Plan {
 pub struct TopicPlan {
     /// Replicas.
     pub replicas: usize,
-    /// `min.insync.replicas`.
+    /// `min.insync.replicas` in the beginning.
     pub min_isr: usize,
     /// `unclean.leader.election.enable`.
     pub unclean: bool,
@@ -78,6 +80,7 @@ impl Plan {
             destruction: [0, 100, 400][rng.index(3)],
             reassignment: [0, 0, 100, 300][rng.index(4)],
             deletion: [0, 0, 100, 300][rng.index(4)],
+            configuration: [0, 0, 100][rng.index(3)],
             outages: [0, 60, 200][rng.index(3)],
         }
     }

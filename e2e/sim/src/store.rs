@@ -1,5 +1,5 @@
-//! The store of the operators as a model: objects that are compared and swapped one by one, as in `operator/src/store.rs`: the shards with the
-//! partitions, then the registry with the brokers and the cluster's counters.
+//! The store of the operators as a model: objects that are compared and swapped one by one, as in `operator/src/store.rs`: resources of topics, then the
+//! shards with the partitions, then the registry with the brokers and the cluster's counters.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,8 @@ use weir_protocol::types::{BrokerEpoch, TopicId};
 /// The name of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Object {
+    /// The resource of a topic, by its partition's number here.
+    Topic(usize),
     /// Partitions, by their topic's shard.
     Shard(u8),
     /// Brokers and counters.
@@ -19,6 +21,8 @@ pub enum Object {
 /// What is in an object.
 #[derive(Clone, Debug)]
 pub enum Content {
+    /// A topic's resource.
+    Topic(Box<weir_crds::Topic>),
     /// Of a shard.
     Shard(BTreeMap<TopicId, Vec<Partition>>),
     /// Of the registry.
@@ -28,11 +32,11 @@ pub enum Content {
 /// The versions of the objects that an operator has read or written.
 pub type Versions = BTreeMap<Object, u64>;
 
-/// The store. Topics never change here: they are there from the beginning.
+/// The store. No topic comes or goes here: they are there from the beginning.
 #[derive(Debug)]
 pub struct Store {
     objects: BTreeMap<Object, (u64, Content)>,
-    topics: Vec<(TopicId, weir_crds::Topic)>,
+    topics: Vec<TopicId>,
 }
 
 /// Another has written the object since.
@@ -42,12 +46,13 @@ pub struct Conflict;
 impl Store {
     /// A store with these topics, without partitions and brokers.
     pub fn new(cluster: Cluster, topics: Vec<(TopicId, weir_crds::Topic)>) -> Self {
-        let mut objects: BTreeMap<Object, (u64, Content)> = topics
-            .iter()
-            .map(|(id, _)| (Object::Shard(shard_of(*id)), (0, Content::Shard(BTreeMap::new()))))
-            .collect();
+        let ids = topics.iter().map(|(id, _)| *id).collect();
+        let shard = |id: &TopicId| (Object::Shard(shard_of(*id)), (0, Content::Shard(BTreeMap::new())));
+        let mut objects: BTreeMap<Object, (u64, Content)> = topics.iter().map(|(id, _)| shard(id)).collect();
         objects.insert(Object::Registry, (0, Content::Registry(Box::new(cluster), Vec::new())));
-        Self { objects, topics }
+        let resources = topics.into_iter().map(|(_, topic)| (0, Content::Topic(Box::new(topic))));
+        objects.extend(resources.enumerate().map(|(index, topic)| (Object::Topic(index), topic)));
+        Self { objects, topics: ids }
     }
 
     /// All that is committed, with the versions of the objects, at one moment.
@@ -64,8 +69,11 @@ impl Store {
         for broker in brokers {
             state.apply(&Change::Broker(broker.clone()));
         }
-        for (id, topic) in &self.topics {
-            state.apply(&Change::Topic(*id, Box::new(topic.clone())));
+        for (index, id) in self.topics.iter().enumerate() {
+            let Some((_, Content::Topic(topic))) = self.objects.get(&Object::Topic(index)) else {
+                continue;
+            };
+            state.apply(&Change::Topic(*id, topic.clone()));
             let shard = self.objects.get(&Object::Shard(shard_of(*id)));
             let Some((_, Content::Shard(partitions))) = shard else { continue };
             for (index, partition) in (0..).zip(partitions.get(id).into_iter().flatten()) {
@@ -78,17 +86,19 @@ impl Store {
     /// The objects that changes touch, in the order in which they are written. A new controller touches all: so its predecessor's writes fail from then on.
     pub fn touched(&self, changes: &[Change], fences_all: bool) -> Vec<Object> {
         let takes_over = changes.iter().any(|change| matches!(change, Change::ControllerEpoch(_)));
-        let mut touched: Vec<Object> = Vec::new();
+        let resource = |id: &TopicId| changes.iter().any(|change| matches!(change, Change::Topic(changed, _) if changed == id));
+        let resources = self.topics.iter().enumerate().filter(|(_, id)| resource(id));
+        let mut touched: Vec<Object> = resources.map(|(index, _)| Object::Topic(index)).collect();
         for shard in 0..SHARDS {
             let named = changes
                 .iter()
-                .any(|change| matches!(change, Change::Partition(id, ..) if shard_of(*id) == shard));
+                .any(|change| matches!(change, Change::Partition(id, ..) | Change::Topic(id, _) if shard_of(*id) == shard));
             if named || (takes_over && fences_all) {
                 touched.push(Object::Shard(shard));
             }
         }
         touched.retain(|object| self.objects.contains_key(object));
-        if changes.iter().any(|change| !matches!(change, Change::Partition(..))) {
+        if changes.iter().any(|change| !matches!(change, Change::Partition(..) | Change::Topic(..))) {
             touched.push(Object::Registry);
         }
         touched
@@ -97,6 +107,13 @@ impl Store {
     /// What an object is to hold when the state is this.
     pub fn content(&self, object: Object, state: &State, nonsense: bool) -> Content {
         match object {
+            Object::Topic(index) => {
+                let topic = state.topics.get(&self.topics[index]);
+                topic.map_or_else(
+                    || self.objects[&object].1.clone(),
+                    |topic| Content::Topic(Box::new(topic.resource.clone())),
+                )
+            }
             Object::Registry => Content::Registry(Box::new(state.cluster.clone()), state.brokers.values().cloned().collect()),
             Object::Shard(shard) => {
                 let topics = state.topics.values().filter(|topic| shard_of(topic.id) == shard);

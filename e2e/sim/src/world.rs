@@ -424,7 +424,8 @@ impl World {
                 return Some(format!("partition {partition}: {state:?}"));
             }
             let logs: Vec<&Log> = state.replicas.iter().map(|id| self.machines[id.0 as usize].log(partition)).collect();
-            let start = logs.iter().map(|log| log.start()).max().unwrap_or_default();
+            let starts = logs.iter().map(|log| log.start());
+            let start = starts.fold(self.checks.ledger(partition).trimmed(), i64::max);
             let leads = state.leader.map(|id| self.machines[id.0 as usize].log(partition).start());
             let differ = logs.windows(2).any(|pair| pair[0].records_from(start) != pair[1].records_from(start));
             if differ || logs.iter().any(|log| Some(log.start()) < leads || log.end() < start) {

@@ -82,6 +82,7 @@ impl Run {
                 leader_epoch: LeaderEpoch(5),
                 partition_epoch: PartitionEpoch(partition_epoch),
                 recovering: false,
+                has_eligible: false,
             },
             isr: isr.iter().map(|(id, epoch)| (BrokerId(*id), BrokerEpoch(*epoch))).collect(),
             recovered: false,

@@ -71,6 +71,7 @@ mod tests {
                 leader_epoch: LeaderEpoch(5),
                 partition_epoch: PartitionEpoch(base),
                 recovering: false,
+                has_eligible: false,
             },
             isr: isr.iter().map(|(id, epoch)| (BrokerId(*id), BrokerEpoch(*epoch))).collect(),
             recovered: false,

@@ -188,9 +188,10 @@ impl Leadership {
         maximal
     }
 
-    /// Whether the ISR is smaller than its minimum.
+    /// Whether the ISR is smaller than its minimum, by what is known here of it or by what the controller has said: whoever is eligible besides the ISR must not miss anything that is
+    /// committed, though the controller has raised the minimum and the leader has not heard of that yet.
     pub fn is_under_min_isr(&self) -> bool {
-        self.committed.isr.len() < self.min_isr()
+        self.committed.isr.len() < self.min_isr() || self.committed.has_eligible
     }
 
     /// Takes up under which epoch this broker is registered: a registration need not end a leadership, and the controller asks for the epoch that it knows.

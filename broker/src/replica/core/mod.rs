@@ -36,6 +36,9 @@ pub struct PartitionState {
     pub partition_epoch: PartitionEpoch,
     /// The leader was elected uncleanly and has not said yet that it has recovered.
     pub recovering: bool,
+    /// Others than the ISR may be elected, too (KIP-966): the controller takes the ISR to be below its minimum, and nothing to be committed by it. It may know of another minimum than the
+    /// leader does yet.
+    pub has_eligible: bool,
 }
 
 /// What the metadata says of another broker.

@@ -50,6 +50,7 @@ fn led_by(partition: &Arc<Partition>, leader: i32, epoch: i32) {
         leader_epoch: LeaderEpoch(epoch),
         partition_epoch: PartitionEpoch(epoch),
         recovering: false,
+        has_eligible: false,
     };
     partition.take_up(Some(BrokerId(leader)), state);
 }
@@ -166,6 +167,7 @@ async fn a_flush_that_ends_while_roles_change_commits_nothing_of_what_was_cut() 
         leader_epoch: LeaderEpoch(2),
         partition_epoch: PartitionEpoch(2),
         recovering: false,
+        has_eligible: false,
     };
     *partition.core.lock() = Core::Leader(Box::new(partition.begin_to_lead(alone)));
     *role = Role::Leader { epoch: LeaderEpoch(2) };

@@ -15,8 +15,8 @@ use super::BrokerAlarm;
 use crate::log::{Log, Record};
 use crate::message::{AskOffsets, Body, Node};
 use crate::mutation::Mutation;
-use crate::plan::LAG_MS_MAX;
-use crate::world::Ctx;
+use crate::plan::{LAG_MS_MAX, Plan};
+use crate::world::{Ctx, topic_id};
 
 /// What a replica is.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ enum Role {
 pub(super) struct Replica {
     role: Role,
     high_watermark: i64,
+    /// `min.insync.replicas`, as far as is known here.
+    min_isr: usize,
     /// The newest state that is known.
     known: (LeaderEpoch, PartitionEpoch),
     parked: Vec<Parked>,
@@ -73,6 +75,13 @@ pub(super) struct Around<'a, 'c> {
 impl Around<'_, '_> {
     fn own(&self) -> BrokerId {
         BrokerId(self.id as i32)
+    }
+
+    /// What the metadata says of the partition's `min.insync.replicas`.
+    fn min_isr(&self) -> usize {
+        let topic = self.image.topics.get(&topic_id(self.partition));
+        let text = topic.and_then(|topic| self.image.topic_setting(topic, "min.insync.replicas"));
+        text.and_then(|text| text.parse().ok()).unwrap_or(1)
     }
 
     /// What the metadata says of a broker.
@@ -120,13 +129,21 @@ impl Around<'_, '_> {
     }
 }
 
-fn state_of(partition: &Partition) -> PartitionState {
+fn settings(min_isr: usize, around: &Around<'_, '_>) -> Settings {
+    Settings {
+        min_isr: if around.ctx.plan.has(Mutation::IgnoresMinIsr) { 1 } else { min_isr },
+        lag_ms_max: LAG_MS_MAX,
+    }
+}
+
+fn state_of(partition: &Partition, plan: &Plan) -> PartitionState {
     PartitionState {
         replicas: partition.replicas.clone(),
         isr: partition.isr.clone(),
         leader_epoch: partition.leader_epoch,
         partition_epoch: partition.partition_epoch,
         recovering: partition.recovering,
+        has_eligible: !partition.elr.is_empty() && !plan.has(Mutation::OverlooksTheEligible),
     }
 }
 
@@ -135,6 +152,7 @@ impl Replica {
         Self {
             role: Role::Idle,
             high_watermark,
+            min_isr: 1,
             known: (LeaderEpoch(-1), PartitionEpoch(-1)),
             parked: Vec::new(),
             call: None,
@@ -152,6 +170,8 @@ impl Replica {
 
     /// Takes up its role in new metadata. What is older than what is known changes nothing; but the brokers may have changed.
     pub(super) fn take_up(&mut self, state: &Partition, around: &mut Around<'_, '_>) {
+        // Settings come first, as in `Replicas::take_up`.
+        self.configure(around);
         let epochs = (state.leader_epoch, state.partition_epoch);
         if epochs > self.known {
             let same_leader = state.leader_epoch == self.known.0;
@@ -163,7 +183,7 @@ impl Replica {
                     *around.log = Log::default();
                 }
                 Role::Leader(leadership) if same_leader => {
-                    let outcome = leadership.updated(state_of(state), around.ends(), &|id| around.peer(id), around.ctx.now);
+                    let outcome = leadership.updated(state_of(state, around.ctx.plan), around.ends(), &|id| around.peer(id), around.ctx.now);
                     self.led(outcome, around);
                     if around.ctx.plan.has(Mutation::HighWatermarkGoesBack) {
                         self.begin_again(state, around);
@@ -199,23 +219,25 @@ impl Replica {
         }
     }
 
+    fn configure(&mut self, around: &Around<'_, '_>) {
+        let min_isr = around.min_isr();
+        if std::mem::replace(&mut self.min_isr, min_isr) != min_isr
+            && let Role::Leader(leadership) = &mut self.role
+            && !around.ctx.plan.has(Mutation::KeepsOldMinIsr)
+        {
+            leadership.reconfigure(settings(min_isr, around));
+        }
+    }
+
     fn start(&self, state: &Partition, high_watermark: i64, around: &Around<'_, '_>) -> Start {
-        let min_isr = if around.ctx.plan.has(Mutation::IgnoresMinIsr) {
-            1
-        } else {
-            around.ctx.plan.topics[around.partition].min_isr
-        };
         Start {
             own: around.own(),
             own_epoch: around.epoch,
-            state: state_of(state),
+            state: state_of(state, around.ctx.plan),
             epoch_start: around.log.end(),
             high_watermark,
             asked: around.asked.clone().filter(|_| !around.ctx.plan.has(Mutation::ForgetsWhatWasAsked)),
-            settings: Settings {
-                min_isr,
-                lag_ms_max: LAG_MS_MAX,
-            },
+            settings: settings(self.min_isr, around),
         }
     }
 
@@ -224,14 +246,16 @@ impl Replica {
         around
             .ctx
             .trace(|| format!("broker {} leads {} from {} on: {state:?}", around.id, around.partition, around.log.end()));
-        around.log.begin_epoch(epoch);
+        if !around.ctx.plan.has(Mutation::BeginsNoEpoch) {
+            around.log.begin_epoch(epoch);
+        }
         let leadership = Leadership::begin(self.start(state, self.high_watermark.min(around.log.end()), around), around.ctx.now);
         around.ctx.checks.began(around.partition, around.id, epoch.0, around.log);
-        let (high_watermark, isr) = (leadership.high_watermark(), state.isr.len());
+        let high_watermark = leadership.high_watermark();
         around
             .ctx
             .checks
-            .high_watermark(around.partition, epoch.0, high_watermark, isr, around.log);
+            .high_watermark(around.partition, epoch.0, high_watermark, true, around.log);
         self.role = Role::Leader(Box::new(leadership));
         self.request_flush(around);
         self.check(around);

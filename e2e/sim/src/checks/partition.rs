@@ -39,6 +39,11 @@ impl Ledger {
         offset < self.trimmed || self.records.get(offset as usize) == Some(record)
     }
 
+    /// A leader has deleted what lies before it.
+    pub fn trimmed(&self) -> i64 {
+        self.trimmed
+    }
+
     /// What the store holds.
     pub fn state(&self) -> Option<&Partition> {
         self.state.as_ref()
@@ -166,11 +171,13 @@ impl Ledger {
     /// Whether records were lost by right.
     pub(super) fn look_at_copies(&mut self, log_of: LogOf<'_>) -> Result<bool, String> {
         let copies = self.copies();
+        // Who was elected uncleanly and has not heard of it yet follows whom it followed before, and loses what that one lacks.
+        let is_awaited = self.unclean_epoch == self.leader_epoch() && self.begun.is_none_or(|(begun, _)| begun < self.leader_epoch());
         let mut best = 0;
         for id in &copies {
             let (log, lost_from) = log_of(*id);
             let has = self.holds(log);
-            if has < self.records.len() && lost_from <= has as i64 {
+            if has < self.records.len() && lost_from <= has as i64 && !is_awaited {
                 let all = self.records.len();
                 return Err(format!("broker {id} holds {has} of {all} committed records, as one of {:?}", self.state));
             }

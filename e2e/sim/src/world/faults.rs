@@ -1,9 +1,17 @@
 //! What goes wrong, and how it is put right again: processes die and pause, power and disks fail, nodes lose sight of each other, the lease moves.
 
-use super::{Alarm, Event, World};
+use weir_operator::controller::AdminRequest;
+use weir_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+use weir_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use weir_protocol::messages::{AlterPartitionReassignmentsRequest, IncrementalAlterConfigsRequest};
+
+use super::{Alarm, Event, World, topic_name};
 use crate::broker::Machine;
 use crate::message::{Body, Node};
 use crate::operator::OperatorAlarm;
+
+/// A topic among the kinds of resources that have settings (`ConfigResource.Type`).
+const TOPIC: i8 = 2;
 
 /// Something that went wrong and will be put right.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +47,9 @@ impl World {
         }
         if self.plan.deletion > 0 && self.rng.chance(self.plan.deletion) {
             return self.delete_records();
+        }
+        if self.plan.configuration > 0 && self.rng.chance(self.plan.configuration) {
+            return self.change_min_isr();
         }
         if self.plan.outages > 0 && self.rng.chance(self.plan.outages) {
             return self.be_without_operators();
@@ -101,8 +112,43 @@ impl World {
         }
         let target = (!self.rng.chance(250)).then_some(target);
         self.note(|| format!("REASSIGN partition {partition} to {target:?}"));
+        let topic = ReassignableTopic {
+            name: topic_name(partition),
+            partitions: vec![ReassignablePartition {
+                partition_index: 0,
+                replicas: target,
+            }],
+        };
+        self.administer(AdminRequest::AlterPartitionReassignments(AlterPartitionReassignmentsRequest {
+            topics: vec![topic],
+            ..AlterPartitionReassignmentsRequest::default()
+        }));
+    }
+
+    /// Somebody wants another `min.insync.replicas`.
+    fn change_min_isr(&mut self) {
+        let partition = self.rng.index(self.plan.topics.len());
+        let value = self.rng.between(1, self.plan.topics[partition].replicas as u64);
+        self.note(|| format!("CONFIGURE partition {partition}: min.insync.replicas={value}"));
+        let config = AlterableConfig {
+            name: "min.insync.replicas".to_owned(),
+            config_operation: 0,
+            value: Some(value.to_string()),
+        };
+        let resource = AlterConfigsResource {
+            resource_type: TOPIC,
+            resource_name: topic_name(partition),
+            configs: vec![config],
+        };
+        self.administer(AdminRequest::IncrementalAlterConfigs(IncrementalAlterConfigsRequest {
+            resources: vec![resource],
+            ..IncrementalAlterConfigsRequest::default()
+        }));
+    }
+
+    fn administer(&mut self, request: AdminRequest) {
         self.operator(self.lease, |operator, store, ctx| {
-            operator.reassign(partition, target, store, ctx);
+            operator.administer(request, store, ctx);
             None
         });
     }

@@ -18,6 +18,7 @@ fn state(isr: &[i32], partition_epoch: i32) -> PartitionState {
         leader_epoch: LeaderEpoch(5),
         partition_epoch: PartitionEpoch(partition_epoch),
         recovering: false,
+        has_eligible: false,
     }
 }
 
@@ -57,6 +58,23 @@ fn ends(end: i64) -> Ends {
 
 fn isr_of(proposal: Option<Proposal>) -> Option<Vec<(i32, i64)>> {
     proposal.map(|proposal| proposal.isr.iter().map(|(id, epoch)| (id.0, epoch.0)).collect())
+}
+
+/// `min.insync.replicas` was raised from 1 to 2, and the controller has removed follower 1 since: it may still be elected, and must have all that is committed.
+#[test]
+fn nothing_is_committed_while_others_may_be_elected_besides_the_isr() {
+    let mut leader = leader_of(&[0, 1], 1, 0, 0);
+    leader.fetched(fetch(1, 8), ends(10), &all_alive, 0).unwrap().proposal.take();
+    assert_eq!(leader.high_watermark(), 8);
+    let eligible = PartitionState {
+        has_eligible: true,
+        ..state(&[0], 8)
+    };
+    assert!(!leader.updated(eligible, ends(10), &all_alive, 2 * LAG).advanced);
+    assert_eq!((leader.high_watermark(), leader.accepts(true)), (8, Err(ErrorCode::NotEnoughReplicas)));
+    // The minimum was lowered again, or the ISR has grown: the controller takes nobody else to be eligible.
+    assert!(leader.updated(state(&[0], 9), ends(10), &all_alive, 2 * LAG).advanced);
+    assert_eq!((leader.high_watermark(), leader.accepts(true)), (10, Ok(())));
 }
 
 #[test]

@@ -23,11 +23,12 @@ impl Replica {
     pub(super) fn led(&mut self, outcome: Outcome, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         self.high_watermark = leadership.high_watermark();
-        let (epoch, isr) = (leadership.epoch().0, leadership.committed().isr.len());
+        let (epoch, committed) = (leadership.epoch().0, leadership.committed());
+        let may_advance = committed.isr.len() >= self.min_isr.min(committed.replicas.len());
         around
             .ctx
             .checks
-            .high_watermark(around.partition, epoch, self.high_watermark, isr, around.log);
+            .high_watermark(around.partition, epoch, self.high_watermark, may_advance, around.log);
         if let Some(proposal) = outcome.proposal {
             self.propose(proposal, around);
         }
@@ -142,7 +143,7 @@ impl Replica {
                 result.as_ref().map(|state| &state.isr)
             )
         });
-        let state = result.map(|partition| state_of(&partition));
+        let state = result.map(|partition| state_of(&partition, around.ctx.plan));
         let peers = |id| around.peer(id);
         let outcome = leadership.answered(&proposal, state.clone(), around.ends(), &peers, around.ctx.now);
         self.led(outcome, around);
@@ -309,6 +310,8 @@ impl Replica {
                 log_start: -1,
                 records: Vec::new(),
                 latest: Err(ErrorCode::NotLeaderOrFollower),
+                epoch_end: None,
+                last_epoch_end: None,
                 error: ErrorCode::NotLeaderOrFollower,
             };
             return around.send(client, Body::ReadAnswer(Box::new(answer)));
@@ -343,6 +346,8 @@ impl Replica {
             log_start: around.log.start(),
             records,
             latest,
+            epoch_end: around.log.end_of(read.epoch),
+            last_epoch_end: read.last_epoch.and_then(|epoch| around.log.end_of(epoch)),
             error,
         };
         around.send(client, Body::ReadAnswer(Box::new(answer)));
