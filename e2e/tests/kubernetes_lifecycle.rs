@@ -327,3 +327,60 @@ fn a_cluster_named_like_the_operator_takes_nothing_from_it() {
     eventually("the cluster is gone", || Ok(object("statefulset/weir-operator").is_none().then_some(())));
     assert_eq!(seen(), before);
 }
+
+/// A quota of one Topic, which is there already.
+const QUOTA: &str = "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: topics}\nspec: {hard: {count/topics.weir.dev: \"1\"}}\n";
+
+#[test]
+fn a_clients_change_is_written_and_nothing_else_and_costs_itself_where_it_is_refused() {
+    let namespace = Namespace::create("clients").unwrap();
+    let bootstrap = namespace.kafka("k", 1, "").unwrap();
+    namespace.apply(&topic("t", "k", 1, 1, "")).unwrap();
+    namespace.ready("topic/t");
+    let tool = |class: &str, arguments: &[&str]| kafka(class, &[&["--bootstrap-server", &bootstrap], arguments].concat(), "").unwrap();
+    let alter = [
+        "--alter",
+        "--entity-type",
+        "topics",
+        "--entity-name",
+        "t",
+        "--add-config",
+        "retention.ms=86400000",
+    ];
+    let epoch = || namespace.object("partitiontable/k-registry").unwrap().unwrap()["spec"]["controllerEpoch"].clone();
+    let before = epoch();
+
+    // A spec that is not accepted: there is one broker. A client changes something else of it.
+    let wish = r#"{"spec": {"replicas": 3, "config": {"retention.bytes": 1073741824}}}"#;
+    namespace.patch("topic/t", wish).unwrap();
+    let said = namespace.awaits("topic/t", "Ready", "False");
+    assert!(said.message.contains("3 replicas need as many brokers"), "{said:?}");
+    tool(class::CONFIGS, &alter).success().unwrap();
+    let spec = namespace.object("topic/t").unwrap().unwrap()["spec"].clone();
+    assert_eq!(spec["replicas"], 3);
+    assert_eq!(spec["config"], json!({"retention.bytes": 1_073_741_824, "retention.ms": 86_400_000}));
+    // The user's wish is theirs to take back; what the client wrote is accepted with the rest.
+    namespace.patch("topic/t", r#"{"spec": {"replicas": 1}}"#).unwrap();
+    namespace.ready("topic/t");
+
+    // What the API server refuses is refused to the client, in its words.
+    namespace.apply(QUOTA).unwrap();
+    eventually("the quota counts", || {
+        let quota = namespace.object("resourcequota/topics")?.unwrap_or_default();
+        Ok((quota["status"]["used"]["count/topics.weir.dev"] == "1").then_some(()))
+    });
+    let create = ["--create", "--topic", "more", "--partitions", "1", "--replication-factor", "1"];
+    let refused = tool(class::TOPICS, &create);
+    let printed = format!("{}{}", refused.out, refused.err);
+    assert!(!refused.ok && printed.contains("exceeded quota"), "{printed}");
+    assert!(printed.contains("PolicyViolationException"), "{printed}");
+    // And costs nobody else anything.
+    tool(class::CONFIGS, &alter).success().unwrap();
+    assert_eq!(epoch(), before, "the controller has begun anew");
+    namespace.kubectl(&["delete", "resourcequota", "topics"]).unwrap();
+    eventually("the topic is made", || {
+        let made = tool(class::TOPICS, &create);
+        Ok((made.ok || made.err.contains("already exists")).then_some(()))
+    });
+    assert_eq!(epoch(), before, "the controller has begun anew");
+}

@@ -10,6 +10,7 @@
 //! In each round the broker that leads a third of them is found dead, and registers again. It prints the median and the worst time of each part, and takes the cluster away.
 #![allow(clippy::print_stdout, reason = "it is what the program is for")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,6 +48,7 @@ impl Controller {
             now: self.now,
             wall: Time(jiff::Timestamp::UNIX_EPOCH),
             seed: Uuid::new_v4().as_u128(),
+            given: BTreeMap::new(),
         };
         let began = Instant::now();
         let outcome = decide(&self.state, &self.sessions, event, &moment);

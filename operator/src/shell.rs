@@ -1,11 +1,12 @@
 //! The shell around the controller core: a mailbox, and for each batch of it decide, apply, commit, tell.
 //!
 //! The RPC server and the local admin socket put calls in; replies, metadata and log lines leave only after the commit of the state that they speak of.
-//! When a commit fails the state is thrown away and loaded again, every stream is closed, and whoever waited is told to look again. Never
-//! decides anything itself.
+//! When a commit fails the state is thrown away and loaded again, every stream is closed, and whoever waited is told to look again; what the store refuses of the
+//! resources that were asked for costs whoever asked (`requests`). Never decides anything itself.
 
 mod door;
 mod journal;
+mod requests;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use weir_protocol::controller as rpc;
 use weir_protocol::types::BrokerId;
 
 use self::door::{Clock, Door};
+use self::requests::Committed;
 use crate::controller::image;
 use crate::controller::sessions::{HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS, Sessions, StreamId, Timestamp};
 use crate::controller::state::{Change, State};
@@ -239,7 +241,16 @@ impl<S: Store> Shell<S> {
     }
 
     /// Decides and commits what was asked for by `awake`, when the controller woke; returns what is left for the next batch, since this one has become large.
+    ///
+    /// What may write resources comes by itself, after the rest: the store may refuse it.
     async fn batch(&mut self, calls: Vec<Call>, awake: Timestamp) -> Result<Vec<Call>, StoreError> {
+        let (requests, others): (Vec<Call>, Vec<Call>) = calls.into_iter().partition(Call::may_write_resources);
+        let mut left = self.others(others, awake).await?;
+        left.extend(self.requests(requests).await?);
+        Ok(left)
+    }
+
+    async fn others(&mut self, calls: Vec<Call>, awake: Timestamp) -> Result<Vec<Call>, StoreError> {
         let before = self.state.clone();
         let mut changes = Vec::new();
         let mut tellings = Vec::new();
@@ -251,42 +262,21 @@ impl<S: Store> Shell<S> {
         }
         self.end_sessions(awake, &mut changes);
         self.balance(&mut changes);
-        if !changes.is_empty()
-            && let Err(error) = self.store.commit(&self.state, &changes).await
-        {
-            error!(%error, "commit the cluster's state: everything is read anew");
-            self.streams.clear();
-            tellings.clear();
-            (self.state, self.sessions) = take_over_from(&mut self.store, &self.clock).await?;
-            self.publish.send_replace(self.state.clone());
-            return Ok(calls.collect());
-        }
-        if !changes.is_empty() {
-            self.publish.send_replace(self.state.clone());
-        }
-        journal::write(&before, &changes);
-        self.tell_metadata(&before, &changes);
-        self.tell_granted_shutdowns(&changes);
-        for telling in tellings {
-            self.tell(telling);
+        match self.commit(&before, &changes).await? {
+            Committed::Done => tellings.into_iter().for_each(|telling| self.tell(telling)),
+            Committed::Lost => {}
+            Committed::Refused(refused) => {
+                // No resource is touched by any of it.
+                error!(?refused, "commit the cluster's state: everything is read anew");
+                self.read_anew().await?;
+            }
         }
         Ok(calls.collect())
     }
 
     fn carry_out(&mut self, call: Call, changes: &mut Vec<Change>) -> Option<Telling> {
         match call {
-            Call::Ask(event, tell) => {
-                let seen = changes.len();
-                let reply = self.decide(event, changes);
-                for change in changes.iter().skip(seen) {
-                    if let Change::RemoveBroker(broker) = change {
-                        // If its process is there after all, it registers again.
-                        self.sessions.ended(*broker);
-                        self.streams.remove(broker);
-                    }
-                }
-                Some(Telling::Answer(tell, reply))
-            }
+            Call::Ask(event, tell) => Some(Telling::Answer(tell, self.decide(event, changes))),
             Call::Look(look) => Some(Telling::Look(look)),
             Call::Broke(broker, stream) => {
                 self.sessions.broke(broker, stream, self.clock.now());

@@ -25,8 +25,8 @@ use weir_crds::{DeletionPolicy, KafkaCluster};
 use weir_protocol::types::{BrokerEpoch, TopicId};
 
 use self::packed::{Registry, Shard, write_registry, write_shard};
-use crate::controller::TOPIC_ID_ANNOTATION;
 use crate::controller::state::{Change, Cluster, State};
+use crate::controller::{Kind, TOPIC_ID_ANNOTATION};
 
 pub use crate::controller::state::{SHARDS, shard_of};
 
@@ -75,6 +75,9 @@ pub enum StoreError {
     #[cfg(feature = "kubernetes")]
     #[error("{0}")]
     Taken(kube::ours::Taken),
+    /// It took some of the resources that the changes touch, and none of these. Nothing else was written, and nothing has to be read anew: commit what is decided without them.
+    #[error("the store refuses {}", .0.iter().map(|one| format!("the {} {:?}: {}", one.kind, one.name, one.message)).collect::<Vec<_>>().join("; "))]
+    Refused(Vec<Refused>),
     /// This process does not hold the lease any more.
     #[error("another replica of the operator leads")]
     NotLeader,
@@ -101,6 +104,21 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+}
+
+/// A resource that was not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its `metadata.name`.
+    pub name: String,
+    /// There is another resource of this name.
+    pub taken: bool,
+    /// It breaks a rule of the schema, and not a quota or a policy.
+    pub invalid: bool,
+    /// Why it was refused.
+    pub message: String,
 }
 
 /// What a set of changes touches, object by object.

@@ -211,6 +211,7 @@ impl Running {
             now: Timestamp(ctx.now),
             wall: Time(jiff::Timestamp::UNIX_EPOCH),
             seed: u128::from(ctx.rng.bits()),
+            given: BTreeMap::new(),
         }
     }
 

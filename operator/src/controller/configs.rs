@@ -23,7 +23,7 @@ use super::state::Change;
 use super::{Draft, SETTINGS_BYTES_MAX, partitions};
 
 /// `ConfigResource.Type` on the wire.
-const TYPE_TOPIC: i8 = 2;
+pub(super) const TYPE_TOPIC: i8 = 2;
 const TYPE_BROKER: i8 = 4;
 const TYPE_CLIENT_METRICS: i8 = 16;
 const TYPE_GROUP: i8 = 32;

@@ -21,9 +21,12 @@ mod resources;
 pub mod sessions;
 pub mod state;
 mod topics;
+pub mod turned_down;
 
 #[cfg(test)]
 mod tests;
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use weir_protocol::error::ErrorCode;
@@ -55,7 +58,7 @@ pub const PRODUCER_IDS_PER_BLOCK: i64 = 10_000;
 pub const SETTINGS_BYTES_MAX: usize = 32 * 1024;
 
 /// What happens.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Event {
     /// A broker asks to be part of the cluster.
     Register(Registration),
@@ -105,6 +108,8 @@ pub struct Moment {
     pub wall: Time,
     /// Fresh random bits: what ids are made from.
     pub seed: u128,
+    /// The ids that topics of these names got when the same was decided before, and not all of it was taken: their resources may be there.
+    pub given: BTreeMap<String, TopicId>,
 }
 
 /// What came of an event.
@@ -289,13 +294,16 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// A topic id that no topic has.
-    fn topic_id(&mut self) -> TopicId {
+    /// A topic id that no topic has, for the topic of this name.
+    fn topic_id(&mut self, name: &str) -> TopicId {
+        if let Some(id) = self.moment.given.get(name).filter(|id| !self.state.topics.contains_key(*id)) {
+            return *id;
+        }
         loop {
             let bits = self.moment.seed.wrapping_add(self.ids);
             self.ids += 1;
             let id = TopicId(uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid());
-            if !self.state.topics.contains_key(&id) {
+            if !self.state.topics.contains_key(&id) && self.moment.given.values().all(|given| *given != id) {
                 return id;
             }
         }

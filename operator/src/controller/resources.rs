@@ -195,7 +195,7 @@ pub fn topic_id_on(resource: &Topic) -> Option<TopicId> {
 fn new_topic_id(draft: &mut Draft<'_>, wanted: &Topic) -> TopicId {
     let uid = wanted.metadata.uid.as_deref().and_then(|uid| Uuid::parse_str(uid).ok()).map(TopicId);
     let free = uid.filter(|id| !id.0.is_nil() && !draft.state.topics.contains_key(id));
-    free.unwrap_or_else(|| draft.topic_id())
+    free.unwrap_or_else(|| draft.topic_id(wanted.topic_name()))
 }
 
 fn check_owner(draft: &Draft<'_>, wanted: &Topic) -> Result<(), Wrong> {

@@ -34,6 +34,7 @@ impl Clock {
             now: self.now(),
             wall: Time(wall),
             seed: uuid::Uuid::new_v4().as_u128(),
+            given: BTreeMap::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 //! A cluster has sixteen shards of partitions and one registry of brokers and counters, each one object with one packed string, and each write of one a
 //! compare-and-swap by its `resourceVersion`. A controller that takes over writes every part, under its new epoch: from then on every write of its predecessor fails, which
 //! is then told [`StoreError::Conflict`], reads everything anew and finds out that it does not lead. `Topic`s and the `KafkaCluster` are written by users, too: of them, only what a
-//! decision changed is patched. Nothing is read from a cache: loading lists what etcd holds.
+//! decision changed is patched ([`merge::owed`]), whatever else users wrote that the controller has not accepted, and what the API server refuses of it is [`StoreError::Refused`]. Nothing is read from a cache: loading lists what etcd holds.
 
 mod merge;
 pub mod ours;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryFutureExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, Resource as _};
@@ -26,9 +26,9 @@ use weir_protocol::types::TopicId;
 
 use self::ours::{Taken, controller_of};
 use super::packed::Shard;
-use super::{SHARDS, Store, StoreError, Touched, registry_text, shard_text};
-use crate::controller::TOPIC_ID_ANNOTATION;
+use super::{Refused, SHARDS, Store, StoreError, Touched, registry_text, shard_text};
 use crate::controller::state::{Change, Cluster, State};
+use crate::controller::{Kind, TOPIC_ID_ANNOTATION};
 
 pub use seen::{Seen, SeenTopic};
 
@@ -87,6 +87,8 @@ pub struct KubeStore {
     leads: LeaseCheck,
     /// The `resourceVersion` of each part that this controller has read or written.
     versions: BTreeMap<Part, String>,
+    /// What was loaded or committed last: the state before the next decisions.
+    committed: Option<State>,
     seen: Seen,
 }
 
@@ -110,6 +112,7 @@ impl KubeStore {
             raw_topics: Api::namespaced_with(client, &namespace, &topic),
             leads,
             versions: BTreeMap::new(),
+            committed: None,
             seen,
         }
     }
@@ -202,10 +205,10 @@ impl KubeStore {
 
     /// Writes the resources that changes touch: topics that a client made or changed, and defaults that were filled in.
     async fn write_resources(&self, state: &State, touched: &Touched, changes: &[Change]) -> Result<(), StoreError> {
-        if touched.cluster_resource {
-            self.patch_cluster(&state.cluster.resource).await?;
-        }
         let mut writes: Vec<BoxFuture<'_, Result<(), StoreError>>> = Vec::new();
+        if touched.cluster_resource {
+            writes.push(self.patch_cluster(&state.cluster.resource).boxed());
+        }
         for change in changes {
             if let Change::RemoveTopic(_, name) = change
                 && state.topic_by_resource(name).is_none()
@@ -218,32 +221,53 @@ impl KubeStore {
                 writes.push(self.write_topic(topic.id, &topic.resource).boxed());
             }
         }
-        stream::iter(writes).buffer_unordered(TOPICS_AT_ONCE).try_collect::<Vec<()>>().await?;
-        Ok(())
+        // Every answer is waited for: whoever decides anew after a refusal finds the others done.
+        let written: Vec<Result<(), StoreError>> = stream::iter(writes).buffer_unordered(TOPICS_AT_ONCE).collect().await;
+        let mut refused = Vec::new();
+        for result in written {
+            match result {
+                Ok(()) => {}
+                Err(StoreError::Refused(more)) => refused.extend(more),
+                Err(error) => return Err(error),
+            }
+        }
+        if refused.is_empty() { Ok(()) } else { Err(StoreError::Refused(refused)) }
     }
 
     async fn patch_cluster(&self, wanted: &KafkaCluster) -> Result<(), StoreError> {
-        let Some(before) = self.seen.cluster() else { return Ok(()) };
-        let (before, after) = (json!({"spec": before.spec}), json!({"spec": wanted.spec}));
-        if let Some(patch) = merge::difference(&before, &after) {
-            let params = PatchParams::default();
-            answered("patch", &self.cluster, self.clusters.patch(&self.cluster, &params, &Patch::Merge(patch))).await?;
-        }
-        self.seen.put_cluster(wanted.clone());
+        let Some(there) = self.seen.cluster() else { return Ok(()) };
+        let before = self.committed.as_ref().map_or(&there.spec, |state| &state.cluster.resource.spec);
+        let Some(spec) = merge::owed(&json!(before), &json!(wanted.spec), &json!(there.spec)) else {
+            return Ok(());
+        };
+        let patch = Patch::Merge(json!({"metadata": {"uid": self.owner.uid}, "spec": spec}));
+        let params = PatchParams::default();
+        let written = self.clusters.patch(&self.cluster, &params, &patch);
+        self.seen
+            .put_cluster(resource(Kind::KafkaCluster, "patch", &self.cluster, written).await?);
         Ok(())
     }
 
     async fn write_topic(&self, id: TopicId, wanted: &Topic) -> Result<(), StoreError> {
         let name = wanted.metadata.name.as_deref().unwrap_or_default();
-        let Some(before) = self.seen.topic(name) else {
+        let Some(there) = self.seen.topic(name) else {
             return self.create_topic(id, wanted).await;
         };
-        let of = |spec: &weir_crds::TopicSpec, id: Option<TopicId>| json!({"metadata": {"annotations": {TOPIC_ID_ANNOTATION: id.map(|id| id.0.to_string())}}, "spec": spec});
-        let Some(patch) = merge::difference(&of(&before.spec, before.id), &of(&wanted.spec, Some(id))) else {
+        let before = self.committed.as_ref().and_then(|state| state.topics.get(&id));
+        let before = before.map_or(&there.spec, |topic| &topic.resource.spec);
+        let spec = merge::owed(&json!(before), &json!(wanted.spec), &json!(there.spec));
+        let annotations = (there.id != Some(id)).then(|| json!({TOPIC_ID_ANNOTATION: id.0.to_string()}));
+        if spec.is_none() && annotations.is_none() {
             return Ok(());
+        }
+        // One that was made anew under this name is another. What is not named here stays as it is.
+        let patch = match (spec, annotations) {
+            (Some(spec), Some(annotations)) => json!({"metadata": {"uid": there.uid, "annotations": annotations}, "spec": spec}),
+            (Some(spec), None) => json!({"metadata": {"uid": there.uid}, "spec": spec}),
+            (None, annotations) => json!({"metadata": {"uid": there.uid, "annotations": annotations}}),
         };
-        let params = PatchParams::default();
-        match answered("patch", name, self.topics.patch(name, &params, &Patch::Merge(patch))).await {
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        match resource(Kind::Topic, "patch", name, self.topics.patch(name, &params, &patch)).await {
             Ok(written) => self.seen.put_topic(&written),
             // A user deleted it: that is heard of next.
             Err(StoreError::Gone(_)) => {}
@@ -262,7 +286,8 @@ impl KubeStore {
             owner_references: Some(vec![self.owner.clone()]),
             ..ObjectMeta::default()
         };
-        let created = answered("create", name, self.topics.create(&PostParams::default(), &topic)).await?;
+        let params = PostParams::default();
+        let created = resource(Kind::Topic, "create", name, self.topics.create(&params, &topic)).await?;
         self.seen.put_topic(&created);
         Ok(())
     }
@@ -273,7 +298,7 @@ impl KubeStore {
             uid: seen.uid,
             resource_version: None,
         });
-        match answered("delete", name, self.topics.delete(name, &params)).await {
+        match resource(Kind::Topic, "delete", name, self.topics.delete(name, &params)).await {
             // Gone, or another one of that name by now, which is heard of next.
             Ok(_) | Err(StoreError::Gone(_) | StoreError::Conflict) => {}
             Err(error) => return Err(error),
@@ -327,7 +352,9 @@ impl Store for KubeStore {
         if !(self.leads)().await {
             return Err(StoreError::NotLeader);
         }
-        self.load_all().await
+        let state = self.load_all().await?;
+        self.committed = Some(state.clone());
+        Ok(state)
     }
 
     async fn commit(&mut self, state: &State, changes: &[Change]) -> Result<(), StoreError> {
@@ -344,6 +371,7 @@ impl Store for KubeStore {
         if touched.registry {
             self.put(Part::Registry, registry_text(state), state).await?;
         }
+        self.committed = Some(state.clone());
         Ok(())
     }
 }
@@ -357,6 +385,31 @@ pub fn owner(cluster: &KafkaCluster) -> OwnerReference {
         uid: cluster.metadata.uid.clone().unwrap_or_default(),
         controller: Some(true),
         block_owner_deletion: Some(false),
+    }
+}
+
+/// A write of a resource that users write, too: what the API server refuses is none of the others' business.
+async fn resource<T>(kind: Kind, action: &'static str, name: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, StoreError> {
+    let mut refused = None;
+    let call = call.inspect_err(|error| {
+        if let kube::Error::Api(status) = error {
+            let taken = status.code == 409 && action == "create";
+            // A rule of the schema, a quota, a policy of an admission webhook, or too large an object.
+            if taken || matches!(status.code, 400 | 403 | 413 | 422) {
+                refused = Some(Refused {
+                    kind,
+                    name: name.to_owned(),
+                    taken,
+                    invalid: matches!(status.code, 400 | 422),
+                    message: status.message.clone(),
+                });
+            }
+        }
+    });
+    let answer = answered(action, name, call).await;
+    match refused {
+        Some(refused) => Err(StoreError::Refused(vec![refused])),
+        None => answer,
     }
 }
 

@@ -3,6 +3,8 @@
 mod requests;
 mod say;
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff;
 use uuid::Uuid;
@@ -63,6 +65,7 @@ impl World {
             now: self.now,
             wall: Time(jiff::Timestamp::UNIX_EPOCH),
             seed: self.seed,
+            given: BTreeMap::new(),
         }
     }
 

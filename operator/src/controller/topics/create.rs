@@ -68,7 +68,7 @@ fn create_one(draft: &mut Draft<'_>, wanted: &CreatableTopic) -> Result<TopicId,
         return Err(ApiError::new(ErrorCode::InvalidTopicException, message));
     }
     let settings = settings_of(draft, wanted)?;
-    let id = draft.topic_id();
+    let id = draft.topic_id(&wanted.name);
     let replicas = replicas_of(draft, wanted, id)?;
     check_total(&draft.state, replicas.len())?;
     let most = replicas.iter().map(Vec::len).max().unwrap_or_default();

@@ -1,25 +1,36 @@
-//! PURE: what a JSON merge patch (RFC 7386) has to say so that one object becomes another.
+//! PURE: what a JSON merge patch (RFC 7386) has to say so that a decision reaches an object that others write, too.
+
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-/// The patch that makes `after` of `before`; `None` if they are the same. Nulls in either stand for what is absent.
-pub(super) fn difference(before: &Value, after: &Value) -> Option<Value> {
-    if before == after {
+/// The patch by which an object has what a decision made of `before`, which is `after`; `None` if it has that. The object is `there`: it may hold what a user wrote and the controller has not accepted, and of that nothing is
+/// named. Nulls stand for what is absent.
+pub(super) fn owed(before: &Value, after: &Value, there: &Value) -> Option<Value> {
+    if before == after || there == after {
         return None;
     }
-    let (Value::Object(old), Value::Object(new)) = (before, after) else {
+    let empty = Map::new();
+    let fields = |of: &Value| matches!(of, Value::Object(_) | Value::Null);
+    if !fields(before) || !fields(after) || (before.is_null() && after.is_null()) {
         return Some(after.clone());
-    };
+    }
+    let fields = |of: &'_ Value| of.as_object().cloned().unwrap_or_else(|| empty.clone());
+    let (old, new, held) = (fields(before), fields(after), fields(there));
+    let of = |fields: &Map<String, Value>, name: &str| fields.get(name).cloned().unwrap_or_default();
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let mut patch = Map::new();
-    for (name, value) in new {
-        if let Some(changed) = difference(old.get(name).unwrap_or(&Value::Null), value) {
+    for name in names {
+        if let Some(changed) = owed(&of(&old, name), &of(&new, name), &of(&held, name)) {
             patch.insert(name.clone(), changed);
         }
     }
-    for name in old.keys().filter(|name| !new.contains_key(*name)) {
-        patch.insert(name.clone(), Value::Null);
+    if patch.is_empty() {
+        return None;
     }
-    (!patch.is_empty()).then_some(Value::Object(patch))
+    // What the decision takes away was all there was.
+    let empties = after.is_null() && held.keys().all(|name| patch.get(name).is_some_and(Value::is_null));
+    Some(if empties { Value::Null } else { Value::Object(patch) })
 }
 
 #[cfg(test)]
@@ -29,21 +40,58 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_changed_is_named() {
+    fn only_what_the_decision_changed_is_named() {
         let cases = [
-            (json!({"a": 1}), json!({"a": 1}), None),
+            // Nobody else wrote: the object is as it was before.
+            (json!({"a": 1}), json!({"a": 1}), json!({"a": 1}), None),
             (
                 json!({"a": 1, "b": {"c": 2, "d": 3}}),
                 json!({"a": 1, "b": {"c": 2, "d": 4}}),
+                json!({"a": 1, "b": {"c": 2, "d": 3}}),
                 Some(json!({"b": {"d": 4}})),
             ),
-            (json!({"a": 1, "b": 2}), json!({"a": 1}), Some(json!({"b": null}))),
-            (json!({}), json!({"a": {"b": 1}}), Some(json!({"a": {"b": 1}}))),
-            (json!({"a": [1, 2]}), json!({"a": [1]}), Some(json!({"a": [1]}))),
-            (json!({"a": {"b": 1}}), json!({"a": {}}), Some(json!({"a": {"b": null}}))),
+            (
+                json!({"a": 1, "b": 2}),
+                json!({"a": 1}),
+                json!({"a": 1, "b": 2}),
+                Some(json!({"b": null})),
+            ),
+            (json!({}), json!({"a": {"b": 1}}), json!({}), Some(json!({"a": {"b": 1}}))),
+            (json!({"a": [1, 2]}), json!({"a": [1]}), json!({"a": [1, 2]}), Some(json!({"a": [1]}))),
+            // A user wrote what is not accepted: it stays.
+            (
+                json!({"a": 5, "c": {"x": 1}}),
+                json!({"a": 5, "c": {"x": 2}}),
+                json!({"a": 3, "c": {"x": 1, "y": 1}}),
+                Some(json!({"c": {"x": 2}})),
+            ),
+            (
+                json!({"a": 5}),
+                json!({"a": 5, "c": {"x": 2}}),
+                json!({"a": 3, "c": {"y": 1}}),
+                Some(json!({"c": {"x": 2}})),
+            ),
+            (
+                json!({"c": {"x": 1}}),
+                json!({}),
+                json!({"c": {"x": 1, "y": 1}}),
+                Some(json!({"c": {"x": null}})),
+            ),
+            (json!({"c": {"x": 1}}), json!({}), json!({"c": {"x": 1}}), Some(json!({"c": null}))),
+            (
+                json!({"c": {"x": 1, "z": 1}}),
+                json!({"c": {"x": 1, "z": 2}}),
+                json!({}),
+                Some(json!({"c": {"z": 2}})),
+            ),
+            (json!({"c": {"x": 1}}), json!({}), json!({}), None),
+            // It is what the user wrote that was accepted.
+            (json!({"a": 5}), json!({"a": 3}), json!({"a": 3}), None),
+            // With what was filled in.
+            (json!({"a": null}), json!({"a": 1}), json!({}), Some(json!({"a": 1}))),
         ];
-        for (before, after, patch) in cases {
-            assert_eq!(difference(&before, &after), patch, "{before} to {after}");
+        for (before, after, there, patch) in cases {
+            assert_eq!(owed(&before, &after, &there), patch, "{before} to {after} of {there}");
         }
     }
 }

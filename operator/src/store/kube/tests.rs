@@ -1,5 +1,6 @@
 //! What the API server holds becomes a state, whatever users did to it.
 
+mod refusals;
 pub(crate) mod server;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

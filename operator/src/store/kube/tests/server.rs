@@ -1,4 +1,4 @@
-//! An API server in memory: objects by their path, with the versions and the preconditions that the operator has to do with. It knows no schema and no defaults.
+//! An API server in memory: objects by their path, with the versions, the preconditions and the refusals that the operator has to do with. It knows no schema and no defaults.
 //!
 //! What it does was read in Kubernetes' own: `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/patch.go` and `pkg/registry/generic/registry/store.go` there.
 
@@ -24,8 +24,16 @@ struct Held {
     version: u64,
     /// What was asked for but reading.
     writes: Vec<String>,
+    refusals: Vec<Refusal>,
     /// What somebody else does before the next request of this method and path is answered.
     races: Vec<(String, String, Value)>,
+}
+
+struct Refusal {
+    method: String,
+    path: String,
+    code: u16,
+    message: String,
 }
 
 type Answer = Result<Value, (u16, &'static str, String)>;
@@ -64,6 +72,16 @@ impl Server {
     /// What was written since this was last asked, as `METHOD path`.
     pub(crate) fn take_writes(&self) -> Vec<String> {
         std::mem::take(&mut self.held().writes)
+    }
+
+    /// Refuses each such request for the object of this path, until [`Self::allow_all`].
+    pub(crate) fn refuse(&self, method: &str, path: &str, code: u16, message: &str) {
+        let (method, path, message) = (method.to_owned(), path.to_owned(), message.to_owned());
+        self.held().refusals.push(Refusal { method, path, code, message });
+    }
+
+    pub(crate) fn allow_all(&self) {
+        self.held().refusals.clear();
     }
 
     /// Somebody else writes an object just before the next such request comes.
@@ -137,6 +155,14 @@ impl Held {
         }
         if method != Method::GET {
             self.writes.push(format!("{method} {path}"));
+        }
+        let object = match body["metadata"]["name"].as_str() {
+            Some(name) if *method == Method::POST => format!("{path}/{name}"),
+            _ => path.to_owned(),
+        };
+        let refuses = |refusal: &&Refusal| refusal.method == method.as_str() && refusal.path == object;
+        if let Some(refusal) = self.refusals.iter().find(refuses) {
+            return Err((refusal.code, "Refused", refusal.message.clone()));
         }
         match *method {
             Method::GET => self.read(path, query),

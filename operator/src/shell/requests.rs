@@ -1,0 +1,220 @@
+//! Requests that write resources. They are decided and committed together, beside the rest; where the store turns resources down, those who asked for them are decided anew one by one, without what was turned down. So a
+//! refusal costs whoever asked for it that one thing, and nobody else anything: nothing is read anew, and the epoch stays.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tracing::{error, warn};
+
+use super::{Answer, Call, Shell, Telling, journal, take_over_from};
+use crate::controller::state::{Change, State};
+use crate::controller::turned_down::{TurnedDown, join, without};
+use crate::controller::{Event, Kind, Moment, RECORDS_PER_REQUEST_MAX, Reply};
+use crate::store::{Refused, Store, StoreError};
+
+/// How often one request is decided anew. Each time less is left of it, or another name is taken.
+const ROUNDS_MAX: usize = 16;
+
+/// What became of changes.
+pub(super) enum Committed {
+    /// They are durable, and brokers were told.
+    Done,
+    /// Nobody knows: everything was read anew.
+    Lost,
+    /// The store took some of the resources, and none of the rest.
+    Refused(Vec<Refused>),
+}
+
+/// A request, and the moment that it is decided by, however often: so topics that it makes have the same ids each time.
+struct Asked {
+    event: Event,
+    tell: oneshot::Sender<Answer>,
+    moment: Moment,
+}
+
+struct Decided {
+    asked: Asked,
+    reply: Reply,
+    /// Its part of the changes.
+    changes: Range<usize>,
+}
+
+impl Call {
+    /// Whether it may change a `Topic` or the `KafkaCluster`.
+    pub(super) fn may_write_resources(&self) -> bool {
+        matches!(self, Self::Ask(Event::Admin { .. } | Event::Apply(_) | Event::Delete(..), _))
+    }
+}
+
+impl<S: Store> Shell<S> {
+    /// Makes the changes from `before` to the state durable and tells brokers of them.
+    pub(super) async fn commit(&mut self, before: &State, changes: &[Change]) -> Result<Committed, StoreError> {
+        if changes.is_empty() {
+            return Ok(Committed::Done);
+        }
+        match self.store.commit(&self.state, changes).await {
+            Ok(()) => {}
+            Err(StoreError::Refused(refused)) => return Ok(Committed::Refused(refused)),
+            Err(error) => {
+                error!(%error, "commit the cluster's state: everything is read anew");
+                self.read_anew().await?;
+                return Ok(Committed::Lost);
+            }
+        }
+        self.publish.send_replace(self.state.clone());
+        for change in changes {
+            if let Change::RemoveBroker(broker) = change {
+                // If its process is there after all, it registers again.
+                self.sessions.ended(*broker);
+                self.streams.remove(broker);
+            }
+        }
+        journal::write(before, changes);
+        self.tell_metadata(before, changes);
+        self.tell_granted_shutdowns(changes);
+        Ok(Committed::Done)
+    }
+
+    /// Throws the state away and begins with what the store has.
+    pub(super) async fn read_anew(&mut self) -> Result<(), StoreError> {
+        self.streams.clear();
+        (self.state, self.sessions) = take_over_from(&mut self.store, &self.clock).await?;
+        self.publish.send_replace(self.state.clone());
+        Ok(())
+    }
+
+    /// Decides and commits requests; returns what is left for the next batch, since this one has become large.
+    pub(super) async fn requests(&mut self, calls: Vec<Call>) -> Result<Vec<Call>, StoreError> {
+        let before = self.state.clone();
+        let (mut decided, mut changes) = (Vec::new(), Vec::new());
+        let mut calls = calls.into_iter();
+        while changes.len() <= RECORDS_PER_REQUEST_MAX
+            && let Some(call) = calls.next()
+        {
+            if let Call::Ask(event, tell) = call {
+                let moment = self.clock.moment();
+                decided.push(self.decide_asked(Asked { event, tell, moment }, &mut changes));
+            }
+        }
+        let mut refused = Vec::new();
+        loop {
+            let turned_down = match self.commit(&before, &changes).await? {
+                Committed::Done => break,
+                Committed::Lost => return Ok(calls.collect()),
+                Committed::Refused(turned_down) => turned_down,
+            };
+            self.state = before.clone();
+            let (theirs, others): (Vec<Decided>, Vec<Decided>) = decided.into_iter().partition(|one| {
+                let changes = changes.get(one.changes.clone()).unwrap_or_default();
+                changes.iter().any(|change| turned_down.iter().any(|refused| is_of(change, refused)))
+            });
+            // Each round leaves fewer, whatever the store says.
+            let (theirs, others) = if theirs.is_empty() { (others, theirs) } else { (theirs, others) };
+            refused.extend(theirs.into_iter().map(|one| one.asked));
+            changes = Vec::new();
+            decided = others.into_iter().map(|one| self.decide_asked(one.asked, &mut changes)).collect();
+        }
+        for one in decided {
+            self.tell(Telling::Answer(one.asked.tell, one.reply));
+        }
+        for asked in refused {
+            if !self.one_by_one(asked).await? {
+                break;
+            }
+        }
+        Ok(calls.collect())
+    }
+
+    fn decide_asked(&mut self, asked: Asked, changes: &mut Vec<Change>) -> Decided {
+        let from = changes.len();
+        let reply = self.decide_at(asked.event.clone(), &asked.moment, changes);
+        Decided {
+            asked,
+            reply,
+            changes: from..changes.len(),
+        }
+    }
+
+    /// Carries out as much of a request as the store takes. Returns whether the state is what it was but for that.
+    async fn one_by_one(&mut self, asked: Asked) -> Result<bool, StoreError> {
+        let Asked { mut event, tell, mut moment } = asked;
+        let mut answered: Option<Reply> = None;
+        for _ in 0..ROUNDS_MAX {
+            let before = self.state.clone();
+            let mut changes = Vec::new();
+            let mut reply = self.decide_at(event.clone(), &moment, &mut changes);
+            let refused = match self.commit(&before, &changes).await? {
+                Committed::Lost => return Ok(false),
+                Committed::Done => {
+                    if let Some(other) = answered {
+                        join(&mut reply, other);
+                    }
+                    self.tell(Telling::Answer(tell, reply));
+                    return Ok(true);
+                }
+                Committed::Refused(refused) => refused,
+            };
+            self.state = before;
+            // Those that were made keep their ids, whatever is left of the request.
+            moment.given.extend(changes.iter().filter_map(|change| match change {
+                Change::Topic(id, resource) if !self.state.topics.contains_key(id) => Some((resource.topic_name().to_owned(), *id)),
+                _ => None,
+            }));
+            let (taken, refused): (Vec<Refused>, Vec<Refused>) = refused.into_iter().partition(|one| one.taken);
+            for one in taken {
+                // Somebody else's resource has the name: it is decided anew under another.
+                Arc::make_mut(&mut self.state.taken).insert(one.name);
+            }
+            if refused.is_empty() {
+                continue;
+            }
+            for one in &refused {
+                warn!(kind = %one.kind, name = one.name, message = one.message, "the store does not take a resource as it was asked for");
+            }
+            let turned_down: Vec<TurnedDown> = refused.into_iter().map(|one| self.turned_down(one, &changes)).collect();
+            let (rest, mut reply) = without(event, &turned_down);
+            if let Some(other) = answered.take() {
+                join(&mut reply, other);
+            }
+            let Some(rest) = rest else {
+                self.tell(Telling::Answer(tell, reply));
+                return Ok(true);
+            };
+            (event, answered) = (rest, Some(reply));
+        }
+        let reason = "the store refuses each attempt".to_owned();
+        let reply = Reply::Refused(weir_protocol::error::ErrorCode::PolicyViolation, reason);
+        self.tell(Telling::Answer(tell, reply));
+        Ok(true)
+    }
+
+    fn turned_down(&self, refused: Refused, changes: &[Change]) -> TurnedDown {
+        let id = changes.iter().filter(|change| is_of(change, &refused)).find_map(|change| match change {
+            Change::Topic(id, _) | Change::RemoveTopic(id, _) => Some(*id),
+            _ => None,
+        });
+        let name = |id| {
+            let decided = changes.iter().find_map(|change| match change {
+                Change::Topic(of, resource) if *of == id => Some(resource.topic_name().to_owned()),
+                _ => None,
+            });
+            decided.or_else(|| self.state.topics.get(&id).map(|topic| topic.name().to_owned()))
+        };
+        TurnedDown {
+            topic: id.map(|id| (id, name(id).unwrap_or_default())),
+            invalid: refused.invalid,
+            message: refused.message,
+        }
+    }
+}
+
+/// Whether a change is one of the resource that was refused.
+fn is_of(change: &Change, refused: &Refused) -> bool {
+    match change {
+        Change::Cluster(_) => refused.kind == Kind::KafkaCluster,
+        Change::Topic(_, resource) => refused.kind == Kind::Topic && resource.metadata.name.as_ref() == Some(&refused.name),
+        Change::RemoveTopic(_, name) => refused.kind == Kind::Topic && *name == refused.name,
+        _ => false,
+    }
+}

@@ -1,0 +1,300 @@
+//! What a decision writes of the resources that users write, too, and what becomes of it when the API server refuses.
+
+use futures::FutureExt as _;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+use weir_protocol::messages::create_topics_request::CreatableTopic;
+use weir_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use weir_protocol::messages::{CreateTopicsRequest, IncrementalAlterConfigsRequest};
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
+
+use super::server::Server;
+use crate::controller::sessions::StreamId;
+use crate::controller::state::Endpoint;
+use crate::controller::{AdminRequest, AdminResponse, Event, Heartbeat, Registration, Reply, Resource};
+use crate::shell::{Controller, Outbound, STREAM_MESSAGES_MAX};
+use crate::store::kube::{KubeStore, Seen};
+
+const CLUSTER: &str = "/apis/weir.dev/v1alpha1/namespaces/n/kafkaclusters/c";
+const TOPICS: &str = "/apis/weir.dev/v1alpha1/namespaces/n/topics";
+
+/// A controller over an API server, with a broker that serves.
+struct World {
+    server: Server,
+    seen: Seen,
+    controller: Controller,
+    epoch: BrokerEpoch,
+    _told: mpsc::Receiver<Result<weir_protocol::controller::ControllerMessage, tonic::Status>>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let server = Server::default();
+        let spec = json!({"brokers": {"replicas": 5}, "config": {"log.retention.bytes": 1000}});
+        server.put(
+            CLUSTER,
+            &json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c", "namespace": "n", "uid": "u"}, "spec": spec}),
+        );
+        let cluster: weir_crds::KafkaCluster = serde_json::from_value(server.get(CLUSTER).unwrap()).unwrap();
+        let seen = Seen::default();
+        let mut store = KubeStore::new(server.client(), &cluster, std::sync::Arc::new(|| async { true }.boxed()), seen.clone());
+        store.create("id".to_owned(), cluster).await.unwrap();
+        let (controller, _shell) = Controller::start(store).await.unwrap();
+        let (out, told): (Outbound, _) = mpsc::channel(STREAM_MESSAGES_MAX);
+        let registration = Registration {
+            broker: BrokerId(0),
+            cluster_id: "id".to_owned(),
+            incarnation: Uuid::from_u128(1),
+            log_dir: Uuid::from_u128(2),
+            endpoints: vec![Endpoint {
+                listener: "PLAINTEXT".to_owned(),
+                host: "localhost".to_owned(),
+                port: 9092,
+                security_protocol: "PLAINTEXT".to_owned(),
+            }],
+            rack: None,
+            previous_epoch: None,
+            clean: true,
+            controller_epoch: ControllerEpoch(0),
+            leader_epochs: Vec::new(),
+        };
+        controller.open(registration, StreamId(1), out).await.unwrap();
+        let (epoch, applied_version) = controller.look(|state| (state.brokers[&BrokerId(0)].epoch, state.version)).await.unwrap();
+        let heartbeat = Heartbeat {
+            broker: BrokerId(0),
+            epoch,
+            applied_version,
+            ready: true,
+            wants_shutdown: false,
+            log_dir_failed: false,
+        };
+        controller.heartbeat(heartbeat, StreamId(1)).await.unwrap();
+        assert!(controller.look(|state| state.is_usable(BrokerId(0))).await.unwrap());
+        Self {
+            server,
+            seen,
+            controller,
+            epoch,
+            _told: told,
+        }
+    }
+
+    fn asked(&self, request: AdminRequest) -> Event {
+        let (broker, epoch) = (BrokerId(0), self.epoch);
+        Event::Admin { broker, epoch, request }
+    }
+
+    /// Sets, or without a value unsets, a setting of each of these resources; says what came of each.
+    async fn set(&self, resources: &[(i8, &str, &str, Option<&str>)]) -> Vec<(i16, String)> {
+        let resources = resources.iter().map(|(resource_type, name, setting, value)| AlterConfigsResource {
+            resource_type: *resource_type,
+            resource_name: (*name).to_owned(),
+            configs: vec![AlterableConfig {
+                name: (*setting).to_owned(),
+                config_operation: i8::from(value.is_none()),
+                value: value.map(str::to_owned),
+                ..Default::default()
+            }],
+            ..Default::default()
+        });
+        let request = IncrementalAlterConfigsRequest {
+            resources: resources.collect(),
+            ..Default::default()
+        };
+        let answer = self
+            .controller
+            .ask(self.asked(AdminRequest::IncrementalAlterConfigs(request)))
+            .await
+            .unwrap();
+        let Reply::Admin(AdminResponse::IncrementalAlterConfigs(response)) = answer.reply else {
+            panic!("{answer:?}")
+        };
+        let responses = response.responses.into_iter();
+        responses.map(|one| (one.error_code, one.error_message.unwrap_or_default())).collect()
+    }
+
+    fn creation(&self, names: &[&str]) -> Event {
+        let topics = names.iter().map(|name| CreatableTopic {
+            name: (*name).to_owned(),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..Default::default()
+        });
+        let request = CreateTopicsRequest {
+            topics: topics.collect(),
+            ..Default::default()
+        };
+        self.asked(AdminRequest::CreateTopics(request))
+    }
+
+    /// Creates topics, and says what came of each.
+    async fn create(&self, names: &[&str]) -> Vec<(String, i16)> {
+        codes(self.controller.ask(self.creation(names)).await.unwrap().reply)
+    }
+
+    async fn controller_epoch(&self) -> ControllerEpoch {
+        self.controller.look(|state| state.cluster.controller_epoch).await.unwrap()
+    }
+
+    /// A user writes a resource, which the watch has brought, and the controller has not accepted.
+    fn write_unaccepted(&self, path: &str, change: impl FnOnce(&mut Value)) {
+        let mut object = self.server.get(path).unwrap();
+        change(&mut object["spec"]);
+        self.server.put(path, &object);
+        let object = self.server.get(path).unwrap();
+        match path == CLUSTER {
+            true => self.seen.put_cluster(serde_json::from_value(object).unwrap()),
+            false => self.seen.put_topic(&serde_json::from_value(object).unwrap()),
+        }
+    }
+
+    fn spec(&self, path: &str) -> Value {
+        self.server.get(path).unwrap()["spec"].clone()
+    }
+}
+
+fn codes(reply: Reply) -> Vec<(String, i16)> {
+    let Reply::Admin(AdminResponse::CreateTopics(response)) = reply else {
+        panic!("{reply:?}")
+    };
+    let mut codes: Vec<(String, i16)> = response.topics.into_iter().map(|topic| (topic.name, topic.error_code)).collect();
+    codes.sort();
+    codes
+}
+
+const DONE: (i16, String) = (0, String::new());
+
+#[tokio::test]
+async fn a_clients_change_leaves_what_a_user_wrote_and_the_controller_has_not_accepted() {
+    let world = World::new().await;
+    assert_eq!(world.create(&["t"]).await, [("t".to_owned(), 0)]);
+    let topic = format!("{TOPICS}/t");
+    world.write_unaccepted(CLUSTER, |spec| {
+        spec["brokers"]["replicas"] = json!(3);
+        spec["config"]["log.retention.hours"] = json!(7);
+        spec["paused"] = json!(true);
+    });
+    world.write_unaccepted(&topic, |spec| {
+        spec["partitions"] = json!(7);
+        spec["config"] = json!({"retention.bytes": 5});
+    });
+    let changes = [(4, "", "log.cleaner.threads", Some("2")), (2, "t", "retention.ms", Some("1000"))];
+    assert_eq!(world.set(&changes).await, [DONE, DONE]);
+    assert_eq!(
+        world.spec(CLUSTER)["config"],
+        json!({"log.retention.bytes": 1000, "log.retention.hours": 7, "log.cleaner.threads": 2})
+    );
+    assert_eq!(
+        (&world.spec(CLUSTER)["brokers"]["replicas"], &world.spec(CLUSTER)["paused"]),
+        (&json!(3), &json!(true))
+    );
+    assert_eq!(world.spec(&topic)["config"], json!({"retention.bytes": 5, "retention.ms": 1000}));
+    assert_eq!(world.spec(&topic)["partitions"], 7);
+    // And what is unset goes by itself.
+    let changes = [(4, "", "log.retention.bytes", None), (2, "t", "retention.ms", None)];
+    assert_eq!(world.set(&changes).await, [DONE, DONE]);
+    assert_eq!(world.spec(CLUSTER)["config"], json!({"log.retention.hours": 7, "log.cleaner.threads": 2}));
+    assert_eq!(world.spec(&topic)["config"], json!({"retention.bytes": 5}));
+}
+
+#[tokio::test]
+async fn what_the_api_server_refuses_costs_that_write() {
+    let world = World::new().await;
+    let epoch = world.controller_epoch().await;
+    assert_eq!(world.create(&["t", "u"]).await, [("t".to_owned(), 0), ("u".to_owned(), 0)]);
+    world
+        .server
+        .refuse("PATCH", &format!("{TOPICS}/t"), 422, "spec: partitions can only be raised");
+    world.server.refuse("PATCH", CLUSTER, 403, "exceeded quota");
+    let changes = [
+        (2, "t", "retention.ms", Some("1000")),
+        (2, "u", "retention.ms", Some("1000")),
+        (4, "", "log.cleaner.threads", Some("2")),
+    ];
+    let mut said = world.set(&changes).await;
+    said.sort();
+    assert_eq!(
+        said,
+        [
+            DONE,
+            (40, "spec: partitions can only be raised".to_owned()),
+            (44, "exceeded quota".to_owned())
+        ]
+    );
+    assert_eq!(world.spec(&format!("{TOPICS}/u"))["config"], json!({"retention.ms": 1000}));
+    let state = |world: &World| world.controller.committed().borrow().clone();
+    let config = |name: &str| state(&world).topic_by_name(name).unwrap().resource.spec.config.clone();
+    assert!(config("t").is_empty() && !config("u").is_empty());
+    assert!(!state(&world).cluster.configs().contains_key("log.cleaner.threads"));
+    assert_eq!(world.controller_epoch().await, epoch, "nothing is read anew");
+    world.server.allow_all();
+    assert_eq!(world.set(&changes).await, [DONE, DONE, DONE]);
+    assert_eq!(world.controller_epoch().await, epoch);
+}
+
+#[tokio::test]
+async fn who_asks_at_the_same_time_does_not_pay_for_it() {
+    let world = World::new().await;
+    let epoch = world.controller_epoch().await;
+    world.server.refuse("POST", &format!("{TOPICS}/a"), 403, "exceeded quota");
+    // All in one batch.
+    let events = [world.creation(&["a", "b"]), world.creation(&["c"]), world.creation(&["d"])];
+    let mut told = Vec::new();
+    for event in events {
+        told.push(world.controller.submit(event).await.unwrap());
+    }
+    let mut said = Vec::new();
+    for told in told {
+        said.extend(codes(told.await.unwrap().reply));
+    }
+    let named = |name: &str, code| (name.to_owned(), code);
+    assert_eq!(said, [named("a", 44), named("b", 0), named("c", 0), named("d", 0)]);
+    assert_eq!(world.controller_epoch().await, epoch);
+    for name in ["b", "c", "d"] {
+        let object = world.server.get(&format!("{TOPICS}/{name}")).unwrap();
+        let id = world.controller.committed().borrow().topic_by_name(name).unwrap().id;
+        assert_eq!(object["metadata"]["annotations"]["weir.dev/topic-id"], id.0.to_string(), "{name}");
+    }
+    assert_eq!(world.server.get(&format!("{TOPICS}/a")), None);
+}
+
+#[tokio::test]
+async fn a_topic_whose_resources_name_is_taken_gets_another() {
+    let world = World::new().await;
+    let epoch = world.controller_epoch().await;
+    // One that the controller refused, for instance.
+    let theirs = json!({"metadata": {"name": "t"}, "spec": {"clusterRef": {"name": "another"}}});
+    world.server.put(&format!("{TOPICS}/t"), &theirs);
+    let before = world.server.get(&format!("{TOPICS}/t"));
+    assert_eq!(world.create(&["t", "u"]).await, [("t".to_owned(), 0), ("u".to_owned(), 0)]);
+    assert_eq!(world.server.get(&format!("{TOPICS}/t")), before);
+    let resource = world
+        .controller
+        .look(|state| state.topic_by_name("t").unwrap().resource_name().to_owned())
+        .await
+        .unwrap();
+    assert!(resource.starts_with("t-"), "{resource}");
+    assert_eq!(world.spec(&format!("{TOPICS}/{resource}"))["topicName"], "t");
+    assert_eq!(world.controller_epoch().await, epoch);
+}
+
+#[tokio::test]
+async fn a_users_topic_that_cannot_be_completed_is_refused_by_itself() {
+    let world = World::new().await;
+    let epoch = world.controller_epoch().await;
+    let path = format!("{TOPICS}/mine");
+    let object = json!({"apiVersion": weir_crds::API_VERSION, "kind": "Topic", "metadata": {"name": "mine"}, "spec": {"clusterRef": {"name": "c"}}});
+    world.server.put(&path, &object);
+    world.server.refuse("PATCH", &path, 422, "spec.config: a rule of a later version");
+    let topic: weir_crds::Topic = serde_json::from_value(world.server.get(&path).unwrap()).unwrap();
+    world.seen.put_topic(&topic);
+    let offered = || Event::Apply(vec![Resource::Topic(Box::new(topic.clone()))]);
+    let answer = world.controller.ask(offered()).await.unwrap();
+    let Reply::Invalid(refusal) = answer.reply else { panic!("{answer:?}") };
+    assert_eq!(refusal.to_string(), "Topic \"mine\": spec: spec.config: a rule of a later version");
+    assert_eq!(world.controller_epoch().await, epoch);
+    world.server.allow_all();
+    assert!(matches!(world.controller.ask(offered()).await.unwrap().reply, Reply::Applied(_)));
+    assert_eq!(world.spec(&path)["partitions"], 1, "what was filled in");
+}
