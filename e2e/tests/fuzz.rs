@@ -174,7 +174,8 @@ impl Fuzzed {
     fn stand_by(&self, kept: &mut Kept, until: Instant) {
         let mut c = Connection::open(&self.local.bootstrap()).unwrap();
         let mut refused = None;
-        while Instant::now() < until && !self.has_failed.load(Ordering::Relaxed) {
+        // What was refused last is tried again, also behind the end: it may be there, and the next round would not know.
+        while (Instant::now() < until || refused.is_some()) && !self.has_failed.load(Ordering::Relaxed) {
             let value = format!("record {}", kept.records);
             let batch = Batch::of(&[value.as_bytes()], now_ms()).encode();
             match produce(&mut c, KEPT, 0, &batch) {
