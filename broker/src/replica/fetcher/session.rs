@@ -325,7 +325,7 @@ impl Session {
             (self.id, self.epoch) = (response.session_id, 1);
         }
         let mut has_records = false;
-        let (mut appended, mut out_of_range) = (Vec::new(), Vec::new());
+        let (mut appended, mut out_of_range, mut heard) = (Vec::new(), Vec::new(), Vec::new());
         for topic in response.responses {
             for data in topic.partitions {
                 let id = TopicPartition {
@@ -341,6 +341,7 @@ impl Session {
                 let is_last = data.error_code != 0 || data.diverging_epoch.end_offset >= 0 || data.records.as_ref().is_some_and(|it| !it.is_empty());
                 slot.is_answered |= is_last;
                 let (partition, epoch) = (Arc::clone(&slot.partition), slot.epoch);
+                heard.push((Arc::clone(&partition), epoch));
                 match take_answer(&partition, epoch, &sent, data).await {
                     Taken::Nothing => {}
                     Taken::Appended => appended.push((partition, epoch)),
@@ -353,6 +354,9 @@ impl Session {
             self.ask_offsets(&out_of_range).await;
         }
         wait_for_flush(&appended, FLUSH_MAX).await;
+        for (partition, epoch) in heard {
+            partition.follow_log_start(epoch).await;
+        }
         Ok(has_records)
     }
 

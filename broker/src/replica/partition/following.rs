@@ -134,6 +134,21 @@ impl Partition {
         }
     }
 
+    /// Waits until what the leader in `epoch` has deleted is deleted here, too, where the writer was at work: the next fetch says from where on the log is here. A fetch that still says
+    /// what the one before did is not sent, and the leader would not hear of it before there is something else to say.
+    pub(crate) async fn follow_log_start(self: &Arc<Self>, epoch: LeaderEpoch) {
+        let step = self.following(epoch, |following, log| following.step(log));
+        let Some(start) = step.and_then(|step| step.log_start) else { return };
+        let partition = Arc::clone(self);
+        let deleted = self.with_writer(move |writer| match partition.role() {
+            Role::Follower { epoch: now, .. } if now == epoch => writer.advance_log_start_offset(start),
+            _ => Ok(()),
+        });
+        if let Ok(Err(error)) = deleted.await {
+            warn!(topic = %self.topic(), partition = self.id().index, %error, "cannot delete what the leader has deleted");
+        }
+    }
+
     /// Whether all that was appended by a follower in `epoch` counts as had: it says so with its next fetch. There is nothing more to wait for when this broker follows in that epoch
     /// no longer, since the log is deleted or led otherwise.
     pub(crate) fn has_all(&self, epoch: LeaderEpoch) -> bool {

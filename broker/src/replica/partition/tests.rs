@@ -11,6 +11,7 @@ use weir_protocol::types::{PartitionEpoch, TopicId};
 
 use super::*;
 use crate::log::{Disk, Identity, LogDir, LogDirOptions};
+use crate::replica::core::{FetchAnswer, FetchFrom, Next, Todo};
 use crate::replica::fetcher::wait_for_flush;
 
 /// Longer than any flush takes here.
@@ -174,4 +175,46 @@ async fn a_flush_that_ends_while_roles_change_commits_nothing_of_what_was_cut() 
     drop(role);
     flushed.join().unwrap();
     assert_eq!((partition.log().log_end_offset(), partition.high_watermark()), (1, 1));
+}
+
+/// The leader waits for it with DeleteRecords, and hears of a quiet partition only what is new.
+#[tokio::test]
+async fn the_next_fetch_says_what_was_deleted_though_the_writer_was_at_work() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = log_dir(root.path());
+    let partition = partition(&dir);
+    led_by(&partition, 1, 1);
+    append(&partition, 0).await;
+    append(&partition, 1).await;
+    assert!(wait_for_flush(&[(Arc::clone(&partition), LeaderEpoch(1))], PATIENCE).await);
+    let Some(Next::Fetch(sent)) = partition.next_fetch(LeaderEpoch(1)) else {
+        panic!("it follows");
+    };
+    let (busy, is_busy) = std::sync::mpsc::channel();
+    let (free, is_free) = std::sync::mpsc::channel::<()>();
+    let other = Arc::clone(&partition);
+    let at_work = std::thread::spawn(move || {
+        other.with_writer_detached(move |_| {
+            busy.send(()).unwrap();
+            let _ = is_free.recv_timeout(PATIENCE);
+        });
+    });
+    is_busy.recv_timeout(PATIENCE).unwrap();
+    let answer = FetchAnswer {
+        error: ErrorCode::None,
+        high_watermark: 2,
+        log_start: 1,
+        diverging: None,
+        has_records: false,
+    };
+    assert_eq!(partition.fetch_answered(LeaderEpoch(1), &sent, &answer), Todo::Nothing);
+    partition.step();
+    assert_eq!(partition.log().log_start_offset(), 0, "the writer is at work");
+    let heard = Arc::clone(&partition);
+    let follows = tokio::spawn(async move { heard.follow_log_start(LeaderEpoch(1)).await });
+    drop(free);
+    tokio::time::timeout(PATIENCE, follows).await.unwrap().unwrap();
+    let says = FetchFrom { log_start: 1, ..sent };
+    assert!(matches!(partition.next_fetch(LeaderEpoch(1)), Some(Next::Fetch(from)) if from == says));
+    at_work.join().unwrap();
 }
