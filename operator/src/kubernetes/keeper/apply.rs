@@ -114,15 +114,17 @@ impl Applied {
 
     async fn put(&self, api: &Api<DynamicObject>, kind: &str, name: &str, object: &Value) -> anyhow::Result<Put> {
         for _ in 0..LOOKS_MAX {
-            let written = match api.get_metadata_opt(name).await? {
+            let found = api.get_metadata_opt(name).await?;
+            let is_there = found.is_some();
+            let written = match found {
                 None => self.create(api, object).await,
                 Some(there) if is_ours(&there.metadata, &self.owner) => self.change(api, name, &there.metadata, object).await,
                 Some(there) => return Ok(Put::Taken(Taken::of(kind, &self.namespace, name, &there.metadata))),
             };
             match written {
                 Ok(metadata) => return Ok(Put::Written(Box::new(metadata))),
-                // It is another one by now, or another version of it, or gone.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                // It is another one by now, or another version of it, or gone. What cannot be made because its kind or its namespace is gone is an error.
+                Err(kube::Error::Api(status)) if status.code == 409 || (status.code == 404 && is_there) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -308,3 +308,22 @@ async fn addresses_of_other_services_are_told_to_nobody() {
     assert!(!server.get(CLUSTER).unwrap()["status"].to_string().contains("192.0.2.66"));
     assert_eq!(Standing::of(&server.client(), &resource(&server), 0).await, Standing::default());
 }
+
+#[tokio::test]
+async fn what_the_api_server_does_not_take_is_said_in_its_words() {
+    let server = server(&one_broker());
+    for (code, words) in [
+        (404, "namespaces \"n\" not found"),
+        (403, "exceeded quota"),
+        (409, "the object has been modified"),
+    ] {
+        server.refuse("POST", "/api/v1/namespaces/n/services/c-0", code, words);
+        let error = Kept::by(&server).keeper.pass().await.unwrap_err();
+        let expected = if code == 409 { "others write it all the time" } else { words };
+        assert!(
+            format!("{error:#}").starts_with("apply Service c-0: ") && format!("{error:#}").contains(expected),
+            "{error:#}"
+        );
+        server.allow_all();
+    }
+}
