@@ -1,22 +1,23 @@
 //! A broker's machine and process: the log directory with what says how it was left (`broker/src/log/identity.rs`), and the session with the controller
 //! (`broker/src/controller_client/session.rs`).
 
+mod disk;
 mod replica;
 
 use std::rc::Rc;
 
 use uuid::Uuid;
-use weir_broker::replica::core::Asked;
 use weir_operator::controller::state::{Endpoint, Partition, State};
 use weir_operator::controller::{Heartbeat, Registration};
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
 
+use self::disk::{Disk, Kept};
 use self::replica::{Around, Replica};
 use crate::log::Log;
-use crate::message::{Body, Node, Stream, Told};
+use crate::message::{AskOffsets, Body, Fetch, Node, Produce, Read, Stream, Told};
 use crate::mutation::Mutation;
-use crate::world::Ctx;
+use crate::world::{Ctx, partition_of};
 
 /// What a broker wakes for; the numbers are partitions and calls.
 #[derive(Clone, Copy, Debug)]
@@ -51,32 +52,13 @@ pub struct Machine {
     /// Counts the processes.
     pub run: u64,
     disk: Disk,
+    /// The log of a topic that is not there.
+    nothing: Log,
     process: Option<Process>,
     /// Where each log ended before a fault took something of it that the controller has not heard of.
     pub lost_from: Vec<i64>,
     /// The process that was the last one before the fault.
     pub lost_by: u64,
-}
-
-#[derive(Debug)]
-struct Disk {
-    log_dir: u128,
-    /// The file `run`: the boot id and the broker epoch of the last run.
-    boot: u64,
-    epoch: Option<BrokerEpoch>,
-    clean: bool,
-    logs: Vec<Log>,
-    kept: Option<Kept>,
-    /// What leaders here asked for last.
-    asked: Vec<Option<Asked>>,
-}
-
-/// The file `image`: the metadata that the last process acted on, and the registration under which it did.
-#[derive(Debug)]
-struct Kept {
-    epoch: BrokerEpoch,
-    controller_epoch: ControllerEpoch,
-    state: Rc<State>,
 }
 
 #[derive(Debug)]
@@ -115,9 +97,11 @@ impl Machine {
                 epoch: None,
                 clean: false,
                 logs: vec![Log::default(); topics],
+                topics: vec![None; topics],
                 kept: None,
                 asked: vec![None; topics],
             },
+            nothing: Log::default(),
             process: None,
             lost_from: vec![0; topics],
             lost_by: 0,
@@ -137,7 +121,7 @@ impl Machine {
     /// Who leads, as far as this broker knows.
     pub fn leader_of(&self, partition: usize) -> Option<usize> {
         let image = self.process.as_ref()?.image.as_ref()?;
-        Some(partition_in(image, partition)?.leader?.0 as usize)
+        Some(partition_in(image, partition)?.1.leader?.0 as usize)
     }
 
     /// Starts the process.
@@ -191,41 +175,6 @@ impl Machine {
         }
     }
 
-    /// The power fails, and comes back.
-    pub fn lose_power(&mut self, ctx: &mut Ctx<'_>) {
-        self.process = None;
-        self.boot += 1;
-        // With `flush.mode=group` what is committed is on the disk of whoever counts: the loss of power excuses nothing.
-        if !ctx.plan.group_flush {
-            self.note_loss();
-        }
-        for log in &mut self.disk.logs {
-            log.lose_power(ctx.rng);
-        }
-    }
-
-    /// The disk is lost, and replaced by an empty one.
-    pub fn lose_disk(&mut self, ctx: &mut Ctx<'_>) {
-        self.note_loss();
-        self.lose_power(ctx);
-        self.disk = Disk {
-            log_dir: self.disk.log_dir + 1000,
-            boot: 0,
-            epoch: None,
-            clean: false,
-            kept: None,
-            asked: vec![None; self.disk.logs.len()],
-            logs: vec![Log::default(); self.disk.logs.len()],
-        };
-    }
-
-    fn note_loss(&mut self) {
-        self.lost_by = self.run;
-        for (lost, log) in self.lost_from.iter_mut().zip(&self.disk.logs) {
-            *lost = log.end().max(*lost);
-        }
-    }
-
     /// A controlled shutdown begins.
     pub fn shut_down(&mut self) {
         if let Some(process) = &mut self.process {
@@ -265,6 +214,13 @@ impl Machine {
                     self.with(partition, ctx, |replica, around| replica.answered(call, result, around));
                 }
             }
+            Body::Fetch(Fetch { topic, partition, .. })
+            | Body::AskOffsets(AskOffsets { topic, partition, .. })
+            | Body::Offsets(AskOffsets { topic, partition, .. }, ..)
+            | Body::Produce(Produce { topic, partition, .. })
+            | Body::Read(Read { topic, partition, .. })
+                if self.disk.topics[partition] != Some(topic) && !ctx.plan.has(Mutation::LooksAtNoTopicId) => {}
+            Body::Fetched(fetched) if self.disk.topics[fetched.partition] != Some(fetched.topic) && !ctx.plan.has(Mutation::LooksAtNoTopicId) => {}
             Body::Fetch(fetch) => self.with(fetch.partition, ctx, |replica, around| replica.serve(from, fetch, around)),
             Body::Fetched(fetched) if fetched.run == run => {
                 self.with(fetched.partition, ctx, |replica, around| replica.fetched(&fetched, around));
@@ -283,13 +239,14 @@ impl Machine {
     /// Lets a replica act, if the process has its first metadata.
     fn with(&mut self, partition: usize, ctx: &mut Ctx<'_>, act: impl FnOnce(&mut Replica, &mut Around<'_, '_>)) {
         let Some(process) = &mut self.process else { return };
-        let (Some(image), Some(epoch)) = (&process.image, process.epoch) else {
+        let (Some(image), Some(epoch), Some(topic)) = (&process.image, process.epoch, self.disk.topics[partition]) else {
             return;
         };
         let mut around = Around {
             id: self.id,
             run: self.run,
             partition,
+            topic,
             epoch,
             image,
             is_told: process.is_told,
@@ -379,24 +336,6 @@ impl Machine {
         ctx.send_on(stream, Node::Broker(id), Node::Operator(session.operator), Body::Beat(stream, heartbeat));
     }
 
-    /// What the kernel writes back by itself, and the high watermarks that are written down now and then.
-    fn write_back(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(process) = &self.process else { return };
-        for (log, replica) in self.disk.logs.iter_mut().zip(&process.replicas) {
-            if !ctx.plan.group_flush && ctx.rng.chance(200) {
-                log.flush();
-            }
-            if ctx.rng.chance(300) {
-                log.write_down(replica.high_watermark());
-            }
-        }
-        for partition in 0..self.disk.logs.len() {
-            if ctx.faulty && ctx.rng.chance(ctx.plan.topics[partition].retention) {
-                self.with(partition, ctx, Replica::retain);
-            }
-        }
-    }
-
     fn told(&mut self, stream: Stream, epoch: ControllerEpoch, told: Told, ctx: &mut Ctx<'_>) {
         let now = ctx.now;
         let Some(session) = self.session_on(stream) else { return };
@@ -467,11 +406,14 @@ impl Machine {
 
     fn assume_roles(&mut self, ctx: &mut Ctx<'_>) {
         for partition in 0..self.disk.logs.len() {
-            self.with(partition, ctx, |replica, around| {
-                if let Some(state) = partition_in(around.image, partition) {
-                    replica.take_up(state, around);
-                }
-            });
+            let Some(image) = self.process.as_ref().and_then(|process| process.image.clone()) else {
+                return;
+            };
+            let found = partition_in(&image, partition);
+            self.know_topic(partition, found.map(|(topic, _)| topic), ctx);
+            if let Some((_, state)) = found {
+                self.with(partition, ctx, |replica, around| replica.take_up(state, around));
+            }
         }
     }
 
@@ -489,7 +431,8 @@ impl Machine {
     }
 }
 
-/// A partition in the metadata.
-pub fn partition_in(state: &State, partition: usize) -> Option<&Partition> {
-    state.topics.get(&crate::world::topic_id(partition))?.partitions.first()
+/// A partition in the metadata, and its topic.
+pub fn partition_in(state: &State, partition: usize) -> Option<(TopicId, &Partition)> {
+    let (id, topic) = state.topics.iter().find(|(id, _)| partition_of(**id) == Some(partition))?;
+    Some((*id, topic.partitions.first()?))
 }

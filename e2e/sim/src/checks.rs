@@ -12,7 +12,7 @@ mod partition;
 use std::collections::BTreeMap;
 
 use weir_operator::controller::state::Partition;
-use weir_protocol::types::LeaderEpoch;
+use weir_protocol::types::{LeaderEpoch, TopicId};
 
 pub use self::partition::Ledger;
 use crate::history::{Tally, Verdict};
@@ -84,6 +84,8 @@ pub struct Counts {
     pub losses: u64,
     /// Truncations that cut something off.
     pub truncations: u64,
+    /// Topics that were made anew under a name that one had before.
+    pub renewals: u64,
     /// Times that records were deleted.
     pub deletions: u64,
     /// Times that a follower began anew where its leader's log starts.
@@ -108,6 +110,7 @@ impl Tally for Counts {
             (&mut self.conflicts, other.conflicts),
             (&mut self.losses, other.losses),
             (&mut self.truncations, other.truncations),
+            (&mut self.renewals, other.renewals),
             (&mut self.deletions, other.deletions),
             (&mut self.restarts, other.restarts),
             (&mut self.read, other.read),
@@ -136,7 +139,7 @@ pub struct Checks {
     pub dirty: Vec<usize>,
     topics: Vec<TopicPlan>,
     ledgers: Vec<Ledger>,
-    leaders: BTreeMap<(usize, i32), usize>,
+    leaders: BTreeMap<(TopicId, i32), usize>,
     broker_epochs: BTreeMap<i64, (usize, u64)>,
 }
 
@@ -155,9 +158,23 @@ impl Checks {
         }
     }
 
-    /// What is committed of a partition.
+    /// What is committed of the partition of the topic that bears the name now.
     pub fn ledger(&self, partition: usize) -> &Ledger {
         &self.ledgers[partition]
+    }
+
+    /// Whether it is this topic that bears the name: of one that is deleted nothing is asked any more.
+    fn is_there(&self, partition: usize, topic: TopicId) -> bool {
+        self.ledgers[partition].topic() == Some(topic)
+    }
+
+    /// The topics of which this is true are deleted.
+    pub fn gone(&mut self, is_gone: impl Fn(TopicId) -> bool) {
+        for ledger in &mut self.ledgers {
+            if ledger.topic().is_some_and(&is_gone) {
+                *ledger = Ledger::default();
+            }
+        }
     }
 
     /// The controller decided on a change.
@@ -190,8 +207,11 @@ impl Checks {
     }
 
     /// A broker begins to lead.
-    pub fn began(&mut self, partition: usize, broker: usize, epoch: i32, log: &Log) {
-        let owner = *self.leaders.entry((partition, epoch)).or_insert(broker);
+    pub fn began(&mut self, partition: usize, topic: TopicId, broker: usize, epoch: i32, log: &Log) {
+        if !self.is_there(partition, topic) {
+            return;
+        }
+        let owner = *self.leaders.entry((topic, epoch)).or_insert(broker);
         if owner != broker {
             self.verdict.broken(Rule::OneLeaderPerEpoch, || {
                 format!("partition {partition}, epoch {epoch}: brokers {owner} and {broker}")
@@ -212,7 +232,10 @@ impl Checks {
     }
 
     /// A leader's high watermark is this now. It may have advanced if the ISR is not below its minimum, as far as the leader knows both.
-    pub fn high_watermark(&mut self, partition: usize, epoch: i32, high_watermark: i64, may_advance: bool, log: &Log) {
+    pub fn high_watermark(&mut self, partition: usize, topic: TopicId, epoch: i32, high_watermark: i64, may_advance: bool, log: &Log) {
+        if !self.is_there(partition, topic) {
+            return;
+        }
         let ledger = &mut self.ledgers[partition];
         let before = ledger.moved(epoch, high_watermark);
         if before == Some(high_watermark) {
@@ -244,7 +267,10 @@ impl Checks {
     }
 
     /// A follower takes the records below its high watermark to be committed.
-    pub fn followed(&mut self, partition: usize, broker: usize, epoch: i32, high_watermark: i64, log: &Log) {
+    pub fn followed(&mut self, partition: usize, topic: TopicId, broker: usize, epoch: i32, high_watermark: i64, log: &Log) {
+        if !self.is_there(partition, topic) {
+            return;
+        }
         let ledger = &mut self.ledgers[partition];
         if epoch != ledger.leader_epoch() {
             return;
@@ -259,7 +285,10 @@ impl Checks {
     }
 
     /// A replica, which leads or does not, deleted in a leader epoch what lies before an offset.
-    pub fn deleted(&mut self, partition: usize, epoch: i32, start: i64, leads: bool) {
+    pub fn deleted(&mut self, partition: usize, topic: TopicId, epoch: i32, start: i64, leads: bool) {
+        if !self.is_there(partition, topic) {
+            return;
+        }
         let ledger = &mut self.ledgers[partition];
         let committed = ledger.records().len() as i64;
         // What a follower takes to be committed may be older than a loss, until it has met the new leader.
@@ -277,7 +306,10 @@ impl Checks {
     }
 
     /// A leader acknowledged a record to a producer that asked for all replicas.
-    pub fn acknowledged(&mut self, partition: usize, epoch: i32, offset: i64, record: &Record) {
+    pub fn acknowledged(&mut self, partition: usize, topic: TopicId, epoch: i32, offset: i64, record: &Record) {
+        if !self.is_there(partition, topic) {
+            return;
+        }
         self.counts.acknowledged += 1;
         if let Err((rule, detail)) = self.ledgers[partition].acknowledge(epoch, offset, record) {
             self.verdict.broken(rule, || format!("partition {partition}: {detail}"));
@@ -285,7 +317,10 @@ impl Checks {
     }
 
     /// A consumer read a record.
-    pub fn read(&mut self, partition: usize, epoch: i32, offset: i64, record: &Record) {
+    pub fn read(&mut self, partition: usize, topic: TopicId, epoch: i32, offset: i64, record: &Record) {
+        if !self.is_there(partition, topic) {
+            return;
+        }
         self.counts.read += 1;
         let ledger = &self.ledgers[partition];
         if !ledger.is_excused(epoch) && !ledger.knows(offset, record) {
@@ -296,7 +331,10 @@ impl Checks {
     }
 
     /// A leader told a consumer, whose newest epoch is this one, where that ends, and the one of the last record before its offset, if it has `read` that (KIP-320).
-    pub fn epoch_ends(&mut self, partition: usize, epoch: LeaderEpoch, offset: i64, read: bool, answer: &ReadAnswer) {
+    pub fn epoch_ends(&mut self, partition: usize, topic: TopicId, epoch: LeaderEpoch, offset: i64, read: bool, answer: &ReadAnswer) {
+        if !self.is_there(partition, topic) {
+            return;
+        }
         let known = answer.epoch_end.is_some_and(|end| end.epoch <= epoch);
         let kept = !read || answer.last_epoch_end.is_some_and(|end| end.offset >= offset);
         if !(known && kept) {
@@ -311,19 +349,22 @@ impl Checks {
     }
 
     /// A shard was written: the partition is this now.
-    pub fn committed(&mut self, partition: usize, state: &Partition, log_of: LogOf<'_>) {
+    pub fn committed(&mut self, partition: usize, topic: TopicId, state: &Partition, log_of: LogOf<'_>) {
         if let Err(broken) = state.check() {
             self.verdict
                 .broken(Rule::StateIsSound, || format!("partition {partition}: {broken}: {state:?}"));
         }
         if let Some(leader) = state.leader {
-            let (key, broker) = ((partition, state.leader_epoch.0), leader.0 as usize);
+            let (key, broker) = ((topic, state.leader_epoch.0), leader.0 as usize);
             let owner = *self.leaders.entry(key).or_insert(broker);
             if owner != broker {
                 self.verdict.broken(Rule::OneLeaderPerEpoch, || {
                     format!("partition {partition}, {state:?}, but it was {owner}")
                 });
             }
+        }
+        if !self.is_there(partition, topic) {
+            self.ledgers[partition] = Ledger::of(topic);
         }
         let ledger = &mut self.ledgers[partition];
         let before = ledger.state().cloned();

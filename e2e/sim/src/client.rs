@@ -3,7 +3,7 @@
 mod producer;
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::LeaderEpoch;
+use weir_protocol::types::{LeaderEpoch, TopicId};
 
 use self::producer::Producer;
 use crate::checks::{Checks, Rule};
@@ -20,6 +20,8 @@ const LAST_REQUESTS: u32 = 3;
 #[derive(Debug)]
 pub struct Client {
     partition: usize,
+    /// The topic that it knows by its name.
+    topic: Option<TopicId>,
     kind: Kind,
     requests: u64,
     /// How often its partition had lost records by right when the request was sent.
@@ -63,6 +65,7 @@ impl Client {
         }
         let client = |kind| Self {
             partition,
+            topic: None,
             kind,
             requests: 0,
             resets: 0,
@@ -83,7 +86,12 @@ impl Client {
 
     /// What it sends next, if anything.
     pub fn act(&mut self, now: u64, checks: &Checks, faulty: bool) -> Vec<Body> {
-        let resets = checks.ledger(self.partition).resets;
+        let ledger = checks.ledger(self.partition);
+        let Some(topic) = ledger.topic() else { return Vec::new() };
+        if self.topic.replace(topic).is_some_and(|before| before != topic) {
+            self.begin_anew();
+        }
+        let resets = ledger.resets;
         let is_ending = !faulty && now > crate::plan::FAULTS_BEGIN_MS;
         if is_ending && self.left == 0 {
             return Vec::new();
@@ -92,7 +100,7 @@ impl Client {
         match &mut self.kind {
             Kind::Producer(producer) => {
                 self.resets = resets;
-                producer.act(partition, &mut self.requests, now)
+                producer.act((partition, topic), &mut self.requests, now)
             }
             Kind::Consumer {
                 pending: Some((_, since)), ..
@@ -112,6 +120,7 @@ impl Client {
                 self.requests += 1;
                 *pending = Some((self.requests, now));
                 vec![Body::Read(Read {
+                    topic,
                     request: self.requests,
                     partition,
                     offset: *offset,
@@ -122,11 +131,27 @@ impl Client {
         }
     }
 
+    /// Another topic has the name.
+    fn begin_anew(&mut self) {
+        self.resets = 0;
+        match &mut self.kind {
+            Kind::Producer(producer) => producer.begin_with_another_topic(),
+            Kind::Consumer {
+                offset,
+                epoch,
+                last_epoch,
+                latest,
+                pending,
+            } => (*offset, *epoch, *last_epoch, *latest, *pending) = (0, LeaderEpoch(0), None, 0, None),
+        }
+    }
+
     /// An answer comes.
     pub fn receive(&mut self, body: Body, checks: &mut Checks) {
         match (body, &mut self.kind) {
             (Body::Produced(request, epoch, result), Kind::Producer(producer)) => {
-                let acknowledged = producer.answered(self.partition, request, epoch, result, checks);
+                let topic = self.topic.filter(|topic| checks.ledger(self.partition).topic() == Some(*topic));
+                let acknowledged = topic.is_some() && producer.answered(self.partition, request, epoch, result, checks);
                 let counts = acknowledged && checks.verdict.now > checks.faults_end;
                 self.left = self.left.saturating_sub(u32::from(counts));
             }
@@ -153,6 +178,9 @@ impl Client {
             return;
         };
         *pending = None;
+        let Some(topic) = self.topic.filter(|topic| checks.ledger(partition).topic() == Some(*topic)) else {
+            return;
+        };
         if checks.ledger(partition).resets != self.resets {
             return;
         }
@@ -170,10 +198,10 @@ impl Client {
         if answer.error.is_error() || stale {
             return;
         }
-        checks.epoch_ends(partition, *epoch, *offset, last_epoch.is_some(), &answer);
+        checks.epoch_ends(partition, topic, *epoch, *offset, last_epoch.is_some(), &answer);
         *epoch = (*epoch).max(answer.epoch);
         for (at, record) in &answer.records {
-            checks.read(partition, answer.epoch.0, *at, record);
+            checks.read(partition, topic, answer.epoch.0, *at, record);
             (*offset, *last_epoch) = (at + 1, Some(record.epoch));
         }
         if let Ok(now) = answer.latest {

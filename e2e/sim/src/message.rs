@@ -5,7 +5,7 @@ use weir_broker::replica::core::{FetchAnswer, FetchFrom};
 use weir_operator::controller::state::{Partition, State};
 use weir_operator::controller::{AlterPartitions, Heartbeat, Registration};
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::{BrokerEpoch, ControllerEpoch, LeaderEpoch};
+use weir_protocol::types::{BrokerEpoch, ControllerEpoch, LeaderEpoch, TopicId};
 
 use crate::log::Record;
 
@@ -86,6 +86,8 @@ pub enum Told {
 /// A follower's question for its leader's offsets.
 #[derive(Clone, Copy, Debug)]
 pub struct AskOffsets {
+    /// The topic: what bears its name may be another one by now.
+    pub topic: TopicId,
     /// The follower's process.
     pub run: u64,
     /// Of what.
@@ -99,6 +101,8 @@ pub struct AskOffsets {
 /// A follower's fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct Fetch {
+    /// The topic: what bears its name may be another one by now.
+    pub topic: TopicId,
     /// The follower's process.
     pub run: u64,
     /// Of what.
@@ -112,6 +116,8 @@ pub struct Fetch {
 /// The answer to a fetch.
 #[derive(Clone, Debug)]
 pub struct Fetched {
+    /// The topic: what bears its name may be another one by now.
+    pub topic: TopicId,
     /// The follower's process.
     pub run: u64,
     /// Of what.
@@ -127,6 +133,8 @@ pub struct Fetched {
 /// A producer's request.
 #[derive(Clone, Copy, Debug)]
 pub struct Produce {
+    /// The topic: what bears its name may be another one by now.
+    pub topic: TopicId,
     /// Names the request.
     pub request: u64,
     /// To what.
@@ -144,6 +152,8 @@ pub struct Produce {
 /// A consumer's request.
 #[derive(Clone, Copy, Debug)]
 pub struct Read {
+    /// The topic: what bears its name may be another one by now.
+    pub topic: TopicId,
     /// Names the request.
     pub request: u64,
     /// Of what.

@@ -31,6 +31,10 @@ pub enum Mutation {
     LooksAtNoEpoch,
     /// `acks=all` is answered once the leader has the record.
     AcknowledgesEarly,
+    /// A broker takes what is meant for a topic that is deleted to be for the one that bears its name now.
+    LooksAtNoTopicId,
+    /// The log of a topic that is deleted is there for the one that bears its name next.
+    KeepsOldLogs,
     /// A leader deletes what is not committed.
     DeletesUncommitted,
     /// A follower that lacks what its leader has deleted does not begin anew behind that.

@@ -75,6 +75,7 @@ enum Call {
     Beat(Heartbeat, Stream),
     Ended(BrokerId, Stream),
     Admin(AdminRequest),
+    User(Event),
 }
 
 #[derive(Debug)]
@@ -153,6 +154,13 @@ impl Operator {
     pub fn administer(&mut self, request: AdminRequest, store: &Store, ctx: &mut Ctx<'_>) {
         let Some(running) = &mut self.running else { return };
         running.mailbox.push(Call::Admin(request));
+        running.batch(self.id, self.run, store, ctx);
+    }
+
+    /// A user writes or deletes a resource.
+    pub fn write_resource(&mut self, event: Event, store: &Store, ctx: &mut Ctx<'_>) {
+        let Some(running) = &mut self.running else { return };
+        running.mailbox.push(Call::User(event));
         running.batch(self.id, self.run, store, ctx);
     }
 
@@ -340,6 +348,11 @@ impl Running {
                 ctx.trace(|| format!("operator {id}: {reply:?}"));
                 None
             }
+            Call::User(event) => {
+                let reply = self.decide(event, changes, ctx);
+                ctx.trace(|| format!("operator {id}: {reply:?}"));
+                None
+            }
             Call::Open(registration, stream) => {
                 let broker = registration.broker;
                 let reply = self.decide(Event::Register(registration.clone()), changes, ctx);
@@ -395,10 +408,12 @@ impl Running {
     }
 
     fn tell(&mut self, id: usize, changes: &[Change], tellings: Vec<Telling>, ctx: &mut Ctx<'_>) {
-        if changes
-            .iter()
-            .any(|change| matches!(change, Change::Partition(..) | Change::Broker(_) | Change::Topic(..)))
-        {
+        if changes.iter().any(|change| {
+            matches!(
+                change,
+                Change::Partition(..) | Change::Broker(_) | Change::Topic(..) | Change::RemoveTopic(..)
+            )
+        }) {
             for (broker, stream) in self.streams.clone() {
                 let state = Box::new(self.state.clone());
                 self.say(id, broker, stream, Told::Metadata { full: false, state }, ctx);

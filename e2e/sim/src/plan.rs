@@ -43,6 +43,8 @@ pub struct Plan {
     pub deletion: u64,
     /// Changes of `min.insync.replicas`: per thousand faults.
     pub configuration: u64,
+    /// Topics that are deleted and made anew: per thousand faults.
+    pub renewal: u64,
     /// Times without any operator, in which every broker is restarted: per thousand faults.
     pub outages: u64,
 }
@@ -81,6 +83,7 @@ impl Plan {
             reassignment: [0, 0, 100, 300][rng.index(4)],
             deletion: [0, 0, 100, 300][rng.index(4)],
             configuration: [0, 0, 100][rng.index(3)],
+            renewal: [0, 0, 60][rng.index(3)],
             outages: [0, 60, 200][rng.index(3)],
         }
     }

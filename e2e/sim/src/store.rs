@@ -7,6 +7,8 @@ use weir_operator::controller::state::{Broker, Change, Cluster, Partition, State
 use weir_operator::store::{SHARDS, shard_of};
 use weir_protocol::types::{BrokerEpoch, TopicId};
 
+use crate::world::partition_of;
+
 /// The name of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Object {
@@ -21,8 +23,8 @@ pub enum Object {
 /// What is in an object.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// A topic's resource.
-    Topic(Box<weir_crds::Topic>),
+    /// The resource of the topic that bears the name, if there is one.
+    Topic(Option<(TopicId, Box<weir_crds::Topic>)>),
     /// Of a shard.
     Shard(BTreeMap<TopicId, Vec<Partition>>),
     /// Of the registry.
@@ -32,11 +34,10 @@ pub enum Content {
 /// The versions of the objects that an operator has read or written.
 pub type Versions = BTreeMap<Object, u64>;
 
-/// The store. No topic comes or goes here: they are there from the beginning.
+/// The store.
 #[derive(Debug)]
 pub struct Store {
     objects: BTreeMap<Object, (u64, Content)>,
-    topics: Vec<TopicId>,
 }
 
 /// Another has written the object since.
@@ -46,13 +47,12 @@ pub struct Conflict;
 impl Store {
     /// A store with these topics, without partitions and brokers.
     pub fn new(cluster: Cluster, topics: Vec<(TopicId, weir_crds::Topic)>) -> Self {
-        let ids = topics.iter().map(|(id, _)| *id).collect();
         let shard = |id: &TopicId| (Object::Shard(shard_of(*id)), (0, Content::Shard(BTreeMap::new())));
         let mut objects: BTreeMap<Object, (u64, Content)> = topics.iter().map(|(id, _)| shard(id)).collect();
         objects.insert(Object::Registry, (0, Content::Registry(Box::new(cluster), Vec::new())));
-        let resources = topics.into_iter().map(|(_, topic)| (0, Content::Topic(Box::new(topic))));
+        let resources = topics.into_iter().map(|(id, topic)| (0, Content::Topic(Some((id, Box::new(topic))))));
         objects.extend(resources.enumerate().map(|(index, topic)| (Object::Topic(index), topic)));
-        Self { objects, topics: ids }
+        Self { objects }
     }
 
     /// All that is committed, with the versions of the objects, at one moment.
@@ -69,10 +69,8 @@ impl Store {
         for broker in brokers {
             state.apply(&Change::Broker(broker.clone()));
         }
-        for (index, id) in self.topics.iter().enumerate() {
-            let Some((_, Content::Topic(topic))) = self.objects.get(&Object::Topic(index)) else {
-                continue;
-            };
+        for (_, content) in self.objects.values() {
+            let Content::Topic(Some((id, topic))) = content else { continue };
             state.apply(&Change::Topic(*id, topic.clone()));
             let shard = self.objects.get(&Object::Shard(shard_of(*id)));
             let Some((_, Content::Shard(partitions))) = shard else { continue };
@@ -86,19 +84,25 @@ impl Store {
     /// The objects that changes touch, in the order in which they are written. A new controller touches all: so its predecessor's writes fail from then on.
     pub fn touched(&self, changes: &[Change], fences_all: bool) -> Vec<Object> {
         let takes_over = changes.iter().any(|change| matches!(change, Change::ControllerEpoch(_)));
-        let resource = |id: &TopicId| changes.iter().any(|change| matches!(change, Change::Topic(changed, _) if changed == id));
-        let resources = self.topics.iter().enumerate().filter(|(_, id)| resource(id));
-        let mut touched: Vec<Object> = resources.map(|(index, _)| Object::Topic(index)).collect();
+        let resource = |change: &Change| match change {
+            Change::Topic(id, _) | Change::RemoveTopic(id, _) => partition_of(*id).map(Object::Topic),
+            _ => None,
+        };
+        let mut touched: Vec<Object> = changes.iter().filter_map(resource).collect();
+        touched.dedup();
         for shard in 0..SHARDS {
-            let named = changes
-                .iter()
-                .any(|change| matches!(change, Change::Partition(id, ..) | Change::Topic(id, _) if shard_of(*id) == shard));
+            let named = changes.iter().any(
+                |change| matches!(change, Change::Partition(id, ..) | Change::Topic(id, _) | Change::RemoveTopic(id, _) if shard_of(*id) == shard),
+            );
             if named || (takes_over && fences_all) {
                 touched.push(Object::Shard(shard));
             }
         }
         touched.retain(|object| self.objects.contains_key(object));
-        if changes.iter().any(|change| !matches!(change, Change::Partition(..) | Change::Topic(..))) {
+        if changes
+            .iter()
+            .any(|change| !matches!(change, Change::Partition(..) | Change::Topic(..) | Change::RemoveTopic(..)))
+        {
             touched.push(Object::Registry);
         }
         touched
@@ -108,11 +112,8 @@ impl Store {
     pub fn content(&self, object: Object, state: &State, nonsense: bool) -> Content {
         match object {
             Object::Topic(index) => {
-                let topic = state.topics.get(&self.topics[index]);
-                topic.map_or_else(
-                    || self.objects[&object].1.clone(),
-                    |topic| Content::Topic(Box::new(topic.resource.clone())),
-                )
+                let topic = state.topics.values().find(|topic| partition_of(topic.id) == Some(index));
+                Content::Topic(topic.map(|topic| (topic.id, Box::new(topic.resource.clone()))))
             }
             Object::Registry => Content::Registry(Box::new(state.cluster.clone()), state.brokers.values().cloned().collect()),
             Object::Shard(shard) => {
@@ -139,10 +140,26 @@ impl Store {
         Ok(slot.0)
     }
 
-    /// The partitions of a shard.
+    /// The topic that bears a name, by the number of its partition.
+    pub fn topic(&self, partition: usize) -> Option<TopicId> {
+        match self.objects.get(&Object::Topic(partition)) {
+            Some((_, Content::Topic(Some((id, _))))) => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// Whether a topic is there.
+    pub fn has(&self, topic: TopicId) -> bool {
+        partition_of(topic).and_then(|partition| self.topic(partition)) == Some(topic)
+    }
+
+    /// The partitions of a shard whose topics are there.
     pub fn partitions(&self, object: Object) -> Vec<(TopicId, Partition)> {
         match self.objects.get(&object) {
-            Some((_, Content::Shard(topics))) => topics.iter().filter_map(|(id, all)| Some((*id, all.first()?.clone()))).collect(),
+            Some((_, Content::Shard(topics))) => {
+                let there = topics.iter().filter(|(id, _)| self.has(**id));
+                there.filter_map(|(id, all)| Some((*id, all.first()?.clone()))).collect()
+            }
             _ => Vec::new(),
         }
     }

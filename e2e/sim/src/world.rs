@@ -5,6 +5,7 @@ mod faults;
 use serde_json::json;
 use uuid::Uuid;
 use weir_operator::controller::state::Cluster;
+use weir_operator::store::shard_of;
 use weir_protocol::types::TopicId;
 
 use crate::broker::{BrokerAlarm, Machine};
@@ -114,13 +115,18 @@ impl Ctx<'_> {
 
     /// The number of a topic's partition here.
     pub fn partition_of(&self, topic: TopicId) -> Option<usize> {
-        (0..self.plan.topics.len()).find(|partition| topic_id(*partition) == topic)
+        partition_of(topic).filter(|partition| *partition < self.plan.topics.len())
     }
 }
 
-/// The id of a topic: each lies in another shard.
-pub fn topic_id(partition: usize) -> TopicId {
-    TopicId(Uuid::from_u128(partition as u128 + 1))
+/// The id of a topic: each name lies in another shard, in all the lives of the topics that bear it.
+pub fn topic_id(partition: usize, life: u64) -> TopicId {
+    TopicId(Uuid::from_u128((u128::from(life) << 64) | (partition as u128 + 1)))
+}
+
+/// The number of the partition of a topic with this id, and its life.
+pub fn partition_of(topic: TopicId) -> Option<usize> {
+    (topic.0.as_u128() as u64 as usize).checked_sub(1)
 }
 
 /// The name of a topic.
@@ -143,6 +149,10 @@ pub struct World {
     lease: usize,
     machines: Vec<Machine>,
     clients: Vec<Client>,
+    /// The newest life of each name that was ever in the store: no id comes twice.
+    lives: Vec<u64>,
+    /// Names whose topic is being deleted and made anew.
+    renewing: Vec<bool>,
     /// Until when a node does nothing.
     paused: Vec<(Node, u64)>,
     checks: Checks,
@@ -177,6 +187,8 @@ impl World {
             lease: 0,
             machines: (0..plan.brokers).map(|id| Machine::new(id, count)).collect(),
             clients,
+            lives: vec![0; count],
+            renewing: vec![false; count],
             paused: Vec::new(),
             checks: Checks::new(&plan, only),
             faulty: false,
@@ -368,13 +380,19 @@ impl World {
                 }
             }
         }
+        if let Object::Topic(partition) = object
+            && let Some(topic) = self.store.topic(partition)
+        {
+            self.lives[partition] = self.lives[partition].max((topic.0.as_u128() >> 64) as u64);
+        }
+        if let Object::Shard(shard) = object {
+            self.checks.gone(|topic| shard_of(topic) == shard && !self.store.has(topic));
+        }
         for (topic, state) in self.store.partitions(object) {
-            let Some(partition) = (0..self.plan.topics.len()).find(|partition| topic_id(*partition) == topic) else {
-                continue;
-            };
+            let Some(partition) = partition_of(topic) else { continue };
             let machines = &self.machines;
-            let log_of = |id: usize| (machines[id].log(partition), machines[id].lost_from[partition]);
-            self.checks.committed(partition, &state, &log_of);
+            let log_of = |id: usize| machines[id].copy_of(partition, topic);
+            self.checks.committed(partition, topic, &state, &log_of);
             self.note(|| format!("committed: {partition} {state:?}"));
         }
     }
@@ -387,8 +405,9 @@ impl World {
         dirty.sort_unstable();
         dirty.dedup();
         for partition in dirty {
+            let Some(topic) = self.checks.ledger(partition).topic() else { continue };
             let machines = &self.machines;
-            let log_of: LogOf<'_> = &|id: usize| (machines[id].log(partition), machines[id].lost_from[partition]);
+            let log_of: LogOf<'_> = &|id: usize| machines[id].copy_of(partition, topic);
             self.checks.look_at_copies(partition, log_of);
         }
     }
@@ -442,19 +461,21 @@ impl World {
 
 /// The cluster's and the topics' resources.
 fn resources(plan: &Plan) -> (Cluster, Vec<(TopicId, weir_crds::Topic)>) {
-    let cluster = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "simulated"}, "spec": {}});
+    let cluster = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "simulated"}, "spec": {"brokers": {"replicas": plan.brokers}}});
     let cluster = serde_json::from_value(cluster).expect("a cluster without settings is one");
-    let topics = plan.topics.iter().enumerate().map(|(partition, topic)| {
-        let unclean = topic.unclean || plan.has(Mutation::ElectsAnyone);
-        let object = json!({
-            "apiVersion": weir_crds::API_VERSION, "kind": "Topic", "metadata": {"name": topic_name(partition)},
-            "spec": {"clusterRef": {"name": "simulated"}, "partitions": 1, "replicas": topic.replicas,
-                "config": {"min.insync.replicas": topic.min_isr, "unclean.leader.election.enable": unclean}},
-        });
-        (
-            topic_id(partition),
-            serde_json::from_value(object).expect("a topic with two settings is one"),
-        )
-    });
+    let topics = (0..plan.topics.len()).map(|partition| (topic_id(partition, 0), resource(plan, partition, 0)));
     (Cluster::new("simulated".to_owned(), cluster), topics.collect())
+}
+
+/// The resource of a topic in one of its lives.
+fn resource(plan: &Plan, partition: usize, life: u64) -> weir_crds::Topic {
+    let topic = &plan.topics[partition];
+    let unclean = topic.unclean || plan.has(Mutation::ElectsAnyone);
+    let object = json!({
+        "apiVersion": weir_crds::API_VERSION, "kind": "Topic",
+        "metadata": {"name": topic_name(partition), "uid": topic_id(partition, life).0.to_string()},
+        "spec": {"clusterRef": {"name": "simulated"}, "partitions": 1, "replicas": topic.replicas,
+            "config": {"min.insync.replicas": topic.min_isr, "unclean.leader.election.enable": unclean}},
+    });
+    serde_json::from_value(object).expect("a topic with two settings is one")
 }

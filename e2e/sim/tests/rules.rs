@@ -25,7 +25,10 @@ fn histories_keep_the_rules() {
         counts.conflicts > HISTORIES / 2 && counts.truncations > HISTORIES / 4 && counts.losses > HISTORIES / 20,
         "{counts:?}"
     );
-    assert!(counts.deletions > HISTORIES && counts.restarts > HISTORIES / 8, "{counts:?}");
+    assert!(
+        counts.deletions > HISTORIES && counts.restarts > HISTORIES / 8 && counts.renewals > HISTORIES / 10,
+        "{counts:?}"
+    );
     assert!(
         counts.resumed > HISTORIES / 2 && counts.resumed_acknowledged > HISTORIES / 4,
         "{counts:?}"
@@ -69,6 +72,8 @@ fn each_rule_sees_what_it_is_there_for() {
         (R::InSyncHoldsAll, M::TellsBeforeCommit),
         (R::InSyncHoldsAll, M::LooksAtNoEpoch),
         (R::InSyncHoldsAll, M::OverlooksTheEligible),
+        (R::InSyncHoldsAll, M::KeepsOldLogs),
+        (R::InSyncHoldsAll, M::LooksAtNoTopicId),
         (R::CommittedStays, M::CountsWhatNobodyHas),
         (R::InOrderAndOnce, M::IgnoresSequences),
         (R::AcknowledgedIsCommitted, M::AcknowledgesEarly),

@@ -9,14 +9,14 @@ use weir_broker::replica::core::leader::Ends;
 use weir_broker::replica::core::{Asked, FetchFrom, Following, Leadership, PartitionState, Peer, Proposal, Settings, Start};
 use weir_operator::controller::state::{Partition, State};
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
+use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicId};
 
 use super::BrokerAlarm;
 use crate::log::{Log, Record};
 use crate::message::{AskOffsets, Body, Node};
 use crate::mutation::Mutation;
 use crate::plan::{LAG_MS_MAX, Plan};
-use crate::world::{Ctx, topic_id};
+use crate::world::Ctx;
 
 /// What a replica is.
 #[derive(Debug)]
@@ -60,6 +60,7 @@ pub(super) struct Around<'a, 'c> {
     pub(super) id: usize,
     pub(super) run: u64,
     pub(super) partition: usize,
+    pub(super) topic: TopicId,
     pub(super) epoch: BrokerEpoch,
     pub(super) image: &'a State,
     /// An operator has told this process something.
@@ -79,7 +80,7 @@ impl Around<'_, '_> {
 
     /// What the metadata says of the partition's `min.insync.replicas`.
     fn min_isr(&self) -> usize {
-        let topic = self.image.topics.get(&topic_id(self.partition));
+        let topic = self.image.topics.get(&self.topic);
         let text = topic.and_then(|topic| self.image.topic_setting(topic, "min.insync.replicas"));
         text.and_then(|text| text.parse().ok()).unwrap_or(1)
     }
@@ -162,6 +163,19 @@ impl Replica {
             flushing: false,
             calls: 0,
         }
+    }
+
+    /// That of another topic, in the same process: what was asked for the one before is not answered to this one.
+    pub(super) fn anew(&self) -> Self {
+        Self {
+            calls: self.calls,
+            ..Self::new(0)
+        }
+    }
+
+    /// Its topic is deleted, or another bears its name.
+    pub(super) fn leave(&mut self, around: &mut Around<'_, '_>) {
+        self.step_down(around);
     }
 
     pub(super) fn high_watermark(&self) -> i64 {
@@ -250,12 +264,12 @@ impl Replica {
             around.log.begin_epoch(epoch);
         }
         let leadership = Leadership::begin(self.start(state, self.high_watermark.min(around.log.end()), around), around.ctx.now);
-        around.ctx.checks.began(around.partition, around.id, epoch.0, around.log);
+        around.ctx.checks.began(around.partition, around.topic, around.id, epoch.0, around.log);
         let high_watermark = leadership.high_watermark();
         around
             .ctx
             .checks
-            .high_watermark(around.partition, epoch.0, high_watermark, true, around.log);
+            .high_watermark(around.partition, around.topic, epoch.0, high_watermark, true, around.log);
         self.role = Role::Leader(Box::new(leadership));
         self.request_flush(around);
         self.check(around);
@@ -329,7 +343,7 @@ impl Replica {
                 .trace(|| format!("broker {} deletes {} before {start}", around.id, around.partition));
             around.ctx.checks.counts.deletions += 1;
             let leads = matches!(self.role, Role::Leader(_));
-            around.ctx.checks.deleted(around.partition, self.known.0.0, start, leads);
+            around.ctx.checks.deleted(around.partition, around.topic, self.known.0.0, start, leads);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use weir_operator::controller::state::Partition;
+use weir_protocol::types::TopicId;
 
 use super::{LogOf, Rule};
 use crate::log::{Log, Record};
@@ -10,6 +11,8 @@ use crate::log::{Log, Record};
 /// The ledger of one partition.
 #[derive(Debug, Default)]
 pub struct Ledger {
+    /// Of which topic; `None`: of none that is there.
+    topic: Option<TopicId>,
     records: Vec<Record>,
     /// The last sequence of each producer in it, by what is committed, and where it is.
     sequences: BTreeMap<u64, (i64, i64)>,
@@ -29,6 +32,19 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// The ledger of a topic's partition, of which nothing is committed yet.
+    pub(super) fn of(topic: TopicId) -> Self {
+        Self {
+            topic: Some(topic),
+            ..Self::default()
+        }
+    }
+
+    /// Of which topic it is.
+    pub fn topic(&self) -> Option<TopicId> {
+        self.topic
+    }
+
     /// What is committed.
     pub fn records(&self) -> &[Record] {
         &self.records

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::LeaderEpoch;
+use weir_protocol::types::{LeaderEpoch, TopicId};
 
 use super::ANSWER_MS_MAX;
 use crate::checks::{Checks, Rule};
@@ -58,7 +58,7 @@ impl Producer {
     }
 
     /// What it sends: again what was not answered, in order, or as much that is new as it may have under way, once nothing is.
-    pub(super) fn act(&mut self, partition: usize, requests: &mut u64, now: u64) -> Vec<Body> {
+    pub(super) fn act(&mut self, (partition, topic): (usize, TopicId), requests: &mut u64, now: u64) -> Vec<Body> {
         let is_due = |sent: &Sent| sent.since.is_none_or(|since| now >= since + ANSWER_MS_MAX);
         if self.unknown.is_empty() {
             for _ in 0..self.in_flight_max {
@@ -78,6 +78,7 @@ impl Producer {
             *requests += 1;
             (sent.request, sent.since, sent.was_first) = (*requests, Some(now), place == 0);
             bodies.push(Body::Produce(Produce {
+                topic,
                 request: sent.request,
                 partition,
                 producer: self.id,
@@ -127,6 +128,13 @@ impl Producer {
             Err(_) => {}
         }
         false
+    }
+
+    /// What it sent to a topic that is gone is sent to nobody any more.
+    pub(super) fn begin_with_another_topic(&mut self) {
+        self.unknown.clear();
+        self.epoch = LeaderEpoch(-1);
+        self.begin_anew();
     }
 
     /// What it sent is lost: it begins anew, as a producer does after that: under another id, with what it does not know of.

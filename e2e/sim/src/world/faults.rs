@@ -1,9 +1,10 @@
 //! What goes wrong, and how it is put right again: processes die and pause, power and disks fail, nodes lose sight of each other, the lease moves.
 
-use weir_operator::controller::AdminRequest;
+use weir_operator::controller::{AdminRequest, Event as ControllerEvent, Kind, Resource};
 use weir_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use weir_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use weir_protocol::messages::{AlterPartitionReassignmentsRequest, IncrementalAlterConfigsRequest};
+use weir_protocol::types::TopicId;
 
 use super::{Alarm, Event, World, topic_name};
 use crate::broker::Machine;
@@ -24,6 +25,8 @@ pub enum Fault {
     CutOff(Node),
     /// An operator is down.
     OperatorDown(usize),
+    /// A topic is deleted, and its name is to be had again.
+    Deleted(usize, TopicId),
     /// A broker's turn has come to be restarted.
     Restart(usize),
 }
@@ -50,6 +53,9 @@ impl World {
         }
         if self.plan.configuration > 0 && self.rng.chance(self.plan.configuration) {
             return self.change_min_isr();
+        }
+        if self.plan.renewal > 0 && self.rng.chance(self.plan.renewal) {
+            return self.delete_topic();
         }
         if self.plan.outages > 0 && self.rng.chance(self.plan.outages) {
             return self.be_without_operators();
@@ -144,6 +150,47 @@ impl World {
             resources: vec![resource],
             ..IncrementalAlterConfigsRequest::default()
         }));
+    }
+
+    /// Somebody deletes a topic, and makes another of the same name before long.
+    fn delete_topic(&mut self) {
+        let partition = self.rng.index(self.plan.topics.len());
+        let Some(topic) = self.store.topic(partition).filter(|_| !self.renewing[partition]) else {
+            return;
+        };
+        self.renewing[partition] = true;
+        self.note(|| format!("DELETE topic {partition}, which is {topic}"));
+        self.write_resource(ControllerEvent::Delete(Kind::Topic, topic_name(partition)));
+        self.repair_after(1_500, Fault::Deleted(partition, topic));
+    }
+
+    /// Writes the resource of the next topic of this name, until its partition is there. What a deposed operator has written or deleted meanwhile, the others see too.
+    fn make_anew(&mut self, partition: usize, before: TopicId) {
+        let there = self.store.topic(partition);
+        if there == Some(before) {
+            // Nobody was there who could delete it, or it waits with one that is paused.
+            if self.now < self.plan.faults_end_ms + 6_000 {
+                self.repair_after(1_500, Fault::Deleted(partition, before));
+            }
+            return;
+        }
+        if there.is_some() && self.checks.ledger(partition).topic() == there {
+            self.checks.counts.renewals += 1;
+            self.renewing[partition] = false;
+            return;
+        }
+        let life = self.lives[partition] + u64::from(there.is_none());
+        self.note(|| format!("CREATE topic {partition} in life {life}"));
+        let resource = super::resource(&self.plan, partition, life);
+        self.write_resource(ControllerEvent::Apply(vec![Resource::Topic(Box::new(resource))]));
+        self.repair_after(600, Fault::Deleted(partition, before));
+    }
+
+    fn write_resource(&mut self, event: ControllerEvent) {
+        self.operator(self.lease, |operator, store, ctx| {
+            operator.write_resource(event, store, ctx);
+            None
+        });
     }
 
     fn administer(&mut self, request: AdminRequest) {
@@ -275,6 +322,7 @@ impl World {
             Fault::Stopping(broker, run) if self.machines[broker].run == run && self.machines[broker].is_up() => self.kill(broker),
             Fault::Restart(broker) if self.faulty => self.restart(broker),
             Fault::Down(_) | Fault::Stopping(..) | Fault::Restart(_) => {}
+            Fault::Deleted(partition, topic) => self.make_anew(partition, topic),
             Fault::CutOff(node) => self.network.join(node),
             Fault::OperatorDown(operator) if !self.operators[operator].up => {
                 self.operators[operator].up = true;

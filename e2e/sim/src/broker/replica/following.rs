@@ -47,6 +47,7 @@ impl Replica {
                 around.send(
                     leader,
                     Body::Fetch(Fetch {
+                        topic: around.topic,
                         run,
                         partition,
                         from,
@@ -136,7 +137,7 @@ impl Replica {
                 }
                 around.ctx.checks.counts.truncations += u64::from(end < before);
                 if end > before {
-                    around.ctx.checks.deleted(around.partition, epoch, end, false);
+                    around.ctx.checks.deleted(around.partition, around.topic, epoch, end, false);
                 }
                 around.ctx.checks.dirty.push(around.partition);
             }
@@ -144,6 +145,7 @@ impl Replica {
                 let leader = Node::Broker(following.leader().0 as usize);
                 self.calls += 1;
                 let ask = AskOffsets {
+                    topic: around.topic,
                     run: around.run,
                     partition: around.partition,
                     epoch: following.epoch(),
@@ -172,7 +174,7 @@ impl Replica {
             around
                 .ctx
                 .checks
-                .followed(around.partition, around.id, epoch, step.high_watermark, around.log);
+                .followed(around.partition, around.topic, around.id, epoch, step.high_watermark, around.log);
         }
     }
 }

@@ -28,7 +28,7 @@ impl Replica {
         around
             .ctx
             .checks
-            .high_watermark(around.partition, epoch, self.high_watermark, may_advance, around.log);
+            .high_watermark(around.partition, around.topic, epoch, self.high_watermark, may_advance, around.log);
         if let Some(proposal) = outcome.proposal {
             self.propose(proposal, around);
         }
@@ -104,7 +104,7 @@ impl Replica {
         self.calls += 1;
         let call = (around.run << 32) | (self.calls << 8) | around.partition as u64;
         let change = IsrChange {
-            topic: crate::world::topic_id(around.partition),
+            topic: around.topic,
             partition: 0,
             leader_epoch: proposal.base.leader_epoch,
             partition_epoch: proposal.base.partition_epoch,
@@ -162,6 +162,7 @@ impl Replica {
         let answer = |answer, records| {
             let to = fetch.from;
             Body::Fetched(Box::new(Fetched {
+                topic: fetch.topic,
                 run,
                 partition,
                 to,
@@ -273,7 +274,10 @@ impl Replica {
     fn acknowledge(&mut self, client: Node, request: u64, offset: i64, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &self.role else { return };
         if let Some(record) = around.log.get(offset) {
-            around.ctx.checks.acknowledged(around.partition, leadership.epoch().0, offset, record);
+            around
+                .ctx
+                .checks
+                .acknowledged(around.partition, around.topic, leadership.epoch().0, offset, record);
             around.ctx.checks.counts.resumed_acknowledged += u64::from(!around.is_told);
         }
         around.send(client, Body::Produced(request, self.known.0, Ok(offset)));
