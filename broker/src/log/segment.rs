@@ -269,10 +269,11 @@ impl Segment {
 
     /// Builds the indexes from the records and keeps them in memory; puts them into their files too, if that works.
     fn rebuild(&self, files: &OpenFiles) -> Result<(), SegmentError> {
-        if self.size_bytes() > 0 {
-            tracing::warn!(segment = %self.records.path().display(), "an index is missing or wrong, and is built anew");
-        }
         let (built, _) = self.build_indexes(files, 4096)?;
+        // Of a small segment nothing is in the index: its file is empty by right.
+        if built.bytes() > 0 {
+            tracing::warn!(segment = %self.records.path().display(), "an index was missing or wrong, and is built anew");
+        }
         // Without the files the index stays in memory, which serves as well.
         let _ = built.write(files.storage().as_ref(), &self.path("index"), &self.path("timeindex"));
         *self.indexes.write() = Some(Box::new(built));
