@@ -7,15 +7,27 @@ use weir_protocol::types::{ProducerEpoch, ProducerId};
 use super::machine::Record;
 use crate::log::{Origin, Prepared};
 
-/// A batch is closed at this size. The records of one decision stay together, whatever their size: `max.message.bytes` is a promise to producers, and here is none.
+/// A batch is closed at this size. The records of one decision stay together as long as they take no more than [`WRITE_BYTES_MAX`]: `max.message.bytes` is a promise to producers, and here is
+/// none.
 const BATCH_BYTES_MAX: usize = 512 << 10;
+
+/// What one decision may write, in bytes of keys and values. Who asks for more is refused before anything is decided (UNKNOWN_SERVER_ERROR, as `CoordinatorRuntime` and
+/// `CoordinatorOperationExceptionHelper` in Apache Kafka, where `max.message.bytes` of the topic is the limit). What is decided all the same, because it is due or deletes what was there, is cut
+/// into batches of that size: followers and memory are spared, and whoever asked is answered once all of it is committed.
+pub(crate) const WRITE_BYTES_MAX: usize = 16 << 20;
 
 /// Batches that are being put together.
 #[derive(Debug, Default)]
 pub(super) struct Batches {
     open: Option<Open>,
     done: Vec<bytes::BytesMut>,
+    /// A record did not fit into any batch.
+    is_broken: bool,
 }
+
+/// Nothing of this can be appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooLarge;
 
 #[derive(Debug)]
 struct Open {
@@ -38,41 +50,59 @@ impl Batches {
         {
             self.close();
         }
-        let open = self.open.get_or_insert_with(|| Open {
-            builder: builder(transaction),
-            records: 0,
-            bytes: 0,
-            transaction,
-        });
         for Record { key, value } in records {
+            let bytes = key.len() + value.as_ref().map_or(0, bytes::Bytes::len);
+            // What was there before this decision is less than one batch.
+            if self
+                .open
+                .as_ref()
+                .is_some_and(|open| open.bytes + bytes > BATCH_BYTES_MAX + WRITE_BYTES_MAX)
+            {
+                self.close();
+            }
+            let open = self.open.get_or_insert_with(|| Open {
+                builder: builder(transaction),
+                records: 0,
+                bytes: 0,
+                transaction,
+            });
             open.builder.append(open.records, now_ms, Some(key), value.as_deref(), []);
             open.records += 1;
-            open.bytes += key.len() + value.as_ref().map_or(0, bytes::Bytes::len);
+            open.bytes += bytes;
         }
     }
 
     fn close(&mut self) {
-        // What is not compressed fails only beyond two gigabytes.
-        if let Some(batch) = self.open.take().and_then(|open| open.builder.build(0).ok()) {
-            self.done.push(batch);
+        match self.open.take().map(|open| open.builder.build(0)) {
+            Some(Ok(batch)) => self.done.push(batch),
+            // What is not compressed fails only beyond two gigabytes.
+            Some(Err(_)) => self.is_broken = true,
+            None => {}
         }
     }
 
     /// What is to be appended; `None` when there is nothing.
-    pub(super) fn finish(mut self) -> Option<Prepared> {
+    ///
+    /// # Errors
+    /// When a record is larger than a batch can be.
+    pub(super) fn finish(mut self) -> Result<Option<Prepared>, TooLarge> {
         self.close();
+        if self.is_broken {
+            return Err(TooLarge);
+        }
         let mut batches = self.done.into_iter();
-        let mut bytes = batches.next()?;
-        let mut headers = vec![BatchHeader::parse(&bytes).ok()?];
+        let Some(mut bytes) = batches.next() else { return Ok(None) };
+        let header = |batch: &[u8]| BatchHeader::parse(batch).map_err(|_| TooLarge);
+        let mut headers = vec![header(&bytes)?];
         for batch in batches {
-            headers.push(BatchHeader::parse(&batch).ok()?);
+            headers.push(header(&batch)?);
             bytes.unsplit(batch);
         }
-        Some(Prepared {
+        Ok(Some(Prepared {
             bytes,
             headers,
             origin: Origin::Coordinator,
-        })
+        }))
     }
 }
 
@@ -105,7 +135,7 @@ mod tests {
         batches.add(&records(3, 10), None, 5);
         batches.add(&records(2, BATCH_BYTES_MAX), None, 6);
         batches.add(&records(1, 1), None, 7);
-        let prepared = batches.finish().unwrap();
+        let prepared = batches.finish().unwrap().unwrap();
         assert_eq!(prepared.headers.iter().map(|header| header.records_count).collect::<Vec<_>>(), [5, 1]);
         let mut at = 0;
         let mut keys = Vec::new();
@@ -122,6 +152,23 @@ mod tests {
         assert_eq!(at, prepared.bytes.len());
         let expected = [("0", true), ("1", false), ("2", true), ("0", true), ("1", false), ("0", true)];
         assert_eq!(keys, expected.map(|(key, value)| (key.to_owned(), value)));
-        assert!(Batches::default().finish().is_none());
+        assert!(Batches::default().finish().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_decision_of_any_size_is_in_batches_that_every_follower_takes() {
+        let mut batches = Batches::default();
+        batches.add(&records(9, WRITE_BYTES_MAX / 2), None, 5);
+        let prepared = batches.finish().unwrap().unwrap();
+        assert_eq!(
+            prepared.headers.iter().map(|header| header.records_count).collect::<Vec<_>>(),
+            [3, 2, 2, 2]
+        );
+        assert!(prepared.headers.iter().all(|header| header.size_bytes() < 2 * WRITE_BYTES_MAX));
+        let broken = Batches {
+            is_broken: true,
+            ..Batches::default()
+        };
+        assert!(broken.finish().is_err());
     }
 }

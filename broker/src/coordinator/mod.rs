@@ -24,6 +24,7 @@ use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerId, TopicPartition};
 
+pub(crate) use self::append::WRITE_BYTES_MAX;
 use self::machine::Answer;
 pub(crate) use self::machine::Commit;
 pub(crate) use self::machine::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tracing::error;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{LeaderEpoch, TopicId};
 
-use super::append::Batches;
+use super::append::{Batches, TooLarge};
 use super::machine::{Commit, Machine, Now, Outcome, ReplyTo, commit};
 use super::transactional::{InTransaction, Producer, Transactional};
 use crate::log::producers::{Guard, Marker, Producers};
@@ -323,7 +324,16 @@ impl Gathered {
     fn append<M: Machine>(&mut self, active: Option<&mut Active<M>>) {
         let Some(active) = active else { return };
         let Self { now, batches, replies } = std::mem::take(self);
-        let commit = active.append(batches.finish(), now);
+        let commit = match batches.finish() {
+            Ok(batch) => active.append(batch, now),
+            Err(TooLarge) => {
+                error!(
+                    topic = M::TOPIC,
+                    "a record of a coordinator is too large for a batch; whoever asked for it is refused, and nothing is appended"
+                );
+                Some(commit(async { Err(ErrorCode::UnknownServerError) }))
+            }
+        };
         for reply in replies {
             reply.send(commit.clone());
         }

@@ -16,13 +16,16 @@ use weir_protocol::types::ProducerId;
 
 use super::offsets::Committed;
 use super::{Groups, Kind, Phase, Settings, record};
-use crate::coordinator::{Now, Outcome};
+use crate::coordinator::{Now, Outcome, WRITE_BYTES_MAX};
 
 /// The first version that knows GROUP_ID_NOT_FOUND and STALE_MEMBER_EPOCH (KIP-848).
 const NEW_ERRORS_VERSION: i16 = 9;
 
 /// Stands for the version of a request that has none of its own.
 pub(super) const NEWEST_VERSION: i16 = NEW_ERRORS_VERSION;
+
+/// What a record of an offset has besides names and metadata, with room to spare.
+const OFFSET_BYTES: usize = 64;
 
 impl Groups {
     /// Commits offsets, at once or with the producer's transaction.
@@ -34,6 +37,16 @@ impl Groups {
         now: Now,
         outcome: &mut Outcome,
     ) -> OffsetCommitResponse {
+        let topics = request.topics.iter();
+        let offsets = topics.flat_map(|topic| {
+            topic
+                .partitions
+                .iter()
+                .map(|partition| (topic.name.as_str(), partition.committed_metadata.as_deref()))
+        });
+        if written(&request.group_id, offsets) > WRITE_BYTES_MAX {
+            return refuse_commit(&request.topics, ErrorCode::UnknownServerError);
+        }
         if let Err(error) = self.check_commit(&request, version, transaction.is_some()) {
             return refuse_commit(&request.topics, error);
         }
@@ -183,6 +196,11 @@ impl Groups {
             error_code: error.code(),
             ..Default::default()
         };
+        let topics = request.topics.iter();
+        let offsets = topics.flat_map(|topic| topic.partitions.iter().map(|_| (topic.name.as_str(), None)));
+        if written(&request.group_id, offsets) > WRITE_BYTES_MAX {
+            return refused(ErrorCode::UnknownServerError);
+        }
         let Some(group) = self.groups.get_mut(&*request.group_id) else {
             return refused(ErrorCode::GroupIdNotFound);
         };
@@ -261,6 +279,13 @@ fn fetched(index: i32, committed: Option<&Committed>) -> OffsetFetchResponsePart
             ..Default::default()
         },
     }
+}
+
+/// What the records of these offsets take, at most: topic and metadata of each. All of them carry the group's id, and one partition may be named any number of times.
+fn written<'a>(group: &str, offsets: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> usize {
+    offsets
+        .map(|(topic, metadata)| OFFSET_BYTES + group.len() + topic.len() + metadata.map_or(0, str::len))
+        .sum()
 }
 
 /// The answer to a commit of which nothing is taken.

@@ -71,7 +71,7 @@ impl<M: Machine> Harness<M> {
             Entry::Record(record, transaction) => {
                 let mut batches = Batches::default();
                 batches.add(std::slice::from_ref(record), *transaction, now_ms);
-                batches.finish().unwrap()
+                batches.finish().unwrap().unwrap()
             }
             Entry::End(producer, epoch, commit) => {
                 let marker = Marker {

@@ -9,7 +9,7 @@ use weir_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 
 use super::member::{Member, protocols};
 use super::{ClassicGroup, Pending, Phase, sync};
-use crate::coordinator::ReplyTo;
+use crate::coordinator::{ReplyTo, WRITE_BYTES_MAX};
 use crate::group::Turn;
 use crate::group::request::Client;
 
@@ -60,6 +60,9 @@ impl ClassicGroup {
         if !self.supports(&join.request.protocol_type, &names) {
             return join.refuse(turn, ErrorCode::InconsistentGroupProtocol);
         }
+        if !self.can_be_written_with(&join.request) {
+            return join.refuse(turn, ErrorCode::UnknownServerError);
+        }
         if join.request.member_id.is_empty() {
             self.join_new(join, turn);
         } else {
@@ -78,6 +81,15 @@ impl ClassicGroup {
             }
             Phase::CompletingRebalance | Phase::Stable => self.members.contains_key(member) || self.members.len() < max,
         }
+    }
+
+    /// Whether the record of the group, which holds what all of its members say, keeps to [`WRITE_BYTES_MAX`] when this is one of them. In Apache Kafka such a group fails at each SyncGroup, with
+    /// the same error.
+    fn can_be_written_with(&self, request: &JoinGroupRequest) -> bool {
+        let others = self.members.values().filter(|member| *member.id != *request.member_id);
+        let others: usize = others.flat_map(|member| &member.protocols).map(|(_, metadata)| metadata.len()).sum();
+        let own: usize = request.protocols.iter().map(|protocol| protocol.metadata.len()).sum();
+        others + own <= WRITE_BYTES_MAX
     }
 
     fn join_new(&mut self, join: Join, turn: &mut Turn<'_>) {

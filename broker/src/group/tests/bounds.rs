@@ -1,12 +1,15 @@
 //! What clients can make of a coordinator without end has a bound: groups, members, entries of the queue, and offsets that mean nothing.
 
 use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use weir_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
-use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, JoinGroupRequest, OffsetCommitRequest};
+use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, OffsetDeleteRequest};
+use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::classic_client::Classic;
 use super::consumer::Consumer;
 use super::world::{World, commit_request, join, sync};
+use crate::coordinator::WRITE_BYTES_MAX;
 use crate::group::{GROUPS_MAX, Request};
 
 const DELAY: (&str, &str) = ("group.initial.rebalance.delay.ms", "3000");
@@ -227,4 +230,62 @@ fn the_id_of_a_member_whose_client_has_a_long_name_can_be_told() {
     let mut ids = crate::group::Ids { seed: 1, count: 0 };
     let id = ids.member(&"\u{10348}".repeat(8191));
     assert!(id.len() < 8192, "{} bytes", id.len());
+}
+
+/// One partition may be named any number of times, and each record carries the group's id: nothing of it is taken where that is more than a coordinator writes at once.
+#[test]
+fn a_request_that_would_write_too_much_is_refused_whole() {
+    let mut world = World::new(&[]);
+    let group = "g".repeat(1_000);
+    assert_eq!(commit_to(&mut world, group.clone(), ""), ErrorCode::None);
+    let (written, unknown) = (world.log.len(), ErrorCode::UnknownServerError.code());
+    for transaction in [false, true] {
+        let mut request = OffsetCommitRequest {
+            group_id: group.clone(),
+            ..commit_request("", -1, &[("a", 0, 2)])
+        };
+        let partition = request.topics[0].partitions[0].clone();
+        request.topics[0].partitions = vec![partition; 20_000];
+        let response = match transaction {
+            false => world.ask(|to| Request::Commit { request, version: 9, to }),
+            true => world.ask(|to| Request::CommitInTransaction {
+                request,
+                producer: (ProducerId(7), ProducerEpoch(0)),
+                to,
+            }),
+        };
+        let response = response.expect();
+        assert!(response.topics[0].partitions.iter().all(|partition| partition.error_code == unknown));
+    }
+    let request = OffsetDeleteRequest {
+        group_id: group.clone(),
+        topics: vec![OffsetDeleteRequestTopic {
+            name: "a".to_owned(),
+            partitions: vec![OffsetDeleteRequestPartition { partition_index: 0 }; 20_000],
+        }],
+    };
+    assert_eq!(world.ask(|to| Request::DeleteOffsets { request, to }).expect().error_code, unknown);
+    assert_eq!(world.log.len(), written, "nothing is written");
+    assert_eq!(commit_to(&mut world, group, ""), ErrorCode::None);
+    assert_eq!(world.log.len(), written + 1);
+}
+
+/// The record of a group holds what all of its members say.
+#[test]
+fn members_that_say_too_much_for_one_record_are_refused() {
+    let mut world = World::new(&[]);
+    let of = |bytes: usize| {
+        let mut request = join("", &["range"]);
+        request.protocols[0].metadata = vec![0; bytes].into();
+        request
+    };
+    let refused = world.join(3, of(WRITE_BYTES_MAX + 1)).expect();
+    assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::UnknownServerError);
+    let mut first = world.join(3, of(WRITE_BYTES_MAX / 2));
+    let refused = world.join(3, of(WRITE_BYTES_MAX / 2 + 1)).expect();
+    assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::UnknownServerError);
+    let mut second = world.join(3, of(WRITE_BYTES_MAX / 2));
+    world.pass(7_000);
+    let codes = [&mut first, &mut second].map(|join| join.answer().expect("joined").error_code);
+    assert_eq!(codes, [0, 0]);
 }
