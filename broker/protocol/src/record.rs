@@ -72,8 +72,8 @@ impl<'a> Iterator for Headers<'a> {
             return None;
         }
         self.count -= 1;
-        let key = nullable(&mut self.bytes)??;
-        let value = nullable(&mut self.bytes)?;
+        let key = nullable(&mut self.bytes, LONG_BYTES_MAX)??;
+        let value = nullable(&mut self.bytes, LONG_BYTES_MAX)?;
         Some((key, value))
     }
 }
@@ -94,35 +94,35 @@ pub struct Records<'a> {
     rest: &'a [u8],
     index: i32,
     count: i32,
-    bytes_max: u32,
+    int_bytes_max: usize,
 }
 
 impl<'a> Records<'a> {
-    /// The records of `section`, of which there are `count` ([`BatchHeader::records_count`]).
+    /// The records of `section`, of which there are `count` ([`BatchHeader::records_count`]), as they lie in a log: it may hold what earlier versions took.
     pub fn new(section: &'a [u8], count: i32) -> Self {
         Self {
             rest: section,
             index: 0,
             count,
-            bytes_max: u32::MAX,
+            int_bytes_max: LONG_BYTES_MAX,
         }
     }
 
-    /// As before, but a record of more than `bytes_max` bytes, its own length not counted, is an error (`max.decompressed.message.bytes`).
+    /// As before, but what Java cannot read is an error.
     #[must_use]
-    pub fn with_bytes_max(self, bytes_max: u32) -> Self {
-        Self { bytes_max, ..self }
+    fn for_java(self) -> Self {
+        Self {
+            int_bytes_max: INT_BYTES_MAX,
+            ..self
+        }
     }
 
     fn record(&mut self) -> Result<Record<'a>, &'static str> {
-        let length = varint(&mut self.rest).ok_or("its length is cut off")?;
+        let length = int(&mut self.rest, self.int_bytes_max).ok_or("its length is cut off or too long")?;
         let length = usize::try_from(length).map_err(|_| "its length is negative")?;
-        if length > self.bytes_max as usize {
-            return Err("it is larger than allowed");
-        }
         let (body, rest) = self.rest.split_at_checked(length).ok_or("it is longer than the batch")?;
         self.rest = rest;
-        parse(body)
+        parse(body, self.int_bytes_max)
     }
 }
 
@@ -153,22 +153,23 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// Reads a record from all of `bytes`, which do not have its length any more.
-fn parse(mut bytes: &[u8]) -> Result<Record<'_>, &'static str> {
+fn parse(mut bytes: &[u8], int_bytes_max: usize) -> Result<Record<'_>, &'static str> {
     let bytes = &mut bytes;
     // A byte of attributes, none of which has a meaning yet.
     bytes.split_off_first().ok_or("it is empty")?;
-    let timestamp_delta = varint(bytes).ok_or("its timestamp is cut off")?;
-    let offset_delta = varint(bytes).and_then(|delta| i32::try_from(delta).ok()).ok_or("its offset is not one")?;
-    let key = nullable(bytes).ok_or("its key does not fit")?;
-    let value = nullable(bytes).ok_or("its value does not fit")?;
-    let count = varint(bytes)
-        .and_then(|count| i32::try_from(count).ok())
+    let timestamp_delta = long(bytes).ok_or("its timestamp is cut off")?;
+    let offset_delta = int(bytes, int_bytes_max).ok_or("its offset is not one")?;
+    let key = nullable(bytes, int_bytes_max).ok_or("its key does not fit")?;
+    let value = nullable(bytes, int_bytes_max).ok_or("its value does not fit")?;
+    let count = int(bytes, int_bytes_max)
         .filter(|count| *count >= 0)
         .ok_or("its header count is not one")?;
     let headers = Headers { count, bytes };
     for _ in 0..count {
-        nullable(bytes).flatten().ok_or("the key of a header is missing or does not fit")?;
-        nullable(bytes).ok_or("the value of a header does not fit")?;
+        nullable(bytes, int_bytes_max)
+            .flatten()
+            .ok_or("the key of a header is missing or does not fit")?;
+        nullable(bytes, int_bytes_max).ok_or("the value of a header does not fit")?;
     }
     if !bytes.is_empty() {
         return Err("it is longer than its parts");
@@ -182,23 +183,49 @@ fn parse(mut bytes: &[u8]) -> Result<Record<'_>, &'static str> {
     })
 }
 
-/// A zigzag integer of seven bits a byte, lowest first (`ByteUtils.readVarlong`).
-fn varint(bytes: &mut &[u8]) -> Option<i64> {
+/// The most bytes of a number of 64 bits ...
+const LONG_BYTES_MAX: usize = 10;
+
+/// ... and of one of 32, beyond which Java's `ByteUtils.readVarint` says "Varint is too long".
+const INT_BYTES_MAX: usize = 5;
+
+/// A zigzag integer of 64 bits, seven to a byte, lowest first (`ByteUtils.readVarlong`).
+fn long(bytes: &mut &[u8]) -> Option<i64> {
+    varint(bytes).map(zigzag)
+}
+
+/// One of 32 bits in at most `bytes_max` bytes. Of the fifth byte Java drops what is beyond them (`ByteUtils.readVarint`). Of more bytes, which are only in logs that earlier versions
+/// wrote, none may be set.
+fn int(bytes: &mut &[u8], bytes_max: usize) -> Option<i32> {
+    let before = bytes.len();
+    let value = varint(bytes)?;
+    match before - bytes.len() {
+        ..=INT_BYTES_MAX => i32::try_from(zigzag(value & u64::from(u32::MAX))).ok(),
+        length if length <= bytes_max => i32::try_from(zigzag(value)).ok(),
+        _ => None,
+    }
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
         let byte = *bytes.split_off_first()?;
         value |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+            return Some(value);
         }
     }
     None
 }
 
+fn zigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
 /// Bytes behind their length, where -1 stands for none. The outer `None` is for a length that cannot be.
 #[allow(clippy::option_option, reason = "an invalid string and a missing one are two things")]
-fn nullable<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
-    let length = varint(bytes)?;
+fn nullable<'a>(bytes: &mut &'a [u8], int_bytes_max: usize) -> Option<Option<&'a [u8]>> {
+    let length = int(bytes, int_bytes_max)?;
     if length == -1 {
         return Some(None);
     }

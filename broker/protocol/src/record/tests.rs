@@ -182,19 +182,19 @@ fn invalid_sections_are_refused() {
     let valid = [12, 0, 0, 0, 1, 1, 0];
     assert!(Records::new(&valid, 1).all(|record| record.is_ok()));
     for (section, count, index, reason) in [
-        (&valid[..], 2, 1, "its length is cut off"),
+        (&valid[..], 2, 1, "its length is cut off or too long"),
         (&valid[..], 0, 0, "there are bytes behind the last record"),
         (&valid[..6], 1, 0, "it is longer than the batch"),
         (&[1], 1, 0, "its length is negative"),
         (&[0], 1, 0, "it is empty"),
         (&[2, 0], 1, 0, "its timestamp is cut off"),
-        (&[0xff; 11], 1, 0, "its length is cut off"),
+        (&[0xff; 11], 1, 0, "its length is cut off or too long"),
         (&[12, 0, 0, 0, 3, 1, 0], 1, 0, "its key does not fit"),
         (&[12, 0, 0, 0, 1, 20, 0], 1, 0, "its value does not fit"),
         (&[12, 0, 0, 0, 1, 1, 1], 1, 0, "its header count is not one"),
         (&[14, 0, 0, 0, 1, 1, 2, 1], 1, 0, "the key of a header is missing or does not fit"),
         (&[14, 0, 0, 0, 1, 1, 0, 0], 1, 0, "it is longer than its parts"),
-        (&[22, 0, 0, 0xfe, 0xff, 0xff, 0xff, 0x7f, 1, 1, 0, 0], 1, 0, "its offset is not one"),
+        (&[22, 0, 0, 0x80, 0x80, 0x80, 0x80, 0x80, 1, 1, 1, 0], 1, 0, "its offset is not one"),
     ] {
         let last = Records::new(section, count).last();
         assert_eq!(last, Some(Err(RecordError { index, reason })), "{section:?}");

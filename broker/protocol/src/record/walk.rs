@@ -5,12 +5,9 @@ use std::io::{self, BufRead};
 
 use thiserror::Error;
 
-use super::{Record, RecordError, Records, parse, varint};
+use super::{INT_BYTES_MAX, LONG_BYTES_MAX, Record, RecordError, Records, int, long, parse};
 use crate::batch::{BatchHeader, Codec, HEADER_BYTES};
 use crate::compression::{self, CompressionError};
-
-/// The most bytes of a variable-length number.
-const VARINT_BYTES_MAX: usize = 10;
 
 /// Why the records of a batch could not be walked over.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -53,12 +50,12 @@ impl Seen {
 /// how many they are.
 ///
 /// # Errors
-/// When the batch does not hold exactly the records that it says, one behind the other and nothing else.
+/// When the batch does not hold exactly the records that it says, one behind the other and nothing else, or when Java cannot read them.
 pub fn walk(header: &BatchHeader, batch: &[u8], limit: usize, record_bytes_max: u32, mut each: impl FnMut(Seen)) -> Result<u64, WalkError> {
     let input = batch.get(HEADER_BYTES..).unwrap_or_default();
     let codec = header.codec().ok_or(CompressionError::UnknownCodec)?;
     if codec == Codec::None {
-        for record in Records::new(input, header.records_count) {
+        for record in Records::new(input, header.records_count).for_java() {
             each(Seen::of(&record?));
         }
         return Ok(0);
@@ -120,7 +117,7 @@ impl<S: BufRead> Stream<S> {
     }
 
     fn next(&mut self) -> Result<Seen, Failure> {
-        let length = self.varint("its length is cut off")?;
+        let length = self.int("its length is cut off or too long")?;
         let length = u64::try_from(length).map_err(|_| Failure::Invalid("its length is negative"))?;
         if length > u64::from(self.record_bytes_max) {
             return Err(Failure::Invalid("it is larger than allowed"));
@@ -128,19 +125,22 @@ impl<S: BufRead> Stream<S> {
         let buffer = self.source.fill_buf()?;
         if let Some(body) = usize::try_from(length).ok().and_then(|length| buffer.get(..length)) {
             // Nearly always all of it is there.
-            let (seen, length) = (Seen::of(&parse(body).map_err(Failure::Invalid)?), body.len());
+            let (seen, length) = (Seen::of(&parse(body, INT_BYTES_MAX).map_err(Failure::Invalid)?), body.len());
             return self.consume(length).map(|()| seen);
         }
         let end = self.taken.saturating_add(length);
         // A byte of attributes, none of which has a meaning yet.
         self.skip(1, "it is empty")?;
-        let timestamp_delta = self.varint("its timestamp is cut off")?;
-        let offset_delta = i32::try_from(self.varint("its offset is cut off")?).map_err(|_| Failure::Invalid("its offset is not one"))?;
+        let timestamp_delta = self.number("its timestamp is cut off", long)?;
+        let offset_delta = self.int("its offset is not one")?;
         let has_key = self.nullable("its key does not fit")?;
         self.nullable("its value does not fit")?;
-        let count = self.varint("its header count is cut off")?;
-        let count = i32::try_from(count).ok().filter(|count| *count >= 0);
-        for _ in 0..count.ok_or(Failure::Invalid("its header count is not one"))? {
+        const NO_COUNT: &str = "its header count is not one";
+        let count = self.int(NO_COUNT)?;
+        if count < 0 {
+            return Err(Failure::Invalid(NO_COUNT));
+        }
+        for _ in 0..count {
             const WRONG: &str = "the key of a header is missing or does not fit";
             if !self.nullable(WRONG)? {
                 return Err(Failure::Invalid(WRONG));
@@ -166,7 +166,7 @@ impl<S: BufRead> Stream<S> {
 
     /// Passes over bytes behind their length; returns whether there are any to be, which a length of -1 denies.
     fn nullable(&mut self, wrong: &'static str) -> Result<bool, Failure> {
-        match self.varint(wrong)? {
+        match self.int(wrong)? {
             -1 => Ok(false),
             length => {
                 let length = u64::try_from(length).map_err(|_| Failure::Invalid(wrong))?;
@@ -188,24 +188,28 @@ impl<S: BufRead> Stream<S> {
         Ok(())
     }
 
-    fn varint(&mut self, wrong: &'static str) -> Result<i64, Failure> {
+    fn int(&mut self, wrong: &'static str) -> Result<i32, Failure> {
+        self.number(wrong, |bytes| int(bytes, INT_BYTES_MAX))
+    }
+
+    fn number<T>(&mut self, wrong: &'static str, read: impl Fn(&mut &[u8]) -> Option<T>) -> Result<T, Failure> {
         let buffer = self.source.fill_buf()?;
         let mut rest = buffer;
-        if let Some(value) = varint(&mut rest) {
+        if let Some(value) = read(&mut rest) {
             let step = buffer.len() - rest.len();
             self.consume(step)?;
             return Ok(value);
         }
         // It lies across two pieces, or is none.
-        let mut bytes = [0; VARINT_BYTES_MAX];
-        for length in 1..=VARINT_BYTES_MAX {
+        let mut bytes = [0; LONG_BYTES_MAX];
+        for length in 1..=LONG_BYTES_MAX {
             let byte = *self.source.fill_buf()?.first().ok_or(Failure::Invalid(wrong))?;
             self.consume(1)?;
             if let Some(place) = bytes.get_mut(length - 1) {
                 *place = byte;
             }
             if byte & 0x80 == 0 {
-                return varint(&mut bytes.get(..length).unwrap_or_default()).ok_or(Failure::Invalid(wrong));
+                return read(&mut bytes.get(..length).unwrap_or_default()).ok_or(Failure::Invalid(wrong));
             }
         }
         Err(Failure::Invalid(wrong))
@@ -297,7 +301,7 @@ mod tests {
         }
         sections.push((1, [&[0xff; 11][..], &good].concat()));
         for (count, section) in sections {
-            let expected = Records::new(&section, count).all(|record| record.is_ok());
+            let expected = Records::new(&section, count).for_java().all(|record| record.is_ok());
             for codec in CODECS {
                 let found = seen(&batch_of(codec, count, &section), 1 << 20);
                 assert_eq!(found.is_ok(), expected, "{codec:?} {count} {section:?}: {found:?}");
@@ -311,6 +315,54 @@ mod tests {
                 };
                 assert_eq!(records.all(count, |_| ()).is_ok(), expected, "{count} {section:?} in pieces of {piece}");
             }
+        }
+    }
+
+    /// `ByteUtils.readVarint` takes five bytes for a number of 32 bits and drops what the fifth has beyond them; `ByteUtils.readVarlong` takes ten for one of 64.
+    #[test]
+    fn numbers_that_java_cannot_read_are_refused_and_read_where_they_lie_in_a_log() {
+        let padded = |number: u8, bytes: usize| {
+            let mut all = vec![number | 0x80];
+            all.resize(bytes - 1, 0x80);
+            all.push(0);
+            all
+        };
+        // A record with a key and a header, each byte of which but the attributes and the contents is a number.
+        let parts: [&[u8]; 11] = [&[0], &[0], &[0], &[2], b"k", &[2], b"v", &[2], &[2], b"h", &[1]];
+        let section = |widened: Option<usize>, bytes: usize| {
+            let mut body = Vec::new();
+            for (index, part) in parts.iter().enumerate() {
+                match widened {
+                    Some(widened) if widened == index => body.extend(padded(part[0], bytes)),
+                    _ => body.extend_from_slice(part),
+                }
+            }
+            let length = u8::try_from(body.len() * 2).unwrap();
+            let length = if widened == Some(parts.len()) {
+                padded(length, bytes)
+            } else {
+                vec![length]
+            };
+            [length, body].concat()
+        };
+        const TIMESTAMP: usize = 1;
+        for widened in [TIMESTAMP, 2, 3, 5, 7, 8, 10, parts.len()] {
+            for bytes in 2..=11 {
+                let section = section(Some(widened), bytes);
+                let fits_java = bytes <= if widened == TIMESTAMP { LONG_BYTES_MAX } else { INT_BYTES_MAX };
+                for codec in CODECS {
+                    let found = seen(&batch_of(codec, 1, &section), 1 << 20);
+                    assert_eq!(found.is_ok(), fits_java, "{codec:?}: part {widened} in {bytes} bytes: {found:?}");
+                }
+                let in_log = Records::new(&section, 1).all(|record| record.is_ok_and(|record| record.headers().count() == 1));
+                assert_eq!(in_log, bytes <= LONG_BYTES_MAX, "part {widened} in {bytes} bytes");
+            }
+        }
+        // All bits of a fifth byte, of which four are the number's.
+        let section = [20, 0, 0, 0xfe, 0xff, 0xff, 0xff, 0x7f, 1, 1, 0];
+        for codec in CODECS {
+            let found = seen(&batch_of(codec, 1, &section), 1 << 20).unwrap();
+            assert_eq!(found[0].offset_delta, i32::MAX, "{codec:?}");
         }
     }
 
