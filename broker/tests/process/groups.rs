@@ -312,6 +312,33 @@ async fn a_partition_that_is_not_there_has_no_offsets() {
     assert_eq!(codes!(client.call(3, &request).await), [(-1, unknown), (2, unknown)]);
 }
 
+/// What was committed as metadata is as much as a thousand times the four bytes that ask for it.
+#[tokio::test]
+async fn a_partition_is_answered_once_however_often_it_is_named() {
+    let cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    let mut client = cluster.client().await;
+    found(&mut client, "g").await;
+    assert_eq!(client.call(10, &commit(10, "g", 7)).await.topics[0].partitions[0].error_code, 0);
+    for version in [7, 9, 10] {
+        let mut request = fetch(version, "g");
+        for topic in request.topics.iter_mut().flatten() {
+            topic.partition_indexes = vec![0; 1_000];
+        }
+        for topic in request.groups.iter_mut().flat_map(|group| group.topics.iter_mut().flatten()) {
+            topic.partition_indexes = vec![0; 1_000];
+        }
+        let response = client.call(version, &request).await;
+        let one = response
+            .topics
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .map(|partition| partition.committed_offset);
+        let many = response.groups.iter().flat_map(|group| &group.topics).flat_map(|topic| &topic.partitions);
+        let offsets: Vec<i64> = one.chain(many.map(|partition| partition.committed_offset)).collect();
+        assert_eq!(offsets, [7], "version {version}");
+    }
+}
+
 /// A topic that has another one's name has nothing of its offsets, by id or by name, though nobody saw the name go (`OffsetMetadataManager.isMismatchedTopicId`, `onTopicsDeleted`).
 #[tokio::test]
 async fn a_topic_that_is_made_anew_has_no_offsets() {

@@ -1,8 +1,5 @@
 //! OffsetFetch: of one group up to version 7, of many from then on (KIP-709).
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use weir_protocol::messages::offset_fetch_response::{
@@ -13,7 +10,7 @@ use weir_protocol::types::TopicId;
 
 use super::authorize;
 use crate::api::RequestContext;
-use crate::api::repeats::once;
+use crate::api::repeats::{keep_last, once};
 use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
 use crate::group::Request;
@@ -52,7 +49,15 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: Offset
 }
 
 async fn fetch(broker: &Broker, cx: &RequestContext, mut group: OffsetFetchRequestGroup, require_stable: bool) -> OffsetFetchResponseGroup {
-    name_once(group.topics.iter_mut().flatten());
+    if let Some(topics) = &mut group.topics {
+        // Each answer repeats what was committed as metadata: thousand times the bytes that it takes to ask.
+        keep_last(
+            topics,
+            |topic| (topic.name.clone(), topic.topic_id),
+            |topic| &mut topic.partition_indexes,
+            |index| *index,
+        );
+    }
     let asked = group.clone();
     if let Err(error) = authorize(broker, cx, Operation::Describe, &group.group_id) {
         return refuse(asked, error);
@@ -88,15 +93,6 @@ async fn fetch(broker: &Broker, cx: &RequestContext, mut group: OffsetFetchReque
     }
     response.topics.append(&mut judged);
     response
-}
-
-/// A partition that is named again is answered once: each answer repeats what was committed as metadata, thousand times the bytes that it takes to ask.
-fn name_once<'a>(topics: impl Iterator<Item = &'a mut OffsetFetchRequestTopics>) {
-    let mut named: BTreeMap<(String, Uuid), BTreeSet<i32>> = BTreeMap::new();
-    for topic in topics {
-        let named = named.entry((topic.name.clone(), topic.topic_id)).or_default();
-        topic.partition_indexes.retain(|index| named.insert(*index));
-    }
 }
 
 /// Gives the topic its name, where the request says its id.
@@ -160,22 +156,5 @@ fn single(group: OffsetFetchResponseGroup, version: i16) -> OffsetFetchResponse 
             group.topics.into_iter().map(topic).collect()
         },
         ..Default::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_partition_is_answered_once_however_often_it_is_named() {
-        let topic = |name: &str, partition_indexes: &[i32]| OffsetFetchRequestTopics {
-            name: name.to_owned(),
-            partition_indexes: partition_indexes.to_vec(),
-            ..Default::default()
-        };
-        let mut topics = vec![topic("a", &[0, 0, 1, 0]), topic("b", &[0]), topic("a", &[1, 2])];
-        name_once(topics.iter_mut());
-        assert_eq!(topics, [topic("a", &[0, 1]), topic("b", &[0]), topic("a", &[2])]);
     }
 }
