@@ -30,7 +30,7 @@ const fn row(
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 pub use broker::BROKER;
@@ -345,13 +345,9 @@ impl ConfigKey {
             ConfigType::String | ConfigType::Password => Some(Value::Text(text.to_owned())),
             ConfigType::List if text.is_empty() => Some(Value::List(Vec::new())),
             ConfigType::List => {
-                let mut values: Vec<String> = Vec::new();
-                for value in text.split(',').map(str::trim) {
-                    if values.iter().all(|other| other != value) {
-                        values.push(value.to_owned());
-                    }
-                }
-                Some(Value::List(values))
+                let mut seen = HashSet::new();
+                let parts = text.split(',').map(str::trim);
+                Some(Value::List(parts.filter(|part| seen.insert(*part)).map(str::to_owned).collect()))
             }
         }
     }

@@ -8,7 +8,8 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{self, ApiMessage, Message};
 use weir_protocol::primitive::{DecodeError, EncodeError};
 
-use super::{Draft, RECORDS_PER_REQUEST_MAX, brokers, configs, features, leaders, quorum, reassign, topics};
+use super::topics::TOPIC_NAME_LENGTH_MAX;
+use super::{Draft, NAMED_TO_LIST_MAX, RECORDS_PER_REQUEST_MAX, brokers, configs, features, leaders, quorum, reassign, topics};
 
 /// A Kafka error and what to say with it; the message is Kafka's own wherever Kafka has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,11 +34,16 @@ pub(super) fn too_large() -> ApiError {
 
 /// Decides what is asked: all of it, or nothing where it is too much for one request. Too much to begin with is not looked at.
 pub(super) fn carry_out(draft: &mut Draft<'_>, request: AdminRequest) -> Result<AdminResponse, ApiError> {
-    if request.named() > RECORDS_PER_REQUEST_MAX {
+    if request.named() > request.named_max() {
         return Err(too_large());
     }
     let response = answer(draft, request);
     if draft.is_spent() { Err(too_large()) } else { Ok(response) }
+}
+
+/// A topic's name as an error message says it. A topic that is there is named whole; the message comes once for each partition, and a name on the wire may take 32 KB.
+pub(super) fn shown(name: &str) -> &str {
+    name.get(..name.floor_char_boundary(TOPIC_NAME_LENGTH_MAX)).unwrap_or_default()
 }
 
 /// An error code and message as responses carry them.
@@ -134,20 +140,29 @@ pub enum BadForward {
 }
 
 impl AdminRequest {
-    /// How many things it names that are to be changed.
+    /// How many things it names: what cannot be done is work, too.
     fn named(&self) -> usize {
         let count = |counts: &mut dyn Iterator<Item = usize>| counts.fold(0, usize::saturating_add);
         match self {
             Self::CreateTopics(request) => count(&mut request.topics.iter().map(|topic| 1 + topic.assignments.len() + topic.configs.len())),
             Self::DeleteTopics(request) => request.topics.len() + request.topic_names.len(),
             Self::CreatePartitions(request) => count(&mut request.topics.iter().map(|topic| 1 + topic.assignments.iter().flatten().count())),
-            Self::ElectLeaders(request) => count(&mut request.topic_partitions.iter().flatten().map(|topic| 1 + topic.partitions.len())),
-            Self::AlterPartitionReassignments(request) => count(&mut request.topics.iter().map(|topic| topic.partitions.len())),
+            Self::ElectLeaders(request) => count(&mut request.topic_partitions.iter().flatten().map(|topic| topic.partitions.len().max(1))),
+            Self::AlterPartitionReassignments(request) => count(&mut request.topics.iter().map(|topic| topic.partitions.len().max(1))),
+            Self::ListPartitionReassignments(request) => count(&mut request.topics.iter().flatten().map(|topic| 1 + topic.partition_indexes.len())),
             Self::UpdateFeatures(request) => request.feature_updates.len(),
             Self::AlterConfigs(request) => count(&mut request.resources.iter().map(|resource| 1 + resource.configs.len())),
             Self::IncrementalAlterConfigs(request) => count(&mut request.resources.iter().map(|resource| 1 + resource.configs.len())),
-            // Nothing is changed, or one thing.
-            Self::ListPartitionReassignments(_) | Self::UnregisterBroker(_) | Self::DescribeQuorum(_) => 0,
+            // One broker; and what is named to DescribeQuorum is not looked at.
+            Self::UnregisterBroker(_) | Self::DescribeQuorum(_) => 0,
+        }
+    }
+
+    /// How many things it may name.
+    fn named_max(&self) -> usize {
+        match self {
+            Self::ListPartitionReassignments(_) => NAMED_TO_LIST_MAX,
+            _ => RECORDS_PER_REQUEST_MAX,
         }
     }
 }

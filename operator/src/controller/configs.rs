@@ -55,7 +55,7 @@ pub(super) fn alter_configs(draft: &mut Draft<'_>, request: AlterConfigsRequest)
     let validate_only = request.validate_only;
     let mut seen = BTreeSet::new();
     let responses = request.resources.into_iter().map(|resource| {
-        let first = seen.insert((resource.resource_type, resource.resource_name.clone()));
+        let first = seen.insert(key(resource.resource_type, &resource.resource_name));
         let entries = resource.configs.into_iter().map(|entry| (entry.name, entry.value)).collect();
         let result = try_out(draft, validate_only, |branch| {
             let target = target(branch, first, resource.resource_type, &resource.resource_name)?;
@@ -79,7 +79,7 @@ pub(super) fn incremental_alter_configs(draft: &mut Draft<'_>, request: Incremen
     let validate_only = request.validate_only;
     let mut seen = BTreeSet::new();
     let responses = request.resources.into_iter().map(|resource| {
-        let first = seen.insert((resource.resource_type, resource.resource_name.clone()));
+        let first = seen.insert(key(resource.resource_type, &resource.resource_name));
         let entries = resource
             .configs
             .into_iter()
@@ -109,6 +109,12 @@ fn try_out(draft: &mut Draft<'_>, validate_only: bool, decide: impl FnOnce(&mut 
     let result = if branch.is_spent() { Err(too_large()) } else { decide(&mut branch) };
     draft.merge(branch, result.is_ok() && !validate_only);
     result
+}
+
+/// A resource, however its name is written: a broker's is a number.
+fn key(kind: i8, name: &str) -> (i8, String) {
+    let id = name.parse::<i32>().ok().filter(|_| kind == TYPE_BROKER);
+    (kind, id.map_or_else(|| name.to_owned(), |id| id.to_string()))
 }
 
 fn target(draft: &Draft<'_>, first: bool, kind: i8, name: &str) -> Result<Target, ApiError> {
@@ -175,7 +181,7 @@ fn replace(draft: &mut Draft<'_>, target: Target, entries: Vec<(String, Option<S
     };
     let mut named = BTreeSet::new();
     for (name, value) in entries {
-        let value = value.ok_or_else(|| ApiError::new(ErrorCode::InvalidRequest, format!("Null value not supported for : {name}")))?;
+        let value = value_of(&name, value)?;
         if !named.insert(name.clone()) {
             return Err(ApiError::new(ErrorCode::InvalidRequest, "Error due to duplicate config keys"));
         }
@@ -199,18 +205,16 @@ fn change(draft: &mut Draft<'_>, target: Target, entries: Vec<(String, i8, Optio
             }
             Operation::Set(value) => value,
             Operation::Append(value) => {
-                let mut parts = parts_of(&next, &target, &name, "APPEND")?;
-                for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-                    if !parts.iter().any(|other| other == part) {
-                        parts.push(part.to_owned());
-                    }
-                }
-                parts.join(",")
+                let mut list = list_of(&next, &target, &name, "APPEND")?;
+                let mut there: BTreeSet<&str> = list.iter().copied().collect();
+                list.extend(parts(&value).filter(|part| there.insert(*part)));
+                list.join(",")
             }
             Operation::Subtract(value) => {
-                let mut parts = parts_of(&next, &target, &name, "SUBTRACT")?;
-                parts.retain(|part| !value.split(',').any(|gone| gone.trim() == part));
-                parts.join(",")
+                let gone: BTreeSet<&str> = parts(&value).collect();
+                let mut list = list_of(&next, &target, &name, "SUBTRACT")?;
+                list.retain(|part| !gone.contains(part));
+                list.join(",")
             }
         };
         let value = check(&target, &name, &value)?;
@@ -220,18 +224,29 @@ fn change(draft: &mut Draft<'_>, target: Target, entries: Vec<(String, i8, Optio
 }
 
 fn operation(name: &str, code: i8, value: Option<String>) -> Result<Operation, ApiError> {
-    let needed = value.ok_or_else(|| ApiError::new(ErrorCode::InvalidRequest, format!("Null value not supported for : {name}")));
     match code {
-        0 => needed.map(Operation::Set),
+        0 => value_of(name, value).map(Operation::Set),
         1 => Ok(Operation::Delete),
-        2 => needed.map(Operation::Append),
-        3 => needed.map(Operation::Subtract),
+        2 => value_of(name, value).map(Operation::Append),
+        3 => value_of(name, value).map(Operation::Subtract),
         other => Err(ApiError::new(ErrorCode::InvalidRequest, format!("Unknown operation type {other}"))),
     }
 }
 
+/// A value that is there, and of which all may be looked at.
+fn value_of(name: &str, value: Option<String>) -> Result<String, ApiError> {
+    let value = value.ok_or_else(|| ApiError::new(ErrorCode::InvalidRequest, format!("Null value not supported for : {name}")))?;
+    check_bytes(name.len() + value.len())?;
+    Ok(value)
+}
+
+/// The elements of a list as it is written.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
 /// The elements of a list, which begins at its default where it is not set.
-fn parts_of(configs: &Configs, target: &Target, name: &str, operation: &str) -> Result<Vec<String>, ApiError> {
+fn list_of<'a>(configs: &'a Configs, target: &Target, name: &str, operation: &str) -> Result<Vec<&'a str>, ApiError> {
     let key = match target {
         Target::Topic(_) => config::topic_key(name),
         Target::Broker(_) | Target::AllBrokers => config::broker_key(name),
@@ -243,12 +258,7 @@ fn parts_of(configs: &Configs, target: &Target, name: &str, operation: &str) -> 
         return Err(ApiError::new(ErrorCode::InvalidConfig, message));
     };
     let text = configs.get(name).map(String::as_str).or(key.default).unwrap_or_default();
-    Ok(text
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-        .map(str::to_owned)
-        .collect())
+    Ok(parts(text).collect())
 }
 
 /// The value in its canonical form, if it is one.
@@ -291,7 +301,10 @@ pub(super) fn canonical_topic_settings(settings: &Configs, cluster: &Configs) ->
 }
 
 fn check_size(settings: &Configs) -> Result<(), ApiError> {
-    let bytes: usize = settings.iter().map(|(name, value)| name.len() + value.len()).sum();
+    check_bytes(settings.iter().map(|(name, value)| name.len() + value.len()).sum())
+}
+
+fn check_bytes(bytes: usize) -> Result<(), ApiError> {
     if bytes > SETTINGS_BYTES_MAX {
         return Err(ApiError::new(
             ErrorCode::InvalidConfig,
@@ -303,8 +316,23 @@ fn check_size(settings: &Configs) -> Result<(), ApiError> {
 
 fn put(draft: &mut Draft<'_>, target: Target, settings: Configs) -> Result<(), ApiError> {
     check_size(&settings)?;
+    if let Target::Topic(id) = target {
+        return put_topic(draft, id, &settings);
+    }
+    // The cluster's resource, which may be large, is copied only for what changes it.
+    let before = current(draft, &target);
+    if before == settings {
+        return Ok(());
+    }
+    let spec = &draft.state.cluster.resource.spec;
+    match &target {
+        Target::Group(name) => Named::groups(spec).change(name, &before, &settings).check(),
+        Target::ClientMetrics(name) => Named::client_metrics(spec).change(name, &before, &settings).check(),
+        Target::Topic(_) | Target::Broker(_) | Target::AllBrokers => Ok(()),
+    }
+    .map_err(|(_, reason)| ApiError::new(ErrorCode::PolicyViolation, reason))?;
     match target {
-        Target::Topic(id) => put_topic(draft, id, &settings),
+        Target::Topic(_) => Ok(()),
         Target::AllBrokers => {
             let config = ClusterConfig::from_texts(settings).map_err(|error| unsuitable(&error))?;
             put_spec(draft, |spec| spec.config = config)
@@ -347,22 +375,60 @@ fn put_named<T>(all: &mut BTreeMap<String, T>, name: String, config: T, is_empty
     }
 }
 
-/// Checks how much is set on groups and on subscriptions to client metrics: all of it stands in the cluster's resource.
-pub(super) fn check_named(spec: &KafkaClusterSpec) -> Result<(), (&'static str, String)> {
-    let bytes = |name: &String, texts: &Configs| name.len() + texts.iter().map(|(name, text)| name.len() + text.len()).sum::<usize>();
-    let groups = &spec.consumer_groups.config;
-    let of_groups: usize = groups.iter().map(|(name, config)| bytes(name, config.texts())).sum();
-    let of_metrics: usize = spec.client_metrics.iter().map(|(name, config)| bytes(name, config.texts())).sum();
-    for (path, bytes, count, most) in [
-        ("spec.consumerGroups.config", of_groups, groups.len(), GROUPS_SET_MAX),
-        ("spec.clientMetrics", of_metrics, spec.client_metrics.len(), SUBSCRIPTIONS_MAX),
-    ] {
+/// How much is set on groups or on subscriptions to client metrics: all of it stands in the cluster's resource.
+#[derive(Clone, Copy, Debug)]
+struct Named {
+    path: &'static str,
+    bytes: usize,
+    count: usize,
+    most: usize,
+}
+
+impl Named {
+    fn groups(spec: &KafkaClusterSpec) -> Self {
+        let all = spec.consumer_groups.config.iter().map(|(name, config)| (name, config.texts()));
+        Self::of("spec.consumerGroups.config", GROUPS_SET_MAX, all)
+    }
+
+    fn client_metrics(spec: &KafkaClusterSpec) -> Self {
+        let all = spec.client_metrics.iter().map(|(name, config)| (name, config.texts()));
+        Self::of("spec.clientMetrics", SUBSCRIPTIONS_MAX, all)
+    }
+
+    fn of<'a>(path: &'static str, most: usize, all: impl Iterator<Item = (&'a String, &'a Configs)>) -> Self {
+        let (bytes, count) = all.fold((0, 0), |(bytes, count), (name, texts)| (bytes + Self::bytes_of(name, texts), count + 1));
+        Self { path, bytes, count, most }
+    }
+
+    fn bytes_of(name: &str, texts: &Configs) -> usize {
+        name.len() + texts.iter().map(|(name, text)| name.len() + text.len()).sum::<usize>()
+    }
+
+    /// The same with other settings under a name, which is there for as long as something is set on it.
+    fn change(mut self, name: &str, before: &Configs, after: &Configs) -> Self {
+        if !before.is_empty() {
+            (self.bytes, self.count) = (self.bytes - Self::bytes_of(name, before), self.count - 1);
+        }
+        if !after.is_empty() {
+            (self.bytes, self.count) = (self.bytes + Self::bytes_of(name, after), self.count + 1);
+        }
+        self
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let Self { path, bytes, count, most } = *self;
         if bytes > NAMED_SETTINGS_BYTES_MAX || count > most {
             let reason = format!("There is room for {most} names with settings, of {NAMED_SETTINGS_BYTES_MAX} bytes together.");
             return Err((path, reason));
         }
+        Ok(())
     }
-    Ok(())
+}
+
+/// Checks how much is set on groups and on subscriptions to client metrics.
+pub(super) fn check_named(spec: &KafkaClusterSpec) -> Result<(), (&'static str, String)> {
+    Named::groups(spec).check()?;
+    Named::client_metrics(spec).check()
 }
 
 fn put_topic(draft: &mut Draft<'_>, id: TopicId, settings: &Configs) -> Result<(), ApiError> {
@@ -392,7 +458,6 @@ fn put_spec(draft: &mut Draft<'_>, set: impl FnOnce(&mut KafkaClusterSpec)) -> R
     let before = Arc::clone(&draft.state.cluster.resource);
     let mut resource = with_cluster_generation(&before);
     set(&mut resource.spec);
-    check_named(&resource.spec).map_err(|(_, reason)| ApiError::new(ErrorCode::PolicyViolation, reason))?;
     if resource.spec != before.spec {
         put_cluster_resource(draft, resource);
     }

@@ -11,7 +11,7 @@ use weir_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaEl
 use weir_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
 use weir_protocol::types::{BrokerId, TopicId};
 
-use super::admin::{ApiError, wire};
+use super::admin::{ApiError, shown, too_large, wire};
 use super::election::{Election, Wanted, settle};
 use super::partitions::TopicRules;
 use super::state::{Change, Partition, State};
@@ -28,7 +28,11 @@ pub(super) fn elect_leaders(draft: &mut Draft<'_>, request: ElectLeadersRequest)
     };
     let (error_code, _) = wire(&election.as_ref().map(|_| ()).map_err(Clone::clone));
     let elect = |draft: &mut Draft<'_>, topic: &str, index: i32| {
-        let result = election.clone().and_then(|election| elect_one(draft, topic, index, election));
+        // Once it is too much nothing of it counts, and the rest need not be looked at.
+        let result = match draft.is_spent() {
+            true => Err(too_large()),
+            false => election.clone().and_then(|election| elect_one(draft, topic, index, election)),
+        };
         let (error_code, error_message) = wire(&result);
         PartitionResult {
             partition_id: index,
@@ -78,9 +82,9 @@ fn elect_one(draft: &mut Draft<'_>, topic: &str, index: i32, election: Election)
     let found = draft
         .state
         .topic_by_name(topic)
-        .ok_or_else(|| unknown(format!("No such topic as {topic}")))?;
+        .ok_or_else(|| unknown(format!("No such topic as {}", shown(topic))))?;
     let partition = usize::try_from(index).ok().and_then(|index| found.partitions.get(index));
-    let partition = partition.ok_or_else(|| unknown(format!("No such partition as {topic}-{index}")))?;
+    let partition = partition.ok_or_else(|| unknown(format!("No such partition as {}-{index}", shown(topic))))?;
     let needed = match election {
         Election::Preferred => partition.leader.is_none() || partition.leader != partition.replicas.first().copied(),
         Election::Online | Election::Unclean => partition.leader.is_none(),

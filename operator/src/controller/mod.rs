@@ -51,6 +51,10 @@ pub const RECORDS_PER_REQUEST_MAX: usize = 10_000;
 /// The most partitions of a cluster: what its shards can hold and a failover can write in good time.
 pub const PARTITIONS_MAX: usize = 200_000;
 
+/// The most topics and partitions that a request may name that only asks about them: each partition of the largest cluster, as `kafka-topics --describe` does, with
+/// a topic for each. Apache Kafka has no bound.
+pub const NAMED_TO_LIST_MAX: usize = 2 * PARTITIONS_MAX;
+
 /// Producer ids that a broker gets at a time: so many producers begin while no controller is there. Apache Kafka has 1,000 (`ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
 pub const PRODUCER_IDS_PER_BLOCK: i64 = 10_000;
 
@@ -289,6 +293,11 @@ impl<'a> Draft<'a> {
         self.spent = branch.spent;
         if take {
             self.state = branch.state;
+            // The cluster's resource is one object: of its changes the last one holds them all, and thousands of copies would take the memory.
+            let is_cluster = |change: Option<&Change>| matches!(change, Some(Change::Cluster(_)));
+            if is_cluster(self.changes.last()) && is_cluster(branch.changes.first()) {
+                self.changes.pop();
+            }
             self.changes.extend(branch.changes);
             self.ids = branch.ids;
         }

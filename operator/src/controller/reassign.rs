@@ -5,7 +5,7 @@
 //! order of the new replicas holds at once: the first of them is the preferred leader.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::alter_partition_reassignments_request::ReassignablePartition;
@@ -17,7 +17,7 @@ use weir_protocol::messages::{
 use weir_protocol::types::{BrokerId, TopicId};
 
 use super::Draft;
-use super::admin::{ApiError, wire};
+use super::admin::{ApiError, shown, wire};
 use super::election::{Election, Wanted, settle};
 use super::partitions::TopicRules;
 use super::placement::NoPlace;
@@ -27,8 +27,8 @@ use super::topics::check_assignment;
 
 pub(super) fn alter(draft: &mut Draft<'_>, request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {
     let may_resize = request.allow_replication_factor_change;
+    let mut named = BTreeSet::new();
     let responses = request.topics.into_iter().map(|topic| {
-        let id = draft.state.topic_by_name(&topic.name).map(|found| found.id);
         let partitions = topic.partitions.iter().map(|wanted| {
             let result = alter_one(draft, &topic.name, wanted, may_resize);
             let (error_code, error_message) = wire(&result);
@@ -38,19 +38,24 @@ pub(super) fn alter(draft: &mut Draft<'_>, request: AlterPartitionReassignmentsR
                 error_message,
             }
         });
-        let partitions = partitions.collect();
-        if let Some(id) = id {
-            note_replicas(draft, id);
+        let partitions: Vec<_> = partitions.collect();
+        if !partitions.is_empty() {
+            named.extend(draft.state.topic_by_name(&topic.name).map(|found| found.id));
         }
         ReassignableTopicResponse {
             name: topic.name,
             partitions,
         }
     });
+    let responses = responses.collect();
+    // Once for each topic, however often it is named: all of its partitions are looked at.
+    for id in named {
+        note_replicas(draft, id);
+    }
     AlterPartitionReassignmentsResponse {
         allow_replication_factor_change: may_resize,
         error_message: None,
-        responses: responses.collect(),
+        responses,
         ..AlterPartitionReassignmentsResponse::default()
     }
 }
@@ -60,10 +65,10 @@ fn alter_one(draft: &mut Draft<'_>, name: &str, wanted: &ReassignablePartition, 
     let state = &draft.state;
     let topic = state
         .topic_by_name(name)
-        .ok_or_else(|| unknown(format!("Unable to find a topic named {name}.")))?;
+        .ok_or_else(|| unknown(format!("Unable to find a topic named {}.", shown(name))))?;
     let index = wanted.partition_index;
     let partition = usize::try_from(index).ok().and_then(|index| topic.partitions.get(index));
-    let partition = partition.ok_or_else(|| unknown(format!("Unable to find partition {name}:{index}.")))?;
+    let partition = partition.ok_or_else(|| unknown(format!("Unable to find partition {}:{index}.", shown(name))))?;
     let next = match &wanted.replicas {
         None => cancelled(state, topic, index, partition)?,
         Some(replicas) => moved(state, topic, partition, replicas, may_resize)?,
@@ -208,11 +213,12 @@ fn note_replicas(draft: &mut Draft<'_>, id: TopicId) {
 
 pub(super) fn list(draft: &mut Draft<'_>, request: ListPartitionReassignmentsRequest) -> ListPartitionReassignmentsResponse {
     let state = &draft.state;
+    let mut told = BTreeSet::new();
     let topics = match request.topics {
-        None => state.topics_by_name().filter_map(|topic| ongoing(topic, None)).collect(),
+        None => state.topics_by_name().filter_map(|topic| ongoing(topic, None, &mut told)).collect(),
         Some(topics) => topics
             .iter()
-            .filter_map(|asked| ongoing(state.topic_by_name(&asked.name)?, Some(&asked.partition_indexes)))
+            .filter_map(|asked| ongoing(state.topic_by_name(&asked.name)?, Some(&asked.partition_indexes), &mut told))
             .collect(),
     };
     ListPartitionReassignmentsResponse {
@@ -222,11 +228,11 @@ pub(super) fn list(draft: &mut Draft<'_>, request: ListPartitionReassignmentsReq
     }
 }
 
-/// The reassignments of a topic, of these partitions or of all.
-fn ongoing(topic: &Topic, asked: Option<&[i32]>) -> Option<OngoingTopicReassignment> {
+/// The reassignments of a topic, of these partitions or of all. What is named more than once is `told` once: the answer is no longer than what there is.
+fn ongoing(topic: &Topic, asked: Option<&[i32]>, told: &mut BTreeSet<(TopicId, i32)>) -> Option<OngoingTopicReassignment> {
     let ids = |brokers: &[BrokerId]| brokers.iter().map(|id| id.0).collect();
-    let one = |index: i32, partition: &Partition| {
-        partition.is_reassigning().then(|| OngoingPartitionReassignment {
+    let mut one = |index: i32, partition: &Partition| {
+        (partition.is_reassigning() && told.insert((topic.id, index))).then(|| OngoingPartitionReassignment {
             partition_index: index,
             replicas: ids(&partition.replicas),
             adding_replicas: ids(&partition.adding),

@@ -23,7 +23,7 @@ use super::state::{Change, Partition, State};
 use super::{Draft, PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX, partitions};
 
 /// Kafka's longest topic name (`Topic.MAX_NAME_LENGTH`), so that it is a folder's name with a partition's number behind it.
-const TOPIC_NAME_LENGTH_MAX: usize = 249;
+pub(super) const TOPIC_NAME_LENGTH_MAX: usize = 249;
 
 /// Checks a topic's name (`Topic.validate` in Apache Kafka).
 pub(super) fn check_name(name: &str) -> Result<(), ApiError> {

@@ -336,3 +336,11 @@ proptest! {
         }
     }
 }
+
+/// Were its parts compared with one another, this would take an hour.
+#[test]
+fn a_list_is_read_part_by_part() {
+    let pairs: Vec<String> = (0..500_000).map(|index| format!("{index}:0")).collect();
+    let value = validate_topic_entry("leader.replication.throttled.replicas", &format!("{0},{0}", pairs.join(",")));
+    assert!(value == Ok(Value::List(pairs)), "each once, in order");
+}

@@ -1,15 +1,21 @@
 //! What one request of a client may do to the controller at most.
 
 use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use weir_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use weir_protocol::messages::create_topics_request::CreatableTopic;
 use weir_protocol::messages::delete_topics_request::DeleteTopicState;
+use weir_protocol::messages::elect_leaders_request::TopicPartitions;
 use weir_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-use weir_protocol::messages::{CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest};
+use weir_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
+use weir_protocol::messages::{
+    AlterPartitionReassignmentsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, ElectLeadersRequest,
+    IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest,
+};
 use weir_protocol::types::BrokerId;
 
 use super::world::World;
-use crate::controller::{AdminRequest, AdminResponse, Event, RECORDS_PER_REQUEST_MAX, Reply};
+use crate::controller::{AdminRequest, AdminResponse, Event, NAMED_TO_LIST_MAX, RECORDS_PER_REQUEST_MAX, Reply};
 
 fn world() -> World {
     let mut world = World::new();
@@ -125,4 +131,181 @@ fn growing_and_deleting_and_setting_are_bounded_as_a_whole() {
         assert!(matches!(reply, Reply::Refused(ErrorCode::PolicyViolation, _)), "{reply:?}");
         assert_eq!(changes, 0);
     }
+}
+
+fn reassign(name: &str, partitions: &[(i32, &[i32])]) -> ReassignableTopic {
+    let partitions = partitions.iter().map(|(partition_index, replicas)| ReassignablePartition {
+        partition_index: *partition_index,
+        replicas: Some(replicas.to_vec()),
+    });
+    ReassignableTopic {
+        name: name.to_owned(),
+        partitions: partitions.collect(),
+    }
+}
+
+fn reassignments(topics: Vec<ReassignableTopic>) -> AdminRequest {
+    AdminRequest::AlterPartitionReassignments(AlterPartitionReassignmentsRequest {
+        topics,
+        ..Default::default()
+    })
+}
+
+fn list(topic: &str, partition_indexes: &[i32], times: usize) -> AdminRequest {
+    let topic = ListPartitionReassignmentsTopics {
+        name: topic.to_owned(),
+        partition_indexes: partition_indexes.to_vec(),
+    };
+    AdminRequest::ListPartitionReassignments(ListPartitionReassignmentsRequest {
+        topics: Some(vec![topic; times]),
+        ..Default::default()
+    })
+}
+
+fn elect(topic: &str, partitions: i32, times: usize) -> AdminRequest {
+    let topic = TopicPartitions {
+        topic: topic.to_owned(),
+        partitions: (0..partitions).collect(),
+    };
+    AdminRequest::ElectLeaders(ElectLeadersRequest {
+        topic_partitions: Some(vec![topic; times]),
+        ..Default::default()
+    })
+}
+
+#[test]
+fn a_topic_that_is_named_without_partitions_counts() {
+    let mut world = world();
+    ask(&mut world, create(names("a", 1), 1));
+    let most = RECORDS_PER_REQUEST_MAX;
+    let empty = || reassign("a.0", &[]);
+    for (request, is_refused) in [
+        (reassignments(vec![empty(); most]), false),
+        (reassignments(vec![empty(); most + 1]), true),
+        (elect("a.0", 0, most), false),
+        (elect("a.0", 0, most + 1), true),
+        // As many partitions of one topic as Kafka lets a request change.
+        (elect("a.0", 10_000, 1), false),
+        (list("a.0", &[], NAMED_TO_LIST_MAX), false),
+        (list("a.0", &[], NAMED_TO_LIST_MAX + 1), true),
+        (list("a.0", &[0], NAMED_TO_LIST_MAX / 2 + 1), true),
+    ] {
+        let (reply, _) = ask(&mut world, request);
+        assert_eq!(matches!(reply, Reply::Refused(ErrorCode::PolicyViolation, _)), is_refused);
+    }
+}
+
+#[test]
+fn what_is_named_again_and_again_is_looked_at_and_said_once() {
+    let mut world = world();
+    for id in 1..3 {
+        world.play(&format!("register {id} process=1"));
+        world.play(&format!("heartbeat {id} ready"));
+    }
+    world.play("create t on=0");
+    let (_, changes) = ask(
+        &mut world,
+        reassignments(vec![reassign("t", &[(0, &[0, 1])]), reassign("t", &[(0, &[0])])]),
+    );
+    assert_eq!(changes, 2, "how many replicas a topic is to have is looked at after all of the request");
+    ask(&mut world, reassignments(vec![reassign("t", &[(0, &[2])])]));
+    let (reply, _) = ask(&mut world, list("t", &[0, 0, 0], 1_000));
+    let Reply::Admin(AdminResponse::ListPartitionReassignments(response)) = reply else {
+        panic!("{reply:?}")
+    };
+    assert_eq!(response.topics.len(), 1);
+    assert_eq!(response.topics[0].partitions.len(), 1);
+}
+
+#[test]
+fn a_long_name_is_not_said_again_for_each_partition() {
+    let mut world = world();
+    let long = "x".repeat(32_000);
+    let partitions: Vec<(i32, &[i32])> = (0..100).map(|index| (index, [0].as_slice())).collect();
+    let messages = |reply| match reply {
+        Reply::Admin(AdminResponse::ElectLeaders(response)) => {
+            let results = response.replica_election_results.into_iter().flat_map(|topic| topic.partition_result);
+            results.filter_map(|partition| partition.error_message).collect::<Vec<_>>()
+        }
+        Reply::Admin(AdminResponse::AlterPartitionReassignments(response)) => {
+            let results = response.responses.into_iter().flat_map(|topic| topic.partitions);
+            results.filter_map(|partition| partition.error_message).collect()
+        }
+        other => panic!("{other:?}"),
+    };
+    for request in [elect(&long, 100, 1), reassignments(vec![reassign(&long, &partitions)])] {
+        let messages = messages(ask(&mut world, request).0);
+        assert_eq!(messages.len(), 100);
+        assert!(messages.iter().all(|message| message.len() < 500));
+    }
+}
+
+fn incremental(resources: Vec<AlterConfigsResource>) -> AdminRequest {
+    AdminRequest::IncrementalAlterConfigs(IncrementalAlterConfigsRequest {
+        resources,
+        ..Default::default()
+    })
+}
+
+fn set(resource_type: i8, resource_name: &str, name: &str, config_operation: i8, value: &str) -> AlterConfigsResource {
+    AlterConfigsResource {
+        resource_type,
+        resource_name: resource_name.to_owned(),
+        configs: vec![AlterableConfig {
+            name: name.to_owned(),
+            config_operation,
+            value: Some(value.to_owned()),
+        }],
+    }
+}
+
+/// The codes of an answer to IncrementalAlterConfigs.
+fn altered(reply: Reply) -> Vec<i16> {
+    let Reply::Admin(AdminResponse::IncrementalAlterConfigs(response)) = reply else {
+        panic!("{reply:?}")
+    };
+    response.responses.iter().map(|resource| resource.error_code).collect()
+}
+
+/// Were parts compared with one another, or looked at though the value is too long to be kept, this would take hours.
+#[test]
+fn a_list_costs_what_its_parts_are() {
+    let mut world = world();
+    ask(&mut world, create(names("a", 1), 1));
+    let pairs: Vec<String> = (0..1_000_000).map(|index| format!("{index}:0")).collect();
+    let throttled = "leader.replication.throttled.replicas";
+    for operation in [0, 2, 3] {
+        let (reply, changes) = ask(&mut world, incremental(vec![set(2, "a.0", throttled, operation, &pairs.join(","))]));
+        assert_eq!((altered(reply), changes), (vec![ErrorCode::InvalidConfig as i16], 0));
+    }
+    // What fits is taken up as ever: in order, each part once.
+    for (operation, value, wanted) in [
+        (2, "1:0,0:0,1:0", "1:0,0:0"),
+        (2, "2:0, 1:0,3:0", "1:0,0:0,2:0,3:0"),
+        (3, "0:0,3:0,9:9", "1:0,2:0"),
+    ] {
+        let (reply, _) = ask(&mut world, incremental(vec![set(2, "a.0", throttled, operation, value)]));
+        assert_eq!(altered(reply), [0]);
+        let topic = world.state.topic_by_name("a.0").unwrap();
+        assert_eq!(topic.resource.spec.config.texts().get(throttled).map(String::as_str), Some(wanted));
+    }
+}
+
+/// Settings of groups, brokers and subscriptions all stand in the cluster's resource, of which a request leaves one copy.
+#[test]
+fn the_cluster_changes_once_in_a_request() {
+    let mut world = world();
+    let group = |index: usize| set(32, &format!("g{index}"), "consumer.session.timeout.ms", 0, "50000");
+    let (reply, changes) = ask(&mut world, incremental((0..1_001).map(group).collect()));
+    let mut codes = altered(reply);
+    assert_eq!((codes.pop(), changes), (Some(ErrorCode::PolicyViolation as i16), 1));
+    assert!(codes.iter().all(|code| *code == 0));
+    assert_eq!(world.state.cluster.resource.spec.consumer_groups.config.len(), 1_000);
+    let (reply, changes) = ask(&mut world, incremental((0..1_000).map(group).collect()));
+    assert_eq!((altered(reply), changes), (vec![0; 1_000], 0), "nothing is changed that is so already");
+    // A broker is one resource, however its number is written.
+    let broker = |name: &str| set(4, name, "log.cleaner.threads", 0, "2");
+    let (reply, _) = ask(&mut world, incremental(vec![broker("0"), broker("00"), broker("+0")]));
+    let invalid = ErrorCode::InvalidRequest as i16;
+    assert_eq!(altered(reply)[1..], [invalid, invalid]);
 }
