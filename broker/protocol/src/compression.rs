@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
-use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 use thiserror::Error;
 
 use crate::batch::Codec;
@@ -76,7 +76,7 @@ pub fn decompress(codec: Codec, input: &[u8], limit: usize) -> Result<Cow<'_, [u
         Codec::None => return Ok(Cow::Borrowed(input)),
         Codec::Gzip => read_all(MultiGzDecoder::new(input), limit),
         Codec::Snappy => return xerial::decompress(input, limit).map(Cow::Owned),
-        Codec::Lz4 => read_all(FrameDecoder::new(input), limit),
+        Codec::Lz4 => read_all(lz4::Frame::new(input), limit),
         Codec::Zstd => zstd_decoder(input).and_then(|decoder| read_all(decoder, limit)),
     };
     match output {
@@ -103,7 +103,7 @@ fn read_all(reader: impl Read, limit: usize) -> io::Result<Vec<u8>> {
 pub(crate) enum Piecewise<'a> {
     Gzip(BufReader<MultiGzDecoder<&'a [u8]>>),
     Snappy(xerial::Blocks<'a>),
-    Lz4(FrameDecoder<&'a [u8]>),
+    Lz4(lz4::Frame<'a>),
     Zstd(BufReader<zstd::stream::read::Decoder<'static, &'a [u8]>>),
 }
 
@@ -116,10 +116,7 @@ pub(crate) fn piecewise(codec: Codec, input: &[u8]) -> Result<Piecewise<'_>, Com
         Codec::None => return Err(CompressionError::UnknownCodec),
         Codec::Gzip => Piecewise::Gzip(BufReader::with_capacity(PIECE_BYTES, MultiGzDecoder::new(input))),
         Codec::Snappy => Piecewise::Snappy(xerial::Blocks::new(input)),
-        Codec::Lz4 => {
-            lz4::is_read_by_java(input).map_err(|reason| CompressionError::corrupt(codec, reason))?;
-            Piecewise::Lz4(FrameDecoder::new(input))
-        }
+        Codec::Lz4 => Piecewise::Lz4(lz4::Frame::for_java(input).map_err(|reason| CompressionError::corrupt(codec, reason))?),
         Codec::Zstd => {
             let decoder = zstd_decoder(input).map_err(|error| CompressionError::corrupt(codec, error))?;
             Piecewise::Zstd(BufReader::with_capacity(PIECE_BYTES, decoder))

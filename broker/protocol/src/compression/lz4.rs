@@ -1,48 +1,144 @@
-//! What of LZ4's frame format Kafka's Java client reads (`Lz4BlockInputStream`): one frame of independent blocks, closed by its end mark.
+//! LZ4 as Kafka's Java client reads it (`Lz4BlockInputStream`): one frame of independent blocks, closed by its end mark.
 //!
 //! Decoders of other clients read more. A batch that Java cannot read stops every Java consumer and Kafka's own followers at its offset, so it is refused at produce, as Apache Kafka
 //! refuses it.
+
+use std::io::{self, BufRead, Read};
+
+use lz4_flex::frame::FrameDecoder;
+
+mod block;
 
 const MAGIC: u32 = 0x184D_2204;
 /// A block with this bit in its size is not compressed.
 const INCOMPRESSIBLE: u32 = 1 << 31;
 
-/// Whether Java finds its way from the header of the frame to its end mark. What the blocks hold is the decoder's business, and what stands behind the end mark is looked at by nobody.
-///
-/// # Errors
-/// What it stumbles over.
-pub(super) fn is_read_by_java(input: &[u8]) -> Result<(), &'static str> {
-    const CUT_OFF: &str = "the frame ends without its end mark";
-    let (magic, input) = input.split_first_chunk().ok_or(CUT_OFF)?;
-    if u32::from_le_bytes(*magic) != MAGIC {
-        return Err("this is no LZ4 frame");
-    }
-    let (&[flags, descriptor], input) = input.split_first_chunk().ok_or(CUT_OFF)?;
-    if flags >> 6 != 1 || flags & 0b11 != 0 {
-        return Err("its version or a flag is none that Java knows");
-    }
-    if flags & 1 << 5 == 0 {
-        return Err("its blocks depend on one another");
-    }
-    let size = descriptor >> 4;
-    if descriptor & 0b1111 != 0 || !(4..=7).contains(&size) {
-        return Err("its block size is none that Java knows");
-    }
-    let largest = 1_usize << (8 + 2 * size);
-    let content_size = if flags & 1 << 3 == 0 { 0 } else { 8 };
-    let checksum = if flags & 1 << 4 == 0 { 0 } else { 4 };
-    let content_checksum = if flags & 1 << 2 == 0 { 0 } else { 4 };
-    // One byte is the checksum of the descriptor.
-    let mut rest = input.get(content_size + 1..).ok_or(CUT_OFF)?;
-    loop {
-        let (block, behind) = rest.split_first_chunk().ok_or(CUT_OFF)?;
-        let block = (u32::from_le_bytes(*block) & !INCOMPRESSIBLE) as usize;
-        if block == 0 {
-            return behind.get(..content_checksum).map(|_| ()).ok_or(CUT_OFF);
+const CUT_OFF: &str = "the frame ends without its end mark";
+
+/// The blocks of a frame, as they stand in it. What stands behind the end mark is looked at by nobody.
+#[derive(Clone)]
+struct Blocks<'a> {
+    rest: &'a [u8],
+    /// The most bytes that a block has and gives.
+    largest: usize,
+    /// How many bytes of checksums are behind a block, and behind the last.
+    checksums: (usize, usize),
+}
+
+struct Block<'a> {
+    bytes: &'a [u8],
+    is_compressed: bool,
+}
+
+impl<'a> Blocks<'a> {
+    fn new(input: &'a [u8]) -> Result<Self, &'static str> {
+        let (magic, input) = input.split_first_chunk().ok_or(CUT_OFF)?;
+        if u32::from_le_bytes(*magic) != MAGIC {
+            return Err("this is no LZ4 frame");
         }
-        if block > largest {
+        let (&[flags, descriptor], input) = input.split_first_chunk().ok_or(CUT_OFF)?;
+        if flags >> 6 != 1 || flags & 0b11 != 0 {
+            return Err("its version or a flag is none that Java knows");
+        }
+        if flags & 1 << 5 == 0 {
+            return Err("its blocks depend on one another");
+        }
+        let size = descriptor >> 4;
+        if descriptor & 0b1111 != 0 || !(4..=7).contains(&size) {
+            return Err("its block size is none that Java knows");
+        }
+        let bytes_if = |flag: u8, bytes| if flags & flag == 0 { 0 } else { bytes };
+        // One byte is the checksum of the descriptor.
+        let rest = input.get(bytes_if(1 << 3, 8) + 1..).ok_or(CUT_OFF)?;
+        Ok(Self {
+            rest,
+            largest: 1 << (8 + 2 * size),
+            checksums: (bytes_if(1 << 4, 4), bytes_if(1 << 2, 4)),
+        })
+    }
+
+    /// The next block; `None` at the end mark.
+    fn next(&mut self) -> Result<Option<Block<'a>>, &'static str> {
+        let (size, behind) = self.rest.split_first_chunk().ok_or(CUT_OFF)?;
+        let size = u32::from_le_bytes(*size);
+        let is_compressed = size & INCOMPRESSIBLE == 0;
+        let size = (size & !INCOMPRESSIBLE) as usize;
+        let (checksum, content_checksum) = self.checksums;
+        if size == 0 {
+            return behind.get(..content_checksum).map(|_| None).ok_or(CUT_OFF);
+        }
+        if size > self.largest {
             return Err("a block is larger than its header says");
         }
-        rest = behind.get(block + checksum..).ok_or(CUT_OFF)?;
+        let (bytes, behind) = behind.split_at_checked(size).ok_or(CUT_OFF)?;
+        self.rest = behind.get(checksum..).ok_or(CUT_OFF)?;
+        Ok(Some(Block { bytes, is_compressed }))
+    }
+}
+
+/// What a frame gives. As for Java it is over at its end mark and at a block that gives nothing, whatever follows: `lz4_flex` goes on when it is asked once more.
+pub(crate) struct Frame<'a> {
+    decoder: FrameDecoder<&'a [u8]>,
+    unread: usize,
+    is_over: bool,
+    /// What is to be checked.
+    for_java: Option<Blocks<'a>>,
+}
+
+impl<'a> Frame<'a> {
+    /// What lies in a log: it is read as far as the decoder can.
+    pub(super) fn new(input: &'a [u8]) -> Self {
+        Self {
+            decoder: FrameDecoder::new(input),
+            unread: 0,
+            is_over: false,
+            for_java: None,
+        }
+    }
+
+    /// What a client sends: where Java's decoder would stumble, this one does.
+    ///
+    /// # Errors
+    /// When Java does not find its way from the header of the frame to its end mark.
+    pub(super) fn for_java(input: &'a [u8]) -> Result<Self, &'static str> {
+        let blocks = Blocks::new(input)?;
+        let mut all = blocks.clone();
+        while all.next()?.is_some() {}
+        Ok(Self {
+            for_java: Some(blocks),
+            ..Self::new(input)
+        })
+    }
+}
+
+impl Read for Frame<'_> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(target)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl BufRead for Frame<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.unread == 0 && !self.is_over {
+            // All of a block.
+            let given = self.decoder.fill_buf()?;
+            self.unread = given.len();
+            self.is_over = given.is_empty();
+            if let Some(blocks) = &mut self.for_java
+                && let Some(block) = blocks.next().map_err(io::Error::other)?
+                && block.is_compressed
+                && !block::ends_well(block.bytes, given, blocks.largest)
+            {
+                return Err(io::Error::other("a block does not end as LZ4's blocks do"));
+            }
+        }
+        if self.is_over { Ok(&[]) } else { self.decoder.fill_buf() }
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.decoder.consume(bytes);
+        self.unread = self.unread.saturating_sub(bytes);
     }
 }

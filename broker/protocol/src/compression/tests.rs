@@ -131,6 +131,65 @@ fn lz4_frames_are_taken_as_java_takes_them() {
     assert_eq!(refused(&[]), "the frame ends without its end mark");
 }
 
+/// A frame with these blocks: bytes as they are, or a compressed block that gives nothing.
+fn lz4_frame(blocks: &[&[u8]]) -> Vec<u8> {
+    let info = FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent);
+    let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+    encoder.write_all(b"any").unwrap();
+    let mut frame = encoder.finish().unwrap();
+    frame.truncate(7);
+    for block in blocks {
+        match u32::try_from(block.len()).unwrap() {
+            0 => frame.extend_from_slice(&[1, 0, 0, 0, 0]),
+            size => {
+                frame.extend_from_slice(&(size | 1 << 31).to_le_bytes());
+                frame.extend_from_slice(block);
+            }
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame
+}
+
+/// `Lz4BlockInputStream` has one frame, and says that it is over where a block gives nothing. What reads all at once and what reads pieces see the same.
+#[test]
+fn an_lz4_frame_is_over_where_it_is_for_java() {
+    let two_frames = [lz4_frame(&[b"one"]), lz4_frame(&[b"two"])].concat();
+    let garbage = [&lz4_frame(&[b"one"])[..], b"garbage"].concat();
+    let mut early_end = lz4_frame(&[b"one", b"two"]);
+    early_end.splice(14..14, [0, 0, 0, 0x80]);
+    for (why, input, expected) in [
+        ("two blocks", lz4_frame(&[b"one", b"two"]), "onetwo"),
+        ("two frames", two_frames, "one"),
+        ("garbage behind the frame", garbage, "one"),
+        ("an empty block between", lz4_frame(&[b"one", b"", b"two"]), "one"),
+        ("an empty block first", lz4_frame(&[b"", b"one"]), ""),
+        ("an empty block last", lz4_frame(&[b"one", b""]), "one"),
+        ("an end mark that is not compressed", early_end, "one"),
+    ] {
+        assert_eq!(decompress(Codec::Lz4, &input, LIMIT).unwrap(), expected.as_bytes(), "{why}");
+        let mut reader = piecewise(Codec::Lz4, &input).unwrap();
+        let mut seen = Vec::new();
+        // Who has read all may ask again.
+        for _ in 0..3 {
+            reader.read_to_end(&mut seen).unwrap();
+        }
+        assert_eq!(seen, expected.as_bytes(), "{why}");
+    }
+}
+
+#[test]
+fn an_lz4_block_that_java_cannot_read_is_refused_and_read_where_it_lies_in_a_log() {
+    // Ten literals, four of them again, and no literals behind.
+    let block = [&[0xa0][..], b"0123456789", &[4, 0, 0]].concat();
+    let mut frame = lz4_frame(&[]);
+    frame.splice(7..7, [&[14, 0, 0, 0][..], &block].concat());
+    assert_eq!(decompress(Codec::Lz4, &frame, LIMIT).unwrap(), &b"01234567896789"[..]);
+    let mut reader = piecewise(Codec::Lz4, &frame).unwrap();
+    let refusal = reader.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(refusal.to_string(), "a block does not end as LZ4's blocks do");
+}
+
 #[test]
 fn a_zstd_window_beyond_the_limit_is_refused() {
     // Magic, a descriptor without content size, and a window descriptor of 2^31 bytes.
