@@ -190,6 +190,45 @@ fn an_lz4_block_that_java_cannot_read_is_refused_and_read_where_it_lies_in_a_log
     assert_eq!(refusal.to_string(), "a block does not end as LZ4's blocks do");
 }
 
+/// `SnappyInputStream` looks at the version of every header but the first, and is at its end where fewer than four bytes follow.
+#[test]
+fn snappy_is_framed_as_java_reads_it() {
+    let block = |bytes: &[u8]| {
+        let block = snap::raw::Encoder::new().compress_vec(bytes).unwrap();
+        [&u32::try_from(block.len()).unwrap().to_be_bytes()[..], &block].concat()
+    };
+    let header = |version: i32, compatible: i32| [&b"\x82SNAPPY\0"[..], &version.to_be_bytes(), &compatible.to_be_bytes()].concat();
+    let (one, two) = (block(b"one"), block(b"two"));
+    let read = |parts: &[&[u8]]| {
+        let input = parts.concat();
+        let whole = decompress(Codec::Snappy, &input, LIMIT).map(Cow::into_owned);
+        let mut seen = Vec::new();
+        let is_read = piecewise(Codec::Snappy, &input).unwrap().read_to_end(&mut seen).is_ok();
+        assert_eq!(is_read, whole.is_ok());
+        assert!(!is_read || whole.as_ref() == Ok(&seen));
+        whole.ok().map(|bytes| String::from_utf8(bytes).unwrap())
+    };
+    for (version, compatible) in [(1, 1), (0, 1), (1, 0), (-1, -1), (9, 9)] {
+        let other = header(version, compatible);
+        assert_eq!(read(&[&other, &one, &two]).as_deref(), Some("onetwo"), "{version} {compatible} first");
+        let expected = (version >= 1).then_some("onetwo");
+        assert_eq!(
+            read(&[&header(1, 1), &one, &other, &two]).as_deref(),
+            expected,
+            "{version} {compatible} second"
+        );
+    }
+    for bytes in 1..=3 {
+        assert_eq!(
+            read(&[&header(1, 1), &one, &[0; 3][..bytes]]).as_deref(),
+            Some("one"),
+            "{bytes} bytes behind"
+        );
+    }
+    assert_eq!(read(&[&header(1, 1), &one, &[0; 4]]), None, "a block of no bytes");
+    assert_eq!(read(&[&header(1, 1), &one, &header(1, 1)[..12]]), None, "half a header");
+}
+
 #[test]
 fn a_zstd_window_beyond_the_limit_is_refused() {
     // Magic, a descriptor without content size, and a window descriptor of 2^31 bytes.

@@ -15,6 +15,9 @@ const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 /// The magic number, the version and the lowest version that can read it.
 const HEADER_BYTES: usize = MAGIC.len() + 8;
 
+/// Of a header that is not the first snappy-java takes this version and later ones (`SnappyCodec.MINIMUM_COMPATIBLE_VERSION`). That of the first it does not look at.
+const VERSION_MIN: i32 = 1;
+
 /// What is compressed in one piece, as in `SnappyOutputStream`.
 const BLOCK_BYTES: usize = 32 * 1024;
 
@@ -34,7 +37,7 @@ pub(super) fn decompress(input: &[u8], limit: usize) -> Result<Vec<u8>, Compress
     Ok(output)
 }
 
-/// The raw blocks of a section, and what the one gives that is being read.
+/// The raw blocks of a section, and what the one gives that is being read; they are found as snappy-java finds them (`SnappyInputStream`).
 pub(crate) struct Blocks<'a> {
     rest: &'a [u8],
     is_framed: bool,
@@ -44,9 +47,10 @@ pub(crate) struct Blocks<'a> {
 
 impl<'a> Blocks<'a> {
     pub(super) fn new(input: &'a [u8]) -> Self {
+        let framed = input.get(HEADER_BYTES..).filter(|_| input.starts_with(&MAGIC));
         Self {
-            rest: input,
-            is_framed: input.starts_with(&MAGIC),
+            rest: framed.unwrap_or(input),
+            is_framed: framed.is_some(),
             block: Vec::new(),
             position: 0,
         }
@@ -59,16 +63,18 @@ impl<'a> Blocks<'a> {
             return Ok(Some(std::mem::take(&mut self.rest)));
         }
         // Streams that were written in two parts have a second header where a block would begin.
-        while self.rest.starts_with(&MAGIC) {
-            self.rest = self.rest.get(HEADER_BYTES..).ok_or_else(|| corrupt("the header is cut off"))?;
+        while let Some(header) = self.rest.strip_prefix(&MAGIC) {
+            let cut_off = || corrupt("the header is cut off");
+            let (version, _) = header.split_first_chunk().ok_or_else(cut_off)?;
+            if i32::from_be_bytes(*version) < VERSION_MIN {
+                return Err(corrupt("the version of a header is none that Java reads"));
+            }
+            self.rest = self.rest.get(HEADER_BYTES..).ok_or_else(cut_off)?;
         }
-        if self.rest.is_empty() {
+        // Fewer bytes than a length takes end the stream.
+        let Some((length, after)) = self.rest.split_first_chunk::<4>() else {
             return Ok(None);
-        }
-        let (length, after) = self
-            .rest
-            .split_first_chunk::<4>()
-            .ok_or_else(|| corrupt("the length of a block is cut off"))?;
+        };
         let length = u32::from_be_bytes(*length) as usize;
         let (compressed, after) = after.split_at_checked(length).ok_or_else(|| corrupt("a block is cut off"))?;
         self.rest = after;
