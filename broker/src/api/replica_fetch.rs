@@ -15,7 +15,7 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId, TopicPar
 
 use super::RequestContext;
 use super::fetch::region;
-use super::replica_session::{Session, Wanted};
+use super::replica_session::{Follower, SLOT_BYTES, Session, Wanted};
 use crate::broker::Broker;
 use crate::net::FileRegion;
 use crate::replica::core::FetchFrom;
@@ -27,13 +27,6 @@ const REPLICA_STATE: i16 = 15;
 /// How long a high watermark that has moved waits for records to go along with it: under load they always do, and answers that carry nothing else cost more than they bring
 /// (KAFKA-9731).
 const HIGH_WATERMARK_WAIT: Duration = Duration::from_millis(5);
-
-/// A follower, as it says who it is.
-#[derive(Clone, Copy)]
-struct Follower {
-    id: BrokerId,
-    epoch: BrokerEpoch,
-}
 
 /// Answers a follower's fetch.
 pub(super) async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest, bytes_max: usize) -> FetchResponse<FileRegion> {
@@ -48,7 +41,10 @@ pub(super) async fn answer(broker: &Broker, cx: &RequestContext, request: FetchR
         id: BrokerId(request.replica_state.replica_id),
         epoch: BrokerEpoch(request.replica_state.replica_epoch),
     };
-    let mut session = match broker.follower_sessions.take(follower.id, request.session_id, request.session_epoch) {
+    let mut session = match broker
+        .follower_sessions
+        .take(follower, &broker.metadata.load(), request.session_id, request.session_epoch)
+    {
         Ok(session) => session,
         Err(code) => return failed(code),
     };
@@ -56,14 +52,19 @@ pub(super) async fn answer(broker: &Broker, cx: &RequestContext, request: FetchR
         let id = TopicId(topic.topic_id);
         topic.partitions.iter().map(move |&index| TopicPartition { topic: id, index })
     });
-    session.take_up(wanted(broker, &request), forgotten);
+    let (here, absent): (Vec<_>, Vec<_>) = wanted(broker, &request).into_iter().partition(|wanted| wanted.partition.is_some());
+    let absent: Vec<_> = absent.into_iter().map(|wanted| wanted.id).collect();
+    let named = here.len() + absent.len();
+    // What is not here is said at once, and nothing of it is kept: the follower asks again.
+    session.take_up(here, forgotten.chain(absent.iter().copied()));
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+    let wait = if absent.is_empty() { wait } else { Duration::ZERO };
     let limits = Limits {
-        deadline: Instant::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
+        deadline: Instant::now() + cx.room.waits(named * SLOT_BYTES, wait),
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
         bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(bytes_max),
     };
     drop(request);
-    cx.room.shrink_to(0);
     let news = gather(cx, &mut session, follower, &limits).await;
     let mut response = FetchResponse {
         session_id: session.id,
@@ -71,6 +72,13 @@ pub(super) async fn answer(broker: &Broker, cx: &RequestContext, request: FetchR
     };
     for (number, news) in news {
         say(&mut session, number, news, &mut response);
+    }
+    for id in absent {
+        let unknown = FetchPartition {
+            error_code: ErrorCode::UnknownTopicId.code(),
+            ..nothing(id)
+        };
+        put(&mut response, id, unknown);
     }
     broker.follower_sessions.give_back(session);
     response
@@ -124,7 +132,7 @@ async fn gather(cx: &RequestContext, session: &mut Session, follower: Follower, 
             .filter_map(|news| news.as_ref().ok()?.records.as_ref())
             .map(|slice| slice.length)
             .sum();
-        if found.must_say || (bytes > 0 && bytes >= limits.bytes_min) || session.has_left() {
+        if found.must_say || (bytes > 0 && bytes >= limits.bytes_min) || session.has_left() || changes.has_ended() {
             return news;
         }
         if found.high_watermark {
@@ -207,13 +215,7 @@ fn look(session: &mut Session, follower: Follower, limits: &Limits, news: &mut B
 /// Puts one partition into the response, beside the others of its topic.
 fn say(session: &mut Session, number: u32, news: News, response: &mut FetchResponse<FileRegion>) {
     let Some(slot) = session.slot_mut(number) else { return };
-    let mut partition = FetchPartition {
-        partition_index: slot.id.index,
-        high_watermark: -1,
-        last_stable_offset: -1,
-        log_start_offset: -1,
-        ..FetchPartition::default()
-    };
+    let mut partition = nothing(slot.id);
     match news {
         Ok(served) => {
             slot.is_answered = served.records.is_some() || served.diverging.is_some();
@@ -237,7 +239,22 @@ fn say(session: &mut Session, number: u32, news: News, response: &mut FetchRespo
             partition.error_code = code.code();
         }
     }
-    let id = slot.id.topic.0;
+    put(response, slot.id, partition);
+}
+
+/// A partition of which nothing is said yet.
+fn nothing(id: TopicPartition) -> FetchPartition<FileRegion> {
+    FetchPartition {
+        partition_index: id.index,
+        high_watermark: -1,
+        last_stable_offset: -1,
+        log_start_offset: -1,
+        ..FetchPartition::default()
+    }
+}
+
+fn put(response: &mut FetchResponse<FileRegion>, id: TopicPartition, partition: FetchPartition<FileRegion>) {
+    let id = id.topic.0;
     match response.topics.last_mut() {
         Some(topic) if topic.topic_id == id => topic.partitions.push(partition),
         _ => response.topics.push(FetchTopic {

@@ -1,20 +1,39 @@
 //! Followers' fetch sessions (KIP-227): a follower names a partition when it has something to say of it, and the partition says when there is news.
 //!
 //! Called by `replica_fetch`. Other than clients', these sessions are never looked through: of many thousand partitions only those are touched that a request names or that have
-//! news. A session belongs to one connection at a time; while a request of it is answered it is nowhere else, and it ends with that request if the connection breaks.
+//! news. A session belongs to one connection at a time; while a request of it is answered it is nowhere else, and it ends with that request if the connection breaks. Only
+//! registered brokers have sessions, a few each, of partitions that are here: that bounds what they take.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::{BrokerId, TopicPartition};
+use weir_protocol::types::{BrokerEpoch, BrokerId, TopicPartition};
 
+use crate::metadata::MetadataImage;
 use crate::replica::core::FetchFrom;
 use crate::replica::{Changes, Partition};
 
 /// Sessions that one follower may have: it has one, and those of its former lives are not missed.
 const SESSIONS_OF_ONE_MAX: usize = 4;
+
+/// What a partition takes in a session at most, in bytes: its slot, its number, and where it tells of news.
+pub(super) const SLOT_BYTES: usize = 256;
+
+/// A follower, as it says who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Follower {
+    pub(super) id: BrokerId,
+    pub(super) epoch: BrokerEpoch,
+}
+
+impl Follower {
+    /// Whether it is a broker that is registered. Its registration may be newer than what is known of it here.
+    fn is_registered(self, image: &MetadataImage) -> bool {
+        image.brokers.get(&self.id).is_some_and(|known| known.epoch <= self.epoch)
+    }
+}
 
 /// The epochs that ask for a new session and for none.
 const INITIAL_EPOCH: i32 = 0;
@@ -52,7 +71,7 @@ pub(super) struct Wanted {
 pub(super) struct Session {
     /// 0 for one that ends with its request.
     pub(super) id: i32,
-    replica: BrokerId,
+    follower: Follower,
     epoch: i32,
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
@@ -65,10 +84,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    fn new(id: i32, replica: BrokerId) -> Self {
+    fn new(id: i32, follower: Follower) -> Self {
         Self {
             id,
-            replica,
+            follower,
             epoch: INITIAL_EPOCH,
             slots: Vec::new(),
             free: Vec::new(),
@@ -198,24 +217,81 @@ pub struct FollowerSessions {
 struct Sessions {
     /// Those of which no request is being answered, the ones that were used last at the end.
     idle: Vec<Session>,
+    /// All of them, the newest at the end.
+    live: Vec<Live>,
     last_id: i32,
+    /// The metadata by which it was looked whose registration is over.
+    version: u64,
+}
+
+/// A session, wherever it is.
+#[derive(Debug)]
+struct Live {
+    id: i32,
+    follower: Follower,
+    changes: Weak<Changes>,
+}
+
+impl Sessions {
+    /// Begins a session. The oldest of the same follower gives way: a follower uses the one that it began last.
+    fn begin(&mut self, follower: Follower) -> Session {
+        self.live.retain(|live| live.changes.strong_count() > 0);
+        let same = |live: &Live| live.follower.id == follower.id;
+        while self.live.iter().filter(|live| same(live)).count() >= SESSIONS_OF_ONE_MAX
+            && let Some(oldest) = self.live.iter().position(same)
+        {
+            let oldest = self.live.remove(oldest);
+            self.end(&oldest);
+        }
+        self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+        let session = Session::new(self.last_id, follower);
+        self.live.push(Live {
+            id: session.id,
+            follower,
+            changes: Arc::downgrade(&session.changes),
+        });
+        session
+    }
+
+    fn end(&mut self, live: &Live) {
+        match self.idle.iter().position(|session| session.id == live.id) {
+            Some(index) => drop(self.idle.remove(index)),
+            None => drop(live.changes.upgrade().inspect(|changes| changes.end())),
+        }
+    }
+
+    /// Ends the sessions of registrations that are over.
+    fn end_those_of_the_gone(&mut self, image: &MetadataImage) {
+        if self.version == image.version {
+            return;
+        }
+        self.version = image.version;
+        let all = std::mem::take(&mut self.live).into_iter();
+        let (stay, gone): (Vec<_>, Vec<_>) = all.partition(|live| live.follower.is_registered(image));
+        self.live = stay;
+        for live in gone {
+            self.end(&live);
+        }
+    }
 }
 
 impl FollowerSessions {
-    /// The session of a request, which the caller has for itself until it gives it back.
+    /// The session of a request, which the caller has for itself until it gives it back. Who is no registered broker gets none that lasts, and hears from each partition that it
+    /// is no replica, as in Apache Kafka.
     ///
     /// # Errors
     /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH: the follower begins a new session.
-    pub(super) fn take(&self, replica: BrokerId, id: i32, epoch: i32) -> Result<Session, ErrorCode> {
+    pub(super) fn take(&self, follower: Follower, image: &MetadataImage, id: i32, epoch: i32) -> Result<Session, ErrorCode> {
         let mut inner = self.inner.lock();
-        let found = inner.idle.iter().position(|session| session.id == id && session.replica == replica);
+        inner.end_those_of_the_gone(image);
+        let found = inner.idle.iter().position(|session| session.id == id && session.follower == follower);
         let found = found.map(|index| inner.idle.remove(index));
         match epoch {
-            FINAL_EPOCH => Ok(Session::new(0, replica)),
-            INITIAL_EPOCH => {
-                inner.last_id = inner.last_id.checked_add(1).unwrap_or(1);
-                Ok(Session::new(inner.last_id, replica))
+            INITIAL_EPOCH if follower.is_registered(image) => {
+                drop(found);
+                Ok(inner.begin(follower))
             }
+            INITIAL_EPOCH | FINAL_EPOCH => Ok(Session::new(0, follower)),
             epoch => {
                 let session = found.ok_or(ErrorCode::FetchSessionIdNotFound)?;
                 if session.epoch != epoch {
@@ -226,20 +302,16 @@ impl FollowerSessions {
         }
     }
 
-    /// Keeps a session for its next request.
+    /// Keeps a session for its next request, unless it has ended.
     pub(super) fn give_back(&self, mut session: Session) {
         if session.id == 0 {
             return;
         }
         session.epoch = session.epoch.checked_add(1).unwrap_or(1);
         let mut inner = self.inner.lock();
-        let same = |other: &Session| other.replica == session.replica;
-        if inner.idle.iter().filter(|other| same(other)).count() >= SESSIONS_OF_ONE_MAX
-            && let Some(oldest) = inner.idle.iter().position(same)
-        {
-            inner.idle.remove(oldest);
+        if !session.changes.has_ended() {
+            inner.idle.push(session);
         }
-        inner.idle.push(session);
     }
 
     /// How many there are that no request is being answered for.
@@ -258,6 +330,32 @@ mod tests {
     use weir_protocol::types::{LeaderEpoch, TopicId};
 
     use super::*;
+    use crate::metadata::BrokerImage;
+
+    fn follower(id: i32, epoch: i64) -> Follower {
+        Follower {
+            id: BrokerId(id),
+            epoch: BrokerEpoch(epoch),
+        }
+    }
+
+    /// Metadata with brokers of these ids and epochs.
+    fn image(version: u64, brokers: &[(i32, i64)]) -> MetadataImage {
+        let mut image = MetadataImage::default();
+        image.version = version;
+        for (id, epoch) in brokers {
+            let broker = BrokerImage {
+                id: BrokerId(*id),
+                epoch: BrokerEpoch(*epoch),
+                endpoints: Vec::new(),
+                rack: None,
+                fenced: false,
+                shutting_down: false,
+            };
+            image.brokers.insert(broker.id, Arc::new(broker));
+        }
+        image
+    }
 
     fn wanted(index: i32, offset: i64) -> Wanted {
         Wanted {
@@ -284,8 +382,8 @@ mod tests {
 
     #[test]
     fn only_what_is_named_or_has_news_is_looked_at() {
-        let sessions = FollowerSessions::default();
-        let mut session = sessions.take(BrokerId(1), 0, INITIAL_EPOCH).unwrap();
+        let (sessions, image) = (FollowerSessions::default(), image(1, &[(1, 5)]));
+        let mut session = sessions.take(follower(1, 5), &image, 0, INITIAL_EPOCH).unwrap();
         session.take_up(vec![wanted(0, 5), wanted(1, 5), wanted(2, 5)], std::iter::empty());
         assert_eq!(due(&mut session), [0, 1, 2]);
         assert_eq!(due(&mut session), [0; 0]);
@@ -296,7 +394,7 @@ mod tests {
         assert_eq!(due(&mut session), [1, 2], "what was left comes first");
         let id = session.id;
         sessions.give_back(session);
-        let mut session = sessions.take(BrokerId(1), id, 1).unwrap();
+        let mut session = sessions.take(follower(1, 5), &image, id, 1).unwrap();
         session.take_up(vec![wanted(1, 9)], [wanted(2, 0).id, wanted(0, 0).id].into_iter());
         changes.mark(2);
         assert_eq!(due(&mut session), [1], "what is forgotten has no news");
@@ -306,28 +404,52 @@ mod tests {
 
     #[test]
     fn a_session_belongs_to_one_request_of_one_follower() {
-        let sessions = FollowerSessions::default();
-        let begin = || sessions.take(BrokerId(1), 0, INITIAL_EPOCH).unwrap();
+        let (sessions, image) = (FollowerSessions::default(), image(1, &[(1, 5), (2, 5)]));
+        let begin = || sessions.take(follower(1, 5), &image, 0, INITIAL_EPOCH).unwrap();
+        let resume = |id, epoch| sessions.take(follower(1, 5), &image, id, epoch);
         let session = begin();
         let id = session.id;
-        assert_eq!(
-            sessions.take(BrokerId(1), id, 1).unwrap_err(),
-            ErrorCode::FetchSessionIdNotFound,
-            "it is in use"
-        );
+        assert_eq!(resume(id, 1).unwrap_err(), ErrorCode::FetchSessionIdNotFound, "it is in use");
         sessions.give_back(session);
-        assert_eq!(
-            sessions.take(BrokerId(2), id, 1).unwrap_err(),
-            ErrorCode::FetchSessionIdNotFound,
-            "it is another's"
-        );
-        assert_eq!(sessions.take(BrokerId(1), id, 2).unwrap_err(), ErrorCode::InvalidFetchSessionEpoch);
+        for other in [follower(2, 5), follower(1, 6)] {
+            let refused = sessions.take(other, &image, id, 1).unwrap_err();
+            assert_eq!(refused, ErrorCode::FetchSessionIdNotFound, "it is another's");
+        }
+        assert_eq!(resume(id, 2).unwrap_err(), ErrorCode::InvalidFetchSessionEpoch);
         assert!(sessions.is_empty(), "who has lost count begins anew");
         for _ in 0..2 * SESSIONS_OF_ONE_MAX {
             sessions.give_back(begin());
         }
         assert_eq!(sessions.len(), SESSIONS_OF_ONE_MAX, "those of former lives go");
-        sessions.give_back(sessions.take(BrokerId(1), 0, FINAL_EPOCH).unwrap());
+        sessions.give_back(sessions.take(follower(1, 5), &image, 0, FINAL_EPOCH).unwrap());
         assert_eq!(sessions.len(), SESSIONS_OF_ONE_MAX, "one that was not asked for is not kept");
+        // Those of which a request is being answered count, too: the oldest ends.
+        let held: Vec<_> = (0..=SESSIONS_OF_ONE_MAX).map(|_| begin()).collect();
+        assert!(sessions.is_empty());
+        let ended: Vec<_> = held.iter().map(|session| session.changes.has_ended()).collect();
+        assert!(ended[0] && ended[1..].iter().all(|ended| !ended), "{ended:?}");
+        held.into_iter().for_each(|session| sessions.give_back(session));
+        assert_eq!(sessions.len(), SESSIONS_OF_ONE_MAX);
+    }
+
+    /// Were they kept for whoever says a number, anybody could have as many as there are numbers.
+    #[test]
+    fn only_registered_brokers_have_sessions() {
+        let sessions = FollowerSessions::default();
+        let known = image(1, &[(1, 5)]);
+        for stranger in [follower(7, 5), follower(1, 4), follower(1, -1)] {
+            let session = sessions.take(stranger, &known, 0, INITIAL_EPOCH).unwrap();
+            assert_eq!(session.id, 0);
+            sessions.give_back(session);
+        }
+        assert!(sessions.is_empty());
+        // A registration that is not known of here yet is one; and who is registered anew, or no more, has none of before.
+        let (idle, held) = (follower(1, 6), follower(1, 6));
+        sessions.give_back(sessions.take(idle, &known, 0, INITIAL_EPOCH).unwrap());
+        let held = sessions.take(held, &known, 0, INITIAL_EPOCH).unwrap();
+        sessions.take(follower(1, 7), &image(2, &[(1, 7)]), 0, INITIAL_EPOCH).unwrap();
+        assert!(sessions.is_empty() && held.changes.has_ended());
+        sessions.give_back(held);
+        assert!(sessions.is_empty());
     }
 }

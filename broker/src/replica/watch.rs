@@ -4,6 +4,7 @@
 //! that the follower does not know. Nothing is lost between two fetches, and nothing is done for a partition that is quiet.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -13,6 +14,7 @@ use tokio::sync::Notify;
 pub(crate) struct Changes {
     marked: Mutex<Marked>,
     notify: Notify,
+    has_ended: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +53,18 @@ impl Changes {
         to.extend(slots);
     }
 
-    /// Returns when a slot was marked since this returned last.
+    /// Ends the session: its request that waits is answered.
+    pub(crate) fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+
+    /// Whether the session has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+
+    /// Returns when the session has ended, or a slot was marked since this returned last.
     pub(crate) async fn changed(&self) {
         self.notify.notified().await;
     }

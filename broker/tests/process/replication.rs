@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::FetchRequest;
+use weir_protocol::messages::fetch_request::ReplicaState;
 use weir_protocol::messages::fetch_response::PartitionData;
 
 use crate::support::{Brokers, Client, Launch, batch, fetch_from, placed_topic, soon};
@@ -347,5 +348,29 @@ async fn a_deleted_topic_is_put_aside_by_all_and_removed_later() {
         let count = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
         assert_eq!((count("later-0"), count("later-0."), count("at-once")), (1, 1, 0), "{names:?}");
         assert!(brokers.broker(id).stop().await.success());
+    }
+}
+
+/// Whoever may fetch as a broker could else have a session for each number that there is.
+#[tokio::test]
+async fn who_is_no_broker_follows_nothing_and_leaves_nothing() {
+    const VERSION: i16 = 15;
+    let brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], GROUP)]).await;
+    let leader_epoch = brokers.controller.partition(1, 0, |partition| partition.leader == 0).await.leader_epoch;
+    let mut client = brokers.client(0).await;
+    client.knows("t", |partition| partition.leader_id == 0).await;
+    let mut request = fetch_from("t", 0, 0);
+    request.topics[0].topic.clear();
+    request.topics[0].topic_id = uuid::Uuid::from_bytes([1; 16]);
+    request.topics[0].partitions[0].current_leader_epoch = leader_epoch;
+    (request.session_id, request.session_epoch) = (0, 0);
+    for replica_id in [7, 8] {
+        request.replica_state = ReplicaState {
+            replica_id,
+            replica_epoch: 1,
+        };
+        let response = client.call(VERSION, &request).await;
+        assert_eq!((response.error_code, response.session_id), (0, 0));
+        assert_eq!(code(response.responses[0].partitions[0].error_code), ErrorCode::UnknownLeaderEpoch);
     }
 }
