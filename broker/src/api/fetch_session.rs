@@ -4,6 +4,9 @@
 //! `FetchSession.scala`.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -12,12 +15,17 @@ use parking_lot::Mutex;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::TopicId;
 
+use super::topic_name::LENGTH_MAX as TOPIC_NAME_LENGTH_MAX;
+
 /// The epoch that asks for a new session, and the one that asks for none.
 const INITIAL_EPOCH: i32 = 0;
 const FINAL_EPOCH: i32 = -1;
 
-/// Partitions in all sessions together: bounds what clients can make a broker remember, at some 100 bytes each.
-const PARTITIONS_MAX: usize = 1_000_000;
+/// What all sessions may take together, in bytes: bounds what clients can make a broker remember.
+const BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// What a partition takes in a session besides its topic's name, in bytes.
+const PARTITION_BYTES: usize = 160;
 
 /// A session that was not used for this long gives way to any other (`min.incremental.fetch.session.eviction.ms`).
 const EVICTION_MS: i64 = 120_000;
@@ -34,6 +42,24 @@ pub(crate) enum TopicRef {
 pub(crate) struct Key {
     pub(crate) topic: TopicRef,
     pub(crate) index: i32,
+}
+
+impl Key {
+    /// Whether there can be such a topic. What a client calls otherwise is answered, and not kept: a name on the wire may take 32 KB.
+    fn can_exist(&self) -> bool {
+        match &self.topic {
+            TopicRef::Id(_) => true,
+            TopicRef::Name(name) => name.len() <= TOPIC_NAME_LENGTH_MAX,
+        }
+    }
+
+    /// What it takes in a session at most.
+    fn bytes(&self) -> usize {
+        match &self.topic {
+            TopicRef::Id(_) => PARTITION_BYTES,
+            TopicRef::Name(name) => PARTITION_BYTES + name.len(),
+        }
+    }
 }
 
 /// What a client asks of a partition.
@@ -90,6 +116,8 @@ struct Session {
     epoch: i32,
     used_ms: i64,
     partitions: IndexMap<Key, Cached>,
+    /// What the partitions take.
+    bytes: usize,
     /// Where the next reading begins: behind the last partition that was served, so that a busy one does not starve the others of a small response.
     start: usize,
 }
@@ -104,6 +132,7 @@ pub struct FetchSessions {
 struct Sessions {
     sessions: BTreeMap<i32, Session>,
     partitions: usize,
+    bytes: usize,
     next_id: i32,
 }
 
@@ -157,6 +186,7 @@ impl Sessions {
     fn remove(&mut self, id: i32) {
         if let Some(session) = self.sessions.remove(&id) {
             self.partitions -= session.partitions.len();
+            self.bytes -= session.bytes;
         }
     }
 
@@ -168,8 +198,9 @@ impl Sessions {
         if session.by_id != request.by_id {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
-        let before = session.partitions.len();
-        for (key, wish) in request.wanted {
+        let before = (session.partitions.len(), session.bytes);
+        let (wanted, impossible): (Vec<_>, Vec<_>) = request.wanted.into_iter().partition(|(key, _)| key.can_exist());
+        for (key, wish) in wanted {
             match session.partitions.get_mut(&key) {
                 Some(cached) => cached.wish = wish,
                 None => {
@@ -186,8 +217,12 @@ impl Sessions {
         let mut partitions: Vec<_> = session.partitions.iter().map(|(key, cached)| (key.clone(), cached.wish)).collect();
         let start = session.start.checked_rem(partitions.len()).unwrap_or(0);
         partitions.rotate_left(start);
-        self.partitions = self.partitions + partitions.len() - before;
-        if partitions.is_empty() || self.partitions > PARTITIONS_MAX {
+        session.bytes = partitions.iter().map(|(key, _)| key.bytes()).sum();
+        self.partitions = self.partitions + partitions.len() - before.0;
+        self.bytes = self.bytes + session.bytes - before.1;
+        let is_empty = partitions.is_empty();
+        partitions.extend(impossible);
+        if is_empty || self.bytes > BYTES_MAX {
             // Nothing left to remember, or too much: the client is answered in full and told that it has no session.
             self.remove(request.id);
             return Ok(Asked {
@@ -202,8 +237,9 @@ impl Sessions {
     }
 
     fn create(&mut self, asked: &Asked, answers: &[Answer], sessions_max: usize, now_ms: i64) -> i32 {
-        let size = asked.partitions.len();
-        if size == 0 || self.partitions + size > PARTITIONS_MAX || !self.make_room(size, sessions_max, now_ms) {
+        let kept = asked.partitions.iter().map(|(key, _)| key).filter(|key| key.can_exist());
+        let (size, bytes) = kept.fold((0, 0), |(size, bytes), key| (size + 1, bytes + key.bytes()));
+        if size == 0 || !self.make_room(size, bytes, sessions_max, now_ms) {
             return 0;
         }
         let by_id = asked.partitions.first().is_some_and(|(key, _)| matches!(key.topic, TopicRef::Id(_)));
@@ -211,6 +247,7 @@ impl Sessions {
             .partitions
             .iter()
             .zip(answers)
+            .filter(|((key, _), _)| key.can_exist())
             .map(|((key, wish), answer)| {
                 (
                     key.clone(),
@@ -222,6 +259,7 @@ impl Sessions {
             })
             .collect();
         self.partitions += partitions.len();
+        self.bytes += bytes;
         let id = self.free_id();
         self.sessions.insert(
             id,
@@ -230,38 +268,38 @@ impl Sessions {
                 epoch: next_epoch(INITIAL_EPOCH),
                 used_ms: now_ms,
                 partitions,
+                bytes,
                 start: 0,
             },
         );
         id
     }
 
-    /// Whether there is a slot for a session of `size` partitions: a free one, one that nobody used for long, or a smaller session's.
-    fn make_room(&mut self, size: usize, sessions_max: usize, now_ms: i64) -> bool {
+    /// Whether there is room for a session of `size` partitions, which take `bytes`: it is free, or that of sessions that nobody used for long, or there is a slot of a smaller
+    /// session.
+    fn make_room(&mut self, size: usize, bytes: usize, sessions_max: usize, now_ms: i64) -> bool {
+        if sessions_max == 0 || bytes > BYTES_MAX {
+            return false;
+        }
+        while self.bytes + bytes > BYTES_MAX {
+            let Some(idle) = self.idle(now_ms) else { return false };
+            self.remove(idle);
+        }
         if self.sessions.len() < sessions_max {
             return true;
         }
-        if sessions_max == 0 {
-            return false;
-        }
-        let oldest = self
-            .sessions
-            .iter()
-            .min_by_key(|(_, session)| session.used_ms)
-            .filter(|(_, session)| now_ms - session.used_ms > EVICTION_MS);
         let smaller = || {
-            self.sessions
-                .iter()
-                .min_by_key(|(_, session)| session.partitions.len())
-                .filter(|(_, session)| session.partitions.len() < size)
+            let smallest = self.sessions.iter().min_by_key(|(_, session)| session.partitions.len());
+            smallest.filter(|(_, session)| session.partitions.len() < size).map(|(&id, _)| id)
         };
-        match oldest.or_else(smaller).map(|(&id, _)| id) {
-            Some(id) => {
-                self.remove(id);
-                true
-            }
-            None => false,
-        }
+        let gone = self.idle(now_ms).or_else(smaller);
+        gone.inspect(|id| self.remove(*id)).is_some()
+    }
+
+    /// The session that was not used for the longest time, if that is long.
+    fn idle(&self, now_ms: i64) -> Option<i32> {
+        let oldest = self.sessions.iter().min_by_key(|(_, session)| session.used_ms);
+        oldest.filter(|(_, session)| now_ms - session.used_ms > EVICTION_MS).map(|(&id, _)| id)
     }
 
     fn free_id(&mut self) -> i32 {
@@ -299,135 +337,5 @@ fn next_epoch(epoch: i32) -> i32 {
     match epoch {
         i32::MAX => 1,
         epoch => epoch + 1,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SESSIONS_MAX: usize = 1000;
-
-    fn key(index: i32) -> Key {
-        Key {
-            topic: TopicRef::Name("t".into()),
-            index,
-        }
-    }
-
-    fn wish(fetch_offset: i64) -> Wish {
-        Wish {
-            fetch_offset,
-            max_bytes: 1024,
-            current_leader_epoch: -1,
-            last_fetched_epoch: -1,
-        }
-    }
-
-    fn request(id: i32, epoch: i32, wanted: &[(i32, i64)], forgotten: &[i32]) -> SessionRequest {
-        let wanted = wanted.iter().map(|&(index, offset)| (key(index), wish(offset))).collect();
-        SessionRequest {
-            id,
-            epoch,
-            by_id: false,
-            wanted,
-            forgotten: forgotten.iter().map(|&index| key(index)).collect(),
-        }
-    }
-
-    fn quiet(high_watermark: i64) -> Answer {
-        Answer {
-            said: Said {
-                high_watermark,
-                log_start_offset: 0,
-            },
-            worth_saying: false,
-            has_records: false,
-            has_error: false,
-        }
-    }
-
-    fn records(high_watermark: i64) -> Answer {
-        Answer {
-            worth_saying: true,
-            has_records: true,
-            ..quiet(high_watermark)
-        }
-    }
-
-    fn error() -> Answer {
-        Answer {
-            worth_saying: true,
-            has_error: true,
-            ..quiet(-1)
-        }
-    }
-
-    #[test]
-    fn a_session_says_only_what_changed() {
-        let sessions = FetchSessions::default();
-        let asked = sessions.ask(request(0, 0, &[(0, 0), (1, 0), (2, 0)], &[]), 0).unwrap();
-        let (id, included) = sessions.settle(&asked, &[quiet(5), quiet(5), error()], SESSIONS_MAX, 0);
-        assert!(id > 0 && included == [true; 3], "the first answer is full");
-        let asked = sessions.ask(request(id, 1, &[], &[]), 1).unwrap();
-        assert_eq!(
-            sessions.settle(&asked, &[quiet(5), quiet(6), quiet(-1)], SESSIONS_MAX, 1).1,
-            [false, true, true],
-            "unchanged, advanced, no more an error"
-        );
-        let asked = sessions.ask(request(id, 2, &[(0, 7)], &[2]), 2).unwrap();
-        assert_eq!(asked.partitions, [(key(0), wish(7)), (key(1), wish(0))]);
-        sessions.settle(&asked, &[records(5), quiet(6)], SESSIONS_MAX, 2);
-        let asked = sessions.ask(request(id, 3, &[], &[]), 3).unwrap();
-        assert_eq!(asked.partitions[0].0, key(1), "who was served waits behind the others");
-        assert_eq!(sessions.size(), (1, 2));
-    }
-
-    #[test]
-    fn what_does_not_fit_a_session_is_refused_as_in_kafka() {
-        let sessions = FetchSessions::default();
-        assert_eq!(sessions.ask(request(9, 1, &[], &[]), 0).unwrap_err(), ErrorCode::FetchSessionIdNotFound);
-        let asked = sessions.ask(request(0, 0, &[(0, 0)], &[]), 0).unwrap();
-        let (id, _) = sessions.settle(&asked, &[quiet(0)], SESSIONS_MAX, 0);
-        assert_eq!(
-            sessions.ask(request(id, 2, &[], &[]), 0).unwrap_err(),
-            ErrorCode::InvalidFetchSessionEpoch
-        );
-        let mixed = SessionRequest {
-            by_id: true,
-            ..request(id, 1, &[], &[])
-        };
-        assert_eq!(sessions.ask(mixed, 0).unwrap_err(), ErrorCode::FetchSessionTopicIdError);
-        let asked = sessions.ask(request(id, 1, &[], &[0]), 0).unwrap();
-        assert_eq!(sessions.settle(&asked, &[], SESSIONS_MAX, 0).0, 0, "an empty session ends");
-        let asked = sessions.ask(request(0, -1, &[(0, 0)], &[]), 0).unwrap();
-        assert_eq!(sessions.settle(&asked, &[quiet(0)], SESSIONS_MAX, 0), (0, vec![true]));
-        assert_eq!(sessions.size(), (0, 0));
-    }
-
-    #[test]
-    fn the_cache_is_bounded_and_the_smallest_or_oldest_gives_way() {
-        let sessions = FetchSessions::default();
-        let create = |partitions: i32, now: i64| {
-            let wanted: Vec<_> = (0..partitions).map(|index| (index, 0)).collect();
-            let asked = sessions.ask(request(0, 0, &wanted, &[]), now).unwrap();
-            let answers = vec![quiet(0); asked.partitions.len()];
-            sessions.settle(&asked, &answers, SESSIONS_MAX, now).0
-        };
-        for _ in 0..SESSIONS_MAX {
-            assert!(create(2, 0) > 0);
-        }
-        assert_eq!(create(2, EVICTION_MS), 0, "no room for one of the same size");
-        assert!(create(3, EVICTION_MS) > 0, "a larger one takes the place of a smaller");
-        assert!(create(1, EVICTION_MS + 1) > 0, "and any one that of an idle one");
-        assert_eq!(sessions.size().0, SESSIONS_MAX);
-        let asked = sessions.ask(request(0, 0, &[(0, 0)], &[]), 3 * EVICTION_MS).unwrap();
-        assert_eq!(sessions.settle(&asked, &[quiet(0)], 0, 3 * EVICTION_MS).0, 0, "no slots, no session");
-    }
-
-    #[test]
-    fn epochs_go_round() {
-        assert_eq!(next_epoch(i32::MAX), 1);
-        assert_eq!(next_epoch(0), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! PURE: which names a topic may have, and which names are the brokers' own (`Topic` in Apache Kafka).
 
 /// The longest name: with a partition's number and a suffix it is still a file name.
-const LENGTH_MAX: usize = 249;
+pub(super) const LENGTH_MAX: usize = 249;
 
 /// Checks a topic's name.
 ///
