@@ -38,21 +38,25 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: De
         .sum();
     let wait = cx.room.waits(kept, Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)));
     let deadline = Instant::now() + wait;
-    let mut response = DeleteRecordsResponse::default();
+    // All of them are deleted before any is waited for, also those of other topics (`ReplicaManager.deleteRecords`).
+    let mut deleted = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let allowed = broker.authorizer.allows(&cx.principal, Operation::Delete, Resource::Topic(&topic.name));
         let found = image.topic_by_name(&topic.name);
-        // All of them are deleted before any is waited for.
-        let mut deleted = Vec::new();
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {
             let result = match allowed {
                 true => delete(broker, found, partition).await,
                 false => Err(ErrorCode::TopicAuthorizationFailed),
             };
-            deleted.push((partition, result));
+            partitions.push((partition.partition_index, result));
         }
-        let mut partitions = Vec::new();
-        for (partition, result) in deleted {
+        deleted.push((topic.name, partitions));
+    }
+    let mut response = DeleteRecordsResponse::default();
+    for (name, deleted) in deleted {
+        let mut partitions = Vec::with_capacity(deleted.len());
+        for (partition_index, result) in deleted {
             let result = match result {
                 Ok((replica, offset)) => timeout_at(deadline, deleted_everywhere(&replica, offset))
                     .await
@@ -60,14 +64,14 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: De
                 Err(code) => Err(code),
             };
             partitions.push(DeleteRecordsPartitionResult {
-                partition_index: partition.partition_index,
+                partition_index,
                 low_watermark: result.unwrap_or(-1),
                 error_code: result.err().unwrap_or(ErrorCode::None) as i16,
                 ..Default::default()
             });
         }
         response.topics.push(DeleteRecordsTopicResult {
-            name: topic.name,
+            name,
             partitions,
             ..Default::default()
         });

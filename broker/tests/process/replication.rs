@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::process::Signal;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::FetchRequest;
+use weir_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use weir_protocol::messages::fetch_request::ReplicaState;
 use weir_protocol::messages::fetch_response::PartitionData;
+use weir_protocol::messages::{DeleteRecordsRequest, FetchRequest};
 
 use crate::support::{Brokers, Client, Launch, batch, fetch_from, placed_topic, soon};
 
@@ -161,6 +163,40 @@ async fn an_empty_disk_is_filled_again_also_where_the_leader_has_deleted() {
     assert_eq!(produced(&mut client, "t", "e").await, 4);
     let found: Vec<_> = client.read_from("t", 0, 2).await;
     assert_eq!(found, [(2, "c".to_owned()), (3, "d".to_owned()), (4, "e".to_owned())]);
+}
+
+/// `ReplicaManager.deleteRecords` deletes on all partitions, then waits for all.
+#[tokio::test]
+async fn a_topic_whose_replica_does_not_answer_holds_up_no_other_topics_deletion() {
+    let topics = vec![placed_topic(1, "held", 1, &[0, 1], GROUP), placed_topic(2, "own", 1, &[0], &[])];
+    let mut brokers = Brokers::start(2, topics).await;
+    let mut client = brokers.client(0).await;
+    for value in ["a", "b", "c"] {
+        produced(&mut client, "held", value).await;
+        produced(&mut client, "own", value).await;
+    }
+    brokers.broker(1).signal(Signal::STOP);
+    let topic = |name: &str| DeleteRecordsTopic {
+        name: name.to_owned(),
+        partitions: vec![DeleteRecordsPartition {
+            offset: 2,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let request = DeleteRecordsRequest {
+        topics: vec![topic("held"), topic("own")],
+        timeout_ms: 600_000,
+        ..Default::default()
+    };
+    client.send(2, &request).await;
+    let mut other = brokers.client(0).await;
+    fetched(&mut other, "own", 2, |data| data.log_start_offset == 2).await;
+    brokers.broker(1).signal(Signal::CONT);
+    let response = client.receive::<DeleteRecordsRequest>(2).await;
+    let results = response.topics.iter().map(|topic| (&topic.name[..], &topic.partitions[0]));
+    let results: Vec<_> = results.map(|(name, result)| (name, result.error_code, result.low_watermark)).collect();
+    assert_eq!(results, [("held", 0, 2), ("own", 0, 2)]);
 }
 
 #[tokio::test]
