@@ -4,10 +4,13 @@
 //! silent, so whoever hears from the controller only says which logs go.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::Partition;
 
@@ -27,17 +30,32 @@ pub(super) struct Leaving {
     is_empty: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Queue {
-    waiting: VecDeque<(Arc<Partition>, Fate)>,
+    waiting: VecDeque<Work>,
     is_worked_on: bool,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("waiting", &self.waiting.len())
+            .field("is_worked_on", &self.is_worked_on)
+            .finish()
+    }
 }
 
 impl Leaving {
     /// Has the log of a retired partition taken away, in the order of the calls.
     pub(super) fn push(self: &Arc<Self>, partition: Arc<Partition>, fate: Fate) {
+        self.bring(Box::new(move || take_away(&partition, fate)));
+    }
+
+    fn bring(self: &Arc<Self>, work: Work) {
         let mut queue = self.queue.lock();
-        queue.waiting.push_back((partition, fate));
+        queue.waiting.push_back(work);
         if std::mem::replace(&mut queue.is_worked_on, true) {
             return;
         }
@@ -49,24 +67,32 @@ impl Leaving {
         }
     }
 
-    /// Waits until all that was pushed so far is done, as far as it does not wait for a writer at work.
-    pub(super) fn settle(&self) {
+    /// Waits for `most` until all that was pushed is done, as far as it does not wait for a writer at work; returns whether it is.
+    #[must_use]
+    pub(super) fn settle(&self, most: Duration) -> bool {
+        let deadline = Instant::now() + most;
         let mut queue = self.queue.lock();
         while queue.is_worked_on {
-            self.is_empty.wait(&mut queue);
+            if self.is_empty.wait_until(&mut queue, deadline).timed_out() {
+                break;
+            }
         }
+        !queue.is_worked_on
     }
 
     fn work(&self) {
         loop {
             let mut queue = self.queue.lock();
-            let Some((partition, fate)) = queue.waiting.pop_front() else {
+            let Some(work) = queue.waiting.pop_front() else {
                 queue.is_worked_on = false;
                 self.is_empty.notify_all();
                 return;
             };
             drop(queue);
-            take_away(&partition, fate);
+            // The other logs have to go as well, and whoever stops the broker waits for them.
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                error!("taking a log away has panicked; the next start sets it aside");
+            }
         }
     }
 }
@@ -83,4 +109,37 @@ fn take_away(partition: &Arc<Partition>, fate: Fate) {
             warn!(topic = %gone.topic(), partition = gone.id().index, %error, "cannot take a log away; the next start sets it aside");
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// Nothing is expected to be fast: it only turns a hang into a failure.
+    const LOST: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_panic_costs_no_other_log_anything() {
+        let leaving: Arc<Leaving> = Arc::default();
+        for _ in 0..2 {
+            let (done, is_done) = channel();
+            leaving.bring(Box::new(|| panic!("as a deletion could")));
+            leaving.bring(Box::new(move || done.send(()).unwrap()));
+            is_done.recv_timeout(LOST).unwrap();
+            assert!(leaving.settle(LOST));
+        }
+    }
+
+    #[test]
+    fn who_waits_is_told_when_it_takes_too_long() {
+        let leaving: Arc<Leaving> = Arc::default();
+        assert!(leaving.settle(Duration::ZERO), "there is nothing to do");
+        let (go_on, goes_on) = channel();
+        leaving.bring(Box::new(move || goes_on.recv().unwrap()));
+        assert!(!leaving.settle(Duration::ZERO));
+        go_on.send(()).unwrap();
+        assert!(leaving.settle(LOST));
+    }
 }

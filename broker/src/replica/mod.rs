@@ -18,6 +18,7 @@ mod waiters;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -47,6 +48,9 @@ pub(crate) fn now_ms() -> i64 {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
+
+/// How long a broker that stops waits for logs that are being deleted. It takes a rename and a sync for each.
+const LEAVING_MAX: Duration = Duration::from_secs(10);
 
 /// The partitions of this broker.
 #[derive(Debug)]
@@ -336,8 +340,13 @@ impl Replicas {
     /// When it cannot be left in order: the next start recovers.
     pub async fn close(&self) -> std::io::Result<()> {
         let leaving = Arc::clone(&self.leaving);
-        if tokio::task::spawn_blocking(move || leaving.settle()).await.is_err() {
-            warn!("could not wait for logs that are being deleted");
+        let is_settled = tokio::task::spawn_blocking(move || leaving.settle(LEAVING_MAX)).await.unwrap_or(false);
+        if !is_settled {
+            warn!(
+                seconds = LEAVING_MAX.as_secs(),
+                "logs that are being deleted are not gone in time; the next start recovers"
+            );
+            return Err(std::io::Error::new(ErrorKind::TimedOut, "logs that are being deleted are not gone"));
         }
         let partitions = std::mem::take(&mut *self.partitions.write());
         let mut writers = Vec::with_capacity(partitions.len());

@@ -14,6 +14,9 @@ use crate::log::{AppendError, Disk, Identity, LogDirOptions, Origin, Prepared};
 
 const OWN: BrokerId = BrokerId(0);
 
+/// Nothing is expected to be fast: it only turns a hang into a failure.
+const LOST: Duration = Duration::from_secs(60);
+
 fn open(root: &Path) -> LogDir {
     let identity = Identity {
         cluster_id: "c".into(),
@@ -92,7 +95,7 @@ fn what_is_made_anew_waits_for_the_writer_of_what_is_deleted() {
         });
         begun.recv().unwrap();
         replicas.give_up(&topic(1), Fate::Deleted);
-        replicas.leaving.settle();
+        assert!(replicas.leaving.settle(LOST));
         // As DeleteRecords and compaction come when they have waited for long enough.
         old.with_writer_detached(|_| panic!("what comes behind the deletion is not done"));
         replicas.take_up(&image, &topic(next), Fate::Deleted);
@@ -137,7 +140,7 @@ fn what_a_new_controller_does_not_know_of_is_set_aside() {
         let root = tempfile::tempdir().unwrap();
         let replicas = Replicas::new(OWN, open(root.path()));
         let ending = |suffix: &str| {
-            replicas.leaving.settle();
+            assert!(replicas.leaving.settle(LOST));
             let entries = std::fs::read_dir(root.path())
                 .unwrap()
                 .map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -183,6 +186,6 @@ fn who_gives_up_a_topic_waits_for_no_flush() {
     replicas.give_up(&topic(1), Fate::Deleted);
     assert!(old.is_retired() && replicas.get(id(1)).is_none());
     drop(turn);
-    replicas.leaving.settle();
+    assert!(replicas.leaving.settle(LOST));
     assert!(old.log().is_deleted());
 }
