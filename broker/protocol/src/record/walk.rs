@@ -224,6 +224,8 @@ impl<S: BufRead> Stream<S> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::batch::checked;
     use crate::compression::default_level;
@@ -383,6 +385,46 @@ mod tests {
             other[22] = *codec as u8;
             crate::batch::set_max_timestamp(&mut other, false, 1);
             assert!(seen(&other, 100).is_err(), "{codec:?}");
+        }
+    }
+
+    proptest! {
+        /// Compaction and lookups by time read all of a section at once: of what was taken they see every record.
+        #[test]
+        fn what_is_taken_is_read_as_a_whole(
+            values in proptest::collection::vec(0..200_usize, 1..6),
+            parts in 1..4_usize,
+            count_off in -2..3_i32,
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), prop_oneof![Just(0), Just(0x80), any::<u8>()]), 0..3),
+        ) {
+            let mut builder = BatchBuilder::new(0);
+            for (offset, length) in (0..).zip(&values) {
+                builder.append(offset, 5, Some(b"key"), Some(&vec![b'v'; *length]), []);
+            }
+            let plain = builder.build(0).unwrap()[HEADER_BYTES..].to_vec();
+            let count = i32::try_from(values.len()).unwrap() + count_off;
+            for codec in &CODECS[1..] {
+                // As clients could write it: in several streams, one behind the other.
+                let pieces = plain.chunks(plain.len().div_ceil(parts));
+                let mut compressed: Vec<u8> = pieces.flat_map(|piece| compression::compress(*codec, default_level(*codec), piece).unwrap().into_owned()).collect();
+                for (at, byte) in &damage {
+                    let at = at.index(compressed.len());
+                    compressed[at] = *byte;
+                }
+                let mut batch = batch_of(*codec, count, b"");
+                batch.truncate(HEADER_BYTES);
+                batch.extend_from_slice(&compressed);
+                let length = i32::try_from(batch.len() - 12).unwrap();
+                batch[8..12].copy_from_slice(&length.to_be_bytes());
+                crate::batch::set_max_timestamp(&mut batch, false, 1);
+                let Ok(header) = checked(&batch) else { continue };
+                let mut walked = Vec::new();
+                if walk(&header, &batch, 1 << 20, u32::MAX, |seen| walked.push(seen)).is_ok() {
+                    let whole = section(&header, &batch, 1 << 20).unwrap();
+                    let read: Result<Vec<Seen>, _> = Records::new(&whole, count).map(|record| record.map(|record| Seen::of(&record))).collect();
+                    prop_assert_eq!(read, Ok(walked), "{:?}", codec);
+                }
+            }
         }
     }
 }
