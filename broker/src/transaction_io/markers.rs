@@ -17,8 +17,8 @@ use weir_protocol::messages::WriteTxnMarkersRequest;
 use weir_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
-use super::failed;
 use super::timeouts::time_out;
+use super::{by_topic, failed};
 use crate::broker::Broker;
 use crate::coordinator::{Machine, partition_in};
 use crate::group::Groups;
@@ -281,22 +281,13 @@ fn by_leader(broker: &Broker, missing: &mut BTreeSet<Partition>) -> BTreeMap<Bro
 }
 
 async fn ask_leader(broker: &Broker, leader: BrokerId, marker: Marker, partitions: Vec<Partition>) -> Vec<(Partition, ErrorCode)> {
-    let mut topics: Vec<WritableTxnMarkerTopic> = Vec::new();
-    for (topic, index) in &partitions {
-        match topics.iter_mut().find(|known| known.name == *topic) {
-            Some(known) => known.partition_indexes.push(*index),
-            None => topics.push(WritableTxnMarkerTopic {
-                name: topic.clone(),
-                partition_indexes: vec![*index],
-            }),
-        }
-    }
+    let topics = by_topic(&partitions).map(|(name, partition_indexes)| WritableTxnMarkerTopic { name, partition_indexes });
     let request = WriteTxnMarkersRequest {
         markers: vec![WritableTxnMarker {
             producer_id: marker.producer.0,
             producer_epoch: marker.epoch.0,
             transaction_result: marker.commit,
-            topics,
+            topics: topics.collect(),
             coordinator_epoch: marker.coordinator_epoch,
             transaction_version: marker.transaction_version,
         }],

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
+use indexmap::IndexMap;
 use parking_lot::Mutex;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::Request;
@@ -20,6 +21,7 @@ pub(crate) use self::markers::{Markers, keep_marking, write_markers};
 pub(crate) use self::verify::{verify, verify_here, verify_once};
 use crate::broker::Broker;
 use crate::replica::Connection;
+use crate::transaction::Partition;
 
 /// How long another broker may take to answer (`request.timeout.ms` among brokers).
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -74,4 +76,13 @@ impl Peers {
 fn failed(error: &io::Error) -> ErrorCode {
     tracing::debug!(%error, "another broker did not answer");
     ErrorCode::NetworkException
+}
+
+/// Partitions by their topics, in the order in which those are met. A transaction may have thousands of either.
+fn by_topic(partitions: &[Partition]) -> impl Iterator<Item = (String, Vec<i32>)> {
+    let mut topics: IndexMap<&str, Vec<i32>> = IndexMap::new();
+    for (topic, index) in partitions {
+        topics.entry(topic).or_default().push(*index);
+    }
+    topics.into_iter().map(|(topic, indexes)| (topic.to_owned(), indexes))
 }

@@ -7,7 +7,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::AddPartitionsToTxnRequest;
 use weir_protocol::messages::add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
 
-use super::failed;
+use super::{by_topic, failed};
 use crate::broker::Broker;
 use crate::coordinator::{Machine, coordinator_of};
 use crate::transaction::{Partition, Producer, Request, Transactions};
@@ -37,23 +37,14 @@ async fn ask(broker: &Broker, id: &str, from: Producer, partitions: &[Partition]
     if coordinator == broker.config.id {
         return verify_here(broker, id, from, partitions, add.then_some(2)).await;
     }
-    let mut topics: Vec<AddPartitionsToTxnTopic> = Vec::new();
-    for (topic, index) in partitions {
-        match topics.iter_mut().find(|known| known.name == *topic) {
-            Some(known) => known.partitions.push(*index),
-            None => topics.push(AddPartitionsToTxnTopic {
-                name: topic.clone(),
-                partitions: vec![*index],
-            }),
-        }
-    }
+    let topics = by_topic(partitions).map(|(name, partitions)| AddPartitionsToTxnTopic { name, partitions });
     let request = AddPartitionsToTxnRequest {
         transactions: vec![AddPartitionsToTxnTransaction {
             transactional_id: id.to_owned(),
             producer_id: from.id.0,
             producer_epoch: from.epoch.0,
             verify_only: !add,
-            topics,
+            topics: topics.collect(),
         }],
         ..Default::default()
     };

@@ -373,3 +373,22 @@ async fn a_topic_that_is_made_anew_has_no_offsets() {
     request.groups[0].topics = None;
     assert_eq!(client.call(10, &request).await.groups[0].topics, []);
 }
+
+/// All protocols of all members are compared with one another.
+#[tokio::test]
+async fn a_member_offers_no_more_protocols_than_any_client_has() {
+    let cluster = Cluster::start(vec![topic(1, NAME, 1, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    cluster.controller.configure("group.initial.rebalance.delay.ms", "0");
+    let mut client = cluster.client().await;
+    found(&mut client, "g").await;
+    let mut request = join("g", "");
+    for (count, error) in [(101, ErrorCode::InconsistentGroupProtocol), (100, ErrorCode::None)] {
+        let protocol = |index: usize| JoinGroupRequestProtocol {
+            name: format!("p{index}"),
+            metadata: Bytes::new(),
+        };
+        request.protocols = (0..count).map(protocol).collect();
+        let answer = client.call(3, &request).await;
+        assert_eq!(ErrorCode::from_code(answer.error_code), error);
+    }
+}

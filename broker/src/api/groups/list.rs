@@ -19,11 +19,36 @@ use crate::group::Request;
 /// The first version of DescribeGroups that tells what the caller may do (KIP-430).
 const OPERATIONS_VERSION: i16 = 3;
 
+/// What a group can be, and of what kind it can be.
+const STATES: [&str; 7] = [
+    "PreparingRebalance",
+    "CompletingRebalance",
+    "Stable",
+    "Dead",
+    "Empty",
+    "Assigning",
+    "Reconciling",
+];
+const TYPES: [&str; 2] = ["classic", "consumer"];
+
+/// Of the names in a filter those that there are, however many it has: each group is compared with them. No name at all lets everything pass, one that there is not lets
+/// nothing.
+fn filter(asked: &[String], known: &[&str]) -> Vec<String> {
+    let named = known.iter().filter(|known| asked.iter().any(|name| name.eq_ignore_ascii_case(known)));
+    let named: Vec<String> = named.map(|known| (*known).to_owned()).collect();
+    if named.is_empty() && !asked.is_empty() {
+        vec![String::new()]
+    } else {
+        named
+    }
+}
+
 /// Answers ListGroups: the groups that this broker coordinates.
 pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: ListGroupsRequest) -> ListGroupsResponse {
     let mut response = ListGroupsResponse::default();
+    let (states, types) = (filter(&request.states_filter, &STATES), filter(&request.types_filter, &TYPES));
     for partition in broker.groups.partitions() {
-        let (states, types) = (request.states_filter.clone(), request.types_filter.clone());
+        let (states, types) = (states.clone(), types.clone());
         let listed = broker
             .groups
             .ask_partition(broker, partition, |to| Request::List { states, types, to })
@@ -100,4 +125,17 @@ async fn delete(broker: &Broker, cx: &RequestContext, group: &str) -> Result<(Er
     authorize(broker, cx, Operation::Delete, group)?;
     let request = |to| Request::Delete { group: group.to_owned(), to };
     broker.groups.ask(broker, group, request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_as_long_as_what_there_is() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(filter(&[], &STATES), [""; 0], "all of them");
+        assert_eq!(filter(&names(&["stable", "EMPTY", "Stable", "no"]), &STATES), ["Stable", "Empty"]);
+        assert_eq!(filter(&names(&["no", "share"]), &TYPES), [""], "none of them");
+    }
 }

@@ -14,6 +14,8 @@ use crate::group::{Client, Join, Request, refused_join, refused_sync};
 
 /// The first version of JoinGroup in which a protocol may be null.
 const NULL_PROTOCOL_VERSION: i16 = 7;
+/// The protocols that a member may offer at most: all members' are compared with one another. Apache Kafka has no bound, and no client has ten.
+const PROTOCOLS_MAX: usize = 100;
 /// The first version of SyncGroup that says which protocol is meant (KIP-559).
 const PROTOCOL_VERSION: i16 = 5;
 /// The first version of LeaveGroup for several members (KIP-345).
@@ -36,6 +38,7 @@ pub(crate) async fn join(broker: &Broker, cx: &RequestContext, mut request: Join
     let (group, member) = (request.group_id.clone(), request.member_id.clone());
     let asked = match authorize_member(broker, cx, &group) {
         Err(error) => Err(error),
+        Ok(()) if request.protocols.len() > PROTOCOLS_MAX => Err(ErrorCode::InconsistentGroupProtocol),
         Ok(()) => {
             let client = client(cx);
             // What waits for the others of the group is the group's, and not of this request.

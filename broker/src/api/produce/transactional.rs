@@ -1,5 +1,6 @@
 //! The first batch of a transaction in a partition: its coordinator is asked before it is appended (KIP-890).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,8 +63,9 @@ pub(super) async fn ask(broker: &Broker, version: i16, id: &str, topics: &mut [T
             tokio::time::sleep(RETRY).await;
         }
     };
+    let said: HashMap<transaction::Partition, ErrorCode> = said.into_iter().collect();
     for Asked { partition, outcome, .. } in asked {
-        let code = said.iter().find(|(about, _)| *about == partition).map(|(_, code)| *code);
+        let code = said.get(&partition).copied();
         let next = match (
             told(code, version, v2),
             std::mem::replace(outcome, Outcome::Refused(ErrorCode::None.into())),
