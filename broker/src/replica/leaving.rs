@@ -27,13 +27,15 @@ pub(super) enum Fate {
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
     queue: Mutex<Queue>,
-    is_empty: Condvar,
+    goes_on: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Work>,
     is_worked_on: bool,
+    /// Grows with each piece of work that is begun, and at the end.
+    begun: u64,
 }
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -67,14 +69,17 @@ impl Leaving {
         }
     }
 
-    /// Waits for `most` until all that was pushed is done, as far as it does not wait for a writer at work; returns whether it is.
+    /// Waits until all that was pushed is done, as far as it does not wait for a writer at work; returns whether it is. A log that takes longer than `most` is waited for no more.
     #[must_use]
     pub(super) fn settle(&self, most: Duration) -> bool {
-        let deadline = Instant::now() + most;
         let mut queue = self.queue.lock();
+        let (mut begun, mut deadline) = (queue.begun, Instant::now() + most);
         while queue.is_worked_on {
-            if self.is_empty.wait_until(&mut queue, deadline).timed_out() {
+            if self.goes_on.wait_until(&mut queue, deadline).timed_out() {
                 break;
+            }
+            if begun != queue.begun {
+                (begun, deadline) = (queue.begun, Instant::now() + most);
             }
         }
         !queue.is_worked_on
@@ -83,11 +88,11 @@ impl Leaving {
     fn work(&self) {
         loop {
             let mut queue = self.queue.lock();
-            let Some(work) = queue.waiting.pop_front() else {
-                queue.is_worked_on = false;
-                self.is_empty.notify_all();
-                return;
-            };
+            let next = queue.waiting.pop_front();
+            queue.is_worked_on = next.is_some();
+            queue.begun = queue.begun.wrapping_add(1);
+            self.goes_on.notify_all();
+            let Some(work) = next else { return };
             drop(queue);
             // The other logs have to go as well, and whoever stops the broker waits for them.
             if catch_unwind(AssertUnwindSafe(work)).is_err() {

@@ -49,7 +49,7 @@ pub(crate) fn now_ms() -> i64 {
         .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// How long a broker that stops waits for logs that are being deleted. It takes a rename and a sync for each.
+/// How long a broker that stops waits for a log that is being deleted: for a rename and a sync, between two rounds of flushes. A thousand of them may take longer.
 const LEAVING_MAX: Duration = Duration::from_secs(10);
 
 /// The partitions of this broker.
