@@ -14,6 +14,7 @@ pub mod message;
 pub mod mutation;
 pub mod network;
 pub mod operator;
+pub mod pauses;
 pub mod plan;
 pub mod queue;
 pub mod rng;

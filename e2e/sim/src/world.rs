@@ -16,6 +16,7 @@ use crate::message::{Body, Node, Stream};
 use crate::mutation::Mutation;
 use crate::network::Network;
 use crate::operator::{Operator, OperatorAlarm};
+use crate::pauses::Pauses;
 use crate::plan::{CONVERGENCE_MS_MAX, FAULTS_BEGIN_MS, Plan};
 use crate::queue::Queue;
 use crate::rng::Rng;
@@ -153,8 +154,7 @@ pub struct World {
     lives: Vec<u64>,
     /// Names whose topic is being deleted and made anew.
     renewing: Vec<bool>,
-    /// Until when a node does nothing.
-    paused: Vec<(Node, u64)>,
+    pauses: Pauses<Event>,
     checks: Checks,
     faulty: bool,
     done: bool,
@@ -189,7 +189,7 @@ impl World {
             clients,
             lives: vec![0; count],
             renewing: vec![false; count],
-            paused: Vec::new(),
+            pauses: Pauses::default(),
             checks: Checks::new(&plan, only),
             faulty: false,
             done: false,
@@ -212,7 +212,7 @@ impl World {
         }
         self.schedule(FAULTS_BEGIN_MS, Event::Alarm(Alarm::Fault));
         self.schedule(self.plan.faults_end_ms, Event::Alarm(Alarm::Heal));
-        while let Some((at, event)) = self.queue.pop() {
+        while let Some((at, event)) = self.next() {
             if self.done || self.checks.verdict.failure.is_some() {
                 break;
             }
@@ -242,6 +242,11 @@ impl World {
         self.queue.push(at, event);
     }
 
+    fn next(&mut self) -> Option<(u64, Event)> {
+        let released = self.pauses.pop();
+        released.map(|event| (self.now, event)).or_else(|| self.queue.pop())
+    }
+
     fn happen(&mut self, event: Event) {
         let node = match &event {
             Event::Arrives(_, to, _) => Some(*to),
@@ -249,15 +254,14 @@ impl World {
             Event::Alarm(Alarm::Broker(id, ..)) => Some(Node::Broker(*id)),
             Event::Alarm(_) => None,
         };
-        let until = node
-            .and_then(|node| self.paused.iter().find(|(paused, _)| *paused == node))
-            .map(|(_, until)| *until);
-        if let Some(until) = until.filter(|until| *until > self.now) {
-            return self.schedule(until, event);
-        }
+        let event = match node {
+            Some(node) => self.pauses.hold(node, event),
+            None => Some(event),
+        };
         match event {
-            Event::Arrives(from, to, body) => self.arrive(from, to, body),
-            Event::Alarm(alarm) => self.go_off(alarm),
+            Some(Event::Arrives(from, to, body)) => self.arrive(from, to, body),
+            Some(Event::Alarm(alarm)) => self.go_off(alarm),
+            None => {}
         }
     }
 

@@ -23,6 +23,8 @@ pub enum Fault {
     Stopping(usize, u64),
     /// A node is cut off.
     CutOff(Node),
+    /// A node does nothing.
+    Paused(Node),
     /// An operator is down.
     OperatorDown(usize),
     /// A topic is deleted, and its name is to be had again.
@@ -247,8 +249,8 @@ impl World {
     fn pause(&mut self, node: Node) {
         let until = self.now + self.rng.between(50, 4_500);
         self.note(|| format!("FAULT {node:?} pauses until {until}"));
-        self.paused.retain(|(paused, _)| *paused != node);
-        self.paused.push((node, until));
+        self.pauses.begin(node, until);
+        self.schedule(until, Event::Alarm(Alarm::Repair(Fault::Paused(node))));
     }
 
     fn move_lease(&mut self) {
@@ -324,6 +326,7 @@ impl World {
             Fault::Down(_) | Fault::Stopping(..) | Fault::Restart(_) => {}
             Fault::Deleted(partition, topic) => self.make_anew(partition, topic),
             Fault::CutOff(node) => self.network.join(node),
+            Fault::Paused(node) => self.pauses.end(node, self.now),
             Fault::OperatorDown(operator) if !self.operators[operator].up => {
                 self.operators[operator].up = true;
                 if self.lease == operator {
@@ -339,7 +342,7 @@ impl World {
         self.note(|| "the faults are over".to_owned());
         self.faulty = false;
         self.network.heal();
-        self.paused.clear();
+        self.pauses.end_all();
         for operator in 0..2 {
             self.repair(Fault::OperatorDown(operator));
         }
