@@ -8,6 +8,8 @@
 //! ledger, and so it does when an unclean election is committed and the new leader lacks it.
 
 mod partition;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -290,12 +292,11 @@ impl Checks {
             return;
         }
         let ledger = &mut self.ledgers[partition];
-        let committed = ledger.records().len() as i64;
-        // What a follower takes to be committed may be older than a loss, until it has met the new leader.
-        let is_excused = ledger.is_excused(epoch) || (!leads && ledger.resets > 0);
-        if start > committed && !is_excused {
+        let deletable = ledger.deletable(epoch, leads);
+        if start > deletable {
+            let committed = ledger.records().len();
             self.verdict.broken(Rule::OnlyCommittedIsDeleted, || {
-                format!("partition {partition}: in epoch {epoch} all before {start} is deleted, and {committed} records are committed")
+                format!("partition {partition}: in epoch {epoch} all before {start} is deleted, and {committed} records are committed, or {deletable} as a leader said")
             });
         }
         ledger.deleted(start);

@@ -29,6 +29,8 @@ pub struct Ledger {
     /// The newest leadership that began, and where.
     begun: Option<(i32, i64)>,
     high_watermarks: BTreeMap<i32, i64>,
+    /// The highest high watermark that any leader ever had, also one that did not know of its uncleanly elected successor, or one before a loss.
+    highest: i64,
 }
 
 impl Ledger {
@@ -112,8 +114,22 @@ impl Ledger {
         }
     }
 
+    /// Up to where a replica that knows of this epoch may delete: what is committed. Who may be excused must have it from some leader, at least: from one that lost it by right, or one that
+    /// an unclean election has deposed. A follower believes such a one until it has met the new leader, as in Apache Kafka (`UnifiedLog.deletableSegments` goes by the replica's own high
+    /// watermark); here also afterwards, as long as its log does not part from the new leader's.
+    pub(super) fn deletable(&self, epoch: i32, leads: bool) -> i64 {
+        let may_be_older = !leads && (self.resets > 0 || self.unclean_epoch > 0);
+        let committed = self.records.len() as i64;
+        if self.is_excused(epoch) || may_be_older {
+            committed.max(self.highest)
+        } else {
+            committed
+        }
+    }
+
     /// Notes a leader's high watermark; what it was before in this epoch.
     pub(super) fn moved(&mut self, epoch: i32, high_watermark: i64) -> Option<i64> {
+        self.highest = self.highest.max(high_watermark);
         self.high_watermarks.insert(epoch, high_watermark)
     }
 
