@@ -402,6 +402,16 @@ pub fn list_offset(c: &mut Connection, topic: &str, partition: i32, timestamp: i
     Ok((code, reply.i64()?))
 }
 
+/// InitProducerId version 1 without a transactional id: the code, the producer id and its epoch.
+///
+/// # Errors
+/// When the connection ends.
+pub fn init_producer_id(c: &mut Connection) -> Result<(i16, i64, i16)> {
+    let mut reply = c.call(22, 1, &Body::default().i16(-1).i32(60_000))?;
+    reply.i32()?;
+    Ok((reply.i16()?, reply.i64()?, reply.i16()?))
+}
+
 /// Waits until every partition of a topic answers ListOffsets, each at one of the brokers. Apache Kafka replies to CreateTopics before its broker knows the topic.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use weir_e2e::batch::{Batch, record};
 use weir_e2e::bystander::{Bystander, noise, now_ms};
-use weir_e2e::wire::{Body, Connection, PATIENCE, error, produce, produce_body};
+use weir_e2e::wire::{Body, Connection, PATIENCE, error, init_producer_id, produce, produce_body};
 
 #[test]
 fn batches_that_are_wrong() {
@@ -169,16 +169,14 @@ fn compression_bombs() {
     bystander.unharmed();
 }
 
-/// InitProducerId version 1 without a transactional id; Apache Kafka is still loading at first.
-fn init_producer_id(c: &mut Connection) -> (i64, i16) {
+/// A producer id and its epoch; Apache Kafka is still loading at first.
+fn new_producer(c: &mut Connection) -> (i64, i16) {
     const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
     loop {
-        let mut reply = c.call(22, 1, &Body::default().i16(-1).i32(60_000)).unwrap();
-        reply.i32().unwrap();
-        let code = reply.i16().unwrap();
+        let (code, id, epoch) = init_producer_id(c).unwrap();
         if code != COORDINATOR_LOAD_IN_PROGRESS {
             assert_eq!(code, error::NONE);
-            return (reply.i64().unwrap(), reply.i16().unwrap());
+            return (id, epoch);
         }
     }
 }
@@ -188,7 +186,7 @@ fn init_producer_id(c: &mut Connection) -> (i64, i16) {
 fn producer_sequences() {
     let mut bystander = Bystander::start(&[]);
     let mut c = bystander.attacker();
-    let (id, epoch) = init_producer_id(&mut c);
+    let (id, epoch) = new_producer(&mut c);
     let topic = bystander.topic.clone();
     let mut send = |epoch: i16, sequence: i32| {
         let batch = Batch::of(&[b"s"], now_ms()).from_producer(id, epoch, sequence).encode();

@@ -14,7 +14,7 @@ use weir_e2e::bystander::now_ms;
 use weir_e2e::cluster::Local;
 use weir_e2e::driver::{Client, Driver, From, Produce};
 use weir_e2e::record::Record;
-use weir_e2e::wire::{Body, Connection, PATIENCE, await_topic, create_topic, error, produce};
+use weir_e2e::wire::{Connection, PATIENCE, await_topic, create_topic, error, init_producer_id, produce};
 
 const PARTITIONS: i32 = 4;
 
@@ -119,7 +119,7 @@ fn attempt(
     let mut batch = Batch::of(&values, now_ms());
     if let Some(id) = producer_id {
         if id.is_none() {
-            *id = Some(init_producer_id(c)?);
+            *id = Some(new_producer(c)?);
         }
         batch = batch.from_producer((*id)?, 0, i32::try_from(first).ok()?);
     }
@@ -132,10 +132,10 @@ fn attempt(
     (code == error::NONE).then_some(base)
 }
 
-fn init_producer_id(c: &mut Connection) -> Option<i64> {
-    let mut reply = c.call(22, 1, &Body::default().i16(-1).i32(60_000)).ok()?;
-    reply.i32().ok()?;
-    (reply.i16().ok()? == error::NONE).then(|| reply.i64().ok())?
+/// A producer id, if one is given.
+fn new_producer(c: &mut Connection) -> Option<i64> {
+    let (code, id, _) = init_producer_id(c).ok()?;
+    (code == error::NONE).then_some(id)
 }
 
 fn kill_in_a_loop(idempotent: bool) {
@@ -226,7 +226,7 @@ fn everything_survives_a_clean_stop() {
     let cluster = driver.call(&json!({"op": "describe_cluster"})).unwrap();
     // An idempotent producer, whose sequence the broker must know again.
     let mut c = Connection::open(&local.bootstrap()).unwrap();
-    let id = init_producer_id(&mut c).unwrap();
+    let id = new_producer(&mut c).unwrap();
     let batch = |sequence: i32| Batch::of(&[b"sequenced"], now_ms()).from_producer(id, 0, sequence).encode();
     assert_eq!(produce(&mut c, "kept", 1, &batch(0)).unwrap(), (error::NONE, 10));
     assert_eq!(produce(&mut c, "kept", 1, &batch(1)).unwrap(), (error::NONE, 11));
@@ -261,7 +261,7 @@ fn everything_survives_a_clean_stop() {
         );
         assert_eq!(produce(&mut c, "kept", 1, &batch(5)).unwrap().0, error::OUT_OF_ORDER_SEQUENCE_NUMBER);
         // A new producer gets an id that no one had.
-        assert_ne!(init_producer_id(&mut c).unwrap(), id);
+        assert_ne!(new_producer(&mut c).unwrap(), id);
     }
 }
 

@@ -11,7 +11,7 @@ use weir_e2e::cluster::Local;
 use weir_e2e::driver::{Client, Driver, From, Produce};
 use weir_e2e::record::Record;
 use weir_e2e::transactions::{Transactions, tells_what_its_log_says};
-use weir_e2e::wire::await_topic;
+use weir_e2e::wire::{Connection, await_topic, error, init_producer_id};
 use weir_e2e::writer::{PATIENCE, Writer, check};
 
 /// Whose transactions overlap in one partition.
@@ -19,6 +19,19 @@ const CHAINED: [Client; 2] = [Client::Java, Client::Franz];
 
 /// Every client writes to a partition of its own, since each numbers its records.
 const WRITERS: [Client; 3] = [Client::Java, Client::Franz, Client::Librdkafka];
+
+/// Waits until every broker has producer ids of its own. It asks for a block a second after its registration, or when the first producer comes; without a controller there are no others, and
+/// the driver of librdkafka is a new producer with each call.
+fn all_have_producer_ids(local: &Local) {
+    let deadline = Instant::now() + PATIENCE;
+    for address in local.bootstrap().split(',') {
+        let mut c = Connection::open(address).unwrap();
+        while init_producer_id(&mut c).unwrap().0 != error::NONE {
+            assert!(Instant::now() < deadline, "{address} gets no producer ids");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
 
 fn from_env(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -205,6 +218,7 @@ fn every_broker_is_restarted_in_turn_while_no_controller_runs() {
     let mut writers: Vec<Writer> = (0..2).zip([Client::Franz, Client::Librdkafka]).map(start).collect();
     writers.iter().for_each(Writer::moves);
     whole(&local);
+    all_have_producer_ids(&local);
     local.run(&["kill", "controller"]).unwrap();
     for (end, id) in [("stop", "0"), ("kill", "1"), ("stop", "2"), ("kill", "0")] {
         local.run(&[end, id]).unwrap();
