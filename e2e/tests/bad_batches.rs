@@ -5,7 +5,7 @@ use std::io::Write;
 
 use weir_e2e::batch::{Batch, record};
 use weir_e2e::bystander::{Bystander, noise, now_ms};
-use weir_e2e::wire::{Body, Connection, PATIENCE, error, init_producer_id, produce, produce_body};
+use weir_e2e::wire::{Connection, PATIENCE, error, init_producer_id, produce, produce_body};
 
 #[test]
 fn batches_that_are_wrong() {
