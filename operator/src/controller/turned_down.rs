@@ -115,18 +115,12 @@ fn split(request: AdminRequest, turned_down: &[TurnedDown]) -> (Option<AdminRequ
                 })
             });
             request.topics = rest;
-            let left = !request.topics.is_empty();
-            let some = !topics.is_empty();
+            let (left, some) = (!request.topics.is_empty(), !topics.is_empty());
             let response = CreateTopicsResponse {
                 topics,
                 ..Default::default()
             };
-            both(
-                left && some,
-                AdminRequest::CreateTopics(request),
-                some,
-                AdminResponse::CreateTopics(response),
-            )
+            both(left, AdminRequest::CreateTopics(request), some, AdminResponse::CreateTopics(response))
         }
         AdminRequest::CreatePartitions(mut request) => {
             let (rest, results) = part(std::mem::take(&mut request.topics), |topic| {
@@ -143,7 +137,7 @@ fn split(request: AdminRequest, turned_down: &[TurnedDown]) -> (Option<AdminRequ
                 ..Default::default()
             };
             both(
-                left && some,
+                left,
                 AdminRequest::CreatePartitions(request),
                 some,
                 AdminResponse::CreatePartitions(response),
@@ -172,12 +166,7 @@ fn split(request: AdminRequest, turned_down: &[TurnedDown]) -> (Option<AdminRequ
                 responses,
                 ..Default::default()
             };
-            both(
-                left && some,
-                AdminRequest::DeleteTopics(request),
-                some,
-                AdminResponse::DeleteTopics(response),
-            )
+            both(left, AdminRequest::DeleteTopics(request), some, AdminResponse::DeleteTopics(response))
         }
         AdminRequest::AlterPartitionReassignments(mut request) => {
             let (rest, responses) = part(std::mem::take(&mut request.topics), |topic| {
@@ -200,7 +189,7 @@ fn split(request: AdminRequest, turned_down: &[TurnedDown]) -> (Option<AdminRequ
                 ..Default::default()
             };
             let response = AdminResponse::AlterPartitionReassignments(response);
-            both(left && some, AdminRequest::AlterPartitionReassignments(request), some, response)
+            both(left, AdminRequest::AlterPartitionReassignments(request), some, response)
         }
         AdminRequest::AlterConfigs(mut request) => {
             let (rest, responses) = part(std::mem::take(&mut request.resources), |resource| {
@@ -217,12 +206,7 @@ fn split(request: AdminRequest, turned_down: &[TurnedDown]) -> (Option<AdminRequ
                 responses,
                 ..Default::default()
             };
-            both(
-                left && some,
-                AdminRequest::AlterConfigs(request),
-                some,
-                AdminResponse::AlterConfigs(response),
-            )
+            both(left, AdminRequest::AlterConfigs(request), some, AdminResponse::AlterConfigs(response))
         }
         AdminRequest::IncrementalAlterConfigs(mut request) => {
             let (rest, responses) = part(std::mem::take(&mut request.resources), |resource| {
@@ -241,14 +225,15 @@ fn split(request: AdminRequest, turned_down: &[TurnedDown]) -> (Option<AdminRequ
                 ..Default::default()
             };
             let response = AdminResponse::IncrementalAlterConfigs(response);
-            both(left && some, AdminRequest::IncrementalAlterConfigs(request), some, response)
+            both(left, AdminRequest::IncrementalAlterConfigs(request), some, response)
         }
         _ => (None, None),
     }
 }
 
+/// What is left of a request from which `some` is taken, and the answer to that.
 fn both(left: bool, request: AdminRequest, some: bool, response: AdminResponse) -> (Option<AdminRequest>, Option<AdminResponse>) {
-    (left.then_some(request), some.then_some(response))
+    ((left && some).then_some(request), some.then_some(response))
 }
 
 /// Adds what was answered to another part of the same request.
