@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
 use weir_protocol::messages::fetch_response::PartitionData;
@@ -26,6 +26,9 @@ use crate::broker::Broker;
 use crate::log::EpochEnd;
 use crate::replica::core::{FetchAnswer, FetchFrom, Next, Todo};
 use crate::replica::{Partition, Settings};
+
+/// How long the next fetch waits, so as to say from where on logs are here, for writers that delete what the leader has deleted.
+const LOG_START_MAX: Duration = Duration::from_secs(10);
 
 /// The version that is spoken among brokers of this build.
 const FETCH_VERSION: i16 = 18;
@@ -354,8 +357,18 @@ impl Session {
             self.ask_offsets(&out_of_range).await;
         }
         wait_for_flush(&appended, FLUSH_MAX).await;
-        for (partition, epoch) in heard {
-            partition.follow_log_start(epoch).await;
+        let deleted = async {
+            for (partition, epoch) in heard {
+                partition.follow_log_start(epoch).await;
+            }
+        };
+        // A writer that is at work for longer holds up its own partition, and nothing else of this leader.
+        if tokio::time::timeout(LOG_START_MAX, deleted).await.is_err() {
+            warn!(
+                leader = self.leader.0,
+                seconds = LOG_START_MAX.as_secs(),
+                "what a leader has deleted is not deleted here in time; fetching goes on"
+            );
         }
         Ok(has_records)
     }
