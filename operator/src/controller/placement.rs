@@ -26,6 +26,9 @@ pub(crate) enum NoPlace {
     /// The table in which the topic's partitions are kept would be too large.
     #[error("There is no room for {0} more partitions beside those of other topics: spread them over several topics.")]
     NoRoom(usize),
+    /// The same while a partition is being moved, on its old brokers and its new ones.
+    #[error("There is no room to keep track of more partitions that are being moved: move fewer at once.")]
+    NoRoomToMove,
 }
 
 /// The replicas of the partitions `first..first + count` of a topic, the preferred leader first.

@@ -103,7 +103,12 @@ fn moved(state: &State, topic: &Topic, partition: &Partition, target: &[i32], ma
     };
     let acceptable = |id| state.is_usable(id);
     let rules = TopicRules::of(state, topic).with(Election::Online);
-    Ok(settle(partition, wanted, &rules.electorate(&acceptable)))
+    let next = settle(partition, wanted, &rules.electorate(&acceptable));
+    let has_room = |next: &Partition| state.has_room_to_move(topic.id, partition.replicas.len(), next.replicas.len());
+    if next.as_ref().is_some_and(|next| !has_room(next)) {
+        return Err(ApiError::new(ErrorCode::PolicyViolation, NoPlace::NoRoomToMove.to_string()));
+    }
+    Ok(next)
 }
 
 /// The partition as it was before its reassignment (`PartitionReassignmentRevert`).
@@ -141,7 +146,7 @@ fn cancelled(state: &State, topic: &Topic, index: i32, partition: &Partition) ->
 /// Moves a topic's partitions to as many replicas as its resource asks for. More go where there are fewest, fewer are those that stand first.
 ///
 /// # Errors
-/// When there are not enough brokers that can take replicas.
+/// When there are not enough brokers that can take replicas, or there is no room to keep them beside the old ones.
 pub(super) fn resize(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> {
     let Some(topic) = draft.state.topics.get(&id).cloned() else {
         return Ok(());
@@ -153,8 +158,9 @@ pub(super) fn resize(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> 
         target.truncate(wanted);
         widen(&draft.state, &mut target, wanted, &mut load)?;
         let ids: Vec<i32> = target.iter().map(|id| id.0).collect();
-        // The brokers were just taken from those that there are: they make a good assignment.
-        if let Ok(Some(next)) = moved(&draft.state, &topic, partition, &ids, true) {
+        // The brokers were just taken from those that there are: they make a good assignment. Only room can be lacking.
+        let next = moved(&draft.state, &topic, partition, &ids, true).map_err(|_| NoPlace::NoRoomToMove)?;
+        if let Some(next) = next {
             draft.push(Change::Partition(id, index, next));
         }
     }

@@ -216,6 +216,11 @@ impl State {
         self.sums.has_room(topic, more, replicas)
     }
 
+    /// Whether a partition of a topic can have so many replicas, old and new ones together, where it has so many.
+    pub(crate) fn has_room_to_move(&self, topic: TopicId, before: usize, after: usize) -> bool {
+        self.sums.has_room_to_move(topic, before, after)
+    }
+
     #[cfg(test)]
     /// Whether the sums and the names that look alike are those that the topics have.
     pub(super) fn sums_are_true(&self) -> bool {

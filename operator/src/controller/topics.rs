@@ -183,6 +183,9 @@ fn grow_one(draft: &mut Draft<'_>, wanted: &CreatePartitionsTopic) -> Result<(),
             .map(|CreatePartitionsAssignment { broker_ids, .. }| assigned(&draft.state, broker_ids, Some(replicas)))
             .collect::<Result<_, _>>()?,
     };
+    if !draft.state.has_room(topic.id, placed.len(), replicas) {
+        return Err(no_place(replicas, &NoPlace::NoRoom(placed.len())));
+    }
     let mut resource = with_generation(&topic.resource);
     resource.spec.partitions = Some(wanted.count);
     draft.push(Change::Topic(topic.id, Box::new(resource)));
@@ -209,7 +212,7 @@ fn too_many_partitions() -> ApiError {
 }
 
 fn no_place(replicas: usize, error: &NoPlace) -> ApiError {
-    if let NoPlace::NoRoom(_) = error {
+    if let NoPlace::NoRoom(_) | NoPlace::NoRoomToMove = error {
         return ApiError::new(ErrorCode::PolicyViolation, error.to_string());
     }
     ApiError::new(

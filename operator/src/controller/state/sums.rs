@@ -28,6 +28,12 @@ impl Sums {
         there.saturating_add(more.saturating_mul(weight(replicas))) <= SHARD_BYTES_MAX
     }
 
+    /// Whether a partition of a topic can be kept with so many replicas where it has so many: what is being moved stands on its old brokers and its new ones.
+    pub(super) fn has_room_to_move(&self, topic: TopicId, before: usize, after: usize) -> bool {
+        let there = self.shards.get(usize::from(shard_of(topic))).copied().unwrap_or_default();
+        after <= before || (there + weight(after)).saturating_sub(weight(before)) <= SHARD_BYTES_MAX
+    }
+
     fn shard(&mut self, topic: TopicId) -> &mut usize {
         let shard = usize::from(shard_of(topic));
         self.shards.get_mut(shard).expect("there are as many sums as shards")

@@ -2,7 +2,7 @@
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
-use weir_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use weir_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
 use weir_protocol::messages::create_topics_request::CreatableTopic;
 use weir_protocol::messages::delete_topics_request::DeleteTopicState;
 use weir_protocol::messages::elect_leaders_request::TopicPartitions;
@@ -16,6 +16,7 @@ use weir_protocol::types::BrokerId;
 
 use super::world::World;
 use crate::controller::{AdminRequest, AdminResponse, Event, NAMED_TO_LIST_MAX, RECORDS_PER_REQUEST_MAX, Reply};
+use crate::store::packed::write_shard;
 
 fn world() -> World {
     let mut world = World::new();
@@ -308,4 +309,76 @@ fn the_cluster_changes_once_in_a_request() {
     let (reply, _) = ask(&mut world, incremental(vec![broker("0"), broker("00"), broker("+0")]));
     let invalid = ErrorCode::InvalidRequest as i16;
     assert_eq!(altered(reply)[1..], [invalid, invalid]);
+}
+
+/// Whoever moves partitions, or says itself where new ones go, fills no shard beyond what an object of etcd takes.
+#[test]
+fn what_is_moved_has_room_or_stays() {
+    let mut world = World::new();
+    for broker in 0..6 {
+        world.play(&format!("register {broker} process={}", broker + 1));
+        world.play(&format!("heartbeat {broker} ready"));
+    }
+    // A topic and its partitions are 10,000 changes.
+    let mut full = 9_999;
+    let topic = CreatableTopic {
+        name: "full".to_owned(),
+        num_partitions: full,
+        replication_factor: 3,
+        ..Default::default()
+    };
+    let create = CreateTopicsRequest {
+        topics: vec![topic],
+        ..Default::default()
+    };
+    assert_eq!(codes(ask(&mut world, AdminRequest::CreateTopics(create)).0), [0]);
+    let grow = |world: &mut World, count: i32, more: usize| {
+        let assignments = vec![CreatePartitionsAssignment { broker_ids: vec![0, 1, 2] }; more];
+        let topics = vec![CreatePartitionsTopic {
+            name: "full".to_owned(),
+            count,
+            assignments: Some(assignments),
+        }];
+        let request = CreatePartitionsRequest {
+            topics,
+            ..Default::default()
+        };
+        let Reply::Admin(AdminResponse::CreatePartitions(response)) = ask(world, AdminRequest::CreatePartitions(request)).0 else {
+            panic!("no answer to CreatePartitions")
+        };
+        response.results[0].error_code
+    };
+    let policy = ErrorCode::PolicyViolation as i16;
+    assert_eq!(grow(&mut world, full + 2_000, 2_000), policy, "as many as the shard holds");
+    assert_eq!(grow(&mut world, full + 900, 900), 0);
+    full += 900;
+
+    let mut moved = Vec::new();
+    for first in (0..full).step_by(5_000) {
+        let partitions = (first..full.min(first + 5_000)).map(|partition_index| {
+            let there = &world.state.topic_by_name("full").unwrap().partitions[usize::try_from(partition_index).unwrap()].replicas;
+            ReassignablePartition {
+                partition_index,
+                replicas: Some((0..6).filter(|id| !there.contains(&BrokerId(*id))).collect()),
+            }
+        });
+        let request = AlterPartitionReassignmentsRequest {
+            topics: vec![ReassignableTopic {
+                name: "full".to_owned(),
+                partitions: partitions.collect(),
+            }],
+            ..Default::default()
+        };
+        let Reply::Admin(AdminResponse::AlterPartitionReassignments(response)) =
+            ask(&mut world, AdminRequest::AlterPartitionReassignments(request)).0
+        else {
+            panic!("no answer to AlterPartitionReassignments")
+        };
+        moved.extend(response.responses[0].partitions.iter().map(|partition| partition.error_code));
+    }
+    assert!(moved.contains(&0) && moved.contains(&policy), "some could be moved, not all");
+    let topic = world.state.topic_by_name("full").unwrap();
+    let partitions = (0..).zip(&topic.partitions).map(|(index, partition)| (topic.id, index, partition));
+    let text = write_shard(partitions, std::iter::empty());
+    assert!(text.len() < 1_450_000, "{} bytes", text.len());
 }
