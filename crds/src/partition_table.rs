@@ -25,6 +25,9 @@ use serde::{Deserialize, Serialize};
 pub struct PartitionTableSpec {
     /// The cluster's `metadata.name`.
     pub cluster: String,
+    /// The uid of the KafkaCluster that this was last written for. One of another uid and this name, made when that one was deleted, goes on with what it finds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_uid: Option<String>,
     /// The epoch of the controller that wrote this. A new controller raises it in every part before it does anything else, so that its predecessor's writes fail.
     pub controller_epoch: i64,
     /// A line for each partition or broker, in the operator's own format.

@@ -95,7 +95,8 @@ pub struct Storage {
     #[x_kube(validation = Rule::new("self == oldSelf").message("storageClassName cannot change: volumes stay in the class in which they were made"))]
     pub storage_class_name: Option<String>,
 
-    /// What happens to the volumes when the cluster is deleted. Retain: they stay, with all records. Delete: they go with the cluster. Default: Retain.
+    /// What a deletion of the cluster leaves. Retain: the volumes, and what says what is in them: the partition tables, and all Topics, those that clients made too; a KafkaCluster of the same name takes
+    /// them up and goes on. Delete: nothing but Topics that users made; all records go with the cluster. Default: Retain.
     #[serde(default)]
     pub on_delete: VolumePolicy,
 }
@@ -114,13 +115,13 @@ fn ten_gibibytes() -> Quantity {
     Quantity("10Gi".to_owned())
 }
 
-/// What happens to volumes when the cluster is deleted.
+/// What a deletion of the cluster leaves.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub enum VolumePolicy {
-    /// They stay, with all records.
+    /// Volumes, partition tables and topics stay, and a cluster of the same name goes on with them.
     #[default]
     Retain,
-    /// They go with the cluster.
+    /// They go with the cluster, but for topics that users made.
     Delete,
 }
 

@@ -274,7 +274,6 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
     namespace.ready("kafkacluster/k");
     let bootstrap = namespace.bootstrap("k");
     let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
-    // Made by a client: its resource goes with the cluster's.
     driver
         .create_replicated_topic("made", 1, 3, &json!({"min.insync.replicas": "2"}))
         .unwrap();
@@ -295,6 +294,8 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
     namespace.whole("k");
 
     namespace.kubectl(&["delete", "kafkacluster", "k", "--timeout=120s"]).unwrap();
+    // What is kept with the volumes is lost.
+    namespace.kubectl(&["delete", "topics,partitiontables", "--all"]).unwrap();
     eventually("everything of it is gone", || {
         let left = namespace.kubectl(&["get", &format!("{kinds},pods"), "-o", "name"])?;
         Ok(left.trim().is_empty().then_some(()))

@@ -162,23 +162,62 @@ fn a_paused_cluster_serves_and_changes_nothing() {
 }
 
 #[test]
-fn a_deleted_cluster_keeps_its_volumes_when_it_is_told_to() {
+fn a_deleted_cluster_goes_on_when_it_is_made_again_where_its_volumes_are_kept() {
     let namespace = Namespace::create("retain").unwrap();
     let yaml = kafka_cluster("kept", 1, "").replace("onDelete: Delete", "onDelete: Retain");
+    let delete = || {
+        namespace.kubectl(&["delete", "kafkacluster", "kept", "--timeout=120s"]).unwrap();
+        eventually("the pods are gone", || Ok(namespace.pods("kept")?.is_empty().then_some(())));
+    };
     namespace.apply(&yaml).unwrap();
     namespace.ready("kafkacluster/kept");
-    namespace.kubectl(&["delete", "kafkacluster", "kept", "--timeout=120s"]).unwrap();
-    eventually("the pods are gone", || Ok(namespace.pods("kept")?.is_empty().then_some(())));
-    assert!(namespace.object("pvc/data-kept-0").unwrap().is_some(), "the volume is kept");
+    let id = namespace.object("kafkacluster/kept").unwrap().unwrap()["status"]["clusterId"].clone();
+    // Made by a client, with three records, of which a group has read two.
+    let bootstrap = namespace.bootstrap("kept");
+    let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
+    driver.create_topic("made", 1, &json!({})).unwrap();
+    let records: Vec<_> = (0..3).map(|n| Record::new("k", n.to_string()).to(0)).collect();
+    driver.produce(Produce::records("made", &records).set("acks", "all")).unwrap();
+    drop(driver);
+    let group = |bootstrap: &str, what: &[&str]| {
+        let all = [&["--bootstrap-server", bootstrap, "--group", "g"], what].concat();
+        kafka(class::CONSUMER_GROUPS, &all, "").unwrap().success().unwrap()
+    };
+    let _ = group(&bootstrap, &["--reset-offsets", "--to-offset", "2", "--topic", "made", "--execute"]);
+    delete();
+    for kept in ["pvc/data-kept-0", "topic/made", "partitiontable/kept-registry"] {
+        assert!(namespace.object(kept).unwrap().is_some(), "{kept} is kept");
+    }
 
-    // Made anew it is another cluster, which does not take what belongs to the one before.
+    namespace.apply(&yaml).unwrap();
+    namespace.ready("kafkacluster/kept");
+    namespace.ready("topic/made");
+    assert_eq!(namespace.object("kafkacluster/kept").unwrap().unwrap()["status"]["clusterId"], id);
+    let bootstrap = namespace.bootstrap("kept");
+    let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
+    let more = Produce::records("made", &[Record::new("k", "3").to(0)]).set("acks", "all");
+    assert_eq!(driver.produce(more).unwrap(), [(0, 3)]);
+    let read = driver.consume("made", &[0], From::Beginning, 4).unwrap();
+    let values: Vec<_> = read.iter().map(Record::text).collect();
+    assert_eq!(values, ["0", "1", "2", "3"]);
+    drop(driver);
+    let described = group(&bootstrap, &["--describe"]);
+    let offset = described.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip_while(|word| *word != "made");
+        words.nth(2).map(str::to_owned)
+    });
+    assert_eq!(offset.as_deref(), Some("2"), "{described}");
+    delete();
+
+    // Without what says what is in them the volumes are those of another cluster, which does not take what belongs to the one before.
+    namespace.kubectl(&["delete", "partitiontables,topics", "--all"]).unwrap();
     namespace.apply(&yaml).unwrap();
     eventually("it is said whose volume it is", || {
         let said = namespace.condition("kafkacluster/kept", "Ready")?;
         Ok(said.filter(|said| said.status == "False" && said.message.contains("belongs to")))
     });
     namespace.warned("kafkacluster/kept", "belongs to");
-    namespace.kubectl(&["delete", "kafkacluster", "kept", "--timeout=120s"]).unwrap();
+    delete();
 
     namespace.kafka("dropped", 1, "").unwrap();
     namespace.kubectl(&["delete", "kafkacluster", "dropped", "--timeout=120s"]).unwrap();

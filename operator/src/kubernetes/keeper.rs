@@ -6,6 +6,7 @@
 mod apply;
 mod host;
 mod judge;
+mod kept;
 mod pods;
 mod rollout;
 mod status;
@@ -26,7 +27,7 @@ use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
 
 use self::apply::Applied;
-use self::host::{Host, Trouble};
+use self::host::Host;
 use self::pods::PodView;
 use self::rollout::Step;
 use self::volumes::Volumes;
@@ -39,8 +40,8 @@ use super::{Context, Figures, metadata_for_the_controller};
 use crate::controller::state::State;
 use crate::controller::{Event, Reply, Resource, summary};
 use crate::store::StoreError;
-use crate::store::kube::FIELD_MANAGER;
 use crate::store::kube::ours::Taken;
+use crate::store::kube::{FIELD_MANAGER, goes_with_the_cluster};
 
 /// How long one pass may take before it is given up.
 const PASS_MAX: Duration = Duration::from_secs(60);
@@ -83,6 +84,8 @@ pub(super) struct Keeper {
     /// The generation of the resource that the controller took up, or why it did not.
     taken_up: Option<(Option<i64>, Result<(), String>)>,
     status: status::Written,
+    /// Whether topics that clients made go with the cluster, once each of them is so.
+    topics_go: Option<bool>,
     /// Whether the kind `PodMonitor` was known when that was last looked up.
     monitored: Option<(bool, Instant)>,
 }
@@ -138,6 +141,7 @@ impl Keeper {
             host: None,
             taken_up: None,
             status: status::Written::default(),
+            topics_go: None,
             monitored: None,
         }
     }
@@ -239,6 +243,7 @@ impl Keeper {
             self.take_up(&cluster).await;
             self.make_objects(&cluster, &mut findings).await?;
         }
+        self.settle_topics(&cluster).await?;
         self.observe(&cluster, &mut findings).await?;
         if !findings.paused {
             self.lead_to_pods(&cluster, &mut findings).await?;
@@ -284,15 +289,15 @@ impl Keeper {
                     id = host.cluster_id(),
                     "this replica is the controller of the cluster"
                 );
+                if host.takes_up() {
+                    let note = kept::taken_up(host.cluster_id(), &host.state());
+                    info!(cluster = self.key.name, namespace = self.key.namespace, note, "takes up what was kept");
+                    status::tell(&self.context, cluster, true, "TakesUpKept", &note).await;
+                }
                 self.host = Some(host);
                 Ok(())
             }
-            Err(Trouble::StateLost) => anyhow::bail!(
-                "the PartitionTable {}-registry is missing, though the cluster has run: restore the PartitionTables from a backup, or begin without any topic's partitions by the annotation {STATE_ANNOTATION}=new",
-                self.key.name
-            ),
-            Err(Trouble::Store(StoreError::NotLeader)) => anyhow::bail!("another replica of the operator leads"),
-            Err(Trouble::Store(error)) => Err(anyhow::Error::from(error).context("take over the cluster's state")),
+            Err(trouble) => Err(trouble.said(&self.key)),
         }
     }
 
@@ -338,6 +343,18 @@ impl Keeper {
             Ok(_) | Err(_) => return,
         };
         self.taken_up = Some((generation, result));
+    }
+
+    /// Makes the topics of clients go with the cluster or outlive it, as its volumes do.
+    async fn settle_topics(&mut self, cluster: &KafkaCluster) -> anyhow::Result<()> {
+        let Some(host) = &self.host else { return Ok(()) };
+        // What the controller has taken up: topics that it makes from now on are made so.
+        let go = goes_with_the_cluster(&host.state().cluster.resource);
+        if self.topics_go != Some(go) {
+            kept::settle(&self.context, &self.key, cluster, go).await?;
+            self.topics_go = Some(go);
+        }
+        Ok(())
     }
 
     async fn make_objects(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {

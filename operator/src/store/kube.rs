@@ -4,6 +4,8 @@
 //! compare-and-swap by its `resourceVersion`. A controller that takes over writes every part, under its new epoch: from then on every write of its predecessor fails, which
 //! is then told [`StoreError::Conflict`], reads everything anew and finds out that it does not lead. `Topic`s and the `KafkaCluster` are written by users, too: of them, only what a
 //! decision changed is patched ([`merge::owed`]), whatever else users wrote that the controller has not accepted, and what the API server refuses of it is [`StoreError::Refused`]. Nothing is read from a cache: loading lists what etcd holds.
+//!
+//! Where the volumes outlive the cluster, so does what is written here ([`goes_with_the_cluster`]): no part names an owner, whose end would be theirs. A cluster that is made anew under the name goes on with the parts that it finds.
 
 mod merge;
 pub mod ours;
@@ -21,7 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, Resource as _};
 use serde_json::json;
-use weir_crds::{KafkaCluster, PartitionTable, PartitionTableSpec, Topic};
+use weir_crds::{KafkaCluster, PartitionTable, PartitionTableSpec, Topic, VolumePolicy};
 use weir_protocol::types::TopicId;
 
 use self::ours::{Taken, controller_of};
@@ -98,6 +100,15 @@ impl std::fmt::Debug for KubeStore {
     }
 }
 
+/// What a registry says before its state is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The cluster's id in the Kafka protocol, which its volumes have too.
+    pub cluster_id: String,
+    /// No `KafkaCluster` that there is wrote it, but one of this name that was deleted, or it comes from a backup.
+    pub of_a_former_one: bool,
+}
+
 impl KubeStore {
     /// The store of `cluster`. `seen` holds what is known of the resources that users write, too.
     pub fn new(client: Client, cluster: &KafkaCluster, leads: LeaseCheck, seen: Seen) -> Self {
@@ -117,16 +128,45 @@ impl KubeStore {
         }
     }
 
-    /// The cluster's id in the Kafka protocol, as the registry holds it; `None` while there is no registry.
+    /// What the registry says; `None` while there is none.
     ///
     /// # Errors
-    /// When the registry cannot be read.
-    pub async fn cluster_id(&self) -> Result<Option<String>, StoreError> {
+    /// When the registry cannot be read, and [`StoreError::Taken`] when it is that of another cluster.
+    pub async fn kept(&self) -> Result<Option<Kept>, StoreError> {
         let name = self.object(Part::Registry);
         let found = answered("get", &name, self.tables.get_opt(&name)).await?;
         let Some(table) = found else { return Ok(None) };
         self.check_ours(&table)?;
-        read::registry(&name, &table.spec.content).map(|registry| Some(registry.cluster_id))
+        let registry = read::registry(&name, &table.spec.content)?;
+        Ok(Some(Kept {
+            cluster_id: registry.cluster_id,
+            of_a_former_one: controller_of(&table.metadata).is_none() && table.spec.cluster_uid.as_ref() != Some(&self.owner.uid),
+        }))
+    }
+
+    /// Whether there are parts of the state beside the registry.
+    ///
+    /// # Errors
+    /// When they cannot be listed, and [`StoreError::Taken`] when one is that of another cluster.
+    pub async fn has_shards(&self) -> Result<bool, StoreError> {
+        let parts = self.parts().await?;
+        Ok(parts.iter().any(|(part, _)| matches!(part, Part::Shard(_))))
+    }
+
+    /// The parts that there are.
+    async fn parts(&self) -> Result<Vec<(Part, PartitionTable)>, StoreError> {
+        let params = ListParams::default().labels(&format!("{CLUSTER_LABEL}={}", self.cluster));
+        let tables = answered("list", "PartitionTables", self.tables.list(&params)).await?;
+        let prefix = format!("{}-", self.cluster);
+        let mut parts = Vec::new();
+        for table in tables.items {
+            let name = table.metadata.name.as_deref().unwrap_or_default();
+            if let Some(part) = name.strip_prefix(&prefix).and_then(Part::of_suffix) {
+                self.check_ours(&table)?;
+                parts.push((part, table));
+            }
+        }
+        Ok(parts)
     }
 
     /// Makes the registry of a cluster that has none.
@@ -138,7 +178,8 @@ impl KubeStore {
         self.put(Part::Registry, registry_text(&state), &state).await
     }
 
-    /// Refuses a table of another cluster: of one that had this name and was deleted, for instance. A table that comes from a backup names no owner; it is that of the cluster which it speaks of.
+    /// Refuses a table of another cluster: of one that had this name and is being deleted with all that it had, for instance. A table that was kept, or comes from a backup, names no owner; it is that of the cluster
+    /// which it speaks of.
     fn check_ours(&self, table: &PartitionTable) -> Result<(), StoreError> {
         let of_cluster = table.spec.cluster == self.cluster;
         let of_nobody_else = controller_of(&table.metadata).is_none_or(|owner| owner.uid == self.owner.uid);
@@ -157,14 +198,20 @@ impl KubeStore {
     fn table(&self, part: Part, content: String, state: &State) -> PartitionTable {
         let spec = PartitionTableSpec {
             cluster: self.cluster.clone(),
+            cluster_uid: Some(self.owner.uid.clone()),
             controller_epoch: state.cluster.controller_epoch.0,
             content,
         };
         let mut table = PartitionTable::new(&self.object(part), spec);
         table.metadata.labels = Some([(CLUSTER_LABEL.to_owned(), self.cluster.clone())].into());
-        table.metadata.owner_references = Some(vec![self.owner.clone()]);
+        table.metadata.owner_references = self.owners(state);
         table.metadata.resource_version = self.versions.get(&part).cloned();
         table
+    }
+
+    /// Whose end is that of a part, or of a topic that a client made. Nobody's where the volumes are kept: what is in them says nothing to anybody without these.
+    fn owners(&self, state: &State) -> Option<Vec<OwnerReference>> {
+        goes_with_the_cluster(&state.cluster.resource).then(|| vec![self.owner.clone()])
     }
 
     /// Writes a part, if it is as it was last seen here.
@@ -218,7 +265,7 @@ impl KubeStore {
         }
         for id in &touched.topics {
             if let Some(topic) = state.topics.get(id) {
-                writes.push(self.write_topic(topic.id, &topic.resource).boxed());
+                writes.push(self.write_topic(topic.id, &topic.resource, state).boxed());
             }
         }
         // Every answer is waited for: whoever decides anew after a refusal finds the others done.
@@ -248,10 +295,10 @@ impl KubeStore {
         Ok(())
     }
 
-    async fn write_topic(&self, id: TopicId, wanted: &Topic) -> Result<(), StoreError> {
+    async fn write_topic(&self, id: TopicId, wanted: &Topic, state: &State) -> Result<(), StoreError> {
         let name = wanted.metadata.name.as_deref().unwrap_or_default();
         let Some(there) = self.seen.topic(name) else {
-            return self.create_topic(id, wanted).await;
+            return self.create_topic(id, wanted, self.owners(state)).await;
         };
         let before = self.committed.as_ref().and_then(|state| state.topics.get(&id));
         let before = before.map_or(&there.spec, |topic| &topic.resource.spec);
@@ -276,14 +323,14 @@ impl KubeStore {
         Ok(())
     }
 
-    async fn create_topic(&self, id: TopicId, wanted: &Topic) -> Result<(), StoreError> {
+    async fn create_topic(&self, id: TopicId, wanted: &Topic, owners: Option<Vec<OwnerReference>>) -> Result<(), StoreError> {
         let name = wanted.metadata.name.as_deref().unwrap_or_default();
         let mut topic = Topic::new(name, wanted.spec.clone());
         topic.metadata = ObjectMeta {
             name: Some(name.to_owned()),
             labels: Some([(CLUSTER_LABEL.to_owned(), self.cluster.clone())].into()),
             annotations: Some([(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into()),
-            owner_references: Some(vec![self.owner.clone()]),
+            owner_references: owners,
             ..ObjectMeta::default()
         };
         let params = PostParams::default();
@@ -309,20 +356,14 @@ impl KubeStore {
 
     async fn load_all(&mut self) -> Result<State, StoreError> {
         // Tables before topics: what a predecessor writes in between makes the first write fail, and nothing of it is taken for an orphan.
-        let params = ListParams::default().labels(&format!("{CLUSTER_LABEL}={}", self.cluster));
-        let tables = answered("list", "PartitionTables", self.tables.list(&params)).await?;
+        let parts = self.parts().await?;
         let resource = answered("get", &self.cluster, self.clusters.get(&self.cluster)).await?;
         let topics = answered("list", "Topics", self.raw_topics.list(&ListParams::default())).await?;
-        let prefix = format!("{}-", self.cluster);
         self.versions.clear();
         let mut contents = BTreeMap::new();
-        for table in tables.items {
-            let name = table.metadata.name.clone().unwrap_or_default();
-            if let Some(part) = name.strip_prefix(&prefix).and_then(Part::of_suffix) {
-                self.check_ours(&table)?;
-                self.versions.insert(part, table.metadata.resource_version.unwrap_or_default());
-                contents.insert(part, (name, table.spec.content));
-            }
+        for (part, table) in parts {
+            self.versions.insert(part, table.metadata.resource_version.unwrap_or_default());
+            contents.insert(part, (table.metadata.name.unwrap_or_default(), table.spec.content));
         }
         let registry = contents
             .remove(&Part::Registry)
@@ -360,20 +401,28 @@ impl Store for KubeStore {
     async fn commit(&mut self, state: &State, changes: &[Change]) -> Result<(), StoreError> {
         let touched = Touched::by(changes);
         self.write_resources(state, &touched, changes).await?;
-        // A new epoch goes into every part, so that whoever has an older one can write none of them.
+        // A new epoch goes into every part, so that whoever has an older one can write none of them. So does what becomes of them when the cluster is deleted.
         let fences = changes.iter().any(|change| matches!(change, Change::ControllerEpoch(_)));
+        let goes = goes_with_the_cluster(&state.cluster.resource);
+        let is_other = |before: &State| goes_with_the_cluster(&before.cluster.resource) != goes;
+        let all = fences || self.committed.as_ref().is_some_and(is_other);
         let mut writes = Vec::new();
-        for shard in (0..SHARDS).filter(|shard| fences || touched.shards.contains(shard)) {
+        for shard in (0..SHARDS).filter(|shard| all || touched.shards.contains(shard)) {
             writes.push(self.swap_shard(shard, state));
         }
         let written = futures::future::try_join_all(writes).await?;
         self.versions.extend(written);
-        if touched.registry {
+        if all || touched.registry {
             self.put(Part::Registry, registry_text(state), state).await?;
         }
         self.committed = Some(state.clone());
         Ok(())
     }
+}
+
+/// Whether a deletion of the cluster takes along all that it knows, with the volumes.
+pub fn goes_with_the_cluster(cluster: &KafkaCluster) -> bool {
+    cluster.spec.brokers.storage.on_delete == VolumePolicy::Delete
 }
 
 /// Makes an object go with its cluster. Nobody's deletion waits for another's.

@@ -16,13 +16,22 @@ use crate::controller::state::State;
 use crate::rpc::Controllers;
 use crate::shell::Controller;
 use crate::store::StoreError;
-use crate::store::kube::{KubeStore, Seen};
+use crate::store::kube::{CLUSTER_LABEL, Kept, KubeStore, Seen};
 
 /// Why there is no controller.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// The cluster has run, and its state is gone.
     StateLost,
+    /// A cluster of this name left its state but for the registry, and so nobody knows its id.
+    RegistryLost,
+    /// A cluster of this name left its state, and it is not the one that this resource was.
+    AnotherCluster {
+        /// The id in the state.
+        kept: String,
+        /// The id on the resource.
+        annotated: String,
+    },
     /// The state cannot be read or written.
     Store(StoreError),
 }
@@ -33,9 +42,31 @@ impl From<StoreError> for Trouble {
     }
 }
 
+impl Trouble {
+    /// What is said of it, and what helps.
+    pub(super) fn said(self, cluster: &Key) -> anyhow::Error {
+        let Key { namespace, name } = cluster;
+        match self {
+            Self::StateLost => anyhow::anyhow!(
+                "the PartitionTable {name}-registry is missing, though the cluster has run: restore the PartitionTables from a backup, or begin without any topic's partitions by the annotation {STATE_ANNOTATION}=new"
+            ),
+            Self::RegistryLost => anyhow::anyhow!(
+                "a KafkaCluster of this name left PartitionTables, but {name}-registry, which has its id, is missing: restore it from a backup, or, if the records may go, remove what is left: kubectl delete partitiontables,pvc -n {namespace} -l {CLUSTER_LABEL}={name}"
+            ),
+            Self::AnotherCluster { kept, annotated } => anyhow::anyhow!(
+                "a KafkaCluster of this name left the PartitionTables of the cluster {kept}, and by its annotation {CLUSTER_ID_ANNOTATION} this one is {annotated}: remove the annotation to go on with what was left, or restore the PartitionTables of {annotated} from a backup"
+            ),
+            Self::Store(StoreError::NotLeader) => anyhow::anyhow!("another replica of the operator leads"),
+            Self::Store(error) => anyhow::Error::from(error).context("take over the cluster's state"),
+        }
+    }
+}
+
 /// A running controller. It ends with this.
 pub(super) struct Host {
     cluster_id: String,
+    /// It goes on with what a cluster of this name left.
+    takes_up: bool,
     cluster: Key,
     controller: Controller,
     committed: watch::Receiver<State>,
@@ -71,12 +102,15 @@ impl Host {
     ) -> Result<Self, Trouble> {
         let seen = Seen::default();
         let mut store = KubeStore::new(context.client.clone(), cluster, Arc::clone(&context.leads), seen.clone());
-        let cluster_id = match store.cluster_id().await? {
-            Some(id) => id,
+        let (cluster_id, takes_up) = match store.kept().await? {
+            Some(kept) => {
+                check_identity(cluster, &kept)?;
+                (kept.cluster_id, kept.of_a_former_one)
+            }
             None => {
-                let id = id_of_new(cluster)?;
+                let id = id_of_new(cluster, store.has_shards().await?)?;
                 store.create(id.clone(), cluster.clone()).await?;
-                id
+                (id, false)
             }
         };
         let (controller, shell) = Controller::start(store).await?;
@@ -94,6 +128,7 @@ impl Host {
         let groups = groups::keep_groups(context.clone(), key.clone(), controller.committed());
         Ok(Self {
             cluster_id,
+            takes_up,
             cluster: key.clone(),
             committed: controller.committed(),
             controller,
@@ -109,6 +144,11 @@ impl Host {
 
     pub(super) fn cluster_id(&self) -> &str {
         &self.cluster_id
+    }
+
+    /// Whether it goes on with what a cluster of this name left.
+    pub(super) const fn takes_up(&self) -> bool {
+        self.takes_up
     }
 
     pub(super) fn controller(&self) -> &Controller {
@@ -155,12 +195,30 @@ pub(super) async fn news(host: Option<&mut Host>) {
     }
 }
 
-/// The id of a cluster that has no state yet: that of its resource, in Kafka's form.
-fn id_of_new(cluster: &KafkaCluster) -> Result<String, Trouble> {
-    let annotation = |name: &str| cluster.metadata.annotations.as_ref().and_then(|all| all.get(name));
-    match (annotation(CLUSTER_ID_ANNOTATION), annotation(STATE_ANNOTATION).map(String::as_str)) {
+fn annotation<'a>(cluster: &'a KafkaCluster, name: &str) -> Option<&'a String> {
+    cluster.metadata.annotations.as_ref().and_then(|all| all.get(name))
+}
+
+/// Refuses a state that was left by another cluster than the one that the resource was, where it says so: it comes from a backup then, or from somewhere else.
+fn check_identity(cluster: &KafkaCluster, kept: &Kept) -> Result<(), Trouble> {
+    match annotation(cluster, CLUSTER_ID_ANNOTATION) {
+        Some(annotated) if kept.of_a_former_one && *annotated != kept.cluster_id => Err(Trouble::AnotherCluster {
+            kept: kept.cluster_id.clone(),
+            annotated: annotated.clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The id of a cluster that has no registry yet: that of its resource, in Kafka's form.
+fn id_of_new(cluster: &KafkaCluster, has_shards: bool) -> Result<String, Trouble> {
+    match (
+        annotation(cluster, CLUSTER_ID_ANNOTATION),
+        annotation(cluster, STATE_ANNOTATION).map(String::as_str),
+    ) {
         (Some(id), Some("new")) => Ok(id.clone()),
         (Some(_), _) => Err(Trouble::StateLost),
+        (None, _) if has_shards => Err(Trouble::RegistryLost),
         (None, _) => {
             let uid = cluster.metadata.uid.as_deref().and_then(|uid| Uuid::parse_str(uid).ok());
             Ok(uid.map_or_else(TopicId::random, TopicId).to_string())
@@ -172,22 +230,42 @@ fn id_of_new(cluster: &KafkaCluster) -> Result<String, Trouble> {
 mod tests {
     use super::*;
 
+    fn cluster(annotations: &[(&str, &str)]) -> KafkaCluster {
+        let mut cluster = KafkaCluster::new("c", weir_crds::KafkaClusterSpec::default());
+        cluster.metadata.uid = Some("5c5e8a1e-0000-4000-8000-000000000001".to_owned());
+        cluster.metadata.annotations = Some(
+            annotations
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        );
+        cluster
+    }
+
     #[test]
     fn a_cluster_that_has_run_does_not_begin_anew_by_itself() {
-        let cluster = |annotations: &[(&str, &str)]| {
-            let mut cluster = KafkaCluster::new("c", weir_crds::KafkaClusterSpec::default());
-            cluster.metadata.uid = Some("5c5e8a1e-0000-4000-8000-000000000001".to_owned());
-            cluster.metadata.annotations = Some(
-                annotations
-                    .iter()
-                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                    .collect(),
-            );
-            cluster
-        };
-        let id = |annotations: &[(&str, &str)]| id_of_new(&cluster(annotations)).ok();
+        let id = |annotations: &[(&str, &str)]| id_of_new(&cluster(annotations), false).ok();
         assert_eq!(id(&[]).as_deref(), Some("XF6KHgAAQACAAAAAAAAAAQ"));
         assert_eq!(id(&[(CLUSTER_ID_ANNOTATION, "old")]), None);
         assert_eq!(id(&[(CLUSTER_ID_ANNOTATION, "old"), (STATE_ANNOTATION, "new")]).as_deref(), Some("old"));
+        // Who does not know whose the shards are does not give them another id.
+        assert!(matches!(id_of_new(&cluster(&[]), true), Err(Trouble::RegistryLost)));
+    }
+
+    #[test]
+    fn what_another_cluster_left_is_not_taken_up() {
+        let refuses = |annotations: &[(&str, &str)], of_a_former_one: bool| {
+            let kept = Kept {
+                cluster_id: "kept".to_owned(),
+                of_a_former_one,
+            };
+            check_identity(&cluster(annotations), &kept).is_err()
+        };
+        assert!(!refuses(&[], true) && !refuses(&[(CLUSTER_ID_ANNOTATION, "kept")], true));
+        assert!(refuses(&[(CLUSTER_ID_ANNOTATION, "another")], true));
+        assert!(
+            !refuses(&[(CLUSTER_ID_ANNOTATION, "another")], false),
+            "its own state is its own, whatever somebody wrote on it"
+        );
     }
 }

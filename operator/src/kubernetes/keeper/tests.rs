@@ -1,5 +1,7 @@
 //! A keeper beside an API server in memory: it keeps its hands off what somebody else made.
 
+mod deletion;
+
 use futures::FutureExt as _;
 use serde_json::Value;
 
@@ -51,6 +53,12 @@ impl Kept {
             resource,
             _notices: noticed,
         }
+    }
+
+    /// Takes the cluster over; says whether it was left by another one.
+    async fn starts(&mut self, server: &Server) -> bool {
+        self.pass(server).await;
+        self.keeper.host.as_ref().unwrap().takes_up()
     }
 
     /// One pass over the cluster as it is now.
@@ -270,7 +278,7 @@ async fn pods_of_others_are_not_restarted() {
 #[tokio::test]
 async fn the_tables_of_another_cluster_are_not_taken_over() {
     let registry = "/apis/weir.dev/v1alpha1/namespaces/n/partitiontables/c-registry";
-    let server = server(&one_broker());
+    let server = server(&json!({"brokers": {"replicas": 1, "storage": {"onDelete": "Delete"}}}));
     Kept::by(&server).pass(&server).await;
     let mut table = server.get(registry).unwrap();
     assert_eq!(table["metadata"]["ownerReferences"][0]["uid"], UID);

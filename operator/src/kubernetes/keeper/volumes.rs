@@ -23,7 +23,7 @@ pub(super) struct Volumes {
     wanted: Storage,
     /// The StatefulSet, if the cluster has one.
     set: Option<ObjectMeta>,
-    /// Of its template.
+    /// Of its template; where there is no StatefulSet, of the smallest claim that a former cluster of this name left.
     template: Option<(Quantity, Option<String>)>,
     claims: Vec<PersistentVolumeClaim>,
     /// Claims of somebody else's that a broker would find as its own: it would write its records there.
@@ -48,7 +48,7 @@ impl Volumes {
         }
         Ok(Self {
             wanted: cluster.spec.brokers.storage.clone(),
-            template: set.as_ref().and_then(template_of),
+            template: set.as_ref().and_then(template_of).or_else(|| smallest(&claims)),
             set: set.map(|set| set.metadata),
             claims,
             taken,
@@ -179,6 +179,14 @@ impl Volumes {
 fn template_of(set: &StatefulSet) -> Option<(Quantity, Option<String>)> {
     let claim = set.spec.as_ref()?.volume_claim_templates.as_ref()?.first()?;
     Some((requested(claim)?, claim.spec.as_ref()?.storage_class_name.clone()))
+}
+
+fn smallest(claims: &[PersistentVolumeClaim]) -> Option<(Quantity, Option<String>)> {
+    let smallest = claims
+        .iter()
+        .filter_map(|claim| Some((requested(claim)?, claim)))
+        .min_by_key(|(size, _)| size.value());
+    smallest.map(|(size, claim)| (size, claim.spec.as_ref().and_then(|spec| spec.storage_class_name.clone())))
 }
 
 fn requested(claim: &PersistentVolumeClaim) -> Option<Quantity> {

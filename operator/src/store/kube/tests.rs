@@ -1,5 +1,6 @@
 //! What the API server holds becomes a state, whatever users did to it.
 
+pub(crate) mod broker;
 mod refusals;
 pub(crate) mod server;
 

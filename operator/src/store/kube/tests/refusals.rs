@@ -2,18 +2,15 @@
 
 use futures::FutureExt as _;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use uuid::Uuid;
 use weir_protocol::messages::create_topics_request::CreatableTopic;
 use weir_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use weir_protocol::messages::{CreateTopicsRequest, IncrementalAlterConfigsRequest};
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
+use weir_protocol::types::ControllerEpoch;
 
+use super::broker::Broker;
 use super::server::Server;
-use crate::controller::sessions::StreamId;
-use crate::controller::state::Endpoint;
-use crate::controller::{AdminRequest, AdminResponse, Event, Heartbeat, Registration, Reply, Resource};
-use crate::shell::{Controller, Outbound, STREAM_MESSAGES_MAX};
+use crate::controller::{AdminRequest, AdminResponse, Event, Reply, Resource};
+use crate::shell::Controller;
 use crate::store::kube::{KubeStore, Seen};
 
 const CLUSTER: &str = "/apis/weir.dev/v1alpha1/namespaces/n/kafkaclusters/c";
@@ -24,8 +21,7 @@ struct World {
     server: Server,
     seen: Seen,
     controller: Controller,
-    epoch: BrokerEpoch,
-    _told: mpsc::Receiver<Result<weir_protocol::controller::ControllerMessage, tonic::Status>>,
+    broker: Broker,
 }
 
 impl World {
@@ -41,48 +37,17 @@ impl World {
         let mut store = KubeStore::new(server.client(), &cluster, std::sync::Arc::new(|| async { true }.boxed()), seen.clone());
         store.create("id".to_owned(), cluster).await.unwrap();
         let (controller, _shell) = Controller::start(store).await.unwrap();
-        let (out, told): (Outbound, _) = mpsc::channel(STREAM_MESSAGES_MAX);
-        let registration = Registration {
-            broker: BrokerId(0),
-            cluster_id: "id".to_owned(),
-            incarnation: Uuid::from_u128(1),
-            log_dir: Uuid::from_u128(2),
-            endpoints: vec![Endpoint {
-                listener: "PLAINTEXT".to_owned(),
-                host: "localhost".to_owned(),
-                port: 9092,
-                security_protocol: "PLAINTEXT".to_owned(),
-            }],
-            rack: None,
-            previous_epoch: None,
-            clean: true,
-            controller_epoch: ControllerEpoch(0),
-            leader_epochs: Vec::new(),
-        };
-        controller.open(registration, StreamId(1), out).await.unwrap();
-        let (epoch, applied_version) = controller.look(|state| (state.brokers[&BrokerId(0)].epoch, state.version)).await.unwrap();
-        let heartbeat = Heartbeat {
-            broker: BrokerId(0),
-            epoch,
-            applied_version,
-            ready: true,
-            wants_shutdown: false,
-            log_dir_failed: false,
-        };
-        controller.heartbeat(heartbeat, StreamId(1)).await.unwrap();
-        assert!(controller.look(|state| state.is_usable(BrokerId(0))).await.unwrap());
+        let broker = Broker::serves(&controller, "id").await;
         Self {
             server,
             seen,
             controller,
-            epoch,
-            _told: told,
+            broker,
         }
     }
 
     fn asked(&self, request: AdminRequest) -> Event {
-        let (broker, epoch) = (BrokerId(0), self.epoch);
-        Event::Admin { broker, epoch, request }
+        self.broker.asks(request)
     }
 
     /// Sets, or without a value unsets, a setting of each of these resources; says what came of each.

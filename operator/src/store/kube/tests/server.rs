@@ -65,6 +65,16 @@ impl Server {
         self.held().objects.remove(path);
     }
 
+    /// An object is deleted, and Kubernetes' garbage collector takes away whatever has it as the only owner.
+    pub(crate) fn delete_with_dependents(&self, path: &str) {
+        let mut held = self.held();
+        let owner = held.objects.remove(path).unwrap()["metadata"]["uid"].clone();
+        held.objects.retain(|_, object| {
+            let owners = object["metadata"]["ownerReferences"].as_array();
+            owners.is_none_or(|owners| owners.is_empty() || owners.iter().any(|one| one["uid"] != owner))
+        });
+    }
+
     pub(crate) fn paths(&self) -> Vec<String> {
         self.held().objects.keys().cloned().collect()
     }
