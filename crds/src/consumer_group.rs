@@ -167,7 +167,7 @@ fn deployment() -> String {
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Reset {
-    /// What this reset is called. One that was carried out is never carried out again: another reset has another id.
+    /// What this reset is called. One that was carried out on the group is not carried out again, also when this resource is deleted and made again: another reset has another id.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"))]
     pub id: String,
 

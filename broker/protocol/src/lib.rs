@@ -15,6 +15,7 @@ pub mod messages;
 pub mod primitive;
 pub mod produce;
 pub mod record;
+pub mod reset_marks;
 mod tagged;
 pub mod types;
 

@@ -5,10 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
+use weir_protocol::reset_marks;
 
 use super::offsets::Committed;
 use super::{Due, Group, Groups, Kind, Phase, record};
 use crate::coordinator::{Now, Outcome};
+
+/// Whether what is committed for this topic are marks of resets, not offsets of a topic.
+fn is_mark(topic: &str) -> bool {
+    topic == reset_marks::TOPIC
+}
 
 impl Group {
     /// Since when a committed offset is kept for nobody; `None` while somebody needs it. A group's offsets age once it is empty; those of a stable group's topics that it is not subscribed to any
@@ -32,13 +38,18 @@ impl Group {
             (None, Some(since)) => now.wall_ms.saturating_sub(since) >= retention_ms,
         };
         let unsubscribed = self.offsets.topics().filter(|(topic, _)| !self.is_subscribed(topic));
-        unsubscribed
-            .flat_map(|(topic, partitions)| {
-                let old = partitions.iter().filter(|(_, committed)| is_old(committed));
-                old.map(|(index, _)| (Arc::clone(topic), *index))
-                    .filter(|(topic, index)| !self.offsets.is_unstable(topic, *index))
-            })
-            .collect()
+        let old = unsubscribed.flat_map(|(topic, partitions)| {
+            let old = partitions.iter().filter(|(_, committed)| is_old(committed));
+            old.map(|(index, _)| (Arc::clone(topic), *index))
+                .filter(|(topic, index)| !self.offsets.is_unstable(topic, *index))
+        });
+        let (marks, mut old): (Vec<_>, Vec<_>) = old.partition(|(topic, _)| is_mark(topic));
+        // Marks of resets go with the group: with the last of its offsets, once it has no members.
+        let others = self.offsets.having(|topic, _| !is_mark(topic)).len();
+        if others == old.len() && self.is_empty() {
+            old.extend(marks);
+        }
+        old
     }
 
     /// Removes offsets, and says so.
@@ -82,7 +93,7 @@ impl Groups {
         let changed = self
             .topics
             .iter()
-            .filter(|(name, known)| id_now(name).is_none_or(|id| **known != Some(id)));
+            .filter(|(name, known)| !is_mark(name) && id_now(name).is_none_or(|id| **known != Some(id)));
         let changed: BTreeMap<Arc<str>, Remade> = changed
             .map(|(name, before)| {
                 let remade = Remade {

@@ -8,6 +8,7 @@ use weir_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartit
 use weir_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use weir_protocol::messages::offset_fetch_response::{OffsetFetchResponseGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics};
 use weir_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse, OffsetCommitValue, OffsetDeleteRequest, OffsetDeleteResponse};
+use weir_protocol::reset_marks;
 
 use std::sync::Arc;
 
@@ -50,7 +51,8 @@ impl Groups {
         if let Err(error) = self.check_commit(&request, version, transaction.is_some()) {
             return refuse_commit(&request.topics, error);
         }
-        if !request.member_id.is_empty() && request.generation_id_or_member_epoch >= 0 {
+        let is_reset = request.member_id == reset_marks::MEMBER;
+        if !request.member_id.is_empty() && !is_reset && request.generation_id_or_member_epoch >= 0 {
             // A commit is as good as a heartbeat.
             let _ = self.with_classic(&request.group_id, now, outcome, |group, turn| group.heard_of(&request.member_id, turn));
         }
@@ -107,6 +109,10 @@ impl Groups {
     fn check_commit(&mut self, request: &OffsetCommitRequest, version: i16, transactional: bool) -> Result<(), ErrorCode> {
         let (member, instance) = (request.member_id.as_str(), request.group_instance_id.as_deref());
         let generation = request.generation_id_or_member_epoch;
+        if member == reset_marks::MEMBER && !transactional {
+            let group = self.get_or_make(&request.group_id)?;
+            return if group.is_empty() { Ok(()) } else { Err(ErrorCode::NonEmptyGroup) };
+        }
         let Some(group) = self.groups.get(&*request.group_id) else {
             return match generation {
                 ..0 => self.get_or_make(&request.group_id).map(drop),
@@ -158,6 +164,7 @@ impl Groups {
                 .map(|topic| {
                     let meant = self.meant(&topic.name, topic.topic_id);
                     let find = |index: &i32| match require_stable && offsets.is_unstable(&topic.name, *index) {
+                        _ if topic.name == reset_marks::TOPIC => marked(*index, offsets),
                         true => unstable(*index),
                         false => fetched(*index, offsets.get(&topic.name, *index).filter(|committed| committed.is_for(meant))),
                     };
@@ -170,6 +177,7 @@ impl Groups {
                 .collect(),
             None => offsets
                 .topics()
+                .filter(|(name, _)| ***name != *reset_marks::TOPIC)
                 .map(|(name, partitions)| OffsetFetchResponseTopics {
                     name: name.to_string(),
                     partitions: partitions
@@ -260,6 +268,15 @@ fn unstable(index: i32) -> OffsetFetchResponsePartitions {
         error_code: ErrorCode::UnstableOffsetCommit.code(),
         ..fetched(index, None)
     }
+}
+
+/// The mark in a slot (see [`reset_marks`]).
+fn marked(slot: i32, offsets: &super::offsets::Offsets) -> OffsetFetchResponsePartitions {
+    let mut answer = fetched(slot, offsets.get(reset_marks::TOPIC, slot));
+    if answer.committed_offset < 0 && reset_marks::is_slot(slot) {
+        answer.committed_offset = reset_marks::NO_MARK;
+    }
+    answer
 }
 
 fn fetched(index: i32, committed: Option<&Committed>) -> OffsetFetchResponsePartitions {

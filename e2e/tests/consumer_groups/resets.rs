@@ -5,7 +5,7 @@ use weir_e2e::cluster::brokers;
 use weir_e2e::driver::Client;
 use weir_e2e::wire::committed;
 
-use super::{Value, World, says};
+use super::{Value, World, group, says};
 
 #[test]
 fn each_kind_of_reset_sets_its_offsets_and_can_be_undone() {
@@ -41,6 +41,14 @@ fn each_kind_of_reset_sets_its_offsets_and_can_be_undone() {
         says(found, "LagWithinPolicy") == "True/WithinPolicy" && found["status"]["observedGeneration"] == found["metadata"]["generation"]
     });
     assert_eq!((says(&kept, "ResetDone"), world.offsets()), ("True/Done".into(), vec![10, 10]));
+
+    // Nor does it happen again when the resource is deleted and made again, with a status and a uid of its own.
+    let file = world.local.data().join("group.yaml");
+    std::fs::write(&file, group("g", &json!({}))).unwrap();
+    world.local.run(&["delete", "-f", &file.to_string_lossy()]).unwrap();
+    world.apply("g", &json!({"reset": {"id": "earliest", "to": {"position": "Earliest"}}}));
+    world.until_says("g", "ResetDone", "True/Done");
+    assert_eq!(world.offsets(), [10, 10]);
 }
 
 fn members_are_evicted(client: Client, joining: Value) {

@@ -9,9 +9,10 @@ use weir_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartitio
 use weir_protocol::messages::{
     ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest,
 };
+use weir_protocol::reset_marks;
 
-use super::observed::{Member, OFFSETS_TOPIC, Partition};
-use super::reset::MARK_PARTITION;
+use super::marks::Mark;
+use super::observed::{Member, Partition};
 use crate::kafka::{Client, KafkaError, check};
 
 /// The member epoch with which a member of the consumer protocol leaves (KIP-848).
@@ -77,26 +78,34 @@ fn grouped<T>(all: impl Iterator<Item = (Partition, T)>) -> BTreeMap<String, Vec
 ///
 /// # Errors
 /// When it was not written.
-pub async fn commit(client: &Client, group: &str, offsets: BTreeMap<Partition, i64>, mark: i64) -> Result<(), KafkaError> {
+pub async fn commit(client: &Client, group: &str, offsets: BTreeMap<Partition, i64>, mark: Mark) -> Result<(), KafkaError> {
     let coordinator = client.coordinator(group).await?;
-    let marked = ((OFFSETS_TOPIC.to_owned(), MARK_PARTITION), mark);
-    let topics = grouped(offsets.into_iter().chain([marked])).into_iter();
+    let offset = |(partition_index, committed_offset)| OffsetCommitRequestPartition {
+        partition_index,
+        committed_offset,
+        ..Default::default()
+    };
+    let mut topics: Vec<OffsetCommitRequestTopic> = grouped(offsets.into_iter())
+        .into_iter()
+        .map(|(name, partitions)| OffsetCommitRequestTopic {
+            name,
+            partitions: partitions.into_iter().map(offset).collect(),
+            ..Default::default()
+        })
+        .collect();
+    topics.push(OffsetCommitRequestTopic {
+        name: reset_marks::TOPIC.to_owned(),
+        partitions: vec![OffsetCommitRequestPartition {
+            committed_leader_epoch: mark.number,
+            ..offset((mark.slot(), mark.mark))
+        }],
+        ..Default::default()
+    });
     let request = OffsetCommitRequest {
         group_id: group.to_owned(),
-        topics: topics
-            .map(|(name, partitions)| OffsetCommitRequestTopic {
-                name,
-                partitions: partitions
-                    .into_iter()
-                    .map(|(partition_index, committed_offset)| OffsetCommitRequestPartition {
-                        partition_index,
-                        committed_offset,
-                        ..Default::default()
-                    })
-                    .collect(),
-                ..Default::default()
-            })
-            .collect(),
+        member_id: reset_marks::MEMBER.to_owned(),
+        generation_id_or_member_epoch: 0,
+        topics,
         ..Default::default()
     };
     let response = client.tell(coordinator, 8, &request).await?;
@@ -130,14 +139,6 @@ pub async fn forget(client: &Client, group: &str, partitions: Vec<Partition>) ->
     check("delete offsets", response.error_code)?;
     let mut partitions = response.topics.into_iter().flat_map(|topic| topic.partitions);
     partitions.try_for_each(|partition| check("delete offsets", partition.error_code))
-}
-
-/// Deletes the mark of a reset.
-///
-/// # Errors
-/// When it is still there.
-pub async fn unmark(client: &Client, group: &str) -> Result<(), KafkaError> {
-    forget(client, group, vec![(OFFSETS_TOPIC.to_owned(), MARK_PARTITION)]).await
 }
 
 /// Deletes a group with its offsets. One that is not there is as good.

@@ -308,6 +308,7 @@ fn question(resource: &ConsumerGroup, status: &ConsumerGroupStatus) -> Question 
         topics: resource.spec.topics.iter().cloned().collect(),
         named: resource.spec.topics.clone(),
         at_ms: None,
+        marks: false,
     };
     let done = |id: &str| {
         status
@@ -315,7 +316,10 @@ fn question(resource: &ConsumerGroup, status: &ConsumerGroupStatus) -> Question 
             .as_ref()
             .is_some_and(|last| last.id == id && last.phase == ResetPhase::Done)
     };
+    // One that was taken back may have been carried out by then.
+    question.marks = status.last_reset.as_ref().is_some_and(|last| last.phase == ResetPhase::Committing);
     if let Some(reset) = resource.spec.reset.as_ref().filter(|reset| !done(&reset.id)) {
+        question.marks = true;
         question.topics.extend(reset::topics_named(reset, status));
         question.at_ms = reset.to.timestamp.as_ref().map(|time| time.0.as_millisecond().max(0));
     }
@@ -336,7 +340,6 @@ async fn carry_out<H: Home>(home: &H, client: &Client, resource: &ConsumerGroup,
             info!(group, partitions, "reset the offsets of a group");
             Ok(())
         }
-        Action::Unmark => Ok(act::unmark(client, group).await?),
         Action::Scale(replicas) => {
             home.scale(resource, replicas).await?;
             info!(group, replicas, "scaled the workload of a group");

@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 
 use weir_crds::{Lag, WorstPartition};
 
-use super::observed::{Log, OFFSETS_TOPIC, Observed, Partition};
+use super::observed::{Log, Observed, Partition};
 
 /// The partitions that count, with their logs: those of the topics that are named, else all in which the group has something.
 pub fn counted<'a>(observed: &'a Observed, topics: &'a [String]) -> impl Iterator<Item = (&'a Partition, &'a Log)> {
     let assigned: BTreeSet<&Partition> = observed.members.iter().flat_map(|member| &member.partitions).collect();
     observed.partitions.iter().filter(move |(partition, log)| {
         if topics.is_empty() {
-            partition.0 != OFFSETS_TOPIC && (log.committed.is_some() || assigned.contains(partition))
+            log.committed.is_some() || assigned.contains(partition)
         } else {
             topics.contains(&partition.0)
         }

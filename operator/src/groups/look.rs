@@ -7,15 +7,16 @@ use weir_protocol::batch::BatchHeader;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use weir_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use weir_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use weir_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use weir_protocol::messages::{
     ConsumerGroupDescribeRequest, ConsumerProtocolAssignment, DescribeGroupsRequest, FetchRequest, ListOffsetsRequest, Message as _,
     OffsetFetchRequest,
 };
+use weir_protocol::reset_marks;
 
 use super::lag;
-use super::observed::{Log, Member, OFFSETS_TOPIC, Observed, Partition};
-use super::reset::MARK_PARTITION;
+use super::marks::{Mark, Marks};
+use super::observed::{Log, Member, Observed, Partition};
 use crate::kafka::{Client, KafkaError, check};
 
 /// Stands for the log start offset in ListOffsets, and for the high watermark.
@@ -39,6 +40,8 @@ pub struct Question {
     pub named: Vec<String>,
     /// The time at which offsets are asked for, in milliseconds.
     pub at_ms: Option<i64>,
+    /// Whether it is asked which resets were carried out.
+    pub marks: bool,
 }
 
 /// The time of the first record that was not consumed, by partition and committed offset.
@@ -56,6 +59,9 @@ pub async fn look(client: &Client, question: &Question, ages: &mut Ages) -> Resu
     };
     describe(client, coordinator, &question.group, &mut observed).await?;
     committed(client, coordinator, &question.group, &mut observed).await?;
+    if question.marks {
+        observed.marks = marks(client, coordinator, &question.group).await?;
+    }
     let state = client.state();
     for topic in &question.topics {
         match state.topic_by_name(topic) {
@@ -193,19 +199,48 @@ async fn committed(client: &Client, coordinator: i32, group: &str, observed: &mu
         check("fetch the committed offsets", group.error_code)?;
         for topic in group.topics {
             for partition in topic.partitions.into_iter().filter(|partition| partition.committed_offset >= 0) {
-                if topic.name == OFFSETS_TOPIC && partition.partition_index == MARK_PARTITION {
-                    observed.mark = Some(partition.committed_offset);
-                } else {
-                    let log = Log {
-                        committed: Some(partition.committed_offset),
-                        ..Log::default()
-                    };
-                    observed.partitions.insert((topic.name.clone(), partition.partition_index), log);
-                }
+                let log = Log {
+                    committed: Some(partition.committed_offset),
+                    ..Log::default()
+                };
+                observed.partitions.insert((topic.name.clone(), partition.partition_index), log);
             }
         }
     }
     Ok(())
+}
+
+/// The marks of resets; `None` if the coordinator knows of no such thing.
+async fn marks(client: &Client, coordinator: i32, group: &str) -> Result<Option<Marks>, KafkaError> {
+    let request = OffsetFetchRequest {
+        groups: vec![OffsetFetchRequestGroup {
+            group_id: group.to_owned(),
+            topics: Some(vec![OffsetFetchRequestTopics {
+                name: reset_marks::TOPIC.to_owned(),
+                partition_indexes: (0..reset_marks::SLOTS).collect(),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let response = client.ask(coordinator, 8, &request).await?;
+    let mut found = Vec::new();
+    for group in response.groups {
+        check("fetch the marks of resets", group.error_code)?;
+        for partition in group.topics.into_iter().flat_map(|topic| topic.partitions) {
+            check("fetch the marks of resets", partition.error_code)?;
+            match partition.committed_offset {
+                ..reset_marks::NO_MARK => return Ok(None),
+                reset_marks::NO_MARK => {}
+                mark => found.push(Mark {
+                    number: partition.committed_leader_epoch,
+                    mark,
+                }),
+            }
+        }
+    }
+    Ok(Some(Marks::new(found)))
 }
 
 /// Partitions by the broker that leads them; those without a leader are left out.

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The topic in which the brokers keep committed offsets. No group that Weir resets consumes it.
-pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+use super::marks::Marks;
 
 /// A partition of a topic.
 pub type Partition = (String, i32);
@@ -23,8 +22,8 @@ pub struct Observed {
     pub members: Vec<Member>,
     /// All partitions that were asked for, and those in which the group has a committed offset or an assignment.
     pub partitions: BTreeMap<Partition, Log>,
-    /// The offset that the group has committed where marks are (see [`super::reset`]).
-    pub mark: Option<i64>,
+    /// Which resets were carried out, where that was asked. `None`, too, if the coordinator is of a version that keeps no marks.
+    pub marks: Option<Marks>,
     /// Topics that were asked for and do not exist.
     pub unknown_topics: BTreeSet<String>,
     /// The offsets at the time that a reset names, if one was asked for.

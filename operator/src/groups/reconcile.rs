@@ -11,6 +11,7 @@ use weir_crds::{ConsumerGroup, ConsumerGroupStatus, MembersPolicy, Rebalances, R
 
 use super::conditions::{Judgement, condition};
 use super::lag;
+use super::marks::Mark;
 use super::observed::{Member, Observed, Partition};
 use super::reset::{self, Plan};
 use super::scale::{self, ScaleMemory};
@@ -63,9 +64,7 @@ pub enum Action {
     /// Delete these committed offsets. Done twice it changes nothing.
     Forget(Vec<Partition>),
     /// Commit these offsets and the mark, all at once.
-    Commit(BTreeMap<Partition, i64>, i64),
-    /// Delete the mark: the status says that the reset is done.
-    Unmark,
+    Commit(BTreeMap<Partition, i64>, Mark),
     /// Give the workload so many replicas.
     Scale(i32),
 }
@@ -195,26 +194,20 @@ fn reset_step(
     now: &Time,
 ) -> Judgement {
     let last = before.last_reset.as_ref();
+    let was_carried_out = |id: &str| observed.marks.as_ref().is_some_and(|marks| marks.has(id));
     let Some(reset) = &resource.spec.reset else {
-        let marked = |last: &ResetStatus| observed.mark == Some(reset::mark(resource.metadata.uid.as_deref().unwrap_or_default(), &last.id));
-        if let Some(last) = last.filter(|last| marked(last)) {
+        if let Some(last) = last.filter(|last| last.phase == ResetPhase::Committing && was_carried_out(&last.id)) {
             // It was taken back when it was carried out already.
             let phase = ResetPhase::Done;
             decision.status.last_reset = Some(ResetStatus { phase, ..last.clone() });
             decision.status.undo.truncate(reset::UNDO_MAX);
-            decision.actions.push(Action::Unmark);
         }
         return Judgement::holds("NoReset", "no reset is asked for");
     };
+    let done = || Judgement::holds("Done", format!("the reset {:?} is done: another one needs another id", reset.id));
     let ours = last.filter(|last| last.id == reset.id);
-    let mark = reset::mark(resource.metadata.uid.as_deref().unwrap_or_default(), &reset.id);
-    let marked = observed.mark == Some(mark);
     if ours.is_some_and(|last| last.phase == ResetPhase::Done) {
-        if marked {
-            decision.actions.push(Action::Unmark);
-            decision.soon = true;
-        }
-        return Judgement::holds("Done", format!("the reset {:?} is done", reset.id));
+        return done();
     }
     decision.soon = true;
     let phase = |phase, partitions: usize| {
@@ -226,13 +219,17 @@ fn reset_step(
             since: unchanged.or_else(|| Some(now.clone())),
         })
     };
-    if marked {
+    if was_carried_out(&reset.id) {
         let partitions = ours.map_or(0, |last| usize::try_from(last.partitions).unwrap_or_default());
         decision.status.last_reset = phase(ResetPhase::Done, partitions);
         decision.status.undo.truncate(reset::UNDO_MAX);
-        decision.actions.push(Action::Unmark);
-        return Judgement::holds("Done", format!("the reset {:?} is done", reset.id));
+        return done();
     }
+    let Some(marks) = &observed.marks else {
+        decision.status.last_reset = phase(ResetPhase::Waiting, 0);
+        let message = "the broker that coordinates the group is of a version that does not remember resets: upgrade the cluster's brokers (spec.image of the KafkaCluster)";
+        return Judgement::fails("BrokerTooOld", message);
+    };
     let (replaced, set) = match reset::plan(resource, before, reset, observed) {
         Plan::Wait(reason, message) => {
             decision.status.last_reset = phase(ResetPhase::Waiting, 0);
@@ -271,7 +268,7 @@ fn reset_step(
         decision.actions.push(Action::Forget(forgotten));
     }
     let offsets = set.into_iter().filter_map(|(partition, offset)| Some((partition, offset?))).collect();
-    decision.actions.push(Action::Commit(offsets, mark));
+    decision.actions.push(Action::Commit(offsets, marks.next(&reset.id)));
     let message = match &memory.failure {
         None => format!("the reset {:?} is being carried out", reset.id),
         Some(failure) => format!("the reset {:?} is tried again: {failure}", reset.id),

@@ -1,21 +1,19 @@
 //! PURE: resets: which offsets one sets, and how it is carried out once.
 //!
 //! 1. While the group has no members, the status says `Committing` and keeps the offsets before. Written twice, it says the same.
-//! 2. The new offsets are committed in one request, and with them a *mark*: an offset for partition 0 of the topic of committed offsets, which no consumer commits, made of the resource's uid and the reset's id. The
-//!    coordinator writes all of one request or nothing, so the mark is there if and only if the reset was carried out, whatever members have committed since.
-//! 3. The status says `Done`, and then the mark is deleted.
+//! 2. The new offsets are committed in one request, and with them a mark (`weir_protocol::reset_marks`) that names the reset's id. The coordinator writes all of one request or nothing, so the mark is
+//!    there if and only if the reset was carried out, whatever members have committed since.
+//! 3. The status says `Done`. The mark stays with the group.
 //!
-//! An operator that begins anew in `Committing` asks for the mark: where it is, only step 3 is left; where it is not, nothing was committed, and step 1 is taken again.
+//! Whoever finds a reset that is not `Done` in the status asks for the mark first: an operator that begins anew, or that sees a resource which was made again. Where the mark is, only step 3 is left;
+//! where it is not, nothing was committed, and step 1 is taken again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use weir_crds::{ConsumerGroup, ConsumerGroupStatus, Position, Reset};
 
-use super::observed::{OFFSETS_TOPIC, Observed, Partition};
-
-/// The partition of [`OFFSETS_TOPIC`] whose committed offset is the mark.
-pub const MARK_PARTITION: i32 = 0;
+use super::observed::{Observed, Partition};
 
 /// The most bytes of offsets that the status keeps for one undo. The offsets of 10,000 partitions always fit; a reset of more than that is refused, since it could not be undone: it is to name fewer topics.
 pub const UNDO_BYTES_MAX: usize = 256 * 1024;
@@ -35,15 +33,6 @@ pub enum Plan {
         /// What shall be there.
         after: BTreeMap<Partition, Option<i64>>,
     },
-}
-
-/// The mark of a reset (FNV-1a, 63 bits).
-pub fn mark(uid: &str, id: &str) -> i64 {
-    let bytes = uid.bytes().chain([b'/']).chain(id.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    i64::try_from(hash >> 1).unwrap_or(i64::MAX)
 }
 
 /// The topics that have to be looked at for a reset besides those of the group.
@@ -66,12 +55,6 @@ pub fn plan(resource: &ConsumerGroup, status: &ConsumerGroupStatus, reset: &Rese
         .keys()
         .map(|partition| (partition.clone(), observed.partitions.get(partition).and_then(|log| log.committed)))
         .collect();
-    if after.keys().any(|(topic, _)| topic == OFFSETS_TOPIC) {
-        return Plan::Wait(
-            "NotPossible",
-            format!("offsets of {OFFSETS_TOPIC} cannot be reset: take it off the topics"),
-        );
-    }
     if after.is_empty() {
         let message = "there is no partition to reset: the group has no committed offsets that the reset concerns. Name topics in spec.reset.topics";
         return Plan::Wait("NothingToReset", message.to_owned());
@@ -133,7 +116,7 @@ fn partitions_of(resource: &ConsumerGroup, reset: &Reset, observed: &Observed) -
     let all = observed.partitions.iter();
     let concerned = all.filter(|(partition, log)| {
         if topics.is_empty() {
-            log.committed.is_some() && partition.0 != OFFSETS_TOPIC
+            log.committed.is_some()
         } else {
             topics.contains(&partition.0)
         }

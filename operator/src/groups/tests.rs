@@ -5,6 +5,7 @@ mod rules;
 use serde_json::{Value, json};
 use weir_crds::{ConsumerGroup, ConsumerGroupStatus};
 
+use super::marks::Marks;
 use super::observed::{Log, Member, Observed};
 use super::reconcile::{Decision, Memory, Seen, Workload, reconcile};
 
@@ -31,6 +32,7 @@ fn observed(state: &str, members: usize, logs: &[(Option<i64>, i64, i64)]) -> Ob
         state: state.to_owned(),
         protocol: "Classic".to_owned(),
         members: (0..members).map(member).collect(),
+        marks: Some(Marks::default()),
         partitions: (0..).zip(logs).map(|(index, row)| (("t".to_owned(), index), log(*row))).collect(),
         ..Observed::default()
     }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use weir_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
+use weir_protocol::reset_marks;
 use weir_protocol::types::TopicId;
 
 use super::authorize;
@@ -23,7 +24,16 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: Of
     if let Err(error) = authorize(broker, cx, Operation::Read, &request.group_id) {
         return refuse_commit(&request.topics, error);
     }
+    let all = (request.member_id == reset_marks::MEMBER).then(|| request.topics.clone());
+    let marks = all.is_some().then(|| take_marks(&mut request.topics)).flatten();
     let response = take_refused(broker, cx, &mut request.topics, TOPIC_ID_VERSION);
+    if let Some(all) = all
+        && let Some(refused) = response.topics.iter().flat_map(|topic| &topic.partitions).next()
+    {
+        // A reset is carried out whole or not at all: what is marked was set.
+        return refuse_commit(&all, ErrorCode::from_code(refused.error_code));
+    }
+    request.topics.extend(marks);
     if request.topics.is_empty() {
         return response;
     }
@@ -32,6 +42,19 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: Of
     let topics = request.topics.clone();
     let asked = broker.groups.ask(broker, &group, |to| Request::Commit { request, version, to }).await;
     merge(response, asked.unwrap_or_else(|error| refuse_commit(&topics, error)))
+}
+
+/// Takes the marks of a reset out, which are for no topic. A partition that is no slot stays, and is refused as that of an unknown topic.
+fn take_marks(topics: &mut Vec<OffsetCommitRequestTopic>) -> Option<OffsetCommitRequestTopic> {
+    let is_mark = |topic: &OffsetCommitRequestTopic| {
+        topic.name == reset_marks::TOPIC && topic.partitions.iter().all(|partition| reset_marks::is_slot(partition.partition_index))
+    };
+    let at = topics.iter().position(is_mark)?;
+    let marks = topics.swap_remove(at);
+    Some(OffsetCommitRequestTopic {
+        topic_id: Uuid::nil(),
+        ..marks
+    })
 }
 
 /// Takes the topics and partitions out that are not there or may not be read, and answers them; gives the others the name or the id that the request lacks. It has ids

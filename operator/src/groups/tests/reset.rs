@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use serde_json::json;
 use weir_crds::ResetPhase;
 
+use super::super::marks::{Mark, Marks};
 use super::super::observed::Partition;
 use super::super::reconcile::Action;
-use super::super::reset::{Plan, UNDO_BYTES_MAX, mark, pack, plan, unpack};
+use super::super::reset::{Plan, UNDO_BYTES_MAX, pack, plan, unpack};
 use super::*;
 
 fn partition(index: i32) -> Partition {
@@ -96,6 +97,7 @@ proptest! {
 /// A group, its coordinator and the store of its status: what survives the operator.
 struct World {
     observed: Observed,
+    marks: BTreeMap<i32, Mark>,
     status: ConsumerGroupStatus,
     resets: usize,
     evicted: usize,
@@ -106,6 +108,7 @@ impl World {
         let state = if members > 0 { "Stable" } else { "Empty" };
         Self {
             observed: observed(state, members, &[(Some(5), 0, 10), (Some(6), 0, 10)]),
+            marks: BTreeMap::new(),
             status: ConsumerGroupStatus::default(),
             resets: 0,
             evicted: 0,
@@ -146,14 +149,14 @@ impl World {
                 for (partition, offset) in offsets {
                     self.observed.partitions.get_mut(&partition).unwrap().committed = Some(offset);
                 }
-                self.observed.mark = Some(mark);
+                self.marks.insert(mark.slot(), mark);
+                self.observed.marks = Some(Marks::new(self.marks.values().copied()));
             }
             Action::Forget(partitions) => {
                 for partition in partitions {
                     self.observed.partitions.get_mut(&partition).unwrap().committed = None;
                 }
             }
-            Action::Unmark => self.observed.mark = None,
             Action::Commit(..) | Action::Scale(_) => {}
         }
     }
@@ -190,7 +193,6 @@ fn a_reset_is_carried_out_once_wherever_the_operator_dies() {
                 (1, ResetPhase::Done, 2),
                 "look {dies_in} after {after}"
             );
-            assert_eq!(world.observed.mark, None, "the mark is gone");
             assert_eq!(world.status.undo[0].offsets, "t=5,6");
             world.look(&group, usize::MAX);
             assert_eq!(world.look(&group, usize::MAX), 0, "nothing is written at rest");
@@ -243,12 +245,52 @@ fn it_waits_for_members_to_leave_unless_they_are_to_be_evicted() {
 
 /// A reset that was carried out and is then taken off the resource, before anybody wrote that it is done.
 #[test]
-fn a_mark_does_not_outlive_its_reset() {
+fn a_reset_that_is_taken_back_too_late_is_done() {
     let mut world = World::new(0);
     world.look(&evicting(), usize::MAX);
-    assert_eq!(world.observed.mark, Some(mark("u-1", "r1")));
+    assert_eq!(world.status.last_reset.as_ref().unwrap().phase, ResetPhase::Committing);
     let without = resource(json!({}));
     world.run(&without, 2);
-    assert_eq!(world.observed.mark, None);
     assert_eq!(world.status.last_reset.unwrap().phase, ResetPhase::Done);
+}
+
+/// Who applies the same resources again, after a deletion or from an earlier commit, replays nothing.
+#[test]
+fn a_reset_is_not_carried_out_again_when_the_resource_is_made_again() {
+    let reset = |id: &str, uid: &str| {
+        let mut group = resource(json!({"reset": {"id": id, "to": {"position": "Earliest"}}}));
+        group.metadata.uid = Some(uid.to_owned());
+        group
+    };
+    let mut world = World::new(0);
+    world.run(&reset("r1", "u-1"), 3);
+    world.run(&reset("r2", "u-1"), 3);
+    world.consume();
+    assert_eq!(world.resets, 2);
+    for (id, uid) in [("r2", "u-2"), ("r1", "u-3")] {
+        world.status = ConsumerGroupStatus::default();
+        world.run(&reset(id, uid), 3);
+        assert_eq!((world.resets, says(&world.status, "ResetDone")), (2, "True/Done".to_owned()), "{id}");
+        assert_eq!(world.look(&reset(id, uid), usize::MAX), 0, "nothing is written at rest");
+    }
+
+    // The group was deleted in Kafka: it is another one.
+    world.marks.clear();
+    world.observed.marks = Some(Marks::default());
+    world.status = ConsumerGroupStatus::default();
+    world.run(&reset("r1", "u-4"), 3);
+    assert_eq!(world.resets, 3);
+}
+
+/// Brokers are upgraded after the operator. One that would forget the reset is not asked for it, nor are members evicted in vain.
+#[test]
+fn a_coordinator_that_cannot_remember_a_reset_gets_none() {
+    let mut world = World::new(2);
+    world.observed.marks = None;
+    world.run(&evicting(), 2);
+    assert_eq!((world.resets, world.evicted), (0, 0));
+    assert_eq!(says(&world.status, "ResetDone"), "False/BrokerTooOld");
+    world.observed.marks = Some(Marks::default());
+    world.run(&evicting(), 3);
+    assert_eq!((world.resets, says(&world.status, "ResetDone")), (1, "True/Done".to_owned()));
 }
