@@ -10,6 +10,7 @@
 pub mod file;
 #[cfg(feature = "kubernetes")]
 pub mod kube;
+mod lenient;
 pub mod memory;
 pub mod packed;
 

@@ -2,7 +2,8 @@
 //! resource: it outlives a deletion that no controller saw.
 //!
 //! One string and not structured fields, because an API server walks every field of an object on each write. A person can still read it. Whatever
-//! is not exactly what [`write_shard`] and [`write_registry`] write is refused with its line. Never touches a file.
+//! is not exactly what [`write_shard`] and [`write_registry`] write is refused with its line, save for what another version of Weir knows of a topic that is to be retained: that is left out.
+//! Never touches a file.
 //!
 //! ```text
 //! weir-partitions 3
@@ -16,10 +17,13 @@ use std::fmt::Write as _;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tracing::warn;
 use uuid::Uuid;
-use weir_crds::{Topic, TopicSpec};
+use weir_crds::Topic;
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
 
+use super::lenient::topic_spec;
 use crate::controller::state::{Broker, Endpoint, Features, Partition};
 
 const SHARD_HEADER: &str = "weir-partitions 3";
@@ -70,7 +74,7 @@ pub struct Shard {
 #[derive(Deserialize, Serialize)]
 struct Retained<'a> {
     name: Cow<'a, str>,
-    spec: Cow<'a, TopicSpec>,
+    spec: Value,
 }
 
 /// The text of a shard.
@@ -110,9 +114,9 @@ pub fn write_shard<'a>(
     for (id, topic) in retained {
         let resource = Retained {
             name: topic.metadata.name.as_deref().unwrap_or_default().into(),
-            spec: Cow::Borrowed(&topic.spec),
+            // Neither can that: names and settings are texts and numbers.
+            spec: serde_json::to_value(&topic.spec).unwrap_or_default(),
         };
-        // Neither can that: names and settings are texts and numbers.
         let json = serde_json::to_string(&resource).unwrap_or_default();
         let _ = writeln!(text, "{RETAIN}{} {json}", id.0);
     }
@@ -267,7 +271,12 @@ fn lines<'a>(text: &'a str, header: &str) -> Result<Vec<(usize, &'a str)>, BadLi
 fn read_retained(line: &str) -> Result<(TopicId, Topic), String> {
     let (id, json) = line.split_once(' ').ok_or("the resource is missing")?;
     let Retained { name, spec } = serde_json::from_str(json).map_err(|error| format!("no resource of a topic: {error}"))?;
-    Ok((TopicId(parse(Some(id), "the topic's id")?), Topic::new(&name, spec.into_owned())))
+    let id = TopicId(parse(Some(id), "the topic's id")?);
+    let (spec, left_out) = topic_spec(&spec).ok_or("no resource of a topic: its spec names no cluster")?;
+    if !left_out.is_empty() {
+        warn!(topic = %name, left_out = left_out.join(", "), "a topic that is to be retained was kept by another version, and is read without what this one cannot read");
+    }
+    Ok((id, Topic::new(&name, spec)))
 }
 
 fn read_partition(line: &str) -> Result<(TopicId, i32, Partition), String> {

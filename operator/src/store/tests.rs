@@ -293,6 +293,19 @@ async fn a_topic_that_is_to_be_retained_survives_its_resource() {
     assert!(store.load().await.unwrap().topic_by_name("orders").is_none());
 }
 
+/// After a downgrade the controller takes over, and no record goes for a setting that it does not know.
+#[test]
+fn a_topic_that_another_version_retained_is_retained() {
+    let id = "00000000-0000-0000-0000-000000000011";
+    let resource =
+        r#"{"name":"t","spec":{"clusterRef":{"name":"c"},"config":{"no.such.setting":1,"retention.ms":-1},"deletionPolicy":"Retain","tier":"cold"}}"#;
+    let shard = read_shard(&format!("weir-partitions 3\nretain {id} {resource}\nend\n")).unwrap();
+    let kept = shard.retained.values().next().unwrap();
+    assert_eq!((kept.topic_name(), kept.spec.deletion_policy), ("t", DeletionPolicy::Retain));
+    let settings: Vec<_> = kept.spec.config.texts().iter().map(|(name, text)| format!("{name}={text}")).collect();
+    assert_eq!(settings, ["retention.ms=-1"]);
+}
+
 #[test]
 fn packed_text_is_refused_where_it_is_wrong() {
     let line = |text: &str| format!("weir-partitions 3\n00000000-0000-0000-0000-000000000011 {text}\nend\n");
@@ -345,6 +358,11 @@ fn packed_text_is_refused_where_it_is_wrong() {
             format!("retain {id} {{}}"),
             2,
             "no resource of a topic: missing field `name` at line 1 column 2",
+        ),
+        (
+            format!(r#"retain {id} {{"name":"t","spec":{{}}}}"#),
+            2,
+            "no resource of a topic: its spec names no cluster",
         ),
         (
             format!("retain {id} {resource}\nretain {id} {resource}"),

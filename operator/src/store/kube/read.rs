@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::api::DynamicObject;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tracing::warn;
 use weir_crds::{KafkaCluster, Topic};
 use weir_protocol::types::TopicId;
 
 use crate::controller::state::{Partition, State};
 use crate::controller::{TOPIC_ID_ANNOTATION, topic_id_on};
+use crate::store::lenient::topic_spec;
 use crate::store::packed::{BadLine, Registry, Shard, read_registry, read_shard};
 use crate::store::{Parts, StoreError};
 
@@ -57,10 +58,15 @@ fn load(object: DynamicObject, partitions: &BTreeMap<TopicId, Vec<Partition>>) -
     let raw = serde_json::to_value(&object).ok()?;
     let seen: Topic = match serde_json::from_value(raw) {
         Ok(topic) => topic,
-        Err(error) => {
+        Err(_) => {
             // Whatever is wrong with its settings, its records stay. The watch tells the user.
-            warn!(topic = name, %error, "a Topic that cannot be read is kept without its settings");
-            without_settings(&object)?
+            let (topic, left_out) = as_far_as_it_can_be_read(&object)?;
+            warn!(
+                topic = name,
+                left_out = left_out.join(", "),
+                "a Topic is kept without what cannot be read of it"
+            );
+            topic
         }
     };
     let id = topic_id_on(&seen)?;
@@ -82,14 +88,11 @@ fn load(object: DynamicObject, partitions: &BTreeMap<TopicId, Vec<Partition>>) -
     Some(Loaded { id, resource, seen })
 }
 
-fn without_settings(object: &DynamicObject) -> Option<Topic> {
-    let spec = json!({
-        "clusterRef": object.data.pointer("/spec/clusterRef"),
-        "topicName": object.data.pointer("/spec/topicName"),
-        "deletionPolicy": "Retain",
-    });
-    let metadata = serde_json::to_value(&object.metadata).ok()?;
-    serde_json::from_value(json!({"apiVersion": weir_crds::API_VERSION, "kind": "Topic", "metadata": metadata, "spec": spec})).ok()
+fn as_far_as_it_can_be_read(object: &DynamicObject) -> Option<(Topic, Vec<String>)> {
+    let (spec, left_out) = topic_spec(object.data.get("spec")?)?;
+    let mut topic = Topic::new("", spec);
+    topic.metadata = object.metadata.clone();
+    Some((topic, left_out))
 }
 
 pub(super) fn assemble(registry: Registry, resource: KafkaCluster, topics: Vec<Loaded>, shards: Shard) -> State {
