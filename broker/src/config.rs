@@ -50,6 +50,10 @@ pub struct Args {
     #[arg(long, env = "WEIR_CONTROLLER", value_name = "HOST:PORT")]
     pub controller: String,
 
+    /// A file with the controller's HOST:PORT, which prevails over --controller. It is read before each attempt to reach the controller, so a running broker follows it. While it cannot be read, what is known counts.
+    #[arg(long, env = "WEIR_CONTROLLER_FILE", value_name = "FILE")]
+    pub controller_file: Option<PathBuf>,
+
     /// Where /metrics, /healthz and /readyz are served; port 0 takes a free one.
     #[arg(long, env = "WEIR_HTTP", default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
     pub http: SocketAddr,
@@ -99,6 +103,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// The controller's `host:port`.
     pub controller: String,
+    /// The file that holds another one, if there is one.
+    pub controller_file: Option<PathBuf>,
     /// Where metrics and health are served.
     pub http: SocketAddr,
     /// The rack, if there is one.
@@ -146,6 +152,7 @@ impl TryFrom<Args> for Config {
             data: args.data,
             listeners,
             controller: args.controller,
+            controller_file: args.controller_file,
             http: args.http,
             rack: args.rack.filter(|rack| !rack.is_empty()),
             threads: args.threads.map_or(cores, usize::from),

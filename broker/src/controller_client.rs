@@ -10,6 +10,7 @@ mod kept;
 mod producer_ids;
 mod session;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -72,13 +73,14 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// The controller at `address` (`host:port`), or at whichever of the addresses behind that name leads. Connects when it is first asked for something.
+    /// The controller at `address` (`host:port`), or at whichever of the addresses behind that name leads; once `file` holds another address, at that. Connects when it is first asked for
+    /// something.
     ///
     /// # Errors
     /// When the address is none.
-    pub fn new(address: &str, cluster_id: &str, broker_id: i32) -> anyhow::Result<Self> {
+    pub fn new(address: &str, file: Option<&Path>, cluster_id: &str, broker_id: i32) -> anyhow::Result<Self> {
         Ok(Self {
-            candidates: Candidates::new(address, cluster_id)?,
+            candidates: Candidates::new(address, file, cluster_id)?,
             broker_id,
             standing: watch::Sender::default(),
             producer_ids: tokio::sync::Mutex::default(),

@@ -78,7 +78,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let identity = identity(&config, &listeners, &log_dir);
     let broker = Arc::new(Broker {
         metadata: Metadata::new(),
-        controller: Controller::new(&config.controller, &config.cluster_id, config.id.0)?,
+        controller: Controller::new(&config.controller, config.controller_file.as_deref(), &config.cluster_id, config.id.0)?,
         replicas: Replicas::new(config.id, log_dir),
         groups: Arc::new(Coordinator::new()),
         transactions: Arc::new(Coordinator::new()),

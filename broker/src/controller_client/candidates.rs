@@ -2,8 +2,11 @@
 //!
 //! Operators stand by for one another behind a headless service. The one that does not lead says so at once, so that trying them in turn finds a new leader faster
 //! than any readiness probe could announce it. The session turns to the next address; everybody else speaks to the one that the session speaks to.
+//!
+//! The name itself may change while the broker runs, where an operator is installed elsewhere and takes the cluster over: it writes its own into a file, which is read before each attempt.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,7 +15,7 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
-use tracing::debug;
+use tracing::{debug, info, warn};
 use weir_protocol::controller::CLUSTER_HEADER;
 use weir_protocol::controller::controller_client::ControllerClient;
 
@@ -21,7 +24,7 @@ use super::{Client, session};
 /// An answer of the controller may be as large as the metadata of the whole cluster.
 const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// How long the name may take to be looked up before the addresses of the last time are taken.
+/// How long the file may take to be read, and the name to be looked up, before what was found the last time is taken.
 const LOOK_UP_MAX: Duration = Duration::from_millis(500);
 
 /// Says with every request which cluster it is about: one operator is the controller of many.
@@ -38,13 +41,17 @@ impl Interceptor for NameCluster {
 /// The addresses behind the controller's name.
 #[derive(Debug)]
 pub(super) struct Candidates {
-    name: String,
+    /// Where the name is written, if it may change.
+    file: Option<PathBuf>,
     cluster: NameCluster,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
+    name: String,
+    /// What the file held when it was last read.
+    read: Option<String>,
     /// What was last found, sorted, so that turns are taken in one order.
     addresses: Vec<SocketAddr>,
     /// Counts the turns.
@@ -55,24 +62,26 @@ struct State {
 }
 
 impl Candidates {
-    /// The candidates behind `name` (`host:port`).
+    /// The candidates behind `name` (`host:port`), or behind the one that `file` holds when it is read.
     ///
     /// # Errors
     /// When the name or the cluster's id is none.
-    pub(super) fn new(name: &str, cluster_id: &str) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(format!("http://{name}")).map_err(|error| anyhow::anyhow!("--controller {name}: {error}"))?;
+    pub(super) fn new(name: &str, file: Option<&Path>, cluster_id: &str) -> anyhow::Result<Self> {
+        let endpoint = endpoint_of(name).map_err(|error| anyhow::anyhow!("--controller {name}: {error}"))?;
         let cluster = cluster_id
             .parse()
             .map_err(|_| anyhow::anyhow!("--cluster-id {cluster_id:?}: is not of letters and digits"))?;
         let cluster = NameCluster(cluster);
         let state = State {
+            name: name.to_owned(),
+            read: None,
             addresses: Vec::new(),
             turn: 0,
             target: None,
             client: client(endpoint, &cluster),
         };
         Ok(Self {
-            name: name.to_owned(),
+            file: file.map(Path::to_owned),
             cluster,
             state: Mutex::new(state),
         })
@@ -90,9 +99,13 @@ impl Candidates {
         state.target = None;
     }
 
-    /// Looks the name up and goes to the candidate whose turn it is. While the name cannot be looked up, those of the last time are taken.
+    /// Reads the name anew where it may change, looks it up, and goes to the candidate whose turn it is. While the name cannot be read or looked up, what was found the last time is taken.
     pub(super) async fn resolve(&self) {
-        match tokio::time::timeout(LOOK_UP_MAX, tokio::net::lookup_host(&self.name)).await {
+        if let Some(file) = &self.file {
+            self.read(file).await;
+        }
+        let name = self.state.lock().name.clone();
+        match tokio::time::timeout(LOOK_UP_MAX, tokio::net::lookup_host(&name)).await {
             Ok(Ok(found)) => {
                 let mut found: Vec<SocketAddr> = found.collect();
                 found.sort_unstable();
@@ -101,18 +114,52 @@ impl Candidates {
                     self.state.lock().addresses = found;
                 }
             }
-            Ok(Err(error)) => debug!(name = self.name, %error, "look up the controller"),
-            Err(_) => debug!(name = self.name, "looking up the controller takes long"),
+            Ok(Err(error)) => debug!(name, %error, "look up the controller"),
+            Err(_) => debug!(name, "looking up the controller takes long"),
         }
         let mut state = self.state.lock();
         let Some(address) = pick(&state.addresses, state.turn) else { return };
         if state.target != Some(address)
-            && let Ok(endpoint) = Endpoint::from_shared(format!("http://{address}"))
+            && let Ok(endpoint) = endpoint_of(&address.to_string())
         {
             state.target = Some(address);
             state.client = client(endpoint, &self.cluster);
         }
     }
+
+    async fn read(&self, file: &Path) {
+        let read = match tokio::time::timeout(LOOK_UP_MAX, tokio::fs::read_to_string(file)).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => return debug!(file = %file.display(), %error, "read where the controller is"),
+            Err(_) => return debug!(file = %file.display(), "reading where the controller is takes long"),
+        };
+        let mut state = self.state.lock();
+        if state.read.as_ref() == Some(&read) {
+            return;
+        }
+        let name = read.trim().to_owned();
+        state.read = Some(read);
+        if name == state.name {
+            return;
+        }
+        // As the command line, a host with its port.
+        let is_name = name
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if !is_name || endpoint_of(&name).is_err() {
+            warn!(file = %file.display(), found = name, goes_on_with = state.name, "where the controller is must be HOST:PORT; this broker goes on with what it knows");
+            return;
+        }
+        info!(before = state.name, now = name, "the controller is elsewhere");
+        state.name = name;
+        // Those behind the former name are not it.
+        state.addresses.clear();
+        state.target = None;
+    }
+}
+
+fn endpoint_of(address: &str) -> Result<Endpoint, tonic::transport::Error> {
+    Endpoint::from_shared(format!("http://{address}"))
 }
 
 /// The candidate of a turn.
@@ -148,7 +195,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_client_follows_the_turns() {
-        let candidates = Candidates::new("127.0.0.1:1", "c").unwrap();
+        let candidates = Candidates::new("127.0.0.1:1", None, "c").unwrap();
         assert_eq!(candidates.state.lock().target, None);
         candidates.resolve().await;
         assert_eq!(candidates.state.lock().target, Some("127.0.0.1:1".parse().unwrap()));
@@ -157,7 +204,38 @@ mod tests {
         // What the look-up finds counts, not what was known before.
         candidates.resolve().await;
         assert_eq!(candidates.state.lock().target, Some("127.0.0.1:1".parse().unwrap()));
-        assert!(Candidates::new("no address", "c").is_err());
-        assert!(Candidates::new("h:1", "a\nb").is_err());
+        assert!(Candidates::new("no address", None, "c").is_err());
+        assert!(Candidates::new("h:1", None, "a\nb").is_err());
+    }
+
+    #[tokio::test]
+    async fn the_name_is_read_before_each_attempt() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("controller");
+        let candidates = Candidates::new("127.0.0.1:1", Some(&file), "c").unwrap();
+        let target = || candidates.state.lock().target.map(|target| target.port());
+        // It is not there yet; then it is, and it changes, and what is no address does not count.
+        candidates.resolve().await;
+        assert_eq!(target(), Some(1));
+        for (text, port) in [
+            ("127.0.0.1:1", 1),
+            ("127.0.0.1:2\n", 2),
+            ("", 2),
+            ("127.0.0.1", 2),
+            (":3", 2),
+            ("not a host:3", 2),
+            ("127.0.0.1:3", 3),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            candidates.resolve().await;
+            assert_eq!(target(), Some(port), "{text:?}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        candidates.resolve().await;
+        assert_eq!(target(), Some(3));
+        // The addresses of a former name are not tried while the new one cannot be looked up.
+        std::fs::write(&file, "no-such-host.invalid:4").unwrap();
+        candidates.resolve().await;
+        assert_eq!((target(), candidates.state.lock().addresses.len()), (None, 0));
     }
 }
