@@ -175,28 +175,53 @@ fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
     assert!(namespace.object("kafkacluster/k").unwrap().is_some());
     assert!(namespace.object("topic/load").unwrap().is_some());
 
-    upgrade(&[]);
-    namespace.whole("k");
-    eventually("topics can be made again", || {
-        namespace.apply(&topic("after", "k", 1, 3, ""))?;
-        Ok(namespace.condition("topic/after", "Ready")?.filter(|c| c.status == "True"))
+    // It comes back elsewhere: running brokers hear of that, and meanwhile none is taken for dead.
+    let elsewhere = Namespace::create("elsewhere").unwrap();
+    let _back = Back(&elsewhere.name);
+    install(&elsewhere.name, &["--take-ownership"]);
+    eventually("every broker finds it", || {
+        let k = namespace.object("kafkacluster/k")?.unwrap();
+        assert_eq!(k["status"]["partitions"]["offline"], 0, "a broker was fenced though it serves");
+        let mut connected = (0..3).map(|broker| broker_metrics(namespace, &format!("k-{broker}")));
+        Ok(connected
+            .all(|text| text.is_ok_and(|text| text.contains("\nweir_broker_controller_connected 1\n")))
+            .then_some(()))
     });
+    namespace.apply(&topic("after", "k", 1, 3, "")).unwrap();
+    namespace.ready("topic/after");
+    namespace.whole("k");
     load.moves();
     assert_eq!(pods(namespace), before);
     load.finish();
 }
 
+/// Brings the operator back from this namespace when it is dropped.
+struct Back<'a>(&'a str);
+
+impl Drop for Back<'_> {
+    fn drop(&mut self) {
+        uninstall(self.0);
+        upgrade(&["--take-ownership"]);
+    }
+}
+
+/// What a pod measures.
+fn metrics_of(namespace: &str, pod: &str, port: u16) -> anyhow::Result<String> {
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/metrics");
+    kubectl(&["get", "--raw", &path])
+}
+
+fn broker_metrics(namespace: &Namespace, pod: &str) -> anyhow::Result<String> {
+    metrics_of(&namespace.name, pod, 9100)
+}
+
 /// What the broker `k-0` and all operators measure.
 fn measured(namespace: &Namespace) -> anyhow::Result<String> {
-    let metrics = |namespace: &str, pod: &str, port: u16| {
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/metrics");
-        kubectl(&["get", "--raw", &path])
-    };
     let (labels, names) = ("app.kubernetes.io/name=weir-operator", "jsonpath={.items[*].metadata.name}");
     let operators = kubectl(&["-n", OPERATOR_NAMESPACE, "get", "pods", "-l", labels, "-o", names])?;
-    let mut all = metrics(&namespace.name, "k-0", 9100)?;
+    let mut all = broker_metrics(namespace, "k-0")?;
     for operator in operators.split_whitespace() {
-        all += &metrics(OPERATOR_NAMESPACE, operator, 8080)?;
+        all += &metrics_of(OPERATOR_NAMESPACE, operator, 8080)?;
     }
     Ok(all)
 }

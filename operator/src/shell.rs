@@ -7,11 +7,13 @@
 mod door;
 mod journal;
 mod requests;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -22,10 +24,11 @@ use weir_protocol::types::BrokerId;
 
 use self::door::{Clock, Door};
 use self::requests::Committed;
+use self::takeover::take_over_from;
 use crate::controller::image;
 use crate::controller::sessions::{HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS, Sessions, StreamId, Timestamp};
 use crate::controller::state::{Change, State};
-use crate::controller::{Event, Heartbeat, Moment, RECORDS_PER_REQUEST_MAX, Registration, Reply, balance_interval_ms, decide, take_over};
+use crate::controller::{Event, Heartbeat, Moment, RECORDS_PER_REQUEST_MAX, Registration, Reply, balance_interval_ms, decide};
 use crate::probe;
 use crate::store::{Store, StoreError};
 
@@ -54,6 +57,7 @@ enum Call {
     Broke(BrokerId, StreamId),
     Gone(BrokerId, StreamId),
     Look(Look),
+    Unheard(oneshot::Sender<Vec<BrokerId>>),
 }
 
 /// A committed reply.
@@ -89,9 +93,18 @@ impl Controller {
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub async fn start<S: Store>(mut store: S) -> Result<(Self, JoinHandle<Result<(), StoreError>>), StoreError> {
+    pub async fn start<S: Store>(store: S) -> Result<(Self, JoinHandle<Result<(), StoreError>>), StoreError> {
+        Self::start_elsewhere(store, Duration::ZERO).await
+    }
+
+    /// As [`Self::start`], where brokers hear within `excused` that the controller is here, and not where it was: nobody is fenced for having said nothing meanwhile.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn start_elsewhere<S: Store>(mut store: S, excused: Duration) -> Result<(Self, JoinHandle<Result<(), StoreError>>), StoreError> {
         let clock = Clock::start();
-        let (state, sessions) = take_over_from(&mut store, &clock).await?;
+        let excused_until = clock.now().plus(u64::try_from(excused.as_millis()).unwrap_or(u64::MAX));
+        let (state, sessions) = take_over_from(&mut store, &clock, excused_until).await?;
         let (calls, mailbox) = mpsc::channel(MAILBOX);
         let (publish, committed) = watch::channel(state.clone());
         let door = Arc::new(Door::new(clock));
@@ -103,6 +116,7 @@ impl Controller {
             streams: BTreeMap::new(),
             balanced_at: clock.now(),
             excused_at: None,
+            excused_until,
             clock,
             calls: calls.downgrade(),
             door: Arc::clone(&door),
@@ -144,6 +158,16 @@ impl Controller {
         told.await.map_err(|_| Unavailable)
     }
 
+    /// The brokers that were alive when this controller took over, and have not come to it since; those whose time was up meanwhile are fenced, and not among them.
+    ///
+    /// # Errors
+    /// When the controller is gone.
+    pub async fn unheard(&self) -> Result<Vec<BrokerId>, Unavailable> {
+        let (tell, told) = oneshot::channel();
+        self.calls.send(Call::Unheard(tell)).await.map_err(|_| Unavailable)?;
+        told.await.map_err(|_| Unavailable)
+    }
+
     pub(crate) async fn open(&self, registration: Registration, stream: StreamId, out: Outbound) -> Result<(), Unavailable> {
         self.calls.send(Call::Open(registration, stream, out)).await.map_err(|_| Unavailable)
     }
@@ -157,22 +181,6 @@ impl Controller {
     pub(crate) fn broke(&self, broker: BrokerId, stream: StreamId) {
         let _ = self.calls.try_send(Call::Broke(broker, stream));
     }
-}
-
-async fn take_over_from(store: &mut impl Store, clock: &Clock) -> Result<(State, Sessions), StoreError> {
-    let mut state = store.load().await?;
-    let changes = take_over(&state, &clock.moment());
-    for change in &changes {
-        state.apply(change);
-    }
-    store.commit(&state, &changes).await?;
-    let sessions = Sessions::take_over(
-        state.brokers.values().filter(|broker| !broker.fenced).map(|broker| broker.id),
-        clock.now(),
-        state.version,
-    );
-    info!(controller_epoch = %state.cluster.controller_epoch, brokers = state.brokers.len(), topics = state.topics.len(), "took over the cluster");
-    Ok((state, sessions))
 }
 
 struct Stream {
@@ -192,6 +200,8 @@ struct Shell<S> {
     balanced_at: Timestamp,
     /// When brokers last got time because the controller stood still.
     excused_at: Option<Timestamp>,
+    /// Until when brokers that have not come yet are not fenced for it.
+    excused_until: Timestamp,
     /// The way back here for what is found out elsewhere.
     calls: mpsc::WeakSender<Call>,
     /// Who has come to the door, whose calls may still wait.
@@ -278,6 +288,10 @@ impl<S: Store> Shell<S> {
         match call {
             Call::Ask(event, tell) => Some(Telling::Answer(tell, self.decide(event, changes))),
             Call::Look(look) => Some(Telling::Look(look)),
+            Call::Unheard(tell) => {
+                let _ = tell.send(self.sessions.unheard());
+                None
+            }
             Call::Broke(broker, stream) => {
                 self.sessions.broke(broker, stream, self.clock.now());
                 if self.streams.get(&broker).is_some_and(|open| open.id == stream) {

@@ -2,7 +2,7 @@
 {{- default "weir-operator" .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Names of the objects. Brokers find the operator by the name of its Service, so it has to stay the same from release to release. */}}
+{{/* Names of the objects. Brokers find the operator by the name of its Service; after a change they need a minute to find it. */}}
 {{- define "weir.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}

@@ -316,7 +316,7 @@ impl Running {
         };
         if commit.takes_over {
             let alive = self.state.brokers.values().filter(|broker| !broker.fenced).map(|broker| broker.id);
-            self.sessions = Sessions::take_over(alive, Timestamp(ctx.now), self.state.version);
+            self.sessions = Sessions::take_over(alive, Timestamp(ctx.now), self.state.version, Timestamp::default());
         } else {
             self.tell(id, &commit.changes, commit.tellings, ctx);
         }

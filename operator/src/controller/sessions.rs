@@ -48,11 +48,13 @@ struct Session {
     registered_at: u64,
     /// The newest metadata version that it said to have applied.
     applied: u64,
+    /// Until when it may be silent without being fenced, as long as it has not come: it does not know yet where this controller is.
+    excused_until: Timestamp,
 }
 
 impl Session {
     fn deadline(&self) -> Timestamp {
-        let silent = self.heard_at.plus(SESSION_TIMEOUT_MS.into());
+        let silent = self.heard_at.plus(SESSION_TIMEOUT_MS.into()).max(self.excused_until);
         let grace_ms = if self.is_gone { 0 } else { RECONNECT_GRACE_MS };
         self.broke_at.map_or(silent, |at| silent.min(at.plus(grace_ms.into())))
     }
@@ -65,8 +67,8 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// After a takeover: every broker that is registered gets a full session before it may be fenced.
-    pub fn take_over(brokers: impl Iterator<Item = BrokerId>, now: Timestamp, version: u64) -> Self {
+    /// After a takeover: every broker that is registered gets a full session before it may be fenced, or the time until `excused_until`, if that is longer.
+    pub fn take_over(brokers: impl Iterator<Item = BrokerId>, now: Timestamp, version: u64, excused_until: Timestamp) -> Self {
         let session = Session {
             stream: None,
             heard_at: now,
@@ -74,6 +76,7 @@ impl Sessions {
             is_gone: false,
             registered_at: version,
             applied: 0,
+            excused_until,
         };
         Self {
             by_broker: brokers.map(|broker| (broker, session.clone())).collect(),
@@ -91,6 +94,7 @@ impl Sessions {
                 is_gone: false,
                 registered_at: version,
                 applied: 0,
+                excused_until: Timestamp::default(),
             },
         );
     }
@@ -149,6 +153,12 @@ impl Sessions {
         self.by_broker
             .get(&broker)
             .is_some_and(|session| session.stream.is_some() && session.broke_at.is_none() && session.deadline() > now)
+    }
+
+    /// The brokers that the controller's predecessor knew and that were not heard of since.
+    pub fn unheard(&self) -> Vec<BrokerId> {
+        let unheard = self.by_broker.iter().filter(|(_, session)| session.stream.is_none());
+        unheard.map(|(broker, _)| *broker).collect()
     }
 
     /// The metadata version that the broker must have applied before it may serve.

@@ -4,6 +4,7 @@
 //! condition; the controller is not touched by it.
 
 mod apply;
+mod elsewhere;
 mod host;
 mod judge;
 mod kept;
@@ -36,7 +37,7 @@ pub(super) use self::wake::Wake;
 use super::objects::{MANAGED_BY, Names, Place, Plan, SLICE_MANAGED_BY, build, service_of, slices};
 use super::sites::{Sites, Standing};
 use super::topics::{Key, Notice};
-use super::{Context, Figures, metadata_for_the_controller};
+use super::{Context, Figures};
 use crate::controller::state::State;
 use crate::controller::{Event, Reply, Resource, summary};
 use crate::store::StoreError;
@@ -335,7 +336,7 @@ impl Keeper {
         }
         let answer = host
             .controller()
-            .ask(Event::Apply(vec![Resource::Cluster(Box::new(as_offered(cluster)))]))
+            .ask(Event::Apply(vec![Resource::Cluster(Box::new(host::as_offered(cluster)))]))
             .await;
         let result = match answer.map(|answer| answer.reply) {
             Ok(Reply::Applied(_)) => Ok(()),
@@ -426,6 +427,7 @@ impl Keeper {
     async fn observe(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         pods::compare(&self.context, &self.key, uid, &mut findings.pods).await?;
+        elsewhere::look_who_came(self.host.as_ref(), findings).await;
         findings.troubles.extend(findings.pods.iter().filter_map(|pod| pod.trouble.clone()));
         let missing = usize::try_from(findings.replicas).unwrap_or_default().saturating_sub(findings.pods.len());
         if missing > 0 {
@@ -483,14 +485,6 @@ fn said(error: &anyhow::Error) -> String {
         Some(kube::Error::Api(status)) => format!("{error}: {}", status.message),
         _ => format!("{error:#}"),
     }
-}
-
-/// The resource without what the controller does not need.
-fn as_offered(cluster: &KafkaCluster) -> KafkaCluster {
-    let metadata = &cluster.metadata;
-    let mut offered = KafkaCluster::new(metadata.name.as_deref().unwrap_or_default(), cluster.spec.clone());
-    offered.metadata = metadata_for_the_controller(metadata);
-    offered
 }
 
 #[cfg(test)]

@@ -13,10 +13,14 @@ use serde_json::{Value, json};
 use weir_crds::KafkaCluster;
 
 pub(super) use names::{Names, broker_of_pod, listener_name, listeners};
-pub(super) use pods::HTTP_PORT_NAME;
+pub(super) use pods::{CONTROLLER_FILE_VARIABLE, HTTP_PORT_NAME};
 pub(super) use shared::{Place, SLICE_MANAGED_BY, port_of, service_of, slices};
 
 pub(super) use crate::store::kube::ours::{MANAGED_BY, MANAGER};
+
+/// What brokers are told by their ConfigMap, by variables of these names.
+const CLUSTER_ID_KEY: &str = "WEIR_CLUSTER_ID";
+pub(super) const CONTROLLER_KEY: &str = "WEIR_CONTROLLER";
 
 /// What the objects are made of.
 #[derive(Clone, Debug)]
@@ -88,7 +92,7 @@ fn config_map(plan: &Plan<'_>, names: &Names) -> Value {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": plain_metadata(plan.cluster, names, &names.brokers()),
-        "data": {"WEIR_CLUSTER_ID": plan.cluster_id, "WEIR_CONTROLLER": plan.controller},
+        "data": {CLUSTER_ID_KEY: plan.cluster_id, CONTROLLER_KEY: plan.controller},
     })
 }
 

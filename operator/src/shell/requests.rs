@@ -7,7 +7,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use super::{Answer, Call, Shell, Telling, journal, take_over_from};
+use super::takeover::take_over_from;
+use super::{Answer, Call, Shell, Telling, journal};
 use crate::controller::state::{Change, State};
 use crate::controller::turned_down::{TurnedDown, join, without};
 use crate::controller::{Event, Kind, Moment, RECORDS_PER_REQUEST_MAX, Reply};
@@ -79,7 +80,7 @@ impl<S: Store> Shell<S> {
     /// Throws the state away and begins with what the store has.
     pub(super) async fn read_anew(&mut self) -> Result<(), StoreError> {
         self.streams.clear();
-        (self.state, self.sessions) = take_over_from(&mut self.store, &self.clock).await?;
+        (self.state, self.sessions) = take_over_from(&mut self.store, &self.clock, self.excused_until).await?;
         self.publish.send_replace(self.state.clone());
         Ok(())
     }

@@ -17,7 +17,7 @@ async fn shell(root: &std::path::Path, now: Timestamp) -> (Shell<FileStore>, mps
     let resource = serde_json::json!({"metadata": {"name": "test"}, "spec": {}, "apiVersion": "weir.dev/v1alpha1", "kind": "KafkaCluster"});
     store.create("id".to_owned(), serde_json::from_value(resource).unwrap()).unwrap();
     let clock = Clock::start();
-    let (state, sessions) = take_over_from(&mut store, &clock).await.unwrap();
+    let (state, sessions) = take_over_from(&mut store, &clock, Timestamp(0)).await.unwrap();
     let (calls, _) = mpsc::channel(1);
     let mut shell = Shell {
         publish: watch::Sender::new(state.clone()),
@@ -27,6 +27,7 @@ async fn shell(root: &std::path::Path, now: Timestamp) -> (Shell<FileStore>, mps
         streams: BTreeMap::new(),
         balanced_at: clock.now(),
         excused_at: None,
+        excused_until: Timestamp(0),
         clock,
         calls: calls.downgrade(),
         door: Arc::new(Door::new(clock)),
@@ -98,4 +99,19 @@ async fn who_waits_at_the_door_is_alive() {
     shell.door.note(BrokerId(0), StreamId(STREAM.0 + 1));
     shell.batch(Vec::new(), Timestamp(120_000)).await.unwrap();
     assert!(!shell.state.is_usable(BrokerId(0)));
+}
+
+/// The controller is elsewhere than its predecessor was, and the broker has not heard of it yet.
+#[tokio::test]
+async fn who_does_not_know_yet_where_the_controller_is_is_not_fenced() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut shell, _told) = shell(root.path(), Timestamp(0)).await;
+    (shell.excused_until, shell.clock) = (Timestamp(180_000), Clock::start());
+    shell.read_anew().await.unwrap();
+    assert_eq!(shell.sessions.unheard(), [BrokerId(0)]);
+    shell.batch(Vec::new(), Timestamp(179_999)).await.unwrap();
+    assert!(shell.state.is_usable(BrokerId(0)));
+    shell.batch(Vec::new(), Timestamp(180_000)).await.unwrap();
+    assert!(!shell.state.is_usable(BrokerId(0)), "it did not come");
+    assert_eq!(shell.sessions.unheard(), []);
 }

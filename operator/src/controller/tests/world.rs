@@ -76,8 +76,8 @@ impl World {
     }
 
     /// Another controller takes over, as the shell does. With `cut_off` the last commit came as far as the partitions, and not to the registry; with
-    /// `overtaken` it came there after all, behind the back of the last takeover.
-    pub(super) fn take_over(&mut self, cut_off: bool, overtaken: bool) -> Vec<Change> {
+    /// `overtaken` it came there after all, behind the back of the last takeover. Brokers have `excused_ms` to hear that it is elsewhere.
+    pub(super) fn take_over(&mut self, cut_off: bool, overtaken: bool, excused_ms: u64) -> Vec<Change> {
         if cut_off {
             self.state = self.before.clone();
             let (registry, partitions) = std::mem::take(&mut self.last).into_iter().partition(|change| {
@@ -96,7 +96,7 @@ impl World {
         let changes = take_over(&self.state, &moment);
         self.apply(&changes);
         let alive = self.state.brokers.values().filter(|broker| !broker.fenced).map(|broker| broker.id);
-        self.sessions = Sessions::take_over(alive, self.now, self.state.version);
+        self.sessions = Sessions::take_over(alive, self.now, self.state.version, self.now.plus(excused_ms));
         changes
     }
 
@@ -179,7 +179,10 @@ impl World {
                 let request = self.isr_change(words);
                 self.event(Event::AlterPartitions(request))
             }
-            "take-over" => (Reply::Nothing, self.take_over(words.flag("cut-off"), words.flag("overtaken"))),
+            "take-over" => {
+                let excused_ms = words.number("excused").unwrap_or_default();
+                (Reply::Nothing, self.take_over(words.flag("cut-off"), words.flag("overtaken"), excused_ms))
+            }
             "balance" => self.event(Event::Balance),
             "producer-ids" => {
                 let broker = broker(words);

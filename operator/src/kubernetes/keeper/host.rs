@@ -1,6 +1,7 @@
 //! The controller of one cluster, as long as it runs in this process: over its store, reachable for brokers and for topics.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -8,10 +9,10 @@ use uuid::Uuid;
 use weir_crds::KafkaCluster;
 use weir_protocol::types::TopicId;
 
-use super::super::groups;
 use super::super::sites::Sites;
-use super::super::topics::{Book, Hosted, Key, Notice, keep_statuses};
-use super::{CLUSTER_ID_ANNOTATION, Context, STATE_ANNOTATION};
+use super::super::topics::{Book, Hosted, Key, Notice, keep_statuses, now};
+use super::super::{groups, metadata_for_the_controller};
+use super::{CLUSTER_ID_ANNOTATION, Context, STATE_ANNOTATION, elsewhere};
 use crate::controller::state::State;
 use crate::rpc::Controllers;
 use crate::shell::Controller;
@@ -67,6 +68,7 @@ pub(super) struct Host {
     cluster_id: String,
     /// It goes on with what a cluster of this name left.
     takes_up: bool,
+    since: Instant,
     cluster: Key,
     controller: Controller,
     committed: watch::Receiver<State>,
@@ -113,7 +115,8 @@ impl Host {
                 (id, false)
             }
         };
-        let (controller, shell) = Controller::start(store).await?;
+        let excused = elsewhere::excused(context, cluster, &now()).await?;
+        let (controller, shell) = Controller::start_elsewhere(store, excused).await?;
         context.controllers.put(cluster_id.clone(), controller.clone());
         sites.put(cluster_id.clone(), resource.clone());
         let hosted = Hosted {
@@ -129,6 +132,7 @@ impl Host {
         Ok(Self {
             cluster_id,
             takes_up,
+            since: Instant::now(),
             cluster: key.clone(),
             committed: controller.committed(),
             controller,
@@ -158,6 +162,11 @@ impl Host {
     /// The committed state.
     pub(super) fn state(&self) -> State {
         self.committed.borrow().clone()
+    }
+
+    /// How long the controller has been here.
+    pub(super) fn age(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// The cluster's resource was seen.
@@ -224,6 +233,14 @@ fn id_of_new(cluster: &KafkaCluster, has_shards: bool) -> Result<String, Trouble
             Ok(uid.map_or_else(TopicId::random, TopicId).to_string())
         }
     }
+}
+
+/// The resource without what the controller does not need.
+pub(super) fn as_offered(cluster: &KafkaCluster) -> KafkaCluster {
+    let metadata = &cluster.metadata;
+    let mut offered = KafkaCluster::new(metadata.name.as_deref().unwrap_or_default(), cluster.spec.clone());
+    offered.metadata = metadata_for_the_controller(metadata);
+    offered
 }
 
 #[cfg(test)]

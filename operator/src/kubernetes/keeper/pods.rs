@@ -11,7 +11,7 @@ use serde_json::Value;
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
 
-use super::super::objects::{HTTP_PORT_NAME, Names, broker_of_pod};
+use super::super::objects::{CONTROLLER_FILE_VARIABLE, HTTP_PORT_NAME, Names, broker_of_pod};
 use super::super::topics::Key;
 use super::{Context, Figures};
 use crate::controller::state::State;
@@ -42,6 +42,10 @@ pub(super) struct PodView {
     /// Its template is not the one that the spec wants; `None` while that is not known, and of a pod that is not the cluster's StatefulSet's.
     pub(super) outdated: Option<bool>,
     pub(super) terminating: bool,
+    /// It reads the controller's address anew while it runs.
+    pub(super) reads_address: bool,
+    /// The controller has not heard of its broker since it took over.
+    pub(super) unheard: bool,
     /// Why it does not serve, as far as its status tells.
     pub(super) trouble: Option<String>,
 }
@@ -118,6 +122,8 @@ fn view(cluster: &str, pod: &Pod) -> Option<PodView> {
         outdated: None,
         ports: ports(pod),
         terminating: pod.metadata.deletion_timestamp.is_some(),
+        reads_address: has_variable(pod, CONTROLLER_FILE_VARIABLE),
+        unheard: false,
         trouble: trouble(&name, pod),
         name,
     })
@@ -130,6 +136,12 @@ fn ports(pod: &Pod) -> BTreeMap<String, u16> {
     listeners
         .filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?)))
         .collect()
+}
+
+fn has_variable(pod: &Pod, name: &str) -> bool {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mut variables = containers.flat_map(|container| container.env.iter().flatten());
+    variables.any(|variable| variable.name == name)
 }
 
 fn trouble(name: &str, pod: &Pod) -> Option<String> {
@@ -246,6 +258,11 @@ mod tests {
                 assert_eq!(pod_view.outdated, None, "it is not the cluster's");
             }
         }
+        assert!(!pod_view.reads_address);
+        let mut reads = pod(json!({}));
+        let container = &mut reads.spec.as_mut().unwrap().containers[0];
+        container.env = Some(serde_json::from_value(json!([{"name": "WEIR_CONTROLLER_FILE", "value": "f"}])).unwrap());
+        assert!(view("orders", &reads).unwrap().reads_address);
         let mut others = pod(json!({}));
         others
             .metadata

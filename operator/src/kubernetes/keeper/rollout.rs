@@ -69,6 +69,11 @@ fn what_first(pods: &[PodView], state: &State, replicas: i32) -> Option<String> 
         if pod.is_none_or(|pod| pod.terminating || !pod.ready) {
             return Some(format!("broker {id} is not ready"));
         }
+        // Whether it is there is not known, and it would not hear that leaders move.
+        if let Some(pod) = pod.filter(|pod| pod.unheard) {
+            let reason = pod.trouble.clone();
+            return Some(reason.unwrap_or_else(|| format!("broker {id} has not come to this operator yet")));
+        }
         if !state.is_usable(BrokerId(id)) {
             return Some(format!("broker {id} does not serve yet"));
         }
@@ -200,6 +205,17 @@ mod tests {
             blocked.starts_with("without broker 1, t-0 would have fewer than min.insync.replicas=3"),
             "{blocked}"
         );
+    }
+
+    #[test]
+    fn nobody_is_restarted_before_all_have_come_to_the_controller() {
+        let (mut pods, state) = (pods(&[1], &[]), state(2, None, &[&[0, 1, 2]]));
+        pods[2].unheard = true;
+        assert_eq!(said(&next(&pods, &state, 3)), "broker 2 has not come to this operator yet");
+        pods[2].trouble = Some("broker 2 looks elsewhere".to_owned());
+        assert_eq!(said(&next(&pods, &state, 3)), "broker 2 looks elsewhere");
+        pods[2].unheard = false;
+        assert_eq!(said(&next(&pods, &state, 3)), "restart 1");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use weir_crds::{ListenerType, Quantity, VolumePolicy};
 
-use super::{Names, Plan, listener_name, listeners, plain_metadata};
+use super::{CLUSTER_ID_KEY, CONTROLLER_KEY, Names, Plan, listener_name, listeners, plain_metadata};
 
 /// Where a broker serves metrics and health.
 pub(super) const HTTP_PORT: u16 = 9100;
@@ -18,6 +18,12 @@ const USER: i64 = 65_532;
 
 /// How long a broker may take to stop in order: leaders move first, and what is in memory goes to the disk.
 const STOP_SECONDS_MAX: u32 = 60;
+
+/// Where a running broker reads the controller's address: from a directory, since Kubernetes follows the ConfigMap only there, not in variables or in single files.
+const CONTROLLER_DIR: &str = "/etc/weir";
+const CONTROLLER_FILE: &str = "controller";
+/// The variable that tells a broker of that file.
+pub(in crate::kubernetes) const CONTROLLER_FILE_VARIABLE: &str = "WEIR_CONTROLLER_FILE";
 
 /// How often a start is looked at, and how many looks may fail: recovery after a crash may take long, and a broker that recovers must not be killed for it.
 const START_LOOK_SECONDS: u32 = 1;
@@ -88,6 +94,10 @@ fn template(plan: &Plan<'_>, names: &Names) -> Value {
             spread(names, "kubernetes.io/hostname"),
         ],
         "containers": [container(plan, names)],
+        "volumes": [{
+            "name": "controller",
+            "configMap": {"name": names.brokers(), "defaultMode": 0o444, "items": [{"key": CONTROLLER_KEY, "path": CONTROLLER_FILE}]},
+        }],
     });
     let optional = [
         (
@@ -158,8 +168,10 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
         "env": [
             field("POD_NAME", "metadata.name"),
             field("WEIR_BROKER_ID", "metadata.labels['apps.kubernetes.io/pod-index']"),
-            from_map("WEIR_CLUSTER_ID"),
-            from_map("WEIR_CONTROLLER"),
+            from_map(CLUSTER_ID_KEY),
+            // Brokers of versions that do not know the file have only this one.
+            from_map(CONTROLLER_KEY),
+            plain(CONTROLLER_FILE_VARIABLE, format!("{CONTROLLER_DIR}/{CONTROLLER_FILE}")),
             plain("WEIR_DATA", "/data/log".to_owned()),
             plain("WEIR_LISTENERS", bound.join(",")),
             plain("WEIR_ADVERTISED_LISTENERS", advertised.join(",")),
@@ -176,7 +188,10 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
             "readOnlyRootFilesystem": true,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+        "volumeMounts": [
+            {"name": "data", "mountPath": "/data"},
+            {"name": "controller", "mountPath": CONTROLLER_DIR, "readOnly": true},
+        ],
     })
 }
 

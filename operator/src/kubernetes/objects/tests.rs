@@ -105,6 +105,27 @@ fn the_pods_are_a_function_of_the_spec_alone() {
 }
 
 #[test]
+fn a_running_broker_reads_where_the_controller_is() {
+    let objects = build(&plan(&cluster(json!({}))));
+    let map = objects.iter().find(|object| object["kind"] == "ConfigMap").unwrap();
+    let set: StatefulSet = serde_json::from_value(stateful_set(&objects).clone()).unwrap();
+    let pod = set.spec.unwrap().template.spec.unwrap();
+    let container = &pod.containers[0];
+    let file = container.env.iter().flatten().find(|variable| variable.name == "WEIR_CONTROLLER_FILE");
+    let file = file.unwrap().value.clone().unwrap();
+    // Neither variables nor what is mounted by a subPath follow the ConfigMap.
+    let mounts = container.volume_mounts.as_deref().unwrap();
+    let mount = mounts.iter().find(|mount| file.starts_with(&format!("{}/", mount.mount_path))).unwrap();
+    assert_eq!((&mount.sub_path, &mount.sub_path_expr), (&None, &None));
+    let volume = pod.volumes.as_deref().unwrap().iter().find(|volume| volume.name == mount.name).unwrap();
+    let source = volume.config_map.clone().unwrap();
+    assert_eq!(source.name, map["metadata"]["name"]);
+    let item = &source.items.unwrap()[0];
+    assert_eq!(format!("{}/{}", mount.mount_path, item.path), file);
+    assert_eq!(map["data"][&item.key], "weir-operator.weir-system.svc:9190");
+}
+
+#[test]
 fn pods_are_restricted() {
     let spec = cluster(json!({"brokers": {
         "storage": {"size": "20Gi", "storageClassName": "fast", "onDelete": "Delete"},

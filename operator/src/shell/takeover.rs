@@ -1,0 +1,27 @@
+//! How a controller begins, and begins anew: it takes over what is in the store.
+
+use tracing::info;
+
+use super::door::Clock;
+use crate::controller::sessions::{Sessions, Timestamp};
+use crate::controller::state::State;
+use crate::controller::take_over;
+use crate::store::{Store, StoreError};
+
+/// Reads the state and commits what comes before anything else; brokers that do not know yet where this controller is are not fenced before `excused_until`.
+pub(super) async fn take_over_from(store: &mut impl Store, clock: &Clock, excused_until: Timestamp) -> Result<(State, Sessions), StoreError> {
+    let mut state = store.load().await?;
+    let changes = take_over(&state, &clock.moment());
+    for change in &changes {
+        state.apply(change);
+    }
+    store.commit(&state, &changes).await?;
+    let sessions = Sessions::take_over(
+        state.brokers.values().filter(|broker| !broker.fenced).map(|broker| broker.id),
+        clock.now(),
+        state.version,
+        excused_until,
+    );
+    info!(controller_epoch = %state.cluster.controller_epoch, brokers = state.brokers.len(), topics = state.topics.len(), "took over the cluster");
+    Ok((state, sessions))
+}
