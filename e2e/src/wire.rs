@@ -38,6 +38,8 @@ pub mod error {
     pub const INVALID_TIMESTAMP: i16 = 32;
     /// A version that is not served.
     pub const UNSUPPORTED_VERSION: i16 = 35;
+    /// There is a topic of this name already.
+    pub const TOPIC_ALREADY_EXISTS: i16 = 36;
     /// Not a number of partitions.
     pub const INVALID_PARTITIONS: i16 = 37;
     /// Not a replication factor.
