@@ -22,9 +22,6 @@ use crate::writer::PATIENCE;
 /// Records of a batch, at most.
 const BATCH_MAX: usize = 4;
 
-/// Bytes that a value is filled up with, at most.
-const FILLED_MAX: usize = 400;
-
 /// One value in so many is a tombstone, where records have keys.
 const TOMBSTONES: usize = 9;
 
@@ -113,6 +110,8 @@ pub struct Aim {
     pub partition: i32,
     /// How many keys there are, 0 for records without.
     pub keys: usize,
+    /// Bytes that a value is filled up with, at most; not 0.
+    pub filled_max: usize,
 }
 
 impl Aim {
@@ -137,7 +136,7 @@ impl Aim {
         let mut payload = Vec::new();
         for at in 0..count {
             let key = (self.keys > 0).then(|| format!("{name}-{}", random.below(self.keys)));
-            let filled = "v".repeat(random.below(FILLED_MAX));
+            let filled = "v".repeat(random.below(self.filled_max));
             let value = (self.keys == 0 || !random.once_in(TOMBSTONES)).then(|| format!("{name}/{}{end}{filled}", book.len()));
             payload.extend(record(at, key.as_ref().map(String::as_bytes), value.as_ref().map(String::as_bytes)));
             book.push(Sent { topic, key, value, fate });
