@@ -18,8 +18,7 @@ use serde::{Deserialize, Serialize};
     doc = "The operator's own record of a cluster's partitions and brokers. Do not change it; keep it with the cluster in backups.",
     printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.cluster"),
     printcolumn(name = "Controller-Epoch", type_ = "integer", json_path = ".spec.controllerEpoch"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    category = "kafka"
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PartitionTableSpec {
