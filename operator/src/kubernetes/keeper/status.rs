@@ -20,6 +20,9 @@ use crate::store::kube::ours::{Taken, if_ours};
 /// The most nodes that are named for the bootstrap of a listener.
 const BOOTSTRAP_NODES: usize = 3;
 
+/// Nodes that are read at a time.
+const NODES_AT_A_TIME: u32 = 10;
+
 /// The least time between two writes.
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 
@@ -150,19 +153,55 @@ fn told(state: Option<&State>, broker: i32, listener: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Some nodes that are there, the first ones by name.
+/// Some nodes that are there, the first ones by name: in that order the API server lists them, so the rest need not be read.
 async fn some_nodes(context: &Context) -> Vec<Node> {
-    let nodes: Api<Node> = Api::all(context.client.clone());
-    let listed = nodes.list(&ListParams::default()).await.map(|listed| listed.items).unwrap_or_default();
+    let api: Api<Node> = Api::all(context.client.clone());
     let is_ready = |node: &Node| {
         let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
         conditions.is_some_and(|all| all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
     };
-    let mut nodes: Vec<Node> = listed
-        .into_iter()
-        .filter(|node| address_of_node(node).is_some() && is_ready(node))
-        .collect();
-    nodes.sort_by_key(|node| node.metadata.name.clone());
+    let mut nodes = Vec::new();
+    let mut params = ListParams::default().limit(NODES_AT_A_TIME);
+    // Without the right to read nodes there are none.
+    while let Ok(page) = api.list(&params).await {
+        nodes.extend(page.items.into_iter().filter(|node| address_of_node(node).is_some() && is_ready(node)));
+        match page.metadata.continue_.filter(|next| !next.is_empty() && nodes.len() < BOOTSTRAP_NODES) {
+            Some(next) => params = params.continue_token(&next),
+            None => break,
+        }
+    }
     nodes.truncate(BOOTSTRAP_NODES);
     nodes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::kube::tests::server::Server;
+
+    #[tokio::test]
+    async fn of_many_nodes_few_are_read() {
+        let server = Server::default();
+        for node in 0..100 {
+            let is_ready = if node < 5 { "False" } else { "True" };
+            let status = json!({"conditions": [{"type": "Ready", "status": is_ready}], "addresses": [{"type": "InternalIP", "address": format!("10.0.0.{node}")}]});
+            let name = format!("node-{node:03}");
+            server.put(&format!("/api/v1/nodes/{name}"), &json!({"metadata": {"name": name}, "status": status}));
+        }
+        let context = Context::of_tests(&server);
+        let names = |nodes: Vec<Node>| nodes.into_iter().filter_map(|node| node.metadata.name).collect::<Vec<_>>();
+        assert_eq!(names(some_nodes(&context).await), ["node-005", "node-006", "node-007"]);
+        assert_eq!(server.take_listed(), 10);
+        // And on, where the first ones are of no use.
+        for node in 0..12 {
+            server.remove(&format!("/api/v1/nodes/node-{node:03}"));
+        }
+        assert_eq!(names(some_nodes(&context).await), ["node-012", "node-013", "node-014"]);
+        for node in 12..24 {
+            let name = format!("node-{node:03}");
+            server.put(&format!("/api/v1/nodes/{name}"), &json!({"metadata": {"name": name}}));
+        }
+        assert_eq!(names(some_nodes(&context).await), ["node-024", "node-025", "node-026"]);
+        assert_eq!(server.take_listed(), 10 + 20);
+    }
 }

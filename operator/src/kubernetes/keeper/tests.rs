@@ -31,16 +31,10 @@ fn server(spec: &Value) -> Server {
     server
 }
 
-/// What keeps the cluster, with what it hears from.
-struct Kept {
-    keeper: Keeper,
-    resource: watch::Sender<Arc<KafkaCluster>>,
-    _notices: mpsc::Receiver<Notice>,
-}
-
-impl Kept {
-    fn by(server: &Server) -> Self {
-        let context = Context {
+impl Context {
+    /// Of an operator that leads.
+    pub(super) fn of_tests(server: &Server) -> Self {
+        Self {
             client: server.client(),
             scope: Scope::All,
             broker_image: "broker:1".to_owned(),
@@ -50,7 +44,20 @@ impl Kept {
             figures: Arc::default(),
             groups: Arc::default(),
             leads: Arc::new(|| async { true }.boxed()),
-        };
+        }
+    }
+}
+
+/// What keeps the cluster, with what it hears from.
+struct Kept {
+    keeper: Keeper,
+    resource: watch::Sender<Arc<KafkaCluster>>,
+    _notices: mpsc::Receiver<Notice>,
+}
+
+impl Kept {
+    fn by(server: &Server) -> Self {
+        let context = Context::of_tests(server);
         let (resource, received) = watch::channel(Arc::new(resource(server)));
         let (notices, noticed) = mpsc::channel(64);
         let keeper = Keeper::new(context, Arc::default(), Key::new(Some("n"), Some("c")), received, Arc::default(), notices);

@@ -24,6 +24,8 @@ struct Held {
     version: u64,
     /// What was asked for but reading.
     writes: Vec<String>,
+    /// How many objects were listed.
+    listed: usize,
     refusals: Vec<Refusal>,
     /// What somebody else does before the next request of this method and path is answered.
     races: Vec<(String, String, Value)>,
@@ -82,6 +84,11 @@ impl Server {
     /// What was written since this was last asked, as `METHOD path`.
     pub(crate) fn take_writes(&self) -> Vec<String> {
         std::mem::take(&mut self.held().writes)
+    }
+
+    /// How many objects were listed since this was last asked.
+    pub(crate) fn take_listed(&self) -> usize {
+        std::mem::take(&mut self.held().listed)
     }
 
     /// Refuses each such request for the object of this path, until [`Self::allow_all`].
@@ -199,7 +206,7 @@ impl Held {
         }
     }
 
-    fn read(&self, path: &str, query: &str) -> Answer {
+    fn read(&mut self, path: &str, query: &str) -> Answer {
         if let Some(object) = self.objects.get(path) {
             return Ok(object.clone());
         }
@@ -220,11 +227,25 @@ impl Held {
             .objects
             .iter()
             .filter(|(held, _)| held.rsplit_once('/').is_some_and(|(kind, _)| kind == path));
-        let items: Vec<&Value> = of_kind
-            .map(|(_, object)| object)
-            .filter(|object| pairs.iter().all(|pair| labels(object, *pair)))
-            .collect();
-        Ok(json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": self.version.to_string()}, "items": items}))
+        // A page ends with the path of its last object.
+        let after = query.split('&').find_map(|part| part.strip_prefix("continue=")).unwrap_or_default();
+        let limit = query
+            .split('&')
+            .find_map(|part| part.strip_prefix("limit="))
+            .and_then(|limit| limit.parse().ok());
+        let mut of_kind = of_kind
+            .filter(|(held, object)| held.as_str() > after && pairs.iter().all(|pair| labels(object, *pair)))
+            .peekable();
+        let (mut items, mut last) = (Vec::new(), "");
+        while let Some((held, object)) = of_kind.next_if(|_| limit.is_none_or(|limit: usize| items.len() < limit)) {
+            items.push(object.clone());
+            last = held;
+        }
+        let next = if of_kind.peek().is_some() { last } else { "" };
+        let listed =
+            json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": self.version.to_string(), "continue": next}, "items": items});
+        self.listed += items.len();
+        Ok(listed)
     }
 
     /// The object that a write means, if it is still the one.
