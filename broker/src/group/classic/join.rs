@@ -199,7 +199,7 @@ impl ClassicGroup {
         self.set(&new, join, turn);
         self.heard_of(&new, turn);
         match self.phase {
-            Phase::Stable if self.protocol == self.select_protocol() => {
+            Phase::Stable if self.protocol == self.select_protocol() && self.can_be_written() => {
                 turn.outcome.records.push(self.record());
                 let answer = if version >= SKIP_ASSIGNMENT {
                     self.joined(&new, self.is_leader(&new))

@@ -26,7 +26,10 @@ pub(crate) use self::sync::refused as refused_sync;
 use super::deadlines::Session;
 use super::embedded::{CONSUMER, subscription};
 use super::{Turn, record};
-use crate::coordinator::Record;
+use crate::coordinator::{Record, WRITE_BYTES_MAX};
+
+/// What a member takes in its group's record besides names and bytes of its own: lengths and time-outs.
+const MEMBER_BYTES: usize = 32;
 
 /// The phase that a group is in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -203,6 +206,15 @@ impl ClassicGroup {
             members: self.members.values().map(member).collect(),
         };
         record::group(&self.id, Some(&value))
+    }
+
+    /// Whether the group's record keeps to [`WRITE_BYTES_MAX`].
+    fn can_be_written(&self) -> bool {
+        let protocol = self.protocol.as_deref().unwrap_or_default();
+        let names =
+            |member: &Member| member.id.len() + member.client_id.len() + member.client_host.len() + member.instance.as_ref().map_or(0, |id| id.len());
+        let bytes = |member: &Member| MEMBER_BYTES + names(member) + member.metadata(protocol).len() + member.assignment.len();
+        self.members.values().map(bytes).sum::<usize>() <= WRITE_BYTES_MAX
     }
 
     /// Begins the sessions of the members that the log told of. Those that nobody leads are of a group that spoke the consumer protocol until a member of that left: somebody has to assign anew.

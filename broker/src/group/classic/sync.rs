@@ -77,7 +77,8 @@ impl ClassicGroup {
         }
     }
 
-    /// The leader's assignment: who is not in it gets nothing.
+    /// The leader's assignment: who is not in it gets nothing. One that makes the group too large to be written down is refused to all, and the group gathers anew
+    /// (`GroupMetadataManager.appendGroupMetadataErrorToResponseError`).
     fn assign(&mut self, request: SyncGroupRequest, turn: &mut Turn<'_>) {
         for member in self.members.values_mut() {
             member.assignment = Bytes::new();
@@ -86,6 +87,13 @@ impl ClassicGroup {
             if let Some(member) = self.members.get_mut(assignment.member_id.as_str()) {
                 member.assignment = Bytes::copy_from_slice(&assignment.assignment);
             }
+        }
+        if !self.can_be_written() {
+            for member in self.members.values_mut() {
+                member.assignment = Bytes::new();
+            }
+            self.answer_syncs(ErrorCode::UnknownServerError, turn);
+            return self.prepare_rebalance(turn);
         }
         self.enter(Phase::Stable, turn);
         turn.outcome.records.push(self.record());

@@ -289,3 +289,39 @@ fn members_that_say_too_much_for_one_record_are_refused() {
     let codes = [&mut first, &mut second].map(|join| join.answer().expect("joined").error_code);
     assert_eq!(codes, [0, 0]);
 }
+
+/// What members say may be in bounds, and what their leader assigns not: nothing is written, all hear of it, and gather anew (`GroupMetadataManager.classicGroupSyncToLeader`).
+#[test]
+fn an_assignment_that_is_too_large_for_one_record_is_refused_to_all() {
+    let mut world = World::new(&[]);
+    let of = |bytes: usize| {
+        let mut request = join("", &["range"]);
+        request.protocols[0].metadata = vec![0; bytes].into();
+        request
+    };
+    let mut joins = [world.join(3, of(WRITE_BYTES_MAX / 4)), world.join(3, of(WRITE_BYTES_MAX / 4))];
+    world.pass(7_000);
+    let joined = joins.each_mut().map(|join| join.answer().expect("joined"));
+    let leader = joined.iter().position(|member| member.member_id == member.leader).unwrap();
+    let [leader, other] = [&joined[leader].member_id, &joined[1 - leader].member_id];
+    let generation = joined[0].generation_id;
+
+    let waits = world.sync(sync(other, generation, &[]));
+    let mut request = sync(leader, generation, &[leader, other]);
+    request.assignments[1].assignment = vec![0; WRITE_BYTES_MAX / 2].into();
+    let written = world.log.len();
+    let codes = [world.sync(request).expect().error_code, waits.expect().error_code];
+    assert_eq!(codes, [ErrorCode::UnknownServerError.code(); 2]);
+    assert_eq!(world.log.len(), written, "nothing is written");
+    assert_eq!(world.heartbeat(other, generation), ErrorCode::RebalanceInProgress);
+
+    let again = |id: &str| JoinGroupRequest {
+        member_id: id.to_owned(),
+        ..of(8)
+    };
+    let mut joins = [world.join(3, again(leader)), world.join(3, again(other))];
+    let generation = joins.each_mut().map(|join| join.answer().expect("joined").generation_id)[0];
+    let waits = world.sync(sync(other, generation, &[]));
+    assert_eq!(world.sync(sync(leader, generation, &[leader, other])).expect().error_code, 0);
+    assert_eq!(waits.expect().error_code, 0);
+}
