@@ -350,7 +350,7 @@ async fn settle(request: &Request, topics: Vec<Topic>, acks: Acks, timeout: Dura
                 Outcome::Asking(_) => refused(broker, key, ErrorCode::InvalidTxnState.into()),
                 // All were read before.
                 Outcome::Unread(_) => refused(broker, key, ErrorCode::UnknownServerError.into()),
-                Outcome::Brought { appending, log_append_time } => match tokio::time::timeout_at(deadline, appending.acknowledged(acks)).await {
+                Outcome::Brought { appending, log_append_time } => match appending.acknowledged_by(acks, deadline).await {
                     Ok(Ok(info)) => {
                         broker.metrics.appended_records(records_of(&info));
                         appended(key.index, &info, log_append_time)

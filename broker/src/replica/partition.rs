@@ -3,6 +3,7 @@
 //! Appends go through the [`Seat`]; reads take no lock. What a leader and a follower decide is decided in `core`: here it is asked, and carried out. The log decides everything
 //! about bytes, `api` everything about requests.
 
+mod appending;
 mod following;
 mod leading;
 #[cfg(test)]
@@ -16,8 +17,9 @@ use tokio::sync::oneshot;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
-pub(crate) use self::leading::{Acks, Appending, FollowerFetch, Served, read_error};
+pub(crate) use self::appending::{Acks, Appending};
 use self::leading::{Append, Leading};
+pub(crate) use self::leading::{FollowerFetch, Served, read_error};
 use super::core::leader::Ends;
 use super::core::{Following, OwnLog, PartitionState};
 use super::seat::Seat;

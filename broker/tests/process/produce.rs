@@ -6,11 +6,11 @@ use weir_protocol::batch::{BatchHeader, Batches, Codec, set_max_timestamp};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use weir_protocol::messages::produce_response::PartitionProduceResponse;
-use weir_protocol::messages::{DeleteRecordsRequest, InitProducerIdRequest, MetadataRequest};
+use weir_protocol::messages::{DeleteRecordsRequest, InitProducerIdRequest, MetadataRequest, ProduceRequest};
 use weir_protocol::record::BatchBuilder;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
-use crate::support::{Client, Cluster, batch, compressed, idempotent_batch, offsets_and_values, topic};
+use crate::support::{Client, Cluster, PRODUCE_VERSION, batch, compressed, idempotent_batch, offsets_and_values, produce_to, topic};
 
 fn owned(records: &[(i64, &str)]) -> Vec<(i64, String)> {
     records.iter().map(|(offset, value)| (*offset, (*value).to_owned())).collect()
@@ -35,6 +35,27 @@ async fn what_is_acknowledged_can_be_read_under_every_acks_and_flush_mode() {
             client.read_all(name, 0).await,
             owned(&[(0, "a"), (1, "b"), (2, "c"), (3, "d"), (4, "e")]),
             "{name}"
+        );
+    }
+}
+
+/// A client's timeout is for the followers (`ReplicaManager.delayedProduceRequestRequired`): what one's own disk takes is not in it, also where that is a flush.
+#[tokio::test]
+async fn no_timeout_is_too_short_where_nobody_else_is_waited_for() {
+    let cluster = Cluster::start(vec![topic(1, "t", 1, &[("flush.mode", "group")])]).await;
+    let mut client = cluster.client().await;
+    for round in 0..40 {
+        let (acks, timeout_ms) = [(1, 0), (-1, 0), (1, -1), (-1, 1)][round % 4];
+        let request = ProduceRequest {
+            timeout_ms,
+            ..produce_to("t", 0, acks, batch(&["a"]))
+        };
+        client.send(PRODUCE_VERSION, &request).await;
+        let produced = client.receive_produce().await;
+        assert_eq!(
+            (produced.error_code, produced.base_offset),
+            (0, round as i64),
+            "acks={acks} timeout={timeout_ms}"
         );
     }
 }

@@ -7,11 +7,10 @@ use tracing::info;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch};
 
-use super::{Core, Job, Partition, Role};
+use super::{Acks, Appending, Core, Job, Partition, Role};
 use crate::log::{AppendError, AppendInfo, EpochEnd, LogWriter, Prepared, ReadError, ReadSlice};
 use crate::replica::core::leader::{Ends, Fetched, Outcome};
 use crate::replica::core::{FetchFrom, Leadership, PartitionState, Proposal, Settings, Start};
-use crate::replica::waiters::Waiter;
 
 /// A leadership, and whether time does something to it.
 #[derive(Debug)]
@@ -32,24 +31,6 @@ pub(super) struct Append {
 
 /// What belongs to records that are in memory, and is let go with them.
 pub(crate) type Keepsake = Option<Arc<dyn Send + Sync>>;
-
-/// A batch that has been brought to the writer.
-#[derive(Debug)]
-pub(crate) struct Appending {
-    partition: Arc<Partition>,
-    answer: oneshot::Receiver<Result<(AppendInfo, LeaderEpoch), AppendError>>,
-}
-
-/// What a produce waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Acks {
-    /// That it was tried.
-    None,
-    /// That the leader has it, as `flush.mode` understands having.
-    Leader,
-    /// That it is committed.
-    All,
-}
 
 /// What a follower is answered of one partition.
 #[derive(Debug)]
@@ -344,7 +325,7 @@ impl Partition {
     }
 
     /// Whether what was appended before `offset` in `epoch` is acknowledged to who asked for `acks`.
-    fn acknowledges(&self, offset: i64, epoch: LeaderEpoch, acks: Acks) -> Result<bool, AppendError> {
+    pub(super) fn acknowledges(&self, offset: i64, epoch: LeaderEpoch, acks: Acks) -> Result<bool, AppendError> {
         if self.log.is_offline() && self.ends().had < offset {
             return Err(AppendError::Storage);
         }
@@ -367,33 +348,5 @@ pub(crate) fn read_error(error: &ReadError) -> ErrorCode {
         ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         ReadError::Corrupt { .. } => ErrorCode::CorruptMessage,
         ReadError::Storage(_) => ErrorCode::KafkaStorageError,
-    }
-}
-
-impl Appending {
-    /// Waits until the batch is appended, and then for what `acks` asks.
-    ///
-    /// # Errors
-    /// What the append was refused for; [`AppendError::NotLeader`] when this broker stopped to lead while the batch waited to be committed.
-    pub(crate) async fn acknowledged(self, acks: Acks) -> Result<AppendInfo, AppendError> {
-        let Self { partition, answer } = self;
-        let (info, epoch) = answer.await.unwrap_or(Err(AppendError::Storage))?;
-        let offset = info.last_offset + 1;
-        if acks != Acks::None && !partition.acknowledges(offset, epoch, acks)? {
-            let list = if acks == Acks::All { Partition::waiters } else { Partition::holding };
-            let mut waiter = Waiter::new(list);
-            loop {
-                waiter.register([Arc::clone(&partition)]);
-                if partition.acknowledges(offset, epoch, acks)? {
-                    break;
-                }
-                waiter.woken().await;
-            }
-        }
-        // The flush may be seen here before it has moved the high watermark: who has no other replica reads what it was told is there.
-        if acks == Acks::Leader && partition.log.high_watermark() < offset {
-            partition.grew();
-        }
-        Ok(info)
     }
 }

@@ -18,7 +18,7 @@ use weir_protocol::messages::{DeleteRecordsRequest, FetchRequest, Message, Metad
 use super::soon;
 
 /// Versions in which a topic still has its name.
-const PRODUCE_VERSION: i16 = 9;
+pub(crate) const PRODUCE_VERSION: i16 = 9;
 const FETCH_VERSION: i16 = 12;
 
 /// A connection.

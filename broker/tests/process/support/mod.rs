@@ -10,7 +10,7 @@ mod replicated;
 use std::future::Future;
 use std::time::Duration;
 
-pub(crate) use self::client::{Client, fetch_from, produce_to};
+pub(crate) use self::client::{Client, PRODUCE_VERSION, fetch_from, produce_to};
 pub(crate) use self::controller::{FakeController, placed_topic, topic};
 pub(crate) use self::process::{BrokerProcess, Launch};
 pub(crate) use self::records::{batch, compressed, idempotent_batch, offsets_and_values};
