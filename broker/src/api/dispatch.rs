@@ -73,6 +73,7 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
         correlation_id: header.correlation_id,
         started,
     };
+    // What lists all that there is, whatever its body says, is never carried out on the thread of its connection.
     match header.api {
         ApiKey::Produce => produce::handle(request, frame),
         ApiKey::Fetch if request.is_large(&frame) => {
@@ -98,7 +99,7 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
         ApiKey::DescribeClientQuotas => request.now(frame, security::describe_quotas),
         ApiKey::DescribeUserScramCredentials => request.now(frame, security::describe_scram_users),
         ApiKey::DescribeConfigs => request.now(frame, configs::handle),
-        ApiKey::ListConfigResources => request.now(frame, configs::handle_list),
+        ApiKey::ListConfigResources => request.aside(frame, async |broker, cx, body| configs::handle_list(&broker, &cx, body)),
         ApiKey::AlterConfigs => request.later(frame, async |broker, cx, body| configs::handle_alter(&broker, &cx, body).await),
         ApiKey::IncrementalAlterConfigs => request.later(frame, async |broker, cx, body| {
             configs::handle_incremental_alter(&broker, &cx, body).await
@@ -111,7 +112,7 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
         ApiKey::SyncGroup => request.later(frame, async |broker, cx, body| groups::sync(&broker, &cx, body).await),
         ApiKey::Heartbeat => request.later(frame, async |broker, cx, body| groups::heartbeat(&broker, &cx, body).await),
         ApiKey::LeaveGroup => request.later(frame, async |broker, cx, body| groups::leave(&broker, &cx, body).await),
-        ApiKey::ListGroups => request.later(frame, async |broker, cx, body| groups::list_groups(&broker, &cx, body).await),
+        ApiKey::ListGroups => request.aside(frame, async |broker, cx, body| groups::list_groups(&broker, &cx, body).await),
         ApiKey::DescribeGroups => request.later(frame, async |broker, cx, body| groups::describe_groups(&broker, &cx, body).await),
         ApiKey::DeleteGroups => request.later(frame, async |broker, cx, body| groups::delete_groups(&broker, &cx, body).await),
         ApiKey::ConsumerGroupHeartbeat => request.later(frame, async |broker, cx, body| groups::consumer_group_heartbeat(&broker, &cx, body).await),
@@ -127,7 +128,7 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
         ApiKey::UpdateFeatures => request.later(frame, async |broker, cx, body| cluster::handle_update_features(&broker, &cx, body).await),
         ApiKey::DescribeQuorum => request.later(frame, async |broker, cx, body| describe_quorum::handle(&broker, &cx, body).await),
         ApiKey::AlterReplicaLogDirs => request.now(frame, log_dirs::handle_alter),
-        ApiKey::DescribeLogDirs => request.now(frame, log_dirs::handle),
+        ApiKey::DescribeLogDirs => request.aside(frame, async |broker, cx, body| log_dirs::handle(&broker, &cx, body)),
         ApiKey::AddPartitionsToTxn => request.later(frame, async |broker, cx, body| transactions::add_partitions(&broker, &cx, body).await),
         ApiKey::AddOffsetsToTxn => request.later(frame, async |broker, cx, body| transactions::add_offsets(&broker, &cx, body).await),
         ApiKey::EndTxn => request.later(frame, async |broker, cx, body| transactions::end(&broker, &cx, body).await),
@@ -135,7 +136,7 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
         ApiKey::TxnOffsetCommit => request.later(frame, async |broker, cx, body| transactions::commit_offsets(&broker, &cx, body).await),
         ApiKey::DescribeProducers => request.later(frame, async |broker, cx, body| transactions::producers(&broker, &cx, body).await),
         ApiKey::DescribeTransactions => request.later(frame, async |broker, cx, body| transactions::describe(&broker, &cx, body).await),
-        ApiKey::ListTransactions => request.later(frame, async |broker, cx, body| transactions::list(&broker, &cx, body).await),
+        ApiKey::ListTransactions => request.aside(frame, async |broker, cx, body| transactions::list(&broker, &cx, body).await),
         ApiKey::InitProducerId => request.later(frame, async |broker, cx, body| producer_ids::handle(&broker, &cx, body).await),
     }
 }

@@ -35,6 +35,12 @@ const FROM_FOLLOWERS: i16 = 11;
 /// The first version whose response names the new leader (KIP-951).
 const LEADER_IN_RESPONSE: i16 = 16;
 
+/// The most partitions in a session that are read on the thread of its connection: some milliseconds of work.
+const SESSION_MAX: usize = 20_000;
+
+/// What a partition takes while it is read and answered.
+const READ_BYTES: usize = 400;
+
 /// What a partition takes while a request waits: as it is asked for, and in the list of those who wait for it.
 const ASKED_BYTES: usize = 160;
 
@@ -101,9 +107,23 @@ struct Limits {
     rack: Option<String>,
 }
 
-/// Takes up a request.
-pub(super) fn handle(request: Request, fetch: FetchRequest) -> Handled {
-    Handled::Later(reply(request, fetch).boxed())
+/// Takes up a request. What a large session asks for is not in the frame: it has room of its own, and is read where it holds up nobody else.
+pub(super) fn handle(mut request: Request, fetch: FetchRequest) -> Handled {
+    let broker = Arc::clone(&request.broker);
+    let is_of_follower = fetch.replica_id >= 0 || fetch.replica_state.replica_id >= 0;
+    let partitions = if is_of_follower {
+        0
+    } else {
+        broker.fetch_sessions.partitions_of(fetch.session_id)
+    };
+    if partitions <= SESSION_MAX {
+        return Handled::Later(reply(request, fetch).boxed());
+    }
+    let room = broker.request_memory.room(partitions * READ_BYTES, false);
+    Handled::Later(broker.large_requests.carry_out(async move {
+        request.cx.room = room.await;
+        reply(request, fetch).await
+    }))
 }
 
 /// Decodes a large request and takes it up: for whoever carries out what would hold up others.

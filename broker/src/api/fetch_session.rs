@@ -114,12 +114,20 @@ struct Cached {
 struct Session {
     by_id: bool,
     epoch: i32,
-    used_ms: i64,
     partitions: IndexMap<Key, Cached>,
-    /// What the partitions take.
-    bytes: usize,
     /// Where the next reading begins: behind the last partition that was served, so that a busy one does not starve the others of a small response.
     start: usize,
+}
+
+/// A session, and what all sessions together are bounded by.
+#[derive(Debug)]
+struct Kept {
+    /// With a lock of its own: what a large one takes nobody else waits for.
+    session: Arc<Mutex<Session>>,
+    used_ms: i64,
+    partitions: usize,
+    /// What the partitions take.
+    bytes: usize,
 }
 
 /// All sessions of this broker.
@@ -130,7 +138,7 @@ pub struct FetchSessions {
 
 #[derive(Debug, Default)]
 struct Sessions {
-    sessions: BTreeMap<i32, Session>,
+    sessions: BTreeMap<i32, Kept>,
     partitions: usize,
     bytes: usize,
     next_id: i32,
@@ -152,26 +160,36 @@ impl FetchSessions {
     /// # Errors
     /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH, FETCH_SESSION_TOPIC_ID_ERROR: the client begins a new session.
     pub(crate) fn ask(&self, request: SessionRequest, now_ms: i64) -> Result<Asked, ErrorCode> {
-        let mut inner = self.inner.lock();
         if request.epoch == INITIAL_EPOCH || request.epoch == FINAL_EPOCH {
-            inner.remove(request.id);
+            self.inner.lock().remove(request.id);
             let kind = if request.epoch == FINAL_EPOCH { Kind::Sessionless } else { Kind::Full };
             return Ok(Asked {
                 partitions: request.wanted,
                 kind,
             });
         }
-        inner.continue_session(request, now_ms)
+        let id = request.id;
+        let session = self.inner.lock().session(id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
+        let (mut partitions, impossible) = session.lock().go_on(request)?;
+        let bytes = partitions.iter().map(|(key, _)| key.bytes()).sum();
+        let is_kept = self.inner.lock().grew(id, partitions.len(), bytes, now_ms);
+        partitions.extend(impossible);
+        let kind = if is_kept { Kind::Incremental { session: id } } else { Kind::Sessionless };
+        Ok(Asked { partitions, kind })
+    }
+
+    /// How many partitions a session has: none, where there is no such session.
+    pub(crate) fn partitions_of(&self, id: i32) -> usize {
+        self.inner.lock().sessions.get(&id).map_or(0, |kept| kept.partitions)
     }
 
     /// Settles what is said: given every partition's answer, in the order of [`Asked::partitions`], returns the session id for the response and which of the
     /// partitions are in it. There are never more than `sessions_max` sessions (`max.incremental.fetch.session.cache.slots`).
     pub(crate) fn settle(&self, asked: &Asked, answers: &[Answer], sessions_max: usize, now_ms: i64) -> (i32, Vec<bool>) {
-        let mut inner = self.inner.lock();
         match asked.kind {
             Kind::Sessionless => (0, vec![true; answers.len()]),
-            Kind::Full => (inner.create(asked, answers, sessions_max, now_ms), vec![true; answers.len()]),
-            Kind::Incremental { session } => (session, inner.say(session, asked, answers)),
+            Kind::Full => (self.create(asked, answers, sessions_max, now_ms), vec![true; answers.len()]),
+            Kind::Incremental { session } => (session, self.say(session, asked, answers)),
         }
     }
 
@@ -180,96 +198,127 @@ impl FetchSessions {
         let inner = self.inner.lock();
         (inner.sessions.len(), inner.partitions)
     }
-}
 
-impl Sessions {
-    fn remove(&mut self, id: i32) {
-        if let Some(session) = self.sessions.remove(&id) {
-            self.partitions -= session.partitions.len();
-            self.bytes -= session.bytes;
+    fn create(&self, asked: &Asked, answers: &[Answer], sessions_max: usize, now_ms: i64) -> i32 {
+        let kept = asked.partitions.iter().map(|(key, _)| key).filter(|key| key.can_exist());
+        let (size, bytes) = kept.fold((0, 0), |(size, bytes), key| (size + 1, bytes + key.bytes()));
+        if size == 0 || !self.inner.lock().make_room(size, bytes, sessions_max, now_ms) {
+            return 0;
         }
+        let by_id = asked.partitions.first().is_some_and(|(key, _)| matches!(key.topic, TopicRef::Id(_)));
+        let cached = |wish: &Wish, answer: &Answer| Cached {
+            wish: *wish,
+            said: (!answer.has_error).then_some(answer.said),
+        };
+        let partitions = asked.partitions.iter().zip(answers).filter(|((key, _), _)| key.can_exist());
+        let session = Session {
+            by_id,
+            epoch: next_epoch(INITIAL_EPOCH),
+            partitions: partitions.map(|((key, wish), answer)| (key.clone(), cached(wish, answer))).collect(),
+            start: 0,
+        };
+        let mut inner = self.inner.lock();
+        // Others may have come meanwhile.
+        if !inner.make_room(size, bytes, sessions_max, now_ms) {
+            return 0;
+        }
+        inner.add(session, bytes, now_ms)
     }
 
-    fn continue_session(&mut self, request: SessionRequest, now_ms: i64) -> Result<Asked, ErrorCode> {
-        let session = self.sessions.get_mut(&request.id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
-        if session.epoch != request.epoch {
+    fn say(&self, id: i32, asked: &Asked, answers: &[Answer]) -> Vec<bool> {
+        let session = self.inner.lock().session(id);
+        match session {
+            Some(session) => session.lock().say(asked, answers),
+            // It gave way to another one while this request waited: everything is said, and the next request is told to begin anew.
+            None => vec![true; answers.len()],
+        }
+    }
+}
+
+impl Session {
+    /// Takes up what the next request of the session wants, and returns all that it is about, in the order in which it is read, and what cannot be kept.
+    #[allow(clippy::type_complexity)]
+    fn go_on(&mut self, request: SessionRequest) -> Result<(Vec<(Key, Wish)>, Vec<(Key, Wish)>), ErrorCode> {
+        if self.epoch != request.epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
         }
-        if session.by_id != request.by_id {
+        if self.by_id != request.by_id {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
-        let before = (session.partitions.len(), session.bytes);
         let (wanted, impossible): (Vec<_>, Vec<_>) = request.wanted.into_iter().partition(|(key, _)| key.can_exist());
         for (key, wish) in wanted {
-            match session.partitions.get_mut(&key) {
+            match self.partitions.get_mut(&key) {
                 Some(cached) => cached.wish = wish,
                 None => {
-                    session.partitions.insert(key, Cached { wish, said: None });
+                    self.partitions.insert(key, Cached { wish, said: None });
                 }
             }
         }
         if !request.forgotten.is_empty() {
             let forgotten: BTreeSet<_> = request.forgotten.iter().collect();
-            session.partitions.retain(|key, _| !forgotten.contains(key));
+            self.partitions.retain(|key, _| !forgotten.contains(key));
         }
-        session.used_ms = now_ms;
-        session.epoch = next_epoch(session.epoch);
-        let mut partitions: Vec<_> = session.partitions.iter().map(|(key, cached)| (key.clone(), cached.wish)).collect();
-        let start = session.start.checked_rem(partitions.len()).unwrap_or(0);
+        self.epoch = next_epoch(self.epoch);
+        let mut partitions: Vec<_> = self.partitions.iter().map(|(key, cached)| (key.clone(), cached.wish)).collect();
+        let start = self.start.checked_rem(partitions.len()).unwrap_or(0);
         partitions.rotate_left(start);
-        session.bytes = partitions.iter().map(|(key, _)| key.bytes()).sum();
-        self.partitions = self.partitions + partitions.len() - before.0;
-        self.bytes = self.bytes + session.bytes - before.1;
-        let is_empty = partitions.is_empty();
-        partitions.extend(impossible);
-        if is_empty || self.bytes > BYTES_MAX {
-            // Nothing left to remember, or too much: the client is answered in full and told that it has no session.
-            self.remove(request.id);
-            return Ok(Asked {
-                partitions,
-                kind: Kind::Sessionless,
-            });
-        }
-        Ok(Asked {
-            partitions,
-            kind: Kind::Incremental { session: request.id },
-        })
+        Ok((partitions, impossible))
     }
 
-    fn create(&mut self, asked: &Asked, answers: &[Answer], sessions_max: usize, now_ms: i64) -> i32 {
-        let kept = asked.partitions.iter().map(|(key, _)| key).filter(|key| key.can_exist());
-        let (size, bytes) = kept.fold((0, 0), |(size, bytes), key| (size + 1, bytes + key.bytes()));
-        if size == 0 || !self.make_room(size, bytes, sessions_max, now_ms) {
-            return 0;
+    fn say(&mut self, asked: &Asked, answers: &[Answer]) -> Vec<bool> {
+        let mut included = Vec::with_capacity(answers.len());
+        for ((key, _), answer) in asked.partitions.iter().zip(answers) {
+            let Some((index, _, cached)) = self.partitions.get_full_mut(key) else {
+                included.push(true);
+                continue;
+            };
+            included.push(answer.worth_saying || cached.said != Some(answer.said));
+            cached.said = (!answer.has_error).then_some(answer.said);
+            if answer.has_records {
+                self.start = index + 1;
+            }
         }
-        let by_id = asked.partitions.first().is_some_and(|(key, _)| matches!(key.topic, TopicRef::Id(_)));
-        let partitions: IndexMap<_, _> = asked
-            .partitions
-            .iter()
-            .zip(answers)
-            .filter(|((key, _), _)| key.can_exist())
-            .map(|((key, wish), answer)| {
-                (
-                    key.clone(),
-                    Cached {
-                        wish: *wish,
-                        said: (!answer.has_error).then_some(answer.said),
-                    },
-                )
-            })
-            .collect();
-        self.partitions += partitions.len();
+        included
+    }
+}
+
+impl Sessions {
+    fn session(&self, id: i32) -> Option<Arc<Mutex<Session>>> {
+        self.sessions.get(&id).map(|kept| Arc::clone(&kept.session))
+    }
+
+    fn remove(&mut self, id: i32) {
+        if let Some(kept) = self.sessions.remove(&id) {
+            self.partitions -= kept.partitions;
+            self.bytes -= kept.bytes;
+        }
+    }
+
+    /// A session that was used has so many partitions now. Returns whether it is kept: with nothing left to remember, or too much, its client is answered in full and told that it has none.
+    fn grew(&mut self, id: i32, partitions: usize, bytes: usize, now_ms: i64) -> bool {
+        // It may have given way meanwhile: the next request hears of that.
+        let Some(kept) = self.sessions.get_mut(&id) else { return true };
+        self.partitions = self.partitions + partitions - kept.partitions;
+        self.bytes = self.bytes + bytes - kept.bytes;
+        (kept.used_ms, kept.partitions, kept.bytes) = (now_ms, partitions, bytes);
+        if partitions == 0 || self.bytes > BYTES_MAX {
+            self.remove(id);
+            return false;
+        }
+        true
+    }
+
+    fn add(&mut self, session: Session, bytes: usize, now_ms: i64) -> i32 {
+        let (id, partitions) = (self.free_id(), session.partitions.len());
+        self.partitions += partitions;
         self.bytes += bytes;
-        let id = self.free_id();
         self.sessions.insert(
             id,
-            Session {
-                by_id,
-                epoch: next_epoch(INITIAL_EPOCH),
+            Kept {
+                session: Arc::new(Mutex::new(session)),
                 used_ms: now_ms,
                 partitions,
                 bytes,
-                start: 0,
             },
         );
         id
@@ -289,8 +338,8 @@ impl Sessions {
             return true;
         }
         let smaller = || {
-            let smallest = self.sessions.iter().min_by_key(|(_, session)| session.partitions.len());
-            smallest.filter(|(_, session)| session.partitions.len() < size).map(|(&id, _)| id)
+            let smallest = self.sessions.iter().min_by_key(|(_, kept)| kept.partitions);
+            smallest.filter(|(_, kept)| kept.partitions < size).map(|(&id, _)| id)
         };
         let gone = self.idle(now_ms).or_else(smaller);
         gone.inspect(|id| self.remove(*id)).is_some()
@@ -298,8 +347,8 @@ impl Sessions {
 
     /// The session that was not used for the longest time, if that is long.
     fn idle(&self, now_ms: i64) -> Option<i32> {
-        let oldest = self.sessions.iter().min_by_key(|(_, session)| session.used_ms);
-        oldest.filter(|(_, session)| now_ms - session.used_ms > EVICTION_MS).map(|(&id, _)| id)
+        let oldest = self.sessions.iter().min_by_key(|(_, kept)| kept.used_ms);
+        oldest.filter(|(_, kept)| now_ms - kept.used_ms > EVICTION_MS).map(|(&id, _)| id)
     }
 
     fn free_id(&mut self) -> i32 {
@@ -309,26 +358,6 @@ impl Sessions {
                 return self.next_id;
             }
         }
-    }
-
-    fn say(&mut self, id: i32, asked: &Asked, answers: &[Answer]) -> Vec<bool> {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            // It gave way to another one while this request waited: everything is said, and the next request is told to begin anew.
-            return vec![true; answers.len()];
-        };
-        let mut included = Vec::with_capacity(answers.len());
-        for ((key, _), answer) in asked.partitions.iter().zip(answers) {
-            let Some((index, _, cached)) = session.partitions.get_full_mut(key) else {
-                included.push(true);
-                continue;
-            };
-            included.push(answer.worth_saying || cached.said != Some(answer.said));
-            cached.said = (!answer.has_error).then_some(answer.said);
-            if answer.has_records {
-                session.start = index + 1;
-            }
-        }
-        included
     }
 }
 

@@ -190,3 +190,19 @@ fn epochs_go_round() {
     assert_eq!(next_epoch(i32::MAX), 1);
     assert_eq!(next_epoch(0), 1);
 }
+
+/// By its size it is decided where a request is carried out that itself says nothing.
+#[test]
+fn how_large_a_session_is_can_be_asked_beforehand() {
+    let sessions = FetchSessions::default();
+    let id = open(&sessions, vec![named("a", 0), named("a", 1)], 0);
+    assert_eq!((sessions.partitions_of(id), sessions.partitions_of(id + 1)), (2, 0));
+    let more = SessionRequest {
+        wanted: vec![named("a", 2)],
+        ..request(id, 1, &[], &[])
+    };
+    sessions.ask(more, 0).unwrap();
+    assert_eq!((sessions.partitions_of(id), sessions.size()), (3, (1, 3)));
+    sessions.ask(request(id, FINAL_EPOCH, &[], &[]), 0).unwrap();
+    assert_eq!((sessions.partitions_of(id), sessions.size()), (0, (0, 0)));
+}
