@@ -452,11 +452,21 @@ pub fn coordinator(bootstrap: &str, group: &str) -> Result<i32> {
 /// What a group has committed, by topic and partition (OffsetFetch version 5); `None` while none of the brokers coordinates it.
 #[must_use]
 pub fn committed(bootstrap: &str, group: &str) -> Option<BTreeMap<(String, i32), i64>> {
-    bootstrap.split(',').find_map(|broker| committed_at(broker, group).ok())
+    let all = Body::default().str(group).i32(-1);
+    bootstrap.split(',').find_map(|broker| committed_at(broker, &all).ok())
 }
 
-fn committed_at(broker: &str, group: &str) -> Result<BTreeMap<(String, i32), i64>> {
-    let mut reply = Connection::open(broker)?.call(9, 5, &Body::default().str(group).i32(-1))?;
+/// Whether a group remembers that it is to be deleted once it has no members: what Weir commits for that, which a fetch of all offsets leaves out.
+#[must_use]
+pub fn is_marked_for_deletion(bootstrap: &str, group: &str) -> bool {
+    let mark = ("weir.dev/reset".to_owned(), 64);
+    let one = Body::default().str(group).i32(1).str(&mark.0).i32(1).i32(mark.1);
+    let mut answers = bootstrap.split(',').filter_map(|broker| committed_at(broker, &one).ok());
+    answers.any(|offsets| offsets.get(&mark) == Some(&1))
+}
+
+fn committed_at(broker: &str, question: &Body) -> Result<BTreeMap<(String, i32), i64>> {
+    let mut reply = Connection::open(broker)?.call(9, 5, question)?;
     reply.i32()?;
     let mut offsets = BTreeMap::new();
     for _ in 0..reply.i32()?.max(0) {

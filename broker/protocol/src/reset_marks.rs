@@ -1,4 +1,4 @@
-//! Marks of resets: with them a group itself knows which resets of its offsets were carried out.
+//! Marks: with them a group itself knows which resets of its offsets were carried out, and whether it is to be deleted.
 //!
 //! A mark is a committed offset for a partition of [`TOPIC`]. So it is in one batch with the offsets that the reset sets, is known to the next coordinator, and goes with the group. [`TOPIC`] is no
 //! legal name of a topic: no consumer can be subscribed to it, and only a commit of [`MEMBER`] names it. To everybody else such offsets are not there: an OffsetFetch of all offsets leaves them out.
@@ -15,6 +15,13 @@ pub const MEMBER: &str = "weir.dev/reset";
 /// How many of a group's resets are remembered.
 pub const SLOTS: i32 = 64;
 
+/// The partition of [`TOPIC`] that says whether the group is to be deleted once it has no members: [`DELETE`], or [`NO_MARK`]. It is committed alone, also while the group has members, by who may
+/// delete the group.
+pub const DELETION: i32 = SLOTS;
+
+/// See [`DELETION`].
+pub const DELETE: i64 = 1;
+
 /// What a coordinator that knows marks answers for a slot without one. Any other answers -1.
 pub const NO_MARK: i64 = 0;
 
@@ -27,8 +34,8 @@ pub fn mark(id: &str) -> i64 {
     i64::try_from((hash >> 1) | 1).unwrap_or(i64::MAX)
 }
 
-/// Whether a partition of [`TOPIC`] is a slot.
+/// Whether a partition of [`TOPIC`] is a slot, or [`DELETION`].
 #[must_use]
-pub fn is_slot(partition: i32) -> bool {
-    (0..SLOTS).contains(&partition)
+pub fn is_mark(partition: i32) -> bool {
+    (0..=DELETION).contains(&partition)
 }

@@ -110,8 +110,7 @@ impl Groups {
         let (member, instance) = (request.member_id.as_str(), request.group_instance_id.as_deref());
         let generation = request.generation_id_or_member_epoch;
         if member == reset_marks::MEMBER && !transactional {
-            let group = self.get_or_make(&request.group_id)?;
-            return if group.is_empty() { Ok(()) } else { Err(ErrorCode::NonEmptyGroup) };
+            return self.check_marks(request);
         }
         let Some(group) = self.groups.get(&*request.group_id) else {
             return match generation {
@@ -135,6 +134,23 @@ impl Groups {
                 group.check_commit(request, version, transactional, partitions)
             }
         }
+    }
+
+    /// Whether a reset is taken, or that the group is to be deleted (see [`reset_marks`]).
+    fn check_marks(&mut self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+        let says_deletion = |topic: &OffsetCommitRequestTopic| {
+            topic.name == reset_marks::TOPIC
+                && topic
+                    .partitions
+                    .iter()
+                    .all(|partition| partition.partition_index == reset_marks::DELETION)
+        };
+        if request.topics.iter().all(says_deletion) {
+            let is_there = self.groups.contains_key(&*request.group_id);
+            return if is_there { Ok(()) } else { Err(ErrorCode::GroupIdNotFound) };
+        }
+        let group = self.get_or_make(&request.group_id)?;
+        if group.is_empty() { Ok(()) } else { Err(ErrorCode::NonEmptyGroup) }
     }
 
     /// The id of the topic that is asked for: the one that has the name now, where only that is said.
@@ -273,7 +289,7 @@ fn unstable(index: i32) -> OffsetFetchResponsePartitions {
 /// The mark in a slot (see [`reset_marks`]).
 fn marked(slot: i32, offsets: &super::offsets::Offsets) -> OffsetFetchResponsePartitions {
     let mut answer = fetched(slot, offsets.get(reset_marks::TOPIC, slot));
-    if answer.committed_offset < 0 && reset_marks::is_slot(slot) {
+    if answer.committed_offset < 0 && reset_marks::is_mark(slot) {
         answer.committed_offset = reset_marks::NO_MARK;
     }
     answer

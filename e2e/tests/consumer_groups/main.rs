@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use weir_e2e::cluster::{Local, brokers};
 use weir_e2e::driver::{Client, Driver, Produce};
 use weir_e2e::record::Record;
-use weir_e2e::wire::{await_topic, committed};
+use weir_e2e::wire::{await_topic, committed, is_marked_for_deletion};
 
 /// What a test waits for counts as lost after this long.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -294,6 +294,14 @@ fn a_deleted_resource_leaves_its_group_unless_it_says_otherwise() {
     world.poll_members(1);
     delete(&world, json!({"deletionPolicy": "Delete"}));
     assert_eq!(world.offsets(), [10, 10]);
+    // The group remembers it itself: another operator goes on with it.
+    let deadline = Instant::now() + PATIENCE;
+    while !is_marked_for_deletion(&world.local.bootstrap(), "g") {
+        assert!(Instant::now() < deadline, "the group is not marked");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    world.local.run(&["kill", "controller"]).unwrap();
+    world.local.run(&["start", "controller"]).unwrap();
     world.leave("second");
     let deadline = Instant::now() + PATIENCE;
     while world.offsets() != [-1, -1] {

@@ -6,14 +6,19 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
 use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use weir_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
+use weir_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use weir_protocol::messages::{
     ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest,
 };
 use weir_protocol::reset_marks;
 
 use super::marks::Mark;
 use super::observed::{Member, Partition};
 use crate::kafka::{Client, KafkaError, check};
+
+/// Groups that are asked about in one request.
+const GROUPS_AT_ONCE: usize = 500;
 
 /// The member epoch with which a member of the consumer protocol leaves (KIP-848).
 const LEAVES: i32 = -1;
@@ -158,6 +163,65 @@ pub async fn delete(client: &Client, group: &str) -> Result<(), KafkaError> {
     }
 }
 
+/// Has the group itself remember that it is to be deleted once it has no members, or that it is not.
+///
+/// # Errors
+/// When it was not written, for instance because its coordinator is of a version that remembers nothing.
+pub async fn mark_deletion(client: &Client, group: &str, delete: bool) -> Result<(), KafkaError> {
+    let coordinator = client.coordinator(group).await?;
+    let request = OffsetCommitRequest {
+        group_id: group.to_owned(),
+        member_id: reset_marks::MEMBER.to_owned(),
+        generation_id_or_member_epoch: 0,
+        topics: vec![OffsetCommitRequestTopic {
+            name: reset_marks::TOPIC.to_owned(),
+            partitions: vec![OffsetCommitRequestPartition {
+                partition_index: reset_marks::DELETION,
+                committed_offset: if delete { reset_marks::DELETE } else { reset_marks::NO_MARK },
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let response = client.ask(coordinator, 8, &request).await?;
+    let mut partitions = response.topics.into_iter().flat_map(|topic| topic.partitions);
+    partitions.try_for_each(|partition| check("mark the group for deletion", partition.error_code))
+}
+
+/// The groups that remember that they are to be deleted.
+///
+/// # Errors
+/// When a broker does not answer: what is missing then says nothing.
+pub async fn marked_for_deletion(client: &Client) -> Result<Vec<String>, KafkaError> {
+    let mut marked = Vec::new();
+    for broker in client.brokers() {
+        for some in list_on(client, broker).await?.chunks(GROUPS_AT_ONCE) {
+            let question = |group: &String| OffsetFetchRequestGroup {
+                group_id: group.clone(),
+                topics: Some(vec![OffsetFetchRequestTopics {
+                    name: reset_marks::TOPIC.to_owned(),
+                    partition_indexes: vec![reset_marks::DELETION],
+                    ..Default::default()
+                }]),
+                ..Default::default()
+            };
+            let request = OffsetFetchRequest {
+                groups: some.iter().map(question).collect(),
+                ..Default::default()
+            };
+            for group in client.ask(broker, 8, &request).await?.groups {
+                check("look for groups that are to be deleted", group.error_code)?;
+                let mut partitions = group.topics.iter().flat_map(|topic| &topic.partitions);
+                if partitions.any(|partition| partition.committed_offset == reset_marks::DELETE) {
+                    marked.push(group.group_id);
+                }
+            }
+        }
+    }
+    Ok(marked)
+}
+
 /// The ids of all groups of consumers, as far as their coordinators answer, in order.
 ///
 /// # Errors
@@ -165,15 +229,20 @@ pub async fn delete(client: &Client, group: &str) -> Result<(), KafkaError> {
 pub async fn list(client: &Client) -> Result<Vec<String>, KafkaError> {
     let mut all = Vec::new();
     for broker in client.brokers() {
-        let response = client.ask(broker, 5, &ListGroupsRequest::default()).await?;
-        check("list groups", response.error_code)?;
-        let consumers = response
-            .groups
-            .into_iter()
-            .filter(|group| matches!(group.protocol_type.as_str(), "consumer" | ""));
-        all.extend(consumers.map(|group| group.group_id));
+        all.extend(list_on(client, broker).await?);
     }
     all.sort();
     all.dedup();
     Ok(all)
+}
+
+/// The groups of consumers that a broker coordinates.
+async fn list_on(client: &Client, broker: i32) -> Result<Vec<String>, KafkaError> {
+    let response = client.ask(broker, 5, &ListGroupsRequest::default()).await?;
+    check("list groups", response.error_code)?;
+    let consumers = response
+        .groups
+        .into_iter()
+        .filter(|group| matches!(group.protocol_type.as_str(), "consumer" | ""));
+    Ok(consumers.map(|group| group.group_id).collect())
 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use weir_crds::{ConsumerGroup, ConsumerGroupStatus, GroupDeletionPolicy, ResetPhase};
 
+use super::dying::Dying;
 use super::look::{Ages, Question, look};
 use super::pace::Pace;
 use super::reconcile::{Action, Decision, Memory, Seen, Workload, reconcile};
@@ -34,13 +35,12 @@ const AWAY_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked for groups without a resource, and for deleted ones that are to go.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
-/// Deleted groups that wait until they have no members. Beyond that, the oldest are left alone.
-const DYING_MAX: usize = 1000;
-
 /// Where the resources live.
 pub trait Home: Send + Sync + 'static {
     /// The ConsumerGroups of the cluster, as they are now.
     fn groups(&self) -> Vec<Arc<ConsumerGroup>>;
+    /// Whether that is all of them: at the start they are still being listed.
+    fn knows_all(&self) -> bool;
     /// Those that were deleted since this was last asked.
     fn take_deleted(&self) -> Vec<Arc<ConsumerGroup>>;
     /// Waits for a change of one of them.
@@ -127,7 +127,7 @@ enum Away {
 /// Looks after the groups of a cluster until it is dropped.
 pub async fn keep<H: Home>(home: Arc<H>, client: Client, pace: Pace) -> Infallible {
     let mut kept: BTreeMap<String, Kept> = BTreeMap::new();
-    let mut dying: Vec<Arc<ConsumerGroup>> = Vec::new();
+    let mut dying = Dying::default();
     let mut housekeeping = Instant::now();
     loop {
         let groups = home.groups();
@@ -145,14 +145,17 @@ pub async fn keep<H: Home>(home: Arc<H>, client: Client, pace: Pace) -> Infallib
             kept.insert(name_of(&resource), done);
         }
         home.show(kept.iter().map(|(name, kept)| (name.as_str(), &kept.decided)));
-        dying.extend(
-            home.take_deleted()
-                .into_iter()
-                .filter(|gone| gone.spec.deletion_policy == GroupDeletionPolicy::Delete),
-        );
+        for gone in home.take_deleted() {
+            if gone.spec.deletion_policy == GroupDeletionPolicy::Delete {
+                dying.add(gone.group_id());
+            }
+        }
         if housekeeping <= Instant::now() {
-            delete_groups(&*home, &client, &mut dying).await;
-            reflect_groups(&*home, &client).await;
+            // A resource of which nobody has heard yet may have the group.
+            if home.knows_all() {
+                dying.step(&*home, &client).await;
+                reflect_groups(&*home, &client).await;
+            }
             housekeeping = Instant::now() + HOUSEKEEPING;
         }
         let next = kept
@@ -361,29 +364,6 @@ fn tell(resource: &ConsumerGroup, before: &ConsumerGroupStatus, after: &Consumer
             "a ConsumerGroup changed"
         );
     }
-}
-
-/// Deletes the groups whose resources were deleted with that policy, as soon as they have no members.
-async fn delete_groups<H: Home>(home: &H, client: &Client, dying: &mut Vec<Arc<ConsumerGroup>>) {
-    let still: BTreeSet<String> = home.groups().iter().map(|resource| resource.group_id().to_owned()).collect();
-    // Another resource has the group.
-    dying.retain(|gone| !still.contains(gone.group_id()));
-    let surplus = dying.len().saturating_sub(DYING_MAX);
-    dying.drain(..surplus);
-    let mut waiting = Vec::new();
-    for gone in dying.drain(..) {
-        if !home.may_act().await {
-            return;
-        }
-        match act::delete(client, gone.group_id()).await {
-            Ok(()) => info!(group = gone.group_id(), "deleted a group whose ConsumerGroup was deleted"),
-            Err(error) => {
-                debug!(group = gone.group_id(), %error, "delete a group");
-                waiting.push(gone);
-            }
-        }
-    }
-    *dying = waiting;
 }
 
 /// Makes resources for groups that have none, and removes those whose group is gone, as the cluster wants it.

@@ -5,6 +5,7 @@
 
 pub mod act;
 pub mod conditions;
+mod dying;
 pub mod keep;
 pub mod lag;
 pub mod look;

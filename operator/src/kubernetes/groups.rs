@@ -4,7 +4,7 @@
 
 mod home;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -47,6 +47,8 @@ struct Held {
     deleted: Vec<(Key, Arc<ConsumerGroup>)>,
     /// Clusters whose groups are looked after, with the number of tasks that do.
     hosted: BTreeMap<Key, usize>,
+    /// The namespaces' watches that have not named all of theirs yet; `None` before they begin.
+    unlisted: Option<BTreeSet<usize>>,
 }
 
 #[derive(Debug)]
@@ -114,6 +116,22 @@ impl Shelf {
     fn keep_only(&self, scope: usize, listed: &mut Listed) {
         let gone = listed.gone(scope, self.held().groups.iter().map(|(key, known)| (key, known.scope)));
         gone.iter().for_each(|key| self.remove(key));
+    }
+
+    /// There are so many watches, of which none has named all of its groups.
+    fn begin(&self, scopes: usize) {
+        self.held().unlisted = Some((0..scopes).collect());
+    }
+
+    /// A watch has named all of its groups once.
+    fn listed(&self, scope: usize) {
+        if let Some(unlisted) = &mut self.held().unlisted {
+            unlisted.remove(&scope);
+        }
+    }
+
+    fn knows_all(&self) -> bool {
+        self.held().unlisted.as_ref().is_some_and(BTreeSet::is_empty)
     }
 
     fn of_cluster(&self, cluster: &Key) -> Vec<Arc<ConsumerGroup>> {
@@ -199,6 +217,7 @@ pub(super) async fn watch_groups(context: Context) -> Infallible {
         events.push(watched.map_ok(move |event| (scope, event)).boxed());
     }
     let shelf = Arc::clone(&context.groups);
+    shelf.begin(events.len());
     let mut listed = Listed::default();
     let mut orphans = tokio::time::interval(ORPHANS_EVERY);
     orphans.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -209,7 +228,10 @@ pub(super) async fn watch_groups(context: Context) -> Infallible {
                 Some(Ok((scope, event))) => match event {
                     Event::Init => listed.begins(scope),
                     Event::InitApply(object) => listed.names(scope, shelf.put(scope, object)),
-                    Event::InitDone => shelf.keep_only(scope, &mut listed),
+                    Event::InitDone => {
+                        shelf.keep_only(scope, &mut listed);
+                        shelf.listed(scope);
+                    }
                     Event::Apply(object) => drop(shelf.put(scope, object)),
                     Event::Delete(object) => shelf.remove(&key_of(object.0.as_ref().map_or_else(|invalid| &invalid.metadata, |group| &group.metadata))),
                 },
@@ -257,5 +279,24 @@ async fn tell_orphans(context: &Context, cluster: &Key, groups: &[Arc<ConsumerGr
         {
             debug!(name = group.metadata.name, %error, "write the status of a ConsumerGroup without a cluster");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is not on the shelf yet is not gone: no group is deleted, and no resource made, before every watch has named all of its own.
+    #[test]
+    fn all_are_known_once_each_watch_has_named_its_own() {
+        let shelf = Shelf::default();
+        let mut known = vec![shelf.knows_all()];
+        shelf.begin(2);
+        for scope in [1, 1, 0] {
+            known.push(shelf.knows_all());
+            shelf.listed(scope);
+        }
+        known.push(shelf.knows_all());
+        assert_eq!(known, [false, false, false, false, true]);
     }
 }

@@ -149,6 +149,10 @@ impl Home for LocalGroups {
         self.all()
     }
 
+    fn knows_all(&self) -> bool {
+        true
+    }
+
     fn take_deleted(&self) -> Vec<Arc<ConsumerGroup>> {
         std::mem::take(&mut self.held().deleted)
     }

@@ -26,6 +26,15 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: Of
     }
     let all = (request.member_id == reset_marks::MEMBER).then(|| request.topics.clone());
     let marks = all.is_some().then(|| take_marks(&mut request.topics)).flatten();
+    if let Some(marks) = &marks
+        && marks
+            .partitions
+            .iter()
+            .any(|partition| partition.partition_index == reset_marks::DELETION)
+        && let Err(error) = authorize(broker, cx, Operation::Delete, &request.group_id)
+    {
+        return refuse_commit(all.as_deref().unwrap_or_default(), error);
+    }
     let response = take_refused(broker, cx, &mut request.topics, TOPIC_ID_VERSION);
     if let Some(all) = all
         && let Some(refused) = response.topics.iter().flat_map(|topic| &topic.partitions).next()
@@ -47,7 +56,7 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: Of
 /// Takes the marks of a reset out, which are for no topic. A partition that is no slot stays, and is refused as that of an unknown topic.
 fn take_marks(topics: &mut Vec<OffsetCommitRequestTopic>) -> Option<OffsetCommitRequestTopic> {
     let is_mark = |topic: &OffsetCommitRequestTopic| {
-        topic.name == reset_marks::TOPIC && topic.partitions.iter().all(|partition| reset_marks::is_slot(partition.partition_index))
+        topic.name == reset_marks::TOPIC && topic.partitions.iter().all(|partition| reset_marks::is_mark(partition.partition_index))
     };
     let at = topics.iter().position(is_mark)?;
     let marks = topics.swap_remove(at);

@@ -38,6 +38,10 @@ impl Home for Conflicting {
         ["a", "b"].map(|name| Arc::new(resource(name, json!({})))).into()
     }
 
+    fn knows_all(&self) -> bool {
+        true
+    }
+
     fn take_deleted(&self) -> Vec<Arc<ConsumerGroup>> {
         Vec::new()
     }

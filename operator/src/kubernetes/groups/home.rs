@@ -145,6 +145,10 @@ impl Home for KubeHome {
         self.context.groups.of_cluster(&self.cluster)
     }
 
+    fn knows_all(&self) -> bool {
+        self.context.groups.knows_all()
+    }
+
     fn take_deleted(&self) -> Vec<Arc<ConsumerGroup>> {
         self.context.groups.take_deleted(&self.cluster)
     }
