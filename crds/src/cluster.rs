@@ -26,15 +26,16 @@ use crate::placing::{Listener, PodSettings, Resources, Storage};
     derive = "PartialEq",
     doc = "A cluster of brokers that speak the Kafka protocol.",
     printcolumn(name = "Brokers", type_ = "string", json_path = ".status.brokers.summary"),
-    printcolumn(name = "Topics", type_ = "integer", json_path = ".status.topics"),
     printcolumn(name = "Partitions", type_ = "integer", json_path = ".status.partitions.total"),
-    printcolumn(name = "Under-Replicated", type_ = "integer", json_path = ".status.partitions.underReplicated"),
-    printcolumn(name = "Offline", type_ = "integer", json_path = ".status.partitions.offline"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Topics", type_ = "integer", json_path = ".status.topics", priority = "1"),
+    printcolumn(name = "Under-Replicated", type_ = "integer", json_path = ".status.partitions.underReplicated", priority = "1"),
+    printcolumn(name = "Offline", type_ = "integer", json_path = ".status.partitions.offline", priority = "1"),
     printcolumn(name = "Bootstrap", type_ = "string", json_path = ".status.listeners[0].bootstrap", priority = "1"),
     printcolumn(name = "Image", type_ = "string", json_path = ".status.image", priority = "1"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = "1"),
     scale(spec_replicas_path = ".spec.brokers.replicas", status_replicas_path = ".status.brokers.replicas", label_selector_path = ".status.brokers.selector"),
     validation = Rule::new("size(self.metadata.name) <= 37")
         .message("a cluster's name has at most 37 characters: names of other objects are made from it"),
@@ -190,6 +191,7 @@ const fn one() -> i32 {
 /// What a cluster is. A summary for people, never read back.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = {"observedGeneration": -1}))]
 pub struct KafkaClusterStatus {
     /// The generation of the spec that this speaks of.
     pub observed_generation: Option<i64>,
@@ -203,6 +205,7 @@ pub struct KafkaClusterStatus {
     pub brokers: Option<BrokerSummary>,
     /// Where clients connect, in the order of the spec.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub listeners: Vec<ListenerStatus>,
     /// The number of its topics.
     pub topics: Option<i64>,
@@ -210,6 +213,7 @@ pub struct KafkaClusterStatus {
     pub partitions: Option<PartitionSummary>,
     /// `Ready`: every broker serves and every partition has a leader.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 

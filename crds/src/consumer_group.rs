@@ -30,12 +30,18 @@ use crate::topic::ClusterRef;
     printcolumn(name = "Lag", type_ = "integer", json_path = ".status.lag.messages"),
     printcolumn(name = "Lag-Seconds", type_ = "integer", json_path = ".status.lag.seconds"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Group", type_ = "string", json_path = ".status.groupId", priority = "1"),
     printcolumn(name = "Coordinator", type_ = "integer", json_path = ".status.coordinator", priority = "1"),
     printcolumn(name = "Last-Commit", type_ = "date", json_path = ".status.lastCommit", priority = "1"),
-    printcolumn(name = "Last-Reset", type_ = "string", json_path = ".status.lastReset.id", priority = "1")
+    printcolumn(name = "Last-Reset", type_ = "string", json_path = ".status.lastReset.id", priority = "1"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message",
+        priority = "1"
+    )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(

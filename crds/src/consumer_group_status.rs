@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 /// How a group does. Of all this only `lastReset` and `undo` are read back: a reset is carried out once.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = {"observedGeneration": -1}))]
 pub struct ConsumerGroupStatus {
     /// The generation of the spec that this speaks of.
     pub observed_generation: Option<i64>,
@@ -54,6 +55,7 @@ pub struct ConsumerGroupStatus {
     pub undo: Vec<SavedOffsets>,
     /// `Ready`: the group is there and nothing below is wrong. `Active`, `LagWithinPolicy`, `Rebalancing`, `OffsetsValid`, `ScalingActive`, `ResetDone`.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 

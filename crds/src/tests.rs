@@ -136,3 +136,38 @@ fn a_topic_reads_with_its_defaults() {
     assert_eq!(topic.spec.deletion_policy, DeletionPolicy::Delete);
     assert!(serde_json::from_value::<TopicSpec>(json!({"clusterRef": {"name": "local"}, "partition": 3})).is_err());
 }
+
+/// What `kubectl get` prints fits a terminal: nothing that may be long stands before the age, which is the last column.
+#[test]
+fn rows_are_short() {
+    for definition in definitions() {
+        let columns = definition.spec.versions[0].additional_printer_columns.clone().unwrap();
+        let short: Vec<_> = columns.iter().filter(|column| column.priority.unwrap_or_default() == 0).collect();
+        assert_eq!(
+            short.last().map(|column| column.name.as_str()),
+            Some("Age"),
+            "{}",
+            definition.spec.names.kind
+        );
+        assert!(short.iter().all(|column| !column.json_path.ends_with(".message")), "{short:?}");
+        // Three spaces stand between two columns.
+        let width: usize = short.iter().map(|column| column.name.len() + 3).sum();
+        assert!(width <= 80, "{}: {width} columns without a value", definition.spec.names.kind);
+    }
+}
+
+/// Who waits for a resource that nobody has looked at yet sees that (kstatus compares `observedGeneration`, where there is one), and who applies one condition changes no other.
+#[test]
+fn statuses_say_that_nobody_has_looked_yet_and_their_lists_are_maps() {
+    for definition in definitions().iter().filter(|definition| definition.spec.names.kind != "PartitionTable") {
+        let schema = definition.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
+        let status = &schema.properties.as_ref().unwrap()["status"];
+        assert_eq!(
+            status.default.as_ref().map(|default| &default.0),
+            Some(&json!({"observedGeneration": -1}))
+        );
+        let conditions = &status.properties.as_ref().unwrap()["conditions"];
+        assert_eq!(conditions.x_kubernetes_list_type.as_deref(), Some("map"));
+        assert_eq!(conditions.x_kubernetes_list_map_keys, Some(vec!["type".to_owned()]));
+    }
+}

@@ -28,10 +28,11 @@ use crate::topic_settings::TopicConfig;
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".spec.replicas"),
     printcolumn(name = "Online", type_ = "integer", json_path = ".status.partitions.online"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Topic", type_ = "string", json_path = ".spec.topicName", priority = "1"),
     printcolumn(name = "Id", type_ = "string", json_path = ".status.topicId", priority = "1"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = "1"),
     validation = Rule::new("has(self.spec.topicName) || size(self.metadata.name) <= 249")
         .message("a topic's name has at most 249 characters: give a shorter metadata.name, or spec.topicName"),
 )]
@@ -98,6 +99,7 @@ pub enum DeletionPolicy {
 /// What a topic is. A summary for people, never read back.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = {"observedGeneration": -1}))]
 pub struct TopicStatus {
     /// The generation of the spec that this speaks of.
     pub observed_generation: Option<i64>,
@@ -107,6 +109,7 @@ pub struct TopicStatus {
     pub partitions: Option<PartitionSummary>,
     /// `Ready`: every partition has a leader.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
