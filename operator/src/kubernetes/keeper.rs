@@ -3,6 +3,7 @@
 //! One task for each cluster, one pass at a time, woken by whatever happens. A pass reads what it acts on; it writes nothing when nothing is different. Whatever fails is waited out and said in a
 //! condition; the controller is not touched by it.
 
+mod absences;
 mod apply;
 mod elsewhere;
 mod host;
@@ -14,6 +15,7 @@ mod status;
 mod volumes;
 mod wake;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +29,7 @@ use tracing::{debug, info, warn};
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
 
+use self::absences::Absences;
 use self::apply::Applied;
 use self::host::Host;
 use self::pods::PodView;
@@ -87,6 +90,7 @@ pub(super) struct Keeper {
     status: status::Written,
     /// Whether topics that clients made go with the cluster, once each of them is so.
     topics_go: Option<bool>,
+    absences: Absences,
     /// Whether the kind `PodMonitor` was known when that was last looked up.
     monitored: Option<(bool, Instant)>,
 }
@@ -104,7 +108,18 @@ struct Findings {
     troubles: Vec<String>,
     /// Why this pass did not come to its end, and neither did the one before.
     failed: Option<String>,
+    /// The API server does not take it, however often it is asked.
+    refused: bool,
+    /// The controller has answered on this generation of the resource.
+    taken_up: bool,
+    /// Why brokers that are to go are still there.
     scale_down: Option<String>,
+    /// What they hold is on its way to others.
+    moving: bool,
+    /// How far volumes are that grow.
+    growing: Option<String>,
+    /// Brokers that are away as planned.
+    away: BTreeSet<i32>,
     /// What somebody else made under names of the cluster's; `None` if that was not looked at.
     taken: Option<Vec<Taken>>,
     /// What clients outside are told, by listener.
@@ -143,6 +158,7 @@ impl Keeper {
             taken_up: None,
             status: status::Written::default(),
             topics_go: None,
+            absences: Absences::default(),
             monitored: None,
         }
     }
@@ -204,6 +220,8 @@ impl Keeper {
             });
             let findings = Findings {
                 failed: Some(said(error)),
+                refused: is_refusal(error),
+                away: self.away(&[], state.as_ref()),
                 taken,
                 ..self.first_findings(&cluster)
             };
@@ -260,14 +278,23 @@ impl Keeper {
         if let Some(state) = state.as_ref().filter(|_| !findings.paused) {
             self.roll(&cluster, state, &mut findings).await?;
         }
+        findings.away = self.away(&findings.pods, state.as_ref());
+        findings.taken_up = matches!(&self.taken_up, Some((generation, _)) if *generation == cluster.metadata.generation);
         findings.refusal = self.taken_up.as_ref().and_then(|(_, result)| result.as_ref().err().cloned());
         let written = self.status.write(&self.context, &cluster, state.as_ref(), &findings).await?;
         Ok(match written {
             status::Outcome::Later(wait) => wait,
             status::Outcome::Done if findings.under_way || findings.refusal.is_some() => UNDER_WAY,
-            status::Outcome::Done if findings.taken.is_some_and(|taken| !taken.is_empty()) => TAKEN_AGAIN,
+            status::Outcome::Done if findings.taken.as_ref().is_some_and(|taken| !taken.is_empty()) => TAKEN_AGAIN,
+            // What others have to allow, a StorageClass or a quota, no watch tells of.
+            status::Outcome::Done if !findings.storage.is_empty() => RETRY_MAX,
             status::Outcome::Done => WITHOUT_REASON,
         })
+    }
+
+    /// The brokers that are away as planned.
+    fn away(&mut self, pods: &[PodView], state: Option<&State>) -> BTreeSet<i32> {
+        state.map_or_else(BTreeSet::new, |state| self.absences.look(pods, state, Instant::now()))
     }
 
     /// Hosts the controller, unless it runs.
@@ -377,8 +404,8 @@ impl Keeper {
             ));
         }
         let volumes = Volumes::look(&self.context, &self.key, cluster, findings.replicas).await?;
-        let effective = volumes.effective(cluster);
-        volumes.grow(&self.context, &self.key, findings).await?;
+        let remade = volumes.grow(&self.context, &self.key, findings).await?;
+        let effective = volumes.effective(cluster, remade);
         let listening = findings.pods.iter().flat_map(|pod| pod.ports.clone()).collect();
         let plan = Plan {
             cluster: &effective,
@@ -469,6 +496,7 @@ impl Keeper {
                 reason,
                 "restarts a broker"
             );
+            self.absences.restarts(*id, Instant::now());
             pods::delete(&self.context, &self.key, name, uid).await?;
             let note = format!("restarts broker {id}: {reason}");
             status::tell(&self.context, cluster, true, "RestartBroker", &note).await;
@@ -485,6 +513,12 @@ fn said(error: &anyhow::Error) -> String {
         Some(kube::Error::Api(status)) => format!("{error}: {}", status.message),
         _ => format!("{error:#}"),
     }
+}
+
+/// Whether the API server refuses what it was asked, and not only now.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    let answer = error.chain().find_map(|cause| cause.downcast_ref::<kube::Error>());
+    matches!(answer, Some(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422))
 }
 
 #[cfg(test)]

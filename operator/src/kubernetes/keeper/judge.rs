@@ -1,14 +1,16 @@
-//! PURE: what the status of a cluster says: how many brokers serve, how its partitions do, where clients connect, and if something is wrong, what and what helps.
+//! PURE: what the status of a cluster says: how many brokers serve, how its partitions do, where clients connect, how far it is from its spec, and if something is wrong, what and what helps.
+
+mod progress;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use weir_crds::{BrokerSummary, KafkaCluster, KafkaClusterStatus, ListenerType, PartitionSummary};
 use weir_protocol::types::BrokerId;
 
+use self::progress::progress;
 use super::super::objects::{Names, listeners};
 use super::super::topics::{Judgement, condition};
 use super::Findings;
-use super::rollout::Step;
-use crate::controller::state::State;
+use crate::controller::state::{Partition, State};
 use crate::controller::summary;
 use crate::store::kube::ours::Taken;
 
@@ -16,7 +18,22 @@ use crate::store::kube::ours::Taken;
 const ROLLED_BACK_SECONDS: i64 = 24 * 3600;
 
 /// The conditions whose changes are events.
-const TOLD: [&str; 5] = ["Ready", "StorageOk", "ListenersReady", NAME_TAKEN, ROLLED_BACK];
+const TOLD: [&str; 7] = ["Ready", "StorageOk", "ListenersReady", NAME_TAKEN, ROLLED_BACK, DRAIN_BLOCKED, "Stalled"];
+
+/// Reasons for which nothing is wrong, though a condition is not as it should be: it is being made so.
+const IN_ITS_TURN: [&str; 2] = ["Starting", "Restarting"];
+
+/// Conditions that are not as they should be where they hold.
+const ABNORMAL: [&str; 8] = [
+    "Degraded",
+    "Paused",
+    "Progressing",
+    "Reconciling",
+    "Stalled",
+    DRAIN_BLOCKED,
+    NAME_TAKEN,
+    ROLLED_BACK,
+];
 
 /// Objects of others that a message names; it says how many there are besides.
 const NAMED_MAX: usize = 5;
@@ -33,22 +50,36 @@ const KEEP_BROKERS_AWAY: [&str; 6] = [
 
 const NAME_TAKEN: &str = "NameTaken";
 const ROLLED_BACK: &str = "StateRolledBack";
+const DRAIN_BLOCKED: &str = "DrainBlocked";
 
 /// Whether what a condition says is as it should be.
 pub(super) fn is_good(condition: &Condition) -> bool {
-    let holds_when_wrong = ["Degraded", "Paused", NAME_TAKEN, ROLLED_BACK].contains(&condition.type_.as_str());
-    (condition.status == "True") != holds_when_wrong
+    (condition.status == "True") != ABNORMAL.contains(&condition.type_.as_str())
 }
 
-/// The conditions that say something new, which is worth an event: another status, or another thing that is wrong. Numbers that change are no news.
+/// Whether what a condition says is worth a warning.
+pub(super) fn is_wrong(condition: &Condition) -> bool {
+    !is_good(condition) && !IN_ITS_TURN.contains(&condition.reason.as_str())
+}
+
+/// The conditions that say something new, which is worth an event: another status, or another thing that is wrong. Numbers that change are no news, nor is what another condition says too.
 pub(super) fn news<'a>(before: &'a [Condition], after: &'a [Condition]) -> Vec<&'a Condition> {
     let plain = |message: &str| message.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
     let is_new = |is: &&Condition| match before.iter().find(|was| was.type_ == is.type_) {
-        None => !is_good(is) || is.type_ == "Ready",
-        Some(was) if was.status != is.status => true,
-        Some(was) => !is_good(is) && (was.reason != is.reason || plain(&was.message) != plain(&is.message)),
+        None => is_wrong(is) || is.type_ == "Ready",
+        Some(was) if was.status != is.status => is_wrong(is) || is_wrong(was) || is.type_ == "Ready",
+        Some(was) => is_wrong(is) && (was.reason != is.reason || plain(&was.message) != plain(&is.message)),
     };
-    after.iter().filter(|is| TOLD.contains(&is.type_.as_str())).filter(is_new).collect()
+    let mut news: Vec<&Condition> = Vec::new();
+    for condition in after.iter().filter(|is| TOLD.contains(&is.type_.as_str())).filter(is_new) {
+        if news
+            .iter()
+            .all(|told| (&told.reason, &told.message) != (&condition.reason, &condition.message))
+        {
+            news.push(condition);
+        }
+    }
+    news
 }
 
 /// The status.
@@ -61,7 +92,9 @@ pub(super) fn status_of(
 ) -> KafkaClusterStatus {
     let names = Names::of(cluster);
     let wanted = cluster.spec.brokers.replicas;
-    let serving = state.map_or(0, |state| (0..wanted).filter(|id| state.is_usable(BrokerId(*id))).count());
+    // Those that are to go, and serve until they hold nothing any more, are counted: there are as many.
+    let there = wanted.max(findings.replicas);
+    let serving = state.map_or(0, |state| (0..there).filter(|id| state.is_usable(BrokerId(*id))).count());
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
     let partitions = state.map(|state| summary(state.topics.values().flat_map(|topic| &topic.partitions)));
     let mut brokers = BrokerSummary {
@@ -77,7 +110,7 @@ pub(super) fn status_of(
     }
     let generation = cluster.metadata.generation;
     let said = |kind: &'static str, judgement: Judgement| condition(kind, judgement, generation, &before.conditions, now);
-    let mut conditions: Vec<Condition> = judge(cluster, state, findings, serving)
+    let mut conditions: Vec<Condition> = judge(cluster, state, findings)
         .into_iter()
         .map(|(kind, judgement)| said(kind, judgement))
         .collect();
@@ -118,8 +151,8 @@ pub(super) fn status_of(
     }
 }
 
-fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings, serving: usize) -> Vec<(&'static str, Judgement)> {
-    let wanted = usize::try_from(cluster.spec.brokers.replicas).unwrap_or_default();
+fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Vec<(&'static str, Judgement)> {
+    let brokers = Brokers::of(cluster, state, findings);
     let partitions = state
         .map(|state| summary(state.topics.values().flat_map(|topic| &topic.partitions)))
         .unwrap_or_default();
@@ -133,17 +166,39 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings, ser
         findings.troubles.first(),
     ];
     let trouble = troubles.into_iter().flatten().next();
-    let available = available(state.is_some(), serving, &partitions, trouble);
-    let degraded = if serving < wanted {
+    let available = available(state, &brokers, findings, &partitions, trouble);
+    let missing = missing_replicas(state, findings);
+    let degraded = if brokers.lost > 0 {
         let message = trouble.map_or("the others go on", String::as_str);
-        Judgement::holds("BrokersNotReady", format!("{serving} of {wanted} brokers serve: {message}"))
-    } else if partitions.under_replicated > 0 {
-        let message = format!("{} of {} partitions lack replicas in sync", partitions.under_replicated, partitions.total);
+        Judgement::holds(
+            "BrokersNotReady",
+            format!("{} of {} brokers serve: {message}", brokers.serving, brokers.wanted),
+        )
+    } else if missing > 0 {
+        let message = format!("{missing} of {} partitions lack replicas in sync", partitions.total);
         Judgement::holds("UnderReplicated", message)
     } else {
-        Judgement::fails("AsWanted", "every broker serves, and every replica is in sync")
+        Judgement::fails("AsWanted", "no broker and no replica is missing that should be there")
     };
-    let up_to_date = up_to_date(findings);
+    let progress = progress(cluster, state, findings);
+    let up_to_date = match progress.stuck.as_ref().or(progress.under_way.as_ref()) {
+        Some((reason, message)) => Judgement::fails(reason, message.clone()),
+        None => Judgement::holds("AsWanted", "brokers are as the spec wants them"),
+    };
+    let progressing = match (&progress.under_way, &progress.stuck) {
+        (Some((reason, message)), _) => Judgement::holds(reason, message.clone()),
+        (None, Some((reason, message))) => Judgement::fails(reason, message.clone()),
+        (None, None) => Judgement::fails("AsWanted", "nothing is under way"),
+    };
+    // Nobody is told that a paused cluster is as its spec wants it, nor that somebody has to look after it.
+    let reconciling = match &progress.stuck {
+        Some((reason, message)) if findings.paused => Judgement::holds(reason, message.clone()),
+        _ => progressing.clone(),
+    };
+    let stalled = match progress.stuck.as_ref().filter(|_| !findings.paused) {
+        Some((reason, message)) => Judgement::holds(reason, message.clone()),
+        None => Judgement::fails("AsWanted", "nothing waits for a person"),
+    };
     let storage = match findings.storage.first() {
         Some(reason) => Judgement::fails("StorageTrouble", reason.clone()),
         None => Judgement::holds("AsWanted", "the volumes are as the spec wants them"),
@@ -155,8 +210,11 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings, ser
     };
     let ready = if !available.holds {
         available.clone()
-    } else if serving < wanted {
+    } else if brokers.lost > 0 {
         Judgement::fails(degraded.reason, degraded.message.clone())
+    } else if brokers.new > 0 {
+        let message = format!("{} of {} brokers serve: the others are starting", brokers.serving, brokers.wanted);
+        Judgement::fails("Starting", message)
     } else if findings.failed.is_some() || findings.refusal.is_some() {
         up_to_date.clone()
     } else {
@@ -165,25 +223,111 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings, ser
         } else {
             "every broker serves, and every partition has a leader".to_owned()
         };
-        Judgement::holds("Ready", message)
+        match progress.under_way {
+            Some((reason, under_way)) => Judgement::holds(reason, format!("every partition has a leader; {under_way}")),
+            None => Judgement::holds("Ready", message),
+        }
     };
     vec![
         ("Ready", ready),
         ("Available", available),
         ("Degraded", degraded),
         ("UpToDate", up_to_date),
+        ("Progressing", progressing),
+        ("Reconciling", reconciling),
+        ("Stalled", stalled),
         ("StorageOk", storage),
         ("ListenersReady", listeners_ready(cluster, findings)),
         ("Paused", paused),
     ]
 }
 
-fn available(hosted: bool, serving: usize, partitions: &PartitionSummary, trouble: Option<&String>) -> Judgement {
+/// How the brokers that the spec wants do.
+struct Brokers {
+    wanted: usize,
+    serving: usize,
+    /// Those that hold nothing yet and come up.
+    new: usize,
+    /// Those that are away without a plan, or that something keeps away.
+    lost: usize,
+}
+
+impl Brokers {
+    fn of(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Self {
+        let wanted = cluster.spec.brokers.replicas;
+        let mut brokers = Self {
+            wanted: usize::try_from(wanted).unwrap_or_default(),
+            serving: 0,
+            new: 0,
+            lost: 0,
+        };
+        let all = |state: &State| -> std::collections::BTreeSet<i32> {
+            let partitions = state.topics.values().flat_map(|topic| &topic.partitions);
+            partitions.flat_map(|partition| &partition.replicas).map(|id| id.0).collect()
+        };
+        let holders = state.map(all).unwrap_or_default();
+        // Where the operator itself is stopped, or a volume is missing, nobody comes up.
+        let is_kept_away =
+            findings.failed.is_some() || !findings.storage.is_empty() || findings.taken.as_ref().is_some_and(|taken| !taken.is_empty());
+        let has_trouble = |id: i32| {
+            let pod = findings.pods.iter().find(|pod| pod.id == id);
+            is_kept_away || pod.map_or(!findings.troubles.is_empty(), |pod| pod.trouble.is_some())
+        };
+        for id in 0..wanted {
+            if state.is_some_and(|state| state.is_usable(BrokerId(id))) {
+                brokers.serving += 1;
+            } else if findings.away.contains(&id) {
+            } else if !holders.contains(&id) && !has_trouble(id) {
+                brokers.new += 1;
+            } else {
+                brokers.lost += 1;
+            }
+        }
+        brokers
+    }
+}
+
+/// Partitions that lack a replica which should be in sync: not one that is being made, nor one on a broker that is away as planned.
+fn missing_replicas(state: Option<&State>, findings: &Findings) -> usize {
+    let lacks = |partition: &&Partition| {
+        partition
+            .replicas
+            .iter()
+            .any(|id| !partition.isr.contains(id) && !partition.adding.contains(id) && !findings.away.contains(&id.0))
+    };
+    let partitions = state
+        .into_iter()
+        .flat_map(|state| state.topics.values())
+        .flat_map(|topic| &topic.partitions);
+    partitions.filter(lacks).count()
+}
+
+fn available(state: Option<&State>, brokers: &Brokers, findings: &Findings, partitions: &PartitionSummary, trouble: Option<&String>) -> Judgement {
     let said = |else_: &str| trouble.cloned().unwrap_or_else(|| else_.to_owned());
-    if !hosted {
-        Judgement::fails("NoController", said("the controller is starting"))
-    } else if serving == 0 {
+    let Some(state) = state else {
+        return Judgement::fails("NoController", said("the controller is starting"));
+    };
+    let is_away = |id: &BrokerId| findings.away.contains(&id.0);
+    let mut offline = state
+        .topics
+        .values()
+        .flat_map(|topic| &topic.partitions)
+        .filter(|partition| partition.leader.is_none());
+    if brokers.serving == 0 && brokers.lost == 0 {
+        let (reason, message) = if brokers.new > 0 {
+            ("Starting", "no broker serves yet")
+        } else {
+            ("Restarting", "the brokers are being restarted")
+        };
+        Judgement::fails(reason, message)
+    } else if brokers.serving == 0 {
         Judgement::fails("NoBroker", said("no broker serves yet"))
+    } else if partitions.offline > 0 && offline.all(|partition| partition.replicas.iter().any(is_away)) {
+        let message = format!(
+            "{} of {} partitions have no leader until a broker has been restarted",
+            partitions.offline, partitions.total
+        );
+        Judgement::fails("Restarting", message)
     } else if partitions.offline > 0 {
         let message = format!(
             "{} of {} partitions have no leader: `kubectl get topics` shows of which topics",
@@ -192,29 +336,6 @@ fn available(hosted: bool, serving: usize, partitions: &PartitionSummary, troubl
         Judgement::fails("PartitionsOffline", message)
     } else {
         Judgement::holds("Available", "every partition has a leader")
-    }
-}
-
-fn up_to_date(findings: &Findings) -> Judgement {
-    if let Some(error) = &findings.failed {
-        return Judgement::fails("Failed", format!("what the spec says cannot be carried out, and is tried again: {error}"));
-    }
-    if let Some(reason) = &findings.scale_down {
-        return Judgement::fails("ScaleDownBlocked", reason.clone());
-    }
-    if let Some(refusal) = &findings.refusal {
-        return Judgement::fails("Refused", refusal.clone());
-    }
-    if let Some(taken) = findings.taken.as_deref().filter(|taken| !taken.is_empty()) {
-        return Judgement::fails(NAME_TAKEN, name_taken(taken).message);
-    }
-    if findings.paused {
-        return Judgement::fails("Paused", "what is written in the spec waits until spec.paused is false");
-    }
-    match &findings.rollout {
-        Some(Step::Wait(reason)) => Judgement::fails("RolloutWaits", format!("brokers are to be restarted, and wait: {reason}")),
-        Some(Step::Restart { id, .. }) => Judgement::fails("RollingOut", format!("broker {id} is being restarted")),
-        _ => Judgement::holds("AsWanted", "brokers are as the spec wants them"),
     }
 }
 

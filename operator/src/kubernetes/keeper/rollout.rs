@@ -15,6 +15,8 @@ pub(super) enum Step {
     Done,
     /// Something has to come first.
     Wait(String),
+    /// No pod may go, and that does not change by itself.
+    Blocked(String),
     /// This pod is to go; its successor is as it should be.
     Restart {
         id: i32,
@@ -50,7 +52,7 @@ pub(super) fn next(pods: &[PodView], state: &State, replicas: i32) -> Step {
             Some(reason) => reasons.push(reason),
         }
     }
-    Step::Wait(reasons.into_iter().next().unwrap_or_default())
+    Step::Blocked(reasons.into_iter().next().unwrap_or_default())
 }
 
 fn restart(pod: &PodView, reason: &'static str) -> Step {
@@ -182,7 +184,7 @@ mod tests {
     fn said(step: &Step) -> String {
         match step {
             Step::Done => "done".to_owned(),
-            Step::Wait(reason) => reason.clone(),
+            Step::Wait(reason) | Step::Blocked(reason) => reason.clone(),
             Step::Restart { id, .. } => format!("restart {id}"),
         }
     }

@@ -12,7 +12,7 @@ use weir_protocol::types::BrokerId;
 use super::super::objects::{Names, listener_name, listeners as listeners_of};
 use super::super::sites::{address_of, address_of_node};
 use super::super::topics::{now, publish};
-use super::judge::{is_good, news, status_of};
+use super::judge::{is_good, is_wrong, news, status_of};
 use super::{Context, Figures, Findings};
 use crate::controller::state::State;
 use crate::store::kube::ours::{Taken, if_ours};
@@ -85,7 +85,7 @@ impl Written {
         self.at = Some(Instant::now());
         api.patch_status(&names.cluster, &PatchParams::default(), &Patch::Merge(patch)).await?;
         for condition in news(&before.conditions, &status.conditions) {
-            tell(context, cluster, is_good(condition), &condition.reason, &condition.message).await;
+            tell(context, cluster, !is_wrong(condition), &condition.reason, &condition.message).await;
         }
         self.last = Some((cluster.metadata.uid.clone(), status));
         Ok(Outcome::Done)

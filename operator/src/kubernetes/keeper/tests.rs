@@ -254,6 +254,52 @@ async fn volumes_and_stateful_sets_of_others_stay_as_they_are() {
     assert_eq!((second.get(claim), second.get(set)), before);
 }
 
+/// A volume whose class does not let it grow, or for which a quota has no room.
+#[tokio::test]
+async fn a_volume_that_may_not_grow_is_said_and_holds_up_nothing_else() {
+    let set = "/apis/apps/v1/namespaces/n/statefulsets/c";
+    let claim = "/api/v1/namespaces/n/persistentvolumeclaims/data-c-0";
+    let spec =
+        |size: &str, memory: &str| json!({"brokers": {"replicas": 1, "storage": {"size": size}, "resources": {"requests": {"memory": memory}}}});
+    let server = server(&spec("1Gi", "64Mi"));
+    let mut kept = Kept::by(&server);
+    kept.pass(&server).await;
+    let small = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    let labels = json!({MANAGED_BY: MANAGER, CLUSTER_LABEL: "c"});
+    server.put(
+        claim,
+        &json!({"metadata": {"name": "data-c-0", "namespace": "n", "labels": labels}, "spec": small, "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}}),
+    );
+    let mut cluster = server.get(CLUSTER).unwrap();
+    cluster["spec"] = spec("5Gi", "100Mi");
+    server.put(CLUSTER, &cluster);
+    server.refuse("PATCH", claim, 403, "the storageclass that provisions the pvc must support resize");
+    kept.pass(&server).await;
+    let sizes = || {
+        let set = server.get(set).unwrap();
+        let container = &set["spec"]["template"]["spec"]["containers"][0];
+        let template = &set["spec"]["volumeClaimTemplates"][0]["spec"];
+        [
+            template["resources"]["requests"]["storage"].clone(),
+            container["resources"]["requests"]["memory"].clone(),
+        ]
+    };
+    assert_eq!(sizes(), ["1Gi", "100Mi"], "the API server takes no other size");
+    assert!(
+        said(&server, "StorageOk").starts_with("False: data-c-0 cannot grow to 5Gi"),
+        "{}",
+        said(&server, "StorageOk")
+    );
+    assert!(said(&server, "UpToDate").starts_with("False: data-c-0 cannot grow"));
+    assert!(said(&server, "Stalled").starts_with("True: data-c-0 cannot grow"));
+    // And once it may, it grows; that it has not its size yet is said.
+    server.allow_all();
+    kept.pass(&server).await;
+    assert_eq!(sizes(), ["5Gi", "100Mi"]);
+    kept.pass(&server).await;
+    assert!(said(&server, "StorageOk").starts_with("True: "));
+}
+
 #[tokio::test]
 async fn pods_of_others_are_not_restarted() {
     let server = server(&json!({"brokers": {"replicas": 2}}));

@@ -55,30 +55,31 @@ impl Volumes {
         })
     }
 
-    /// The resource with the storage that it can have: what is there stays in its class, and at least as large.
-    pub(super) fn effective(&self, cluster: &KafkaCluster) -> KafkaCluster {
+    /// The resource with the storage that its StatefulSet can have: what is there stays in its class and at its size, since the API server refuses every change of a template for claims. `remade`: it is made anew.
+    pub(super) fn effective(&self, cluster: &KafkaCluster, remade: bool) -> KafkaCluster {
         let mut effective = cluster.clone();
         if let Some((size, class)) = &self.template {
             let storage = &mut effective.spec.brokers.storage;
             storage.storage_class_name.clone_from(class);
-            if storage.size.value() <= size.value() {
-                // Not only where it is smaller: the same size may be written in another way, and the template cannot change.
+            if !remade {
                 storage.size = size.clone();
             }
         }
         effective
     }
 
-    /// Grows what is to grow, and says what cannot be as it is wanted.
-    pub(super) async fn grow(&self, context: &Context, key: &Key, findings: &mut Findings) -> anyhow::Result<()> {
+    /// Grows what is to grow, and says what cannot be as it is wanted. Returns whether the StatefulSet was deleted, to be made anew with the size that is wanted.
+    pub(super) async fn grow(&self, context: &Context, key: &Key, findings: &mut Findings) -> anyhow::Result<bool> {
         findings.storage.extend(self.complaint());
         findings.storage.extend(self.pending(context).await);
+        findings.growing = self.growing();
+        findings.under_way |= findings.growing.is_some();
         let (Some(set), Some((size, _))) = (&self.set, &self.template) else {
-            return Ok(());
+            return Ok(false);
         };
         // While there is a claim of somebody else's, the StatefulSet would not be made again.
         if self.wanted.size.value() <= size.value() || !self.taken.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
         for claim in self
@@ -92,8 +93,12 @@ impl Volumes {
             match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
                 Ok(_) => info!(claim = name, namespace = key.namespace, size = self.wanted.size.0, "grows a volume"),
                 Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
-                    findings.storage.push(format!("{name} cannot grow: {}", status.message));
-                    return Ok(());
+                    let wanted = &self.wanted.size.0;
+                    findings.storage.push(format!(
+                        "{name} cannot grow to {wanted}, and all volumes of new brokers stay at {}: {}; it is tried again, all else goes on",
+                        size.0, status.message
+                    ));
+                    return Ok(false);
                 }
                 Err(error) => return Err(error).with_context(|| format!("patch PersistentVolumeClaim {name}")),
             }
@@ -125,7 +130,19 @@ impl Volumes {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         findings.under_way = true;
-        Ok(())
+        Ok(true)
+    }
+
+    /// How far the volumes are that have not the size yet which their claims ask for.
+    fn growing(&self) -> Option<String> {
+        let capacity = |claim: &PersistentVolumeClaim| {
+            let capacity = claim.status.as_ref()?.capacity.as_ref()?.get("storage")?;
+            Quantity(capacity.0.clone()).value()
+        };
+        let grows = |claim: &&PersistentVolumeClaim| capacity(claim).is_some_and(|has| Some(has) < requested(claim).and_then(|size| size.value()));
+        let growing = self.claims.iter().filter(grows).count();
+        let all = self.claims.len();
+        (growing > 0).then(|| format!("{} of {all} volumes have the size that is wanted, the others grow", all - growing))
     }
 
     fn complaint(&self) -> Option<String> {
@@ -135,6 +152,18 @@ impl Volumes {
                 "volumes cannot shrink: they have {}, and brokers.storage.size asks for {}",
                 size.0, self.wanted.size.0
             ));
+        }
+        // What the controller of the volumes, or a node, could not do: it is in the claim's conditions alone.
+        let failed = self.claims.iter().find_map(|claim| {
+            let conditions = claim.status.as_ref()?.conditions.as_ref()?;
+            let failed = |kind: &str| kind == "ControllerResizeError" || kind == "NodeResizeError";
+            let condition = conditions
+                .iter()
+                .find(|condition| failed(&condition.type_) && condition.status == "True")?;
+            Some((claim.metadata.name.as_deref()?, condition.message.as_deref().unwrap_or_default()))
+        });
+        if let Some((name, message)) = failed {
+            return Some(format!("{name} does not grow: {message}"));
         }
         if self.wanted.storage_class_name.is_some() && self.wanted.storage_class_name != *class {
             let class = class.as_deref().unwrap_or("the default one");
@@ -214,17 +243,19 @@ mod tests {
 
     #[test]
     fn volumes_keep_their_class_and_never_shrink() {
-        let effective = |volumes: &Volumes| {
+        let effective = |volumes: &Volumes, remade: bool| {
             let mut cluster = KafkaCluster::new("c", weir_crds::KafkaClusterSpec::default());
             cluster.spec.brokers.storage = volumes.wanted.clone();
-            let storage = volumes.effective(&cluster).spec.brokers.storage;
+            let storage = volumes.effective(&cluster, remade).spec.brokers.storage;
             (storage.size.0, storage.storage_class_name)
         };
         let grown = volumes("20Gi", None, "10Gi", Some("fast"));
-        assert_eq!(effective(&grown), ("20Gi".to_owned(), Some("fast".to_owned())));
+        assert_eq!(effective(&grown, true), ("20Gi".to_owned(), Some("fast".to_owned())));
+        // While it is not made anew, its template cannot change, and what else is to change would be refused with it.
+        assert_eq!(effective(&grown, false), ("10Gi".to_owned(), Some("fast".to_owned())));
         assert_eq!(grown.complaint(), None);
         let shrunk = volumes("5Gi", Some("slow"), "10Gi", Some("fast"));
-        assert_eq!(effective(&shrunk), ("10Gi".to_owned(), Some("fast".to_owned())));
+        assert_eq!(effective(&shrunk, false), ("10Gi".to_owned(), Some("fast".to_owned())));
         assert!(shrunk.complaint().unwrap().starts_with("volumes cannot shrink"));
         assert!(
             volumes("10Gi", Some("slow"), "10Gi", None)
@@ -233,6 +264,6 @@ mod tests {
                 .contains("stay in the storage class")
         );
         // The same size, written otherwise, changes nothing.
-        assert_eq!(effective(&volumes("10240Mi", None, "10Gi", None)).0, "10Gi");
+        assert_eq!(effective(&volumes("10240Mi", None, "10Gi", None), false).0, "10Gi");
     }
 }

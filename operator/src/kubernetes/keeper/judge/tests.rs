@@ -8,8 +8,11 @@ use weir_crds::ListenerStatus;
 use weir_protocol::types::BrokerEpoch;
 
 use super::super::pods::PodView;
+use super::super::rollout::Step;
 use super::*;
 use crate::controller::state::{Broker, Change, Cluster};
+
+mod gitops;
 
 fn cluster(spec: Value) -> KafkaCluster {
     serde_json::from_value(json!({
@@ -46,11 +49,35 @@ fn addressed(listener: &str) -> ListenerStatus {
 }
 
 fn found() -> Findings {
+    let pod = |id| PodView {
+        id,
+        ready: true,
+        outdated: Some(false),
+        ..PodView::default()
+    };
     Findings {
-        pods: vec![PodView::default(); 3],
+        pods: (0..3).map(pod).collect(),
+        replicas: 3,
+        taken_up: true,
         listeners: vec![addressed("plain")],
         ..Findings::default()
     }
+}
+
+/// The last pod cannot run.
+fn broken() -> Findings {
+    let mut findings = found();
+    findings.pods[2].trouble = Some("pod c-2: ErrImagePull".to_owned());
+    findings.troubles = vec!["pod c-2: ErrImagePull".to_owned()];
+    findings
+}
+
+/// The pods of these brokers are not as the spec wants them.
+fn outdated(ids: &[usize], step: Step) -> Findings {
+    let mut findings = found();
+    ids.iter().for_each(|id| findings.pods[*id].outdated = Some(true));
+    findings.rollout = Some(step);
+    findings
 }
 
 fn somebody_elses(kind: &str) -> Taken {
@@ -94,14 +121,11 @@ fn what_is_wrong_comes_first() {
             "Available",
             "Available=False NoController: apply Service c-0: exceeded quota",
         ),
-        (&three, Some(0), found(), "Ready", "Ready=False NoBroker: no broker serves yet"),
+        (&three, Some(0), found(), "Ready", "Ready=False Starting: no broker serves yet"),
         (
             &three,
             Some(2),
-            Findings {
-                troubles: vec!["pod c-2: ErrImagePull".to_owned()],
-                ..found()
-            },
+            broken(),
             "Ready",
             "Ready=False BrokersNotReady: 2 of 3 brokers serve: pod c-2: ErrImagePull",
         ),
@@ -145,22 +169,25 @@ fn what_is_wrong_comes_first() {
             &three,
             Some(3),
             Findings {
-                refusal: Some("broker 3 holds".to_owned()),
                 scale_down: Some("broker 3 holds replicas: move them".to_owned()),
                 ..found()
             },
-            "Ready",
-            "Ready=False ScaleDownBlocked: broker 3 holds replicas: move them",
+            "UpToDate",
+            "UpToDate=False ScaleDownBlocked: broker 3 holds replicas: move them",
         ),
         (
             &three,
             Some(3),
-            Findings {
-                rollout: Some(Step::Wait("broker 1 is not ready".to_owned())),
-                ..found()
-            },
+            outdated(&[0, 1], Step::Wait("broker 2 is not ready".to_owned())),
             "UpToDate",
-            "UpToDate=False RolloutWaits: brokers are to be restarted, and wait: broker 1 is not ready",
+            "UpToDate=False RolloutWaits: 1 of 3 brokers are as the spec wants them: the next one to be restarted waits: broker 2 is not ready",
+        ),
+        (
+            &three,
+            Some(3),
+            outdated(&[1], Step::Blocked("t-0 would lack replicas".to_owned())),
+            "Stalled",
+            "Stalled=True RolloutBlocked: brokers are to be restarted, and none may: t-0 would lack replicas",
         ),
         (
             &three,
@@ -194,8 +221,7 @@ fn what_is_wrong_comes_first() {
             Some(2),
             Findings {
                 taken: Some(vec![somebody_elses("PodDisruptionBudget")]),
-                troubles: vec!["pod c-2: ErrImagePull".to_owned()],
-                ..found()
+                ..broken()
             },
             "Ready",
             "Ready=False BrokersNotReady: 2 of 3 brokers serve: pod c-2: ErrImagePull",
@@ -310,6 +336,8 @@ fn an_event_is_what_is_new() {
         (Some(bad("pod 1")), bad("pod 2"), false),
         (Some(bad("no broker")), bad("no such class"), true),
         (Some(bad("a")), good.clone(), true),
+        (Some(good.clone()), condition("Ready", "False", "Restarting", "broker 1"), true),
+        (Some(ok("Stalled", "False")), ok("Stalled", "True"), true),
         (Some(good.clone()), condition("Ready", "True", "Ready", "2 of 2"), false),
         (None, ok("StorageOk", "True"), false),
         (None, ok("StorageOk", "False"), true),

@@ -1,0 +1,259 @@
+//! What `kubectl wait`, Flux and Argo CD make of the statuses of a creation, a roll, a change of size and a failure. Nobody who waits passes before it is done, and nobody is told of a fault where there is none.
+
+use std::collections::BTreeSet;
+
+use weir_protocol::types::TopicId;
+
+use super::*;
+use crate::controller::state::Partition;
+
+/// What kstatus says, by which Flux waits: `pkg/kstatus/README.md` of kubernetes-sigs/cli-utils. The generation first, then `Reconciling` and `Stalled` in the order of the list, then `Ready`; without any of them a resource counts
+/// as current.
+fn kstatus(object: &Value) -> &'static str {
+    let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
+    let observed = object.pointer("/status/observedGeneration").and_then(Value::as_i64);
+    if observed.is_some() && observed != generation {
+        return "InProgress";
+    }
+    let conditions = object
+        .pointer("/status/conditions")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    for condition in conditions.iter().filter(|condition| condition["status"] == "True") {
+        match condition["type"].as_str() {
+            Some("Reconciling") => return "InProgress",
+            Some("Stalled") => return "Failed",
+            _ => {}
+        }
+    }
+    match conditions.iter().find(|condition| condition["type"] == "Ready") {
+        Some(ready) if ready["status"] != "True" => "InProgress",
+        _ => "Current",
+    }
+}
+
+/// What the script in docs/gitops.md says to Argo CD.
+fn argo(object: &Value) -> &'static str {
+    if object.pointer("/status/observedGeneration") != object.pointer("/metadata/generation") {
+        return "Progressing";
+    }
+    let holds = |kind: &str| {
+        let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+        conditions.is_some_and(|all| all.iter().any(|condition| condition["type"] == kind && condition["status"] == "True"))
+    };
+    let rules = [
+        ("Paused", "Suspended"),
+        ("Stalled", "Degraded"),
+        ("Degraded", "Degraded"),
+        ("Reconciling", "Progressing"),
+        ("Ready", "Healthy"),
+    ];
+    rules.iter().find(|(kind, _)| holds(kind)).map_or("Progressing", |(_, health)| health)
+}
+
+/// Three brokers with a topic of as many replicas, `serving` of them.
+fn with_topic(cluster: &KafkaCluster, serving: &[i32]) -> State {
+    let mut state = state(cluster, 3);
+    let id = TopicId(Uuid::from_u128(1));
+    let topic = json!({"apiVersion": weir_crds::API_VERSION, "kind": "Topic", "metadata": {"name": "t"}, "spec": {"clusterRef": {"name": "c"}, "partitions": 1}});
+    state.apply(&Change::Topic(id, Box::new(serde_json::from_value(topic).unwrap())));
+    let all = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+    state.apply(&Change::Partition(id, 0, Partition::new(all(&[0, 1, 2]), all(serving))));
+    for away in (0..3).filter(|id| !serving.contains(id)) {
+        let broker = state.brokers[&BrokerId(away)].clone();
+        state.apply(&Change::Broker(Broker { fenced: true, ..broker }));
+    }
+    state
+}
+
+fn without(mut findings: Findings, id: i32) -> Findings {
+    findings.pods.retain(|pod| pod.id != id);
+    findings
+}
+
+fn away(mut findings: Findings, id: i32) -> Findings {
+    findings.away = BTreeSet::from([id]);
+    findings
+}
+
+#[test]
+fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
+    let cluster = cluster(json!({"brokers": {"replicas": 3}}));
+    let all = || Some(with_topic(&cluster, &[0, 1, 2]));
+    let two = || Some(with_topic(&cluster, &[0, 1]));
+    let new = |serving: i32| Some(state(&cluster, serving));
+    let restart = || Step::Restart {
+        id: 2,
+        name: "c-2".to_owned(),
+        uid: "u".to_owned(),
+        reason: "r",
+    };
+    let with = |change: &dyn Fn(&mut Findings)| {
+        let mut findings = found();
+        change(&mut findings);
+        findings
+    };
+    // What happens; then Ready, Degraded, UpToDate, kstatus, Argo CD, and whether anybody is warned.
+    let rows = [
+        (
+            "it was just made",
+            new(0),
+            without(without(without(found(), 0), 1), 2),
+            "False False False InProgress Progressing calm",
+        ),
+        (
+            "two of three have come up",
+            new(2),
+            found(),
+            "False False False InProgress Progressing calm",
+        ),
+        ("all have", all(), found(), "True False True Current Healthy calm"),
+        (
+            "a new generation, which the controller has not answered on",
+            all(),
+            with(&|f| f.taken_up = false),
+            "True False False InProgress Progressing calm",
+        ),
+        (
+            "it was applied, and nobody knows yet which pods are outdated",
+            all(),
+            with(&|f| f.pods.iter_mut().for_each(|pod| pod.outdated = None)),
+            "True False False InProgress Progressing calm",
+        ),
+        (
+            "the roll begins",
+            all(),
+            outdated(&[0, 1, 2], restart()),
+            "True False False InProgress Progressing calm",
+        ),
+        (
+            "two of three are updated, and the last one stops",
+            all(),
+            away(with(&|f| f.pods[2].terminating = true), 2),
+            "True False False InProgress Progressing calm",
+        ),
+        (
+            "its pod is gone",
+            two(),
+            away(without(found(), 2), 2),
+            "True False False InProgress Progressing calm",
+        ),
+        (
+            "its successor starts",
+            two(),
+            away(found(), 2),
+            "True False False InProgress Progressing calm",
+        ),
+        (
+            "its successor cannot start",
+            two(),
+            broken(),
+            "False True False InProgress Degraded warned",
+        ),
+        (
+            "a roll for which a topic has too few replicas",
+            all(),
+            outdated(&[1], Step::Blocked("t-0".to_owned())),
+            "True False False Failed Degraded warned",
+        ),
+        (
+            "a broker is lost",
+            two(),
+            without(found(), 2),
+            "False True False InProgress Degraded warned",
+        ),
+        (
+            "a volume may not grow",
+            all(),
+            with(&|f| f.storage = vec!["data-c-0 cannot grow".to_owned()]),
+            "True False False Failed Degraded warned",
+        ),
+        (
+            "a volume may not grow, and other changes go on",
+            all(),
+            {
+                let mut findings = outdated(&[2], restart());
+                findings.storage = vec!["data-c-0 cannot grow".to_owned()];
+                findings
+            },
+            "True False False InProgress Degraded warned",
+        ),
+        (
+            "the API server refuses it",
+            all(),
+            Findings {
+                failed: Some("quota".to_owned()),
+                refused: true,
+                ..Findings::default()
+            },
+            "False False False Failed Degraded warned",
+        ),
+        (
+            "the API server does not answer",
+            all(),
+            Findings {
+                failed: Some("no answer".to_owned()),
+                ..Findings::default()
+            },
+            "False False False InProgress Progressing warned",
+        ),
+        (
+            "brokers that are to go are being emptied",
+            all(),
+            with(&|f| (f.scale_down, f.moving) = (Some("broker 3".to_owned()), true)),
+            "True False False InProgress Progressing calm",
+        ),
+        (
+            "nobody empties them",
+            all(),
+            with(&|f| f.scale_down = Some("broker 3".to_owned())),
+            "True False False Failed Degraded warned",
+        ),
+        (
+            "it is paused",
+            all(),
+            with(&|f| f.paused = true),
+            "True False False InProgress Suspended calm",
+        ),
+    ];
+    for (what, state, findings, expected) in rows {
+        let status = status_of(&cluster, &KafkaClusterStatus::default(), state.as_ref(), &findings, &at(0));
+        let mut object = json!(cluster);
+        object["status"] = json!(status);
+        let of = |kind: &str| status.conditions.iter().find(|condition| condition.type_ == kind).unwrap().status.clone();
+        // Had all been well before.
+        let before = status_of(&cluster, &KafkaClusterStatus::default(), all().as_ref(), &found(), &at(0));
+        let warned = news(&before.conditions, &status.conditions).iter().any(|condition| is_wrong(condition));
+        let warned = if warned { "warned" } else { "calm" };
+        let said = [&of("Ready"), &of("Degraded"), &of("UpToDate"), kstatus(&object), argo(&object), warned].join(" ");
+        assert_eq!(said, expected, "{what}: {:#?}", status.conditions);
+        object["metadata"]["generation"] = json!(8);
+        assert_eq!(
+            (kstatus(&object), argo(&object)),
+            ("InProgress", "Progressing"),
+            "{what}, and another generation came"
+        );
+    }
+    // One that nobody has looked at.
+    let object = json!({"metadata": {"generation": 1}, "status": {"observedGeneration": -1}});
+    assert_eq!((kstatus(&object), argo(&object)), ("InProgress", "Progressing"));
+}
+
+#[test]
+fn it_is_said_what_is_under_way_and_how_far() {
+    let cluster = cluster(json!({"brokers": {"replicas": 3}}));
+    let state = with_topic(&cluster, &[0, 1]);
+    let status = status_of(
+        &cluster,
+        &KafkaClusterStatus::default(),
+        Some(&state),
+        &away(without(found(), 2), 2),
+        &at(0),
+    );
+    assert_eq!(
+        said(&status, "Progressing"),
+        "Progressing=True RollingOut: 2 of 3 brokers are as the spec wants them: broker 2 is being restarted"
+    );
+    assert!(said(&status, "Ready").starts_with("Ready=True RollingOut: every partition has a leader; 2 of 3"));
+}
