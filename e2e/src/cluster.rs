@@ -3,8 +3,9 @@
 //! Each test starts its own, which costs less than sharing would. What a test started it ends, by `weir local down` and then by process id.
 
 use std::fmt::Write as _;
+use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
@@ -210,7 +211,11 @@ impl Local {
     /// # Errors
     /// When it cannot be run or fails; the message holds what it printed.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.output(arguments)?;
+        self.run_with(arguments, Stdio::null())
+    }
+
+    fn run_with(&self, arguments: &[&str], input: Stdio) -> Result<String> {
+        let output = self.output_of(arguments, input)?;
         if !output.status.success() {
             bail!("`weir local {}`: {}\n{}", arguments.join(" "), output.status, both(&output));
         }
@@ -222,6 +227,10 @@ impl Local {
     /// # Errors
     /// When it cannot be run at all.
     pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+        self.output_of(arguments, Stdio::null())
+    }
+
+    fn output_of(&self, arguments: &[&str], input: Stdio) -> Result<Output> {
         let binary = binary()?;
         // What it leaves running must not keep our pipes open: `--detach` is tested by this returning.
         Command::new(&binary)
@@ -230,7 +239,7 @@ impl Local {
             .arg("--data")
             .arg(self.data())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(std::process::Stdio::null())
+            .stdin(input)
             .output()
             .with_context(|| format!("run {}", binary.display()))
     }
@@ -240,9 +249,11 @@ impl Local {
     /// # Errors
     /// When one is refused; the message is what `weir local apply` printed.
     pub fn apply(&self, yaml: &str) -> Result<String> {
-        let file = self.data.path().join(unique("apply"));
-        std::fs::write(&file, yaml).context("write the resources")?;
-        self.run(&["apply", "-f", &file.to_string_lossy()])
+        // From a pipe, as `... | kubectl apply -f -`.
+        let mut file = tempfile::tempfile()?;
+        file.write_all(yaml.as_bytes()).context("write the resources")?;
+        file.rewind()?;
+        self.run_with(&["apply", "-f", "-"], file.into())
     }
 
     /// What `weir local status` says.

@@ -28,7 +28,7 @@ enum Command {
     Up(Up),
     /// Create or change resources.
     Apply {
-        /// A YAML file, or a directory of them. May be given several times.
+        /// A YAML file, a directory of them, or "-" for the standard input. May be given several times.
         #[arg(short, long = "filename", required = true, value_name = "FILE_OR_DIR")]
         filename: Vec<PathBuf>,
         #[command(flatten)]
@@ -36,7 +36,7 @@ enum Command {
     },
     /// Delete the resources that a file names.
     Delete {
-        /// A YAML file, or a directory of them. May be given several times.
+        /// A YAML file, a directory of them, or "-" for the standard input. May be given several times.
         #[arg(short, long = "filename", required = true, value_name = "FILE_OR_DIR")]
         filename: Vec<PathBuf>,
         #[command(flatten)]
@@ -77,7 +77,7 @@ enum Command {
 
 #[derive(Args, Clone, Debug)]
 struct Up {
-    /// Resources to apply once the controller answers: a YAML file, or a directory of them. May be given several times.
+    /// Resources to apply once the controller answers: a YAML file, a directory of them, or "-" for the standard input. May be given several times.
     #[arg(short, long = "filename", value_name = "FILE_OR_DIR")]
     filename: Vec<PathBuf>,
     /// How many brokers [default: what the KafkaCluster says, else as before, else 3]

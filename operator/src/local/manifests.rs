@@ -1,5 +1,6 @@
 //! YAML files with resources in them, as `kubectl apply -f` reads them.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -25,14 +26,16 @@ impl Manifest {
     }
 }
 
-/// Reads the resources of files, and of the YAML files of directories in the order of their names.
+/// Reads the resources of files, of the YAML files of directories in the order of their names, and for `-` of the standard input.
 ///
 /// # Errors
 /// When a file cannot be read or is no YAML: the message names it.
 pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
     for path in paths {
-        if path.is_dir() {
+        if path == Path::new("-") {
+            read_from(std::io::stdin().lock(), Path::new("the standard input"), &mut manifests)?;
+        } else if path.is_dir() {
             let mut files: Vec<_> = std::fs::read_dir(path)
                 .with_context(|| format!("read {}", path.display()))?
                 .filter_map(|entry| Some(entry.ok()?.path()))
@@ -50,10 +53,19 @@ pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
 }
 
 fn read_file(file: &Path, manifests: &mut Vec<Manifest>) -> anyhow::Result<()> {
+    let opened = std::fs::File::open(file).with_context(|| format!("read {}", file.display()))?;
+    read_from(opened, file, manifests)
+}
+
+fn read_from(input: impl Read, file: &Path, manifests: &mut Vec<Manifest>) -> anyhow::Result<()> {
     let what = || format!("read {}", file.display());
-    let length = std::fs::metadata(file).with_context(what)?.len();
-    anyhow::ensure!(length <= FILE_BYTES_MAX, "{}: {length} bytes are too many for a manifest", file.display());
-    let text = std::fs::read_to_string(file).with_context(what)?;
+    let mut text = String::new();
+    input.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).with_context(what)?;
+    anyhow::ensure!(
+        text.len() as u64 <= FILE_BYTES_MAX,
+        "{}: more than {FILE_BYTES_MAX} bytes are too many for a manifest",
+        file.display()
+    );
     for document in serde_yaml::Deserializer::from_str(&text) {
         let resource = Value::deserialize(document).with_context(what)?;
         // A document with nothing in it stands between two separators.
@@ -83,6 +95,11 @@ mod tests {
             .map(|manifest| manifest.text("/kind").to_owned())
             .collect();
         assert_eq!(kinds, ["A", "B", "C"]);
+        let mut piped = Vec::new();
+        read_from("kind: D\n---\nkind: E\n".as_bytes(), Path::new("the standard input"), &mut piped).unwrap();
+        assert_eq!(piped.iter().map(|manifest| manifest.text("/kind")).collect::<Vec<_>>(), ["D", "E"]);
+        let endless = read_from(std::io::repeat(b' '), Path::new("the standard input"), &mut piped).unwrap_err();
+        assert!(endless.to_string().contains("too many"), "{endless}");
         std::fs::write(dir.path().join("bad.yaml"), "a: [").unwrap();
         let error = format!("{:#}", read(&[dir.path().join("bad.yaml")]).unwrap_err());
         assert!(error.contains("bad.yaml"), "{error}");
