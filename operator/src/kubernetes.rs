@@ -40,6 +40,9 @@ use crate::store::kube::LeaseCheck;
 /// How long a connection to the API server may take to come up.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 
+/// What this program calls itself to the API server. Whatever a write does not name its field manager in is this one's, up to the slash; without it, `unknown`'s.
+const USER_AGENT: &str = concat!("weir-operator/", env!("CARGO_PKG_VERSION"));
+
 /// What every part of the operator needs.
 #[derive(Clone)]
 struct Context {
@@ -70,6 +73,12 @@ fn metadata_for_the_controller(metadata: &ObjectMeta) -> ObjectMeta {
     }
 }
 
+fn client_of(mut config: Config) -> anyhow::Result<Client> {
+    config.connect_timeout = Some(CONNECT_MAX);
+    config.headers.push(("user-agent".parse()?, USER_AGENT.parse()?));
+    Ok(Client::try_from(config)?)
+}
+
 /// Runs the operator until it is told to stop (SIGTERM, SIGINT); says on standard error why it cannot go on.
 pub fn run(args: Args) -> ExitCode {
     let result = logs::init(args.log_format).and_then(|()| {
@@ -91,9 +100,8 @@ pub fn run(args: Args) -> ExitCode {
 
 async fn serve(args: Args) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut config = Config::infer().await.context("find the Kubernetes API")?;
-    config.connect_timeout = Some(CONNECT_MAX);
-    let client = Client::try_from(config).context("make a client of the Kubernetes API")?;
+    let config = Config::infer().await.context("find the Kubernetes API")?;
+    let client = client_of(config).context("make a client of the Kubernetes API")?;
     let figures = Arc::new(Figures::default());
     let door = TcpListener::bind(args.http_listen)
         .await
@@ -163,4 +171,38 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     election.stop().await;
     info!("stopped");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::store::kube::FIELD_MANAGER;
+
+    #[tokio::test]
+    async fn who_wrote_a_field_has_a_name() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut head, mut bytes) = (String::new(), [0; 4096]);
+            while !head.contains("\r\n\r\n") {
+                let count = stream.read(&mut bytes).await.unwrap();
+                assert!(count > 0, "{head}");
+                head += std::str::from_utf8(&bytes[..count]).unwrap();
+            }
+            let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            head
+        });
+        let client = client_of(Config::new(url)).unwrap();
+        client.apiserver_version().await.unwrap();
+        let head = asked.await.unwrap();
+        // As the API server does it (`prefixFromUserAgent` in its handlers).
+        let agent = head
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix("user-agent: ").map(str::to_owned));
+        assert_eq!(agent.unwrap_or_default().split('/').next(), Some(FIELD_MANAGER), "{head}");
+    }
 }
