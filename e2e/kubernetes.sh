@@ -55,6 +55,16 @@ go_tool() {
 helm_tool() { go_tool helm helm.sh/helm/v3/cmd/helm "$helm_version"; }
 kind_tool() { go_tool kind sigs.k8s.io/kind "$kind_version"; }
 
+# Prometheus' own judge of alerts, from Debian's package; nothing of it is installed.
+promtool_tool() {
+  command -v promtool >/dev/null && return 0
+  local unpacked=$state/prometheus
+  mkdir -p "$unpacked"
+  (cd "$unpacked" && retry apt-get download -qq prometheus && dpkg -x prometheus_*.deb .) >&2
+  mv "$unpacked/usr/bin/promtool" "$state/bin/promtool"
+  rm -r "$unpacked"
+}
+
 # The node image's name: pulled, or built.
 node_image() {
   if [ -n "${WEIR_NODE_IMAGE:-}" ]; then

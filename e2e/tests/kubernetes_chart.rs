@@ -102,6 +102,18 @@ fn the_chart_says_what_is_wrong_and_renders_in_every_scope() {
     ];
     let monitored = template(&monitored).unwrap();
     assert_eq!((count(&monitored, "PodMonitor"), count(&monitored, "PrometheusRule")), (1, 1));
+    // What is said of PodMonitors is said of the brokers', too, which the operator makes.
+    let labelled = template(&[
+        "--set",
+        "monitoring.podMonitor.interval=5s,monitoring.podMonitor.labels.release=prometheus",
+    ])
+    .unwrap();
+    for told in [
+        "{name: WEIR_POD_MONITOR_INTERVAL, value: 5s}",
+        r#"{name: WEIR_POD_MONITOR_LABELS, value: "release=prometheus"}"#,
+    ] {
+        assert!(labelled.contains(told), "{told}");
+    }
     assert!(!every.contains("secrets"), "the operator has no business with Secrets");
 }
 
@@ -224,6 +236,14 @@ fn measured(namespace: &Namespace) -> anyhow::Result<String> {
         all += &metrics_of(OPERATOR_NAMESPACE, operator, 8080)?;
     }
     Ok(all)
+}
+
+#[test]
+fn alerts_fire_when_they_should_and_not_before() {
+    let built = state().join("bin/promtool");
+    let program = if built.is_file() { built } else { PathBuf::from("promtool") };
+    let tests = weir_e2e::workspace().join("e2e/alerts.yaml");
+    run(&program.to_string_lossy(), &["test", "rules", &tests.to_string_lossy()], "").unwrap();
 }
 
 /// An alert or a graph of what nobody measures is worse than none.
@@ -419,7 +439,8 @@ fn brokers_are_monitored_where_that_kind_is_known() {
     let made = namespace.kafka("k", 1, "").map(|_| namespace.object("podmonitor/k"));
     kubectl(&["delete", "crd", "podmonitors.monitoring.coreos.com"]).unwrap();
     let made = made.unwrap().unwrap().unwrap();
-    assert_eq!(made["spec"]["podMetricsEndpoints"][0]["port"], "http");
+    let endpoint = &made["spec"]["podMetricsEndpoints"][0];
+    assert_eq!((&endpoint["port"], &endpoint["interval"]), (&json!("http"), &json!("30s")));
 }
 
 #[test]

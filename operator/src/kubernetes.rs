@@ -33,6 +33,7 @@ use weir_telemetry::pages::{self, Probes};
 use self::args::{Args, Scope};
 use self::figures::Figures;
 use self::lease::Election;
+use self::objects::Monitoring;
 use self::sites::Sites;
 use crate::rpc::{ControllerRpc, Controllers};
 use crate::store::kube::LeaseCheck;
@@ -50,6 +51,8 @@ struct Context {
     scope: Scope,
     broker_image: String,
     controller_address: String,
+    /// How Prometheus finds the brokers.
+    monitoring: Monitoring,
     /// Where events come from: this replica.
     reporter: String,
     controllers: Controllers,
@@ -145,6 +148,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
                     scope: args.scope(),
                     broker_image: args.broker_image.clone(),
                     controller_address: args.controller_address.clone(),
+                    monitoring: args.monitoring(),
                     reporter: args.name.clone(),
                     controllers: controllers.clone(),
                     figures: Arc::clone(&figures),

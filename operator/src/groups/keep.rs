@@ -55,8 +55,8 @@ pub trait Home: Send + Sync + 'static {
     fn make(&self, group: &str) -> impl Future<Output = anyhow::Result<()>> + Send;
     /// Removes a resource that was made for a group.
     fn remove(&self, resource: &ConsumerGroup) -> impl Future<Output = anyhow::Result<()>> + Send;
-    /// Shows how the groups do, for whoever collects figures: the last status of each.
-    fn show<'a>(&self, groups: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>);
+    /// Shows how the groups do, for whoever collects figures: the last status of each, and whether the last look at each, with what followed from it, came to its end.
+    fn show<'a>(&self, groups: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>, all_looked_after: bool);
     /// Whether this process may still act: it has not been replaced by another.
     fn may_act(&self) -> impl Future<Output = bool> + Send;
 }
@@ -71,6 +71,8 @@ struct Kept {
     memory: Memory,
     ages: Ages,
     away_since: Option<Instant>,
+    /// The last look, and what followed from it, came to its end.
+    is_looked_after: bool,
     /// The status as it was last decided, written or not.
     decided: ConsumerGroupStatus,
     next: Instant,
@@ -86,6 +88,7 @@ impl Kept {
             memory: Memory::default(),
             ages: Ages::default(),
             away_since: None,
+            is_looked_after: false,
             decided: ConsumerGroupStatus::default(),
             next: Instant::now(),
         }
@@ -144,7 +147,8 @@ pub async fn keep<H: Home>(home: Arc<H>, client: Client, pace: Pace) -> Infallib
             done.next = Instant::now() + Duration::from_millis(wait_ms);
             kept.insert(name_of(&resource), done);
         }
-        home.show(kept.iter().map(|(name, kept)| (name.as_str(), &kept.decided)));
+        let all_looked_after = kept.values().all(|kept| kept.is_looked_after);
+        home.show(kept.iter().map(|(name, kept)| (name.as_str(), &kept.decided)), all_looked_after);
         for gone in home.take_deleted() {
             if gone.spec.deletion_policy == GroupDeletionPolicy::Delete {
                 dying.add(gone.group_id());
@@ -222,6 +226,7 @@ async fn pass<H: Home>(
 ) -> (Arc<ConsumerGroup>, Kept, bool) {
     kept.take_over_done(&resource);
     kept.generation = resource.metadata.generation;
+    kept.is_looked_after = false;
     let (decision, now_ms) = match owner {
         Some(owner) => {
             let message = format!(
@@ -267,6 +272,7 @@ async fn pass<H: Home>(
             break;
         }
     }
+    kept.is_looked_after = kept.memory.failure.is_none();
     (resource, kept, soon)
 }
 

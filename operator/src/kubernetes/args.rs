@@ -1,9 +1,12 @@
 //! The command line of the operator.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use clap::Parser;
 use weir_telemetry::logs::LogFormat;
+
+use super::objects::Monitoring;
 
 /// The Weir operator: it makes Kafka clusters of `KafkaCluster` resources, topics of `Topic` resources, and is the controller of each cluster.
 #[derive(Clone, Debug, Parser)]
@@ -41,9 +44,30 @@ pub struct Args {
     #[arg(long, env = "POD_NAME", default_value = "weir-operator")]
     pub name: String,
 
+    /// Labels of the PodMonitors of brokers, by which a Prometheus chooses them: NAME=VALUE, with commas between.
+    #[arg(long, env = "WEIR_POD_MONITOR_LABELS", default_value = "", value_parser = labels_of, value_name = "LABELS")]
+    pub pod_monitor_labels: Labels,
+
+    /// How often Prometheus asks brokers, such as 30s; nothing for its own default.
+    #[arg(long, env = "WEIR_POD_MONITOR_INTERVAL", default_value = "", value_name = "DURATION")]
+    pub pod_monitor_interval: String,
+
     /// How log lines look: "text" for people, "json" for machines.
     #[arg(long, env = "WEIR_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// Labels by name.
+pub type Labels = BTreeMap<String, String>;
+
+fn labels_of(text: &str) -> Result<Labels, String> {
+    let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} is not of the form NAME=VALUE"))?;
+            Ok((name.to_owned(), value.to_owned()))
+        })
+        .collect()
 }
 
 /// The namespaces that are watched.
@@ -56,6 +80,14 @@ pub enum Scope {
 }
 
 impl Args {
+    /// How Prometheus finds the brokers.
+    pub(super) fn monitoring(&self) -> Monitoring {
+        Monitoring {
+            labels: self.pod_monitor_labels.clone(),
+            interval: Some(self.pod_monitor_interval.clone()).filter(|interval| !interval.is_empty()),
+        }
+    }
+
     /// The namespaces that are watched.
     pub fn scope(&self) -> Scope {
         let names = self.watch_namespaces.split(',').map(str::trim).filter(|name| !name.is_empty());
@@ -76,22 +108,36 @@ impl Args {
 mod tests {
     use super::*;
 
+    fn args(flags: [&str; 2]) -> Result<Args, clap::Error> {
+        let base = [
+            "weir-operator",
+            "--broker-image",
+            "i",
+            "--controller-address",
+            "h:1",
+            "--namespace",
+            "own",
+        ];
+        Args::try_parse_from(base.into_iter().chain(flags))
+    }
+
+    #[test]
+    fn labels_are_pairs() {
+        let labels = |text: &str| args(["--pod-monitor-labels", text]).map(|args| args.monitoring().labels);
+        assert_eq!(labels("").unwrap(), Labels::new());
+        let two = [("release", "prometheus"), ("example.com/team", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(labels("release=prometheus, example.com/team=").unwrap(), two.into());
+        assert!(labels("release").unwrap_err().to_string().contains("NAME=VALUE"));
+        assert_eq!(args(["--pod-monitor-interval", ""]).unwrap().monitoring().interval, None);
+        assert_eq!(
+            args(["--pod-monitor-interval", "5s"]).unwrap().monitoring().interval.as_deref(),
+            Some("5s")
+        );
+    }
+
     #[test]
     fn namespaces_are_a_list_or_all() {
-        let scope = |text: &str| {
-            let base = [
-                "weir-operator",
-                "--broker-image",
-                "i",
-                "--controller-address",
-                "h:1",
-                "--namespace",
-                "own",
-            ];
-            Args::try_parse_from(base.into_iter().chain(["--watch-namespaces", text]))
-                .unwrap()
-                .scope()
-        };
+        let scope = |text: &str| args(["--watch-namespaces", text]).unwrap().scope();
         let some = |names: &[&str]| Scope::Some(names.iter().map(ToString::to_string).collect());
         assert_eq!(scope(""), some(&["own"]));
         assert_eq!(scope("b, a,,b"), some(&["a", "b"]));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
@@ -21,10 +22,34 @@ pub(super) struct Figures {
     pub(super) writes: AtomicU64,
     /// By namespace and name of the cluster.
     partitions: Mutex<BTreeMap<(String, String), PartitionSummary>>,
-    /// The conditions of the cluster, likewise, and whether they are as they should be.
-    conditions: Mutex<BTreeMap<(String, String), Vec<(String, bool)>>>,
+    /// The conditions of the cluster, likewise.
+    conditions: Mutex<BTreeMap<(String, String), Vec<ConditionFigure>>>,
+    /// Its brokers, likewise.
+    brokers: Mutex<BTreeMap<(String, String), BrokerFigures>>,
+    /// When what looks after a kind of resource last did so without an error, by the kind and the cluster, in seconds since 1970.
+    successes: Mutex<BTreeMap<(&'static str, (String, String)), u64>>,
     /// Those of ConsumerGroups, likewise.
     groups: Mutex<BTreeMap<(String, String), Vec<GroupFigures>>>,
+}
+
+/// What is shown of a condition.
+#[derive(Debug)]
+pub(super) struct ConditionFigure {
+    pub(super) kind: String,
+    pub(super) reason: String,
+    /// It is as it should be.
+    pub(super) is_good: bool,
+}
+
+/// How many brokers there are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BrokerFigures {
+    /// The spec asks for.
+    pub(super) wanted: i32,
+    /// Serve.
+    pub(super) serving: i32,
+    /// Are to be restarted, since their pods are not as the spec wants them.
+    pub(super) outdated: i32,
 }
 
 /// What is shown of a ConsumerGroup. There are as many as somebody declared, or has reflected up to a bound.
@@ -51,8 +76,26 @@ impl Figures {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn conditions(&self) -> MutexGuard<'_, BTreeMap<(String, String), Vec<(String, bool)>>> {
+    pub(super) fn conditions(&self) -> MutexGuard<'_, BTreeMap<(String, String), Vec<ConditionFigure>>> {
         self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn brokers(&self) -> MutexGuard<'_, BTreeMap<(String, String), BrokerFigures>> {
+        self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever looks after this kind in a cluster has just done so without an error.
+    pub(super) fn succeeded(&self, kind: &'static str, cluster: (String, String)) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.successes.lock().unwrap_or_else(PoisonError::into_inner).insert((kind, cluster), now);
+    }
+
+    /// Nobody looks after the cluster here any more.
+    pub(super) fn forget_successes(&self, cluster: &(String, String)) {
+        self.successes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(_, of), _| of != cluster);
     }
 
     pub(super) fn groups(&self) -> MutexGuard<'_, BTreeMap<(String, String), Vec<GroupFigures>>> {
@@ -93,6 +136,55 @@ impl Figures {
                 "weir_operator_consumer_group_lag_exceeded",
                 "Whether a ConsumerGroup is further behind than its lagPolicy says",
                 exceeded,
+            ),
+        ] {
+            registry.register(name, help, family);
+        }
+    }
+
+    fn register_clusters(&self, registry: &mut Registry) {
+        type OfCluster = Family<Vec<(&'static str, String)>, Gauge>;
+        let labels = |(namespace, cluster): &(String, String), more: &[(&'static str, &str)]| {
+            let mut labels = vec![("namespace", namespace.clone()), ("cluster", cluster.clone())];
+            labels.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+            labels
+        };
+        let [conditions, reasons, brokers, successes] = [OfCluster::default(), OfCluster::default(), OfCluster::default(), OfCluster::default()];
+        for (key, all) in self.conditions().iter() {
+            for of in all {
+                conditions
+                    .get_or_create(&labels(key, &[("type", of.kind.as_str())]))
+                    .set(of.is_good.into());
+                reasons
+                    .get_or_create(&labels(key, &[("type", of.kind.as_str()), ("reason", of.reason.as_str())]))
+                    .set(1);
+            }
+        }
+        for (key, of) in self.brokers().iter() {
+            for (state, count) in [("wanted", of.wanted), ("serving", of.serving), ("outdated", of.outdated)] {
+                brokers.get_or_create(&labels(key, &[("state", state)])).set(count.into());
+            }
+        }
+        for ((kind, key), at) in self.successes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let at = i64::try_from(*at).unwrap_or(i64::MAX);
+            successes.get_or_create(&labels(key, &[("kind", *kind)])).set(at);
+        }
+        for (name, help, family) in [
+            (
+                "weir_operator_cluster_condition",
+                "Whether a condition of a KafkaCluster is as it should be",
+                conditions,
+            ),
+            (
+                "weir_operator_cluster_condition_reason",
+                "The reason of a condition of a KafkaCluster, as a label",
+                reasons,
+            ),
+            ("weir_operator_brokers", "Brokers of a KafkaCluster", brokers),
+            (
+                "weir_operator_last_success_timestamp_seconds",
+                "When the resources of a kind in a cluster were last looked after without an error",
+                successes,
             ),
         ] {
             registry.register(name, help, family);
@@ -145,18 +237,7 @@ impl Figures {
             "Partitions of the clusters that this replica is the controller of",
             partitions,
         );
-        let conditions = Family::<Vec<(&str, String)>, Gauge>::default();
-        for ((namespace, cluster), all) in self.conditions().iter() {
-            for (kind, is_good) in all {
-                let labels = vec![("namespace", namespace.clone()), ("cluster", cluster.clone()), ("type", kind.clone())];
-                conditions.get_or_create(&labels).set((*is_good).into());
-            }
-        }
-        registry.register(
-            "weir_operator_cluster_condition",
-            "Whether a condition of a KafkaCluster is as it should be",
-            conditions,
-        );
+        self.register_clusters(&mut registry);
         self.register_groups(&mut registry);
         let mut text = String::new();
         // Writing to a String cannot fail.
@@ -186,11 +267,31 @@ mod tests {
             exceeded: true,
         };
         figures.groups().insert(("n".to_owned(), "c".to_owned()), vec![group]);
-        figures.conditions().insert(
-            ("n".to_owned(), "c".to_owned()),
-            vec![("Ready".to_owned(), true), ("Degraded".to_owned(), false)],
-        );
+        let cluster = || ("n".to_owned(), "c".to_owned());
+        let condition = |kind: &str, reason: &str, is_good| ConditionFigure {
+            kind: kind.to_owned(),
+            reason: reason.to_owned(),
+            is_good,
+        };
+        let conditions = vec![condition("Ready", "Ready", true), condition("UpToDate", "ScaleDownBlocked", false)];
+        figures.conditions().insert(cluster(), conditions);
+        let brokers = BrokerFigures {
+            wanted: 3,
+            serving: 2,
+            outdated: 1,
+        };
+        figures.brokers().insert(cluster(), brokers);
+        figures.succeeded("KafkaCluster", cluster());
+        figures.succeeded("Topic", ("n".to_owned(), "gone".to_owned()));
+        figures.forget_successes(&("n".to_owned(), "gone".to_owned()));
         let text = figures.text();
+        let success = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("weir_operator_last_success_timestamp_seconds{"));
+        let success: Vec<&str> = success.collect();
+        assert_eq!(success.len(), 1, "{text}");
+        let at = success[0].strip_prefix("namespace=\"n\",cluster=\"c\",kind=\"KafkaCluster\"} ").unwrap();
+        assert!(at.parse::<u64>().unwrap() > 1_700_000_000, "{at}");
         assert!(!text.contains("lag_seconds{"), "what is not known is not shown: {text}");
         for line in [
             "weir_operator_consumer_group_lag_messages{namespace=\"n\",cluster=\"c\",consumer_group=\"g\"} 12\n",
@@ -198,7 +299,9 @@ mod tests {
             "weir_operator_api_writes_total 1\n",
             "weir_operator_leader 0\n",
             "weir_operator_cluster_condition{namespace=\"n\",cluster=\"c\",type=\"Ready\"} 1\n",
-            "weir_operator_cluster_condition{namespace=\"n\",cluster=\"c\",type=\"Degraded\"} 0\n",
+            "weir_operator_cluster_condition{namespace=\"n\",cluster=\"c\",type=\"UpToDate\"} 0\n",
+            "weir_operator_cluster_condition_reason{namespace=\"n\",cluster=\"c\",type=\"UpToDate\",reason=\"ScaleDownBlocked\"} 1\n",
+            "weir_operator_brokers{namespace=\"n\",cluster=\"c\",state=\"outdated\"} 1\n",
             "weir_operator_partitions{namespace=\"n\",cluster=\"c\",state=\"total\"} 7\n",
         ] {
             assert!(text.contains(line), "{line}{text}");

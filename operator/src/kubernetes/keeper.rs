@@ -133,6 +133,8 @@ impl Drop for Keeper {
         let key = (self.key.namespace.clone(), self.key.name.clone());
         self.context.figures.partitions().remove(&key);
         self.context.figures.conditions().remove(&key);
+        self.context.figures.brokers().remove(&key);
+        self.context.figures.forget_successes(&key);
     }
 }
 
@@ -171,6 +173,8 @@ impl Keeper {
             let wait = match tokio::time::timeout(PASS_MAX, self.pass()).await {
                 Ok(Ok(wait)) => {
                     retry = RETRY_MIN;
+                    let key = (self.key.namespace.clone(), self.key.name.clone());
+                    self.context.figures.succeeded("KafkaCluster", key);
                     wait
                 }
                 Ok(Err(error)) => {
@@ -415,7 +419,7 @@ impl Keeper {
             replicas: findings.replicas,
             listening: &listening,
             evictable: rollout::evictable(&state, findings.replicas),
-            monitored: self.monitored.is_some_and(|(known, _)| known),
+            monitoring: self.monitored.filter(|(known, _)| *known).map(|_| &self.context.monitoring),
         };
         let (sets, objects): (Vec<_>, Vec<_>) = build(&plan).into_iter().partition(|object| object["kind"] == "StatefulSet");
         let mut taken = volumes.taken;

@@ -22,6 +22,9 @@ pub(super) use crate::store::kube::ours::{MANAGED_BY, MANAGER};
 const CLUSTER_ID_KEY: &str = "WEIR_CLUSTER_ID";
 pub(super) const CONTROLLER_KEY: &str = "WEIR_CONTROLLER";
 
+/// The label of a pod that names its cluster, as Prometheus shows it to relabelings.
+const CLUSTER_META_LABEL: &str = "__meta_kubernetes_pod_label_weir_dev_cluster";
+
 /// What the objects are made of.
 #[derive(Clone, Debug)]
 pub(super) struct Plan<'a> {
@@ -39,8 +42,17 @@ pub(super) struct Plan<'a> {
     pub(super) listening: &'a BTreeSet<(String, u16)>,
     /// How many of them may be evicted at the moment.
     pub(super) evictable: i32,
-    /// The kind `PodMonitor` is known.
-    pub(super) monitored: bool,
+    /// How Prometheus is to find the brokers, where the kind `PodMonitor` is known.
+    pub(super) monitoring: Option<&'a Monitoring>,
+}
+
+/// What every PodMonitor of a cluster's brokers has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Monitoring {
+    /// Labels by which a Prometheus chooses it.
+    pub(super) labels: BTreeMap<String, String>,
+    /// How often Prometheus asks, in its own notation; `None`: as often as it does by default.
+    pub(super) interval: Option<String>,
 }
 
 /// The objects of a cluster, in the order in which they are applied.
@@ -51,8 +63,8 @@ pub(super) fn build(plan: &Plan<'_>) -> Vec<Value> {
     objects.push(pods::stateful_set(plan, &names));
     objects.push(disruption_budget(plan, &names));
     objects.push(network_policy(plan, &names));
-    if plan.monitored {
-        objects.push(pod_monitor(plan, &names));
+    if let Some(monitoring) = plan.monitoring {
+        objects.push(pod_monitor(plan, &names, monitoring));
     }
     objects
 }
@@ -128,15 +140,28 @@ fn network_policy(plan: &Plan<'_>, names: &Names) -> Value {
     })
 }
 
-fn pod_monitor(plan: &Plan<'_>, names: &Names) -> Value {
+fn pod_monitor(plan: &Plan<'_>, names: &Names, monitoring: &Monitoring) -> Value {
+    let mut metadata = plain_metadata(plan.cluster, names, &names.cluster);
+    if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+        for (name, value) in &monitoring.labels {
+            // The cluster's own stay: by them the object is found.
+            labels.entry(name).or_insert_with(|| json!(value));
+        }
+    }
+    let mut endpoint = json!({
+        "port": HTTP_PORT_NAME,
+        "path": "/metrics",
+        // As the operator says of which cluster it speaks, so that both can be joined.
+        "relabelings": [{"sourceLabels": [CLUSTER_META_LABEL], "targetLabel": "cluster"}],
+    });
+    if let (Some(interval), Some(fields)) = (&monitoring.interval, endpoint.as_object_mut()) {
+        fields.insert("interval".to_owned(), json!(interval));
+    }
     json!({
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PodMonitor",
-        "metadata": plain_metadata(plan.cluster, names, &names.cluster),
-        "spec": {
-            "selector": {"matchLabels": names.selector()},
-            "podMetricsEndpoints": [{"port": HTTP_PORT_NAME, "path": "/metrics"}],
-        },
+        "metadata": metadata,
+        "spec": {"selector": {"matchLabels": names.selector()}, "podMetricsEndpoints": [endpoint]},
     })
 }
 

@@ -202,7 +202,7 @@ impl Home for LocalGroups {
         self.delete(resource.metadata.name.as_deref().unwrap_or_default()).map(drop)
     }
 
-    fn show<'a>(&self, _: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>) {}
+    fn show<'a>(&self, _: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>, _: bool) {}
 
     async fn may_act(&self) -> bool {
         true

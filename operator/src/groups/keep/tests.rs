@@ -70,7 +70,7 @@ impl Home for Conflicting {
         Ok(())
     }
 
-    fn show<'a>(&self, groups: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>) {
+    fn show<'a>(&self, groups: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>, _: bool) {
         let shown = groups.map(|(name, status)| (name.to_owned(), status.clone()));
         self.0.send_replace(shown.collect());
     }

@@ -227,7 +227,7 @@ impl Home for KubeHome {
         Ok(())
     }
 
-    fn show<'a>(&self, groups: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>) {
+    fn show<'a>(&self, groups: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>, all_looked_after: bool) {
         let figures = groups.filter_map(|(name, status)| {
             let lag = status.lag.as_ref()?;
             Some(GroupFigures {
@@ -242,7 +242,10 @@ impl Home for KubeHome {
             })
         });
         let key = (self.cluster.namespace.clone(), self.cluster.name.clone());
-        self.context.figures.groups().insert(key, figures.collect());
+        self.context.figures.groups().insert(key.clone(), figures.collect());
+        if all_looked_after {
+            self.context.figures.succeeded("ConsumerGroup", key);
+        }
     }
 
     async fn may_act(&self) -> bool {

@@ -9,6 +9,7 @@ use serde_json::json;
 use weir_crds::{KafkaCluster, KafkaClusterStatus, ListenerStatus, ListenerType};
 use weir_protocol::types::BrokerId;
 
+use super::super::figures::{BrokerFigures, ConditionFigure};
 use super::super::objects::{Names, listener_name, listeners as listeners_of};
 use super::super::sites::{address_of, address_of_node};
 use super::super::topics::{now, publish};
@@ -62,12 +63,29 @@ impl Written {
         let conditions = status
             .conditions
             .iter()
-            .map(|condition| (condition.type_.clone(), is_good(condition)))
+            .map(|condition| ConditionFigure {
+                kind: condition.type_.clone(),
+                reason: condition.reason.clone(),
+                is_good: is_good(condition),
+            })
             .collect();
         context
             .figures
             .conditions()
             .insert((names.namespace.clone(), names.cluster.clone()), conditions);
+        // A pass that failed did not come to look at the pods.
+        if findings.failed.is_none() {
+            let outdated = findings.pods.iter().filter(|pod| pod.outdated == Some(true)).count();
+            let brokers = BrokerFigures {
+                wanted: cluster.spec.brokers.replicas,
+                serving: status.brokers.as_ref().map_or(0, |brokers| brokers.ready),
+                outdated: i32::try_from(outdated).unwrap_or(i32::MAX),
+            };
+            context
+                .figures
+                .brokers()
+                .insert((names.namespace.clone(), names.cluster.clone()), brokers);
+        }
         let unchanged = status == before && cluster.status.as_ref().is_some_and(|shown| *shown == status || self.last.is_some());
         if unchanged {
             return Ok(Outcome::Done);

@@ -40,6 +40,7 @@ impl Context {
             broker_image: "broker:1".to_owned(),
             controller_address: "operator:9190".to_owned(),
             reporter: "operator-0".to_owned(),
+            monitoring: super::super::objects::Monitoring::default(),
             controllers: Controllers::default(),
             figures: Arc::default(),
             groups: Arc::default(),

@@ -125,7 +125,7 @@ mod tests {
             replicas: 2,
             listening: &BTreeSet::new(),
             evictable: 1,
-            monitored: false,
+            monitoring: None,
         };
         let all = listeners(&cluster);
         let service = service(&plan, &Names::of(&cluster), &all[1]);

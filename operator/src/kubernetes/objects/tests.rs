@@ -23,7 +23,7 @@ fn plan(cluster: &KafkaCluster) -> Plan<'_> {
         replicas: cluster.spec.brokers.replicas,
         listening: const { &BTreeSet::new() },
         evictable: 1,
-        monitored: false,
+        monitoring: None,
     }
 }
 
@@ -61,7 +61,14 @@ fn a_cluster_has_these_objects() {
         "listeners": [{"name": "plain", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort", "annotations": {"a": "b"}}],
     }));
     let objects = build(&Plan {
-        monitored: true,
+        monitoring: Some(
+            const {
+                &Monitoring {
+                    labels: BTreeMap::new(),
+                    interval: None,
+                }
+            },
+        ),
         ..plan(&outside)
     });
     let names = listed(&objects);
@@ -123,6 +130,39 @@ fn a_running_broker_reads_where_the_controller_is() {
     let item = &source.items.unwrap()[0];
     assert_eq!(format!("{}/{}", mount.mount_path, item.path), file);
     assert_eq!(map["data"][&item.key], "weir-operator.weir-system.svc:9190");
+}
+
+#[test]
+fn prometheus_finds_the_brokers_as_it_is_set_up_and_knows_their_cluster() {
+    let cluster = cluster(json!({}));
+    let monitoring = Monitoring {
+        labels: [
+            ("release".to_owned(), "prometheus".to_owned()),
+            (MANAGED_BY.to_owned(), "theirs".to_owned()),
+        ]
+        .into(),
+        interval: Some("15s".to_owned()),
+    };
+    let monitor = |monitoring: &Monitoring| {
+        let objects = build(&Plan {
+            monitoring: Some(monitoring),
+            ..plan(&cluster)
+        });
+        objects.into_iter().find(|object| object["kind"] == "PodMonitor").unwrap()
+    };
+    let made = monitor(&monitoring);
+    assert_eq!(made["metadata"]["labels"]["release"], "prometheus");
+    assert_eq!(made["metadata"]["labels"][MANAGED_BY], MANAGER);
+    let endpoint = &made["spec"]["podMetricsEndpoints"][0];
+    assert_eq!(endpoint["interval"], "15s");
+    // Prometheus replaces what no name of a label may have.
+    let label = crate::store::kube::CLUSTER_LABEL.replace(['.', '/', '-'], "_");
+    let relabeling = json!({"sourceLabels": [format!("__meta_kubernetes_pod_label_{label}")], "targetLabel": "cluster"});
+    assert_eq!(endpoint["relabelings"], json!([relabeling]));
+    let labels = made["spec"]["selector"]["matchLabels"].as_object().unwrap();
+    let template = stateful_set(&build(&plan(&cluster)))["spec"]["template"]["metadata"]["labels"].clone();
+    assert!(labels.iter().all(|(name, value)| template[name] == *value));
+    assert_eq!(monitor(&Monitoring::default())["spec"]["podMetricsEndpoints"][0].get("interval"), None);
 }
 
 #[test]

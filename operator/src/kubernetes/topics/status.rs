@@ -29,6 +29,9 @@ const AT_ONCE: usize = 8;
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(100);
 const BETWEEN_WRITES: Duration = Duration::from_secs(2);
 
+/// How often it is looked without any reason, if only to say that somebody looks.
+const WITHOUT_REASON: Duration = Duration::from_secs(60);
+
 /// A status that is to be written.
 struct Due {
     name: String,
@@ -48,7 +51,12 @@ pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hoste
         for due in &due {
             writes.push(write(&context, &api, &hosted, due));
         }
-        stream::iter(writes).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+        let written: Vec<bool> = stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
+        if written.into_iter().all(|is_written| is_written) {
+            context
+                .figures
+                .succeeded("Topic", (hosted.cluster.namespace.clone(), hosted.cluster.name.clone()));
+        }
         for topic in lost(&state, &hosted) {
             bring_back(&api, &topic).await;
         }
@@ -59,15 +67,8 @@ pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hoste
                 std::future::pending::<()>().await;
             },
             () = hosted.book.wait() => {}
-            () = sleep(wake_in) => {}
+            () = tokio::time::sleep(wake_in.unwrap_or(WITHOUT_REASON)) => {}
         }
-    }
-}
-
-async fn sleep(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -127,7 +128,8 @@ fn status_of(state: &State, name: &str, page: &Page, now: &Time) -> Option<Topic
     })
 }
 
-async fn write(context: &Context, api: &Api<Topic>, hosted: &Hosted, due: &Due) {
+/// Whether it is as it should be now.
+async fn write(context: &Context, api: &Api<Topic>, hosted: &Hosted, due: &Due) -> bool {
     // Absent fields are set to null, so that what is not known any more goes.
     let patch = json!({"metadata": {"uid": due.uid}, "status": {
         "observedGeneration": due.status.observed_generation,
@@ -136,9 +138,11 @@ async fn write(context: &Context, api: &Api<Topic>, hosted: &Hosted, due: &Due) 
         "conditions": due.status.conditions,
     }});
     Figures::count(&context.figures.writes);
-    match api.patch_status(&due.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+    let written = api.patch_status(&due.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    let is_written = !matches!(&written, Err(error) if !is_gone(error));
+    match written {
         Ok(_) => hosted.book.written(&due.name, &due.status),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => debug!(topic = due.name, "the Topic is gone: its status is not written"),
+        Err(error) if is_gone(&error) => debug!(topic = due.name, "the Topic is gone: its status is not written"),
         Err(error) => {
             warn!(topic = due.name, %error, "write the status of a Topic");
             // It is tried again, like any other write that comes too soon.
@@ -147,6 +151,11 @@ async fn write(context: &Context, api: &Api<Topic>, hosted: &Hosted, due: &Due) 
         }
     }
     tell(context, &hosted.cluster.namespace, due).await;
+    is_written
+}
+
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
 }
 
 /// An event for each change of readiness, but for the first time that all is well.
