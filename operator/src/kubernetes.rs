@@ -130,7 +130,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             .add_service(ControllerRpc::service(controllers.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener)),
     );
-    let mut election = Election::start(client.clone(), &args.namespace, &args.lease_name, &args.name);
+    let mut election = Election::start(client.clone(), &args.namespace, &args.lease_name, &args.name, args.deployment.as_deref());
     let told_to_stop = async {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -36,6 +36,10 @@ pub struct Args {
     #[arg(long, env = "WEIR_LEASE_NAME", default_value = "weir-operator")]
     pub lease_name: String,
 
+    /// The operator's own Deployment: the Lease goes with it.
+    #[arg(long, env = "WEIR_DEPLOYMENT", value_name = "NAME")]
+    pub deployment: Option<String>,
+
     /// The operator's own namespace, where the Lease lies.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default", value_name = "NAMESPACE")]
     pub namespace: String,

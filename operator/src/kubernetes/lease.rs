@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
 use k8s_openapi::jiff;
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
@@ -55,6 +56,8 @@ struct Ballot {
     api: Api<Lease>,
     name: String,
     identity: String,
+    /// The Deployment with which the Lease goes, if it is known which.
+    deployment: Option<(Api<Deployment>, String)>,
 }
 
 impl std::fmt::Debug for Ballot {
@@ -64,11 +67,12 @@ impl std::fmt::Debug for Ballot {
 }
 
 impl Election {
-    /// Takes part in the election for the lease `name`. `replica` is this process's name; a restarted one is another.
-    pub(super) fn start(client: Client, namespace: &str, name: &str, replica: &str) -> Self {
+    /// Takes part in the election for the lease `name`. `replica` is this process's name; a restarted one is another. The lease goes with `deployment`, the operator's own.
+    pub(super) fn start(client: Client, namespace: &str, name: &str, replica: &str, deployment: Option<&str>) -> Self {
         let (publish, leads) = watch::channel(None);
         let (stop, stopped) = oneshot::channel();
         let ballot = Ballot {
+            deployment: deployment.map(|name| (Api::namespaced(client.clone(), namespace), name.to_owned())),
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity: format!("{replica}_{}", uuid::Uuid::new_v4()),
@@ -112,6 +116,28 @@ impl Election {
 }
 
 impl Ballot {
+    /// Who owns the lease, so that it goes when the operator is uninstalled. It is as good without.
+    async fn owner(&self) -> Option<OwnerReference> {
+        let (api, name) = self.deployment.as_ref()?;
+        match tokio::time::timeout(ANSWER_MAX, api.get_metadata_opt(name)).await {
+            Ok(Ok(found)) => Some(OwnerReference {
+                api_version: "apps/v1".to_owned(),
+                kind: "Deployment".to_owned(),
+                name: name.clone(),
+                uid: found?.metadata.uid?,
+                ..OwnerReference::default()
+            }),
+            Ok(Err(error)) => {
+                debug!(%error, deployment = name, "look for the owner of the lease");
+                None
+            }
+            Err(_) => {
+                debug!(deployment = name, "looking for the owner of the lease takes too long");
+                None
+            }
+        }
+    }
+
     fn holds(&self, lease: &Lease, transitions: i32) -> bool {
         let spec = lease.spec.as_ref();
         spec.is_some_and(|spec| spec.holder_identity.as_deref() == Some(&self.identity) && spec.lease_transitions == Some(transitions))
@@ -202,6 +228,9 @@ impl Elector {
             },
             spec: None,
         });
+        if lease.metadata.owner_references.as_ref().is_none_or(Vec::is_empty) {
+            lease.metadata.owner_references = self.ballot.owner().await.map(|owner| vec![owner]);
+        }
         let now = now();
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(self.ballot.identity.clone()),
@@ -302,7 +331,7 @@ mod tests {
             let lease = server.get("/apis/coordination.k8s.io/v1/namespaces/n/leases/l").unwrap();
             lease["spec"]["holderIdentity"].as_str().unwrap().to_owned()
         };
-        let mut first = Election::start(server.client(), "n", "l", "a");
+        let mut first = Election::start(server.client(), "n", "l", "a", None);
         let term = *first.leads.wait_for(Option::is_some).await.unwrap();
         assert!(holder().starts_with("a_"), "{}", holder());
         assert!(first.check(term.unwrap())().await);
@@ -312,9 +341,15 @@ mod tests {
         // Not by running out, of which there is nothing to be seen before it has been there for as long.
         let lease: Lease = serde_json::from_value(server.get("/apis/coordination.k8s.io/v1/namespaces/n/leases/l").unwrap()).unwrap();
         assert_eq!(turn(lease.spec.as_ref(), Duration::ZERO), Turn::Take);
-        let mut second = Election::start(server.client(), "n", "l", "b");
+        let deployment = "/apis/apps/v1/namespaces/n/deployments/weir-operator";
+        server.put(deployment, &serde_json::json!({"metadata": {"name": "weir-operator"}}));
+        let mut second = Election::start(server.client(), "n", "l", "b", Some("weir-operator"));
         second.leads.wait_for(Option::is_some).await.unwrap();
         assert!(holder().starts_with("b_"), "{}", holder());
+        // It goes with the operator.
+        let owners = server.get("/apis/coordination.k8s.io/v1/namespaces/n/leases/l").unwrap()["metadata"]["ownerReferences"].clone();
+        assert_eq!(owners[0]["uid"], server.get(deployment).unwrap()["metadata"]["uid"]);
+        assert_eq!(owners[0].get("blockOwnerDeletion"), None);
         second.stop().await;
     }
 }
