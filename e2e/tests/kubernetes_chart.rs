@@ -375,7 +375,9 @@ fn an_operator_of_one_namespace_needs_no_right_beyond_it() {
     let refused = log.lines().find(|line| line.contains("forbidden") && !line.contains("nodes"));
     assert_eq!(refused, None);
     uninstall(&namespace.name);
-    eventually("its Lease goes with it", || Ok(namespace.object("lease/weir-operator")?.is_none().then_some(())));
+    eventually("its Lease goes with it", || {
+        Ok(namespace.object("lease/weir-operator")?.is_none().then_some(()))
+    });
 }
 
 /// The documents of install.yaml that an uninstall takes back: not the definitions, and nobody's namespace.

@@ -38,10 +38,10 @@ use self::volumes::Volumes;
 use self::wake::Touched;
 pub(super) use self::wake::Wake;
 use super::objects::{MANAGED_BY, Names, Place, Plan, SLICE_MANAGED_BY, build, service_of, slices};
-use super::sites::{Sites, Standing};
+use super::sites::{Sites, Standing, is_told_by_pod};
 use super::topics::{Key, Notice};
 use super::{Context, Figures};
-use crate::controller::state::State;
+use crate::controller::state::{Broker, State};
 use crate::controller::{Event, Reply, Resource, summary};
 use crate::store::StoreError;
 use crate::store::kube::ours::Taken;
@@ -469,13 +469,13 @@ impl Keeper {
         let taken = findings.taken.as_deref().unwrap_or_default();
         findings.listeners = status::listeners(&self.context, cluster, findings.replicas, state.as_ref(), taken).await;
         let (Some(host), Some(state)) = (&self.host, state) else { return Ok(()) };
-        if super::objects::listeners(cluster)
-            .iter()
-            .any(|listener| listener.kind != weir_crds::ListenerType::Internal)
-        {
+        let services_taken = taken.iter().any(|by| by.kind == "Service");
+        let is_outside = |listener: &weir_crds::Listener| listener.kind != weir_crds::ListenerType::Internal;
+        let by_pod = |broker: &Broker| is_told_by_pod(cluster, broker.id.0, &broker.endpoints);
+        if services_taken || super::objects::listeners(cluster).iter().any(is_outside) || state.brokers.values().any(by_pod) {
             for broker in state.brokers.values() {
                 let standing = Standing::of(&self.context.client, cluster, broker.id.0).await;
-                let endpoints = standing.endpoints(cluster, broker.endpoints.clone());
+                let endpoints = standing.endpoints(cluster, broker.id.0, broker.endpoints.clone());
                 if endpoints != broker.endpoints {
                     let event = Event::Readdress {
                         broker: broker.id,

@@ -17,7 +17,7 @@ use super::objects::{Names, listener_name, listeners, port_of};
 use crate::controller::Registration;
 use crate::controller::state::Endpoint;
 use crate::rpc::Dresser;
-use crate::store::kube::ours::{if_ours, may_be_a_pod_of};
+use crate::store::kube::ours::{if_ours, is_ours, may_be_a_pod_of};
 
 /// How long a registration may wait for what the Kubernetes API says of its broker. A broker without a rack is better than none.
 const ANSWER_MAX: Duration = Duration::from_millis(1_500);
@@ -73,6 +73,20 @@ pub(super) struct Standing {
     rack: Option<String>,
     /// Where clients outside find it, by the name of the listener.
     outside: BTreeMap<String, (String, u16)>,
+    /// The service that it names itself by is somebody else's.
+    is_impersonated: bool,
+}
+
+/// Where clients inside find a broker: by its service, which keeps its address, or, where somebody else made a service of that name, by its pod.
+fn hosts_inside(names: &Names, broker: i32) -> [String; 2] {
+    let (pod, namespace) = (names.broker(broker), &names.namespace);
+    [format!("{pod}.{namespace}.svc"), format!("{pod}.{}.{namespace}.svc", names.brokers())]
+}
+
+/// Whether a broker is told of by its pod.
+pub(super) fn is_told_by_pod(cluster: &KafkaCluster, broker: i32, endpoints: &[Endpoint]) -> bool {
+    let [_, by_pod] = hosts_inside(&Names::of(cluster), broker);
+    endpoints.iter().any(|endpoint| endpoint.host == by_pod)
 }
 
 impl Standing {
@@ -111,18 +125,23 @@ impl Standing {
                 outside.insert(listener_name(listener), address);
             }
         }
-        Self { rack, outside }
+        Self {
+            rack,
+            outside,
+            is_impersonated: is_impersonated(&services, &names, cluster, broker).await,
+        }
     }
 
     /// A registration with what the broker does not know of itself.
     fn complete(&self, cluster: &KafkaCluster, mut registration: Registration) -> Registration {
         registration.rack = registration.rack.or_else(|| self.rack.clone());
-        registration.endpoints = self.endpoints(cluster, registration.endpoints);
+        registration.endpoints = self.endpoints(cluster, registration.broker.0, registration.endpoints);
         registration
     }
 
-    /// The endpoints of a broker: those inside as it says, those outside as they are known. One that is not known is not told to anybody.
-    pub(super) fn endpoints(&self, cluster: &KafkaCluster, said: Vec<Endpoint>) -> Vec<Endpoint> {
+    /// The endpoints of a broker: those inside as it says, but not by somebody else's service; those outside as they are known. One that is not known is not told to anybody.
+    pub(super) fn endpoints(&self, cluster: &KafkaCluster, broker: i32, said: Vec<Endpoint>) -> Vec<Endpoint> {
+        let hosts = hosts_inside(&Names::of(cluster), broker);
         let listeners = listeners(cluster);
         let outside = |name: &str| {
             listeners
@@ -130,6 +149,10 @@ impl Standing {
                 .any(|listener| listener.kind != ListenerType::Internal && listener_name(listener) == name)
         };
         let mut endpoints: Vec<Endpoint> = said.into_iter().filter(|endpoint| !outside(&endpoint.listener)).collect();
+        let [by_service, by_pod] = &hosts;
+        for endpoint in endpoints.iter_mut().filter(|endpoint| hosts.contains(&endpoint.host)) {
+            endpoint.host.clone_from(if self.is_impersonated { by_pod } else { by_service });
+        }
         endpoints.extend(self.outside.iter().map(|(listener, (host, port))| Endpoint {
             listener: listener.clone(),
             host: host.clone(),
@@ -138,6 +161,18 @@ impl Standing {
         }));
         endpoints
     }
+}
+
+/// Whether the service of a broker's name is somebody else's, and its pod can be found without it.
+async fn is_impersonated(services: &Api<Service>, names: &Names, cluster: &KafkaCluster, broker: i32) -> bool {
+    let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
+    is_service_ours(services, &names.broker(broker), uid).await == Some(false) && is_service_ours(services, &names.brokers(), uid).await == Some(true)
+}
+
+/// Whether a service was made for the cluster; `None` if there is none, or that cannot be found out.
+async fn is_service_ours(services: &Api<Service>, name: &str, cluster_uid: &str) -> Option<bool> {
+    let service = services.get_metadata_opt(name).await.ok()??;
+    Some(is_ours(&service.metadata, cluster_uid))
 }
 
 /// Where a service of a listener is reached from outside, by its first port; `node` is that of a pod behind it.
@@ -181,8 +216,7 @@ mod tests {
 
     fn cluster() -> KafkaCluster {
         let listeners = json!([{"name": "plain", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort"}]);
-        let object =
-            json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c"}, "spec": {"listeners": listeners}});
+        let object = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c", "namespace": "n"}, "spec": {"listeners": listeners}});
         serde_json::from_value(object).unwrap()
     }
 
@@ -198,15 +232,33 @@ mod tests {
     #[test]
     fn a_listener_outside_is_told_once_it_is_known() {
         let said = || vec![endpoint("PLAIN", "c-0.n.svc", 9092), endpoint("EXT", "0.0.0.0", 9094)];
-        assert_eq!(Standing::default().endpoints(&cluster(), said()), [endpoint("PLAIN", "c-0.n.svc", 9092)]);
+        assert_eq!(
+            Standing::default().endpoints(&cluster(), 0, said()),
+            [endpoint("PLAIN", "c-0.n.svc", 9092)]
+        );
         let known = Standing {
-            rack: None,
             outside: [("EXT".to_owned(), ("10.0.0.7".to_owned(), 30_001))].into(),
+            ..Standing::default()
         };
         assert_eq!(
-            known.endpoints(&cluster(), said()),
+            known.endpoints(&cluster(), 0, said()),
             [endpoint("PLAIN", "c-0.n.svc", 9092), endpoint("EXT", "10.0.0.7", 30_001)]
         );
+    }
+
+    #[test]
+    fn nobody_is_led_to_a_service_of_somebody_else() {
+        let said = |host: &str| vec![endpoint("PLAIN", host, 9092)];
+        let impersonated = Standing {
+            is_impersonated: true,
+            ..Standing::default()
+        };
+        for before in ["c-1.n.svc", "c-1.c-brokers.n.svc"] {
+            assert_eq!(impersonated.endpoints(&cluster(), 1, said(before)), said("c-1.c-brokers.n.svc"));
+            assert_eq!(Standing::default().endpoints(&cluster(), 1, said(before)), said("c-1.n.svc"));
+        }
+        assert!(is_told_by_pod(&cluster(), 1, &said("c-1.c-brokers.n.svc")));
+        assert!(!is_told_by_pod(&cluster(), 1, &said("c-1.n.svc")));
     }
 
     #[test]

@@ -142,7 +142,15 @@ pub(super) async fn listeners(
         };
         if listener.kind == ListenerType::Internal {
             status.bootstrap = inside(names.bootstrap(), listener.port);
-            status.brokers = (0..replicas).map(|id| inside(names.broker(id), listener.port)).collect();
+            let broker = |id| match inside(names.broker(id), listener.port) {
+                // Its service is somebody else's: it is told of by its pod, as soon as that is so.
+                taken if taken.is_empty() => {
+                    let by_pod = told(state, id, &listener_name(listener));
+                    Some(by_pod).filter(|host| host.contains(&names.brokers())).unwrap_or_default()
+                }
+                service => service,
+            };
+            status.brokers = (0..replicas).map(broker).collect();
         } else {
             // A service of type NodePort answers on every node. One of them may be the next to fail, so several are named.
             let nodes = match (listener.kind, &listener.host) {

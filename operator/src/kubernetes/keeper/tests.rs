@@ -452,6 +452,23 @@ async fn brokers_are_told_of_an_operator_elsewhere_and_given_time_to_come() {
     assert_eq!(server.get(pod), None);
 }
 
+#[tokio::test]
+async fn a_broker_whose_service_is_somebody_elses_is_told_of_by_its_pod() {
+    let service = "/api/v1/namespaces/n/services/c-0";
+    let server = server(&json!({"brokers": {"replicas": 1}}));
+    server.put(service, &foreign(service));
+    let mut kept = Kept::by(&server);
+    kept.pass(&server).await;
+    let _told = serve(kept.keeper.host.as_ref().unwrap()).await;
+    let told = |kept: &Kept| kept.keeper.host.as_ref().unwrap().state().brokers[&BrokerId(0)].endpoints[0].host.clone();
+    assert_eq!(told(&kept), "c-0.n.svc", "as it says itself");
+    kept.pass(&server).await;
+    assert_eq!(told(&kept), "c-0.c-brokers.n.svc");
+    server.remove(service);
+    kept.pass(&server).await;
+    assert_eq!(told(&kept), "c-0.n.svc");
+}
+
 /// Broker 0 comes to the controller, and serves.
 async fn serve(host: &Host) -> mpsc::Receiver<Result<weir_protocol::controller::ControllerMessage, tonic::Status>> {
     let controller = host.controller();
