@@ -4,8 +4,10 @@
 //! condition; the controller is not touched by it.
 
 mod absences;
+mod addresses;
 mod apply;
 mod elsewhere;
+mod findings;
 mod host;
 mod judge;
 mod kept;
@@ -31,6 +33,7 @@ use weir_protocol::types::BrokerId;
 
 use self::absences::Absences;
 use self::apply::Applied;
+use self::findings::Findings;
 use self::host::Host;
 use self::pods::PodView;
 use self::rollout::Step;
@@ -38,10 +41,10 @@ use self::volumes::Volumes;
 use self::wake::Touched;
 pub(super) use self::wake::Wake;
 use super::objects::{MANAGED_BY, Names, Place, Plan, SLICE_MANAGED_BY, build, service_of, slices};
-use super::sites::{Sites, Standing, is_told_by_pod};
+use super::sites::Sites;
 use super::topics::{Key, Notice};
 use super::{Context, Figures};
-use crate::controller::state::{Broker, State};
+use crate::controller::state::State;
 use crate::controller::{Event, Reply, Resource, summary};
 use crate::store::StoreError;
 use crate::store::kube::ours::Taken;
@@ -93,39 +96,6 @@ pub(super) struct Keeper {
     absences: Absences,
     /// Whether the kind `PodMonitor` was known when that was last looked up.
     monitored: Option<(bool, Instant)>,
-}
-
-/// What a pass found out, for the status.
-#[derive(Debug, Default)]
-struct Findings {
-    image: String,
-    paused: bool,
-    refusal: Option<String>,
-    pods: Vec<PodView>,
-    replicas: i32,
-    rollout: Option<Step>,
-    storage: Vec<String>,
-    troubles: Vec<String>,
-    /// Why this pass did not come to its end, and neither did the one before.
-    failed: Option<String>,
-    /// The API server does not take it, however often it is asked.
-    refused: bool,
-    /// The controller has answered on this generation of the resource.
-    taken_up: bool,
-    /// Why brokers that are to go are still there.
-    scale_down: Option<String>,
-    /// What they hold is on its way to others.
-    moving: bool,
-    /// How far volumes are that grow.
-    growing: Option<String>,
-    /// Brokers that are away as planned.
-    away: BTreeSet<i32>,
-    /// What somebody else made under names of the cluster's; `None` if that was not looked at.
-    taken: Option<Vec<Taken>>,
-    /// What clients outside are told, by listener.
-    listeners: Vec<weir_crds::ListenerStatus>,
-    /// Something is under way of which no event will tell.
-    under_way: bool,
 }
 
 impl Drop for Keeper {
@@ -469,23 +439,7 @@ impl Keeper {
         let taken = findings.taken.as_deref().unwrap_or_default();
         findings.listeners = status::listeners(&self.context, cluster, findings.replicas, state.as_ref(), taken).await;
         let (Some(host), Some(state)) = (&self.host, state) else { return Ok(()) };
-        let services_taken = taken.iter().any(|by| by.kind == "Service");
-        let is_outside = |listener: &weir_crds::Listener| listener.kind != weir_crds::ListenerType::Internal;
-        let by_pod = |broker: &Broker| is_told_by_pod(cluster, broker.id.0, &broker.endpoints);
-        if services_taken || super::objects::listeners(cluster).iter().any(is_outside) || state.brokers.values().any(by_pod) {
-            for broker in state.brokers.values() {
-                let standing = Standing::of(&self.context.client, cluster, broker.id.0).await;
-                let endpoints = standing.endpoints(cluster, broker.id.0, broker.endpoints.clone());
-                if endpoints != broker.endpoints {
-                    let event = Event::Readdress {
-                        broker: broker.id,
-                        endpoints,
-                    };
-                    // Whoever could not be told is told by the next pass.
-                    let _ = host.controller().ask(event).await;
-                }
-            }
-        }
+        addresses::keep_true(&self.context, host, cluster, &state, taken).await;
         Ok(())
     }
 

@@ -1,0 +1,42 @@
+//! What a pass over a cluster found out.
+
+use std::collections::BTreeSet;
+
+use weir_crds::ListenerStatus;
+
+use super::pods::PodView;
+use super::rollout::Step;
+use crate::store::kube::ours::Taken;
+
+/// What a pass found out, for the status.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) image: String,
+    pub(super) paused: bool,
+    pub(super) refusal: Option<String>,
+    pub(super) pods: Vec<PodView>,
+    pub(super) replicas: i32,
+    pub(super) rollout: Option<Step>,
+    pub(super) storage: Vec<String>,
+    pub(super) troubles: Vec<String>,
+    /// Why this pass did not come to its end, and neither did the one before.
+    pub(super) failed: Option<String>,
+    /// The API server does not take it, however often it is asked.
+    pub(super) refused: bool,
+    /// The controller has answered on this generation of the resource.
+    pub(super) taken_up: bool,
+    /// Why brokers that are to go are still there.
+    pub(super) scale_down: Option<String>,
+    /// What they hold is on its way to others.
+    pub(super) moving: bool,
+    /// How far volumes are that grow.
+    pub(super) growing: Option<String>,
+    /// Brokers that are away as planned.
+    pub(super) away: BTreeSet<i32>,
+    /// What somebody else made under names of the cluster's; `None` if that was not looked at.
+    pub(super) taken: Option<Vec<Taken>>,
+    /// What clients outside are told, by listener.
+    pub(super) listeners: Vec<ListenerStatus>,
+    /// Something is under way of which no event will tell.
+    pub(super) under_way: bool,
+}

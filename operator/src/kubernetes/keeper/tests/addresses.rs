@@ -1,0 +1,119 @@
+//! Where brokers find the controller, and clients the brokers.
+
+use uuid::Uuid;
+use weir_protocol::types::ControllerEpoch;
+
+use super::*;
+use crate::controller::sessions::StreamId;
+use crate::controller::state::Endpoint;
+use crate::controller::{Heartbeat, Registration};
+use crate::shell::STREAM_MESSAGES_MAX;
+
+#[tokio::test]
+async fn brokers_are_told_of_an_operator_elsewhere_and_given_time_to_come() {
+    let server = server(&one_broker());
+    let mut first = Kept::by(&server);
+    first.pass(&server).await;
+    let _told = serve(first.keeper.host.as_ref().unwrap()).await;
+    // Its pod is to be restarted, which could happen at once.
+    let set = "/apis/apps/v1/namespaces/n/statefulsets/c";
+    let mut object = server.get(set).unwrap();
+    object["status"] = json!({"replicas": 1, "updateRevision": "c-new", "observedGeneration": 1});
+    server.put(set, &object);
+    let mut labels = json!(Names::of(&resource(&server)).labels());
+    labels["controller-revision-hash"] = json!("c-old");
+    let owners = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "c", "uid": object["metadata"]["uid"], "controller": true}]);
+    let pod = "/api/v1/namespaces/n/pods/c-0";
+    server.put(
+        pod,
+        &json!({
+            "metadata": {"name": "c-0", "labels": labels, "ownerReferences": owners},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        }),
+    );
+    let template = server.get(set).unwrap()["spec"]["template"].clone();
+    let excused = |kept: &Kept| {
+        let (context, cluster) = (kept.keeper.context.clone(), resource(&server));
+        async move {
+            elsewhere::excused(&context, &cluster, &super::super::super::topics::now())
+                .await
+                .unwrap()
+                .as_secs()
+        }
+    };
+    assert_eq!(excused(&first).await, 0);
+    drop(first);
+    let mut second = Kept::by(&server);
+    second.keeper.context.controller_address = "weir-operator.elsewhere.svc:9190".to_owned();
+    assert_eq!(excused(&second).await, 180);
+    second.pass(&server).await;
+    assert_eq!(
+        server.get("/api/v1/namespaces/n/configmaps/c-brokers").unwrap()["data"]["WEIR_CONTROLLER"],
+        "weir-operator.elsewhere.svc:9190"
+    );
+    assert_eq!(server.get(set).unwrap()["spec"]["template"], template, "nobody is restarted for it");
+    // That the broker has not come yet is no reason to do without it, and one not to restart it.
+    assert!(server.get(pod).is_some());
+    assert!(
+        said(&server, "UpToDate").contains("broker 0 has not come to this operator yet"),
+        "{}",
+        said(&server, "UpToDate")
+    );
+    assert!(said(&server, "Available").starts_with("True: "), "{}", said(&server, "Available"));
+    let _told = serve(second.keeper.host.as_ref().unwrap()).await;
+    second.pass(&server).await;
+    assert_eq!(server.get(pod), None);
+}
+
+#[tokio::test]
+async fn a_broker_whose_service_is_somebody_elses_is_told_of_by_its_pod() {
+    let service = "/api/v1/namespaces/n/services/c-0";
+    let server = server(&json!({"brokers": {"replicas": 1}}));
+    server.put(service, &foreign(service));
+    let mut kept = Kept::by(&server);
+    kept.pass(&server).await;
+    let _told = serve(kept.keeper.host.as_ref().unwrap()).await;
+    let told = |kept: &Kept| kept.keeper.host.as_ref().unwrap().state().brokers[&BrokerId(0)].endpoints[0].host.clone();
+    assert_eq!(told(&kept), "c-0.n.svc", "as it says itself");
+    kept.pass(&server).await;
+    assert_eq!(told(&kept), "c-0.c-brokers.n.svc");
+    server.remove(service);
+    kept.pass(&server).await;
+    assert_eq!(told(&kept), "c-0.n.svc");
+}
+
+/// Broker 0 comes to the controller, and serves.
+async fn serve(host: &Host) -> mpsc::Receiver<Result<weir_protocol::controller::ControllerMessage, tonic::Status>> {
+    let controller = host.controller();
+    let (out, told) = mpsc::channel(STREAM_MESSAGES_MAX);
+    let registration = Registration {
+        broker: BrokerId(0),
+        cluster_id: host.cluster_id().to_owned(),
+        incarnation: Uuid::from_u128(1),
+        log_dir: Uuid::from_u128(2),
+        endpoints: vec![Endpoint {
+            listener: "PLAIN".to_owned(),
+            host: "c-0.n.svc".to_owned(),
+            port: 9092,
+            security_protocol: "PLAINTEXT".to_owned(),
+        }],
+        rack: None,
+        previous_epoch: None,
+        clean: true,
+        controller_epoch: ControllerEpoch(0),
+        leader_epochs: Vec::new(),
+    };
+    controller.open(registration, StreamId(1), out).await.unwrap();
+    let (epoch, applied_version) = controller.look(|state| (state.brokers[&BrokerId(0)].epoch, state.version)).await.unwrap();
+    let heartbeat = Heartbeat {
+        broker: BrokerId(0),
+        epoch,
+        applied_version,
+        ready: true,
+        wants_shutdown: false,
+        log_dir_failed: false,
+    };
+    controller.heartbeat(heartbeat, StreamId(1)).await.unwrap();
+    assert!(controller.look(|state| state.is_usable(BrokerId(0))).await.unwrap());
+    told
+}
