@@ -67,7 +67,7 @@ pub struct Settings {
     pub retention_check_interval: Duration,
     /// `log.cleaner.backoff.ms`
     pub cleaner_backoff: Duration,
-    /// `log.cleaner.dedupe.buffer.size`
+    /// `log.cleaner.dedupe.buffer.size`, as far as the process has the memory
     pub cleaner_dedupe_bytes: u64,
     /// `fetch.max.bytes`
     pub fetch_bytes_max: usize,
@@ -98,7 +98,7 @@ impl Broker {
             connections_idle_max: Duration::from_millis(number("connections.max.idle.ms", 600_000)),
             retention_check_interval: Duration::from_millis(number("log.retention.check.interval.ms", 300_000)),
             cleaner_backoff: Duration::from_millis(number("log.cleaner.backoff.ms", 15_000)),
-            cleaner_dedupe_bytes: number("log.cleaner.dedupe.buffer.size", 134_217_728),
+            cleaner_dedupe_bytes: number("log.cleaner.dedupe.buffer.size", 134_217_728).min(self.config.memory.cleaner_keys),
             fetch_bytes_max: size("fetch.max.bytes", 57_671_680),
             fetch_sessions_max: size("max.incremental.fetch.session.cache.slots", 1_000),
         }

@@ -9,6 +9,8 @@ use clap::Parser;
 use weir_protocol::types::BrokerId;
 use weir_telemetry::logs::LogFormat;
 
+use crate::memory::MemoryBounds;
+
 /// A broker of a Weir cluster: it keeps partitions on its disk and speaks the Kafka protocol.
 ///
 /// What a topic or the cluster is set to comes from the controller; these flags only say who the broker is and where it stands.
@@ -66,13 +68,13 @@ pub struct Args {
     #[arg(long, env = "WEIR_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
 
-    /// The largest number of connections at a time; more are closed at once.
-    #[arg(long, env = "WEIR_MAX_CONNECTIONS", default_value_t = 20_000)]
-    pub max_connections: usize,
+    /// The largest number of connections at a time; more are closed at once [default: as many as fit into a quarter of the memory, 20000 at most].
+    #[arg(long, env = "WEIR_MAX_CONNECTIONS")]
+    pub max_connections: Option<usize>,
 
-    /// The memory, in MiB, that requests which are still being received or carried out may take together.
-    #[arg(long, env = "WEIR_REQUEST_MEMORY_MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
-    pub request_memory_mib: u32,
+    /// The memory, in MiB, that requests which are still being received or carried out may take together [default: a quarter of the memory that the process may have, 256 at most].
+    #[arg(long, env = "WEIR_REQUEST_MEMORY_MIB", value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
+    pub request_memory_mib: Option<u32>,
 
     /// How log lines look: "text" for people, "json" for machines.
     #[arg(long, env = "WEIR_LOG_FORMAT", default_value = "text")]
@@ -115,12 +117,16 @@ pub struct Config {
     pub connections_max: usize,
     /// The most bytes of requests in memory.
     pub request_memory_bytes_max: usize,
+    /// What else may take memory.
+    pub memory: MemoryBounds,
 }
 
-impl TryFrom<Args> for Config {
-    type Error = anyhow::Error;
-
-    fn try_from(args: Args) -> anyhow::Result<Self> {
+impl Config {
+    /// What is meant by a command line, for a process that may have so much memory.
+    ///
+    /// # Errors
+    /// A listener that is none, is there twice, or has no listener for its advertised address.
+    pub fn new(args: Args, memory: MemoryBounds) -> anyhow::Result<Self> {
         let advertised = args
             .advertised_listeners
             .iter()
@@ -156,8 +162,9 @@ impl TryFrom<Args> for Config {
             http: args.http,
             rack: args.rack.filter(|rack| !rack.is_empty()),
             threads: args.threads.map_or(cores, usize::from),
-            connections_max: args.max_connections,
-            request_memory_bytes_max: args.request_memory_mib as usize * 1024 * 1024,
+            connections_max: args.max_connections.unwrap_or(memory.connections),
+            request_memory_bytes_max: args.request_memory_mib.unwrap_or(memory.requests_mib) as usize * 1024 * 1024,
+            memory,
         })
     }
 }
@@ -179,7 +186,15 @@ mod tests {
 
     fn config(flags: &[&str]) -> anyhow::Result<Config> {
         let base = ["weir-broker", "--id", "3", "--cluster-id", "c", "--data", "d", "--controller", "h:1"];
-        Args::try_parse_from(base.iter().chain(flags))?.try_into()
+        Config::new(Args::try_parse_from(base.iter().chain(flags))?, MemoryBounds::of(Some(128 << 20)))
+    }
+
+    #[test]
+    fn what_is_said_of_memory_prevails_over_the_limit() {
+        let derived = config(&[]).unwrap();
+        assert_eq!((derived.request_memory_bytes_max, derived.connections_max), (32 << 20, 512));
+        let said = config(&["--request-memory-mib", "64", "--max-connections", "7"]).unwrap();
+        assert_eq!((said.request_memory_bytes_max, said.connections_max), (64 << 20, 7));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod coordinator;
 pub mod cores;
 mod group;
 pub mod log;
+pub mod memory;
 pub mod metadata;
 pub mod metrics;
 pub mod net;

@@ -20,6 +20,7 @@ use crate::config::{Args, Config};
 use crate::controller_client::{self, Controller, Identity, Session};
 use crate::coordinator::Coordinator;
 use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
+use crate::memory::{self, MemoryBounds};
 use crate::metadata::Metadata;
 use crate::metrics::{Metrics, Readings};
 use crate::net::{self, Bound, LargeRequests, RequestMemory, Server};
@@ -45,7 +46,14 @@ pub fn keep_the_heap_small() {
 pub fn run(args: Args) -> ExitCode {
     let log_format = args.log_format;
     let result = logs::init(log_format).and_then(|()| {
-        let config = Config::try_from(args)?;
+        let limit = memory::process_bytes_max();
+        let config = Config::new(args, MemoryBounds::of(limit))?;
+        info!(
+            memory_mib = limit.map(|bytes| bytes >> 20),
+            request_memory_mib = config.request_memory_bytes_max >> 20,
+            connections_max = config.connections_max,
+            "what the process may take"
+        );
         // Connections have threads of their own: what is left is the controller's stream, metrics and administration.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -85,7 +93,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         markers: Markers::default(),
         peers: Peers::default(),
         authorizer: Authorizer::new(Policy::AllowEveryone),
-        fetch_sessions: FetchSessions::default(),
+        fetch_sessions: FetchSessions::new(config.memory.fetch_sessions),
         follower_sessions: FollowerSessions::default(),
         settings: CachedSettings::default(),
         large_requests: LargeRequests::start().context("start the thread for large requests")?,

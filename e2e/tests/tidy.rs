@@ -36,7 +36,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("log", &[]),
     ("metadata", &[]),
     ("auth", &[]),
-    ("config", &[]),
+    ("memory", &[]),
+    ("config", &["memory"]),
     ("metrics", &[]),
     ("replica", &["log", "metadata", "broker"]),
     // Of net only the reply that it hands over.

@@ -21,9 +21,6 @@ use super::topic_name::LENGTH_MAX as TOPIC_NAME_LENGTH_MAX;
 const INITIAL_EPOCH: i32 = 0;
 const FINAL_EPOCH: i32 = -1;
 
-/// What all sessions may take together, in bytes: bounds what clients can make a broker remember.
-const BYTES_MAX: usize = 128 * 1024 * 1024;
-
 /// What a partition takes in a session besides its topic's name, in bytes.
 const PARTITION_BYTES: usize = 160;
 
@@ -131,16 +128,18 @@ struct Kept {
 }
 
 /// All sessions of this broker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FetchSessions {
     inner: Mutex<Sessions>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sessions {
     sessions: BTreeMap<i32, Kept>,
     partitions: usize,
     bytes: usize,
+    /// What all of them may take together: bounds what clients can make a broker remember.
+    bytes_max: usize,
     next_id: i32,
 }
 
@@ -155,6 +154,18 @@ pub(crate) struct SessionRequest {
 }
 
 impl FetchSessions {
+    /// No sessions yet, of which all may take `bytes_max` together.
+    pub fn new(bytes_max: usize) -> Self {
+        let sessions = Sessions {
+            sessions: BTreeMap::new(),
+            partitions: 0,
+            bytes: 0,
+            bytes_max,
+            next_id: 0,
+        };
+        Self { inner: Mutex::new(sessions) }
+    }
+
     /// What `request` asks for, by its own words and by its session.
     ///
     /// # Errors
@@ -301,7 +312,7 @@ impl Sessions {
         self.partitions = self.partitions + partitions - kept.partitions;
         self.bytes = self.bytes + bytes - kept.bytes;
         (kept.used_ms, kept.partitions, kept.bytes) = (now_ms, partitions, bytes);
-        if partitions == 0 || self.bytes > BYTES_MAX {
+        if partitions == 0 || self.bytes > self.bytes_max {
             self.remove(id);
             return false;
         }
@@ -327,10 +338,10 @@ impl Sessions {
     /// Whether there is room for a session of `size` partitions, which take `bytes`: it is free, or that of sessions that nobody used for long, or there is a slot of a smaller
     /// session.
     fn make_room(&mut self, size: usize, bytes: usize, sessions_max: usize, now_ms: i64) -> bool {
-        if sessions_max == 0 || bytes > BYTES_MAX {
+        if sessions_max == 0 || bytes > self.bytes_max {
             return false;
         }
-        while self.bytes + bytes > BYTES_MAX {
+        while self.bytes + bytes > self.bytes_max {
             let Some(idle) = self.idle(now_ms) else { return false };
             self.remove(idle);
         }

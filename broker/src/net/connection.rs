@@ -26,9 +26,6 @@ use crate::broker::Broker;
 /// Produces of one connection that may wait at a time. The Java client allows itself 5, librdkafka 1,000,000; what is beyond stays in the socket.
 const IN_FLIGHT_MAX: usize = 64;
 
-/// The largest request that is not a Produce: it is decoded, which takes more memory than its bytes.
-const DECODED_FRAME_BYTES_MAX: usize = 16 << 20;
-
 /// A frame that has begun must go on arriving at least this often, and be there after this time where others wait for its room.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
@@ -107,6 +104,8 @@ pub(crate) async fn serve(accepted: Accepted, stream: TcpStream) -> Closed {
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     frame_bytes_max: usize,
+    /// Of a request that is not a Produce: it is decoded, which takes more memory than its bytes.
+    decoded_frame_bytes_max: usize,
     idle_max: Duration,
 }
 
@@ -115,6 +114,7 @@ impl Limits {
         let settings = broker.settings();
         Self {
             frame_bytes_max: settings.socket_request_bytes_max,
+            decoded_frame_bytes_max: settings.socket_request_bytes_max.min(broker.config.memory.decoded_frame),
             idle_max: settings.connections_idle_max,
         }
     }
@@ -205,7 +205,7 @@ impl Connection {
         let limit = if !is_known || self.begins_with_produce() {
             self.limits.frame_bytes_max
         } else {
-            self.limits.frame_bytes_max.min(DECODED_FRAME_BYTES_MAX)
+            self.limits.decoded_frame_bytes_max
         };
         let length = frame::request_length(*prefix, limit).map_err(|error| Closed::BadRequest(error.to_string()))?;
         Ok(is_known.then_some(length))

@@ -7,6 +7,7 @@ use clap::Parser;
 use super::*;
 use crate::api::fixtures::{assert_encodes, everyone, image, nobody, request};
 use crate::config::Args;
+use crate::memory::MemoryBounds;
 
 fn configs(entries: &[(&str, &str)]) -> Arc<Configs> {
     Arc::new(entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
@@ -24,18 +25,8 @@ fn cluster() -> MetadataImage {
 }
 
 fn ask(authorizer: &Authorizer, kind: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsResult {
-    let config = Config::try_from(Args::parse_from([
-        "weir-broker",
-        "--id",
-        "0",
-        "--cluster-id",
-        "c",
-        "--data",
-        "/d",
-        "--controller",
-        "h:1",
-    ]))
-    .unwrap();
+    let flags = ["weir-broker", "--id", "0", "--cluster-id", "c", "--data", "/d", "--controller", "h:1"];
+    let config = Config::new(Args::parse_from(flags), MemoryBounds::of(None)).unwrap();
     let (image, process) = (cluster(), process_configs(&config));
     let this = Described {
         image: &image,

@@ -2,6 +2,8 @@ use super::*;
 
 const SESSIONS_MAX: usize = 1000;
 
+const BYTES_MAX: usize = 128 * 1024 * 1024;
+
 fn key(index: i32) -> Key {
     Key {
         topic: TopicRef::Name("t".into()),
@@ -59,7 +61,7 @@ fn error() -> Answer {
 
 #[test]
 fn a_session_says_only_what_changed() {
-    let sessions = FetchSessions::default();
+    let sessions = FetchSessions::new(BYTES_MAX);
     let asked = sessions.ask(request(0, 0, &[(0, 0), (1, 0), (2, 0)], &[]), 0).unwrap();
     let (id, included) = sessions.settle(&asked, &[quiet(5), quiet(5), error()], SESSIONS_MAX, 0);
     assert!(id > 0 && included == [true; 3], "the first answer is full");
@@ -79,7 +81,7 @@ fn a_session_says_only_what_changed() {
 
 #[test]
 fn what_does_not_fit_a_session_is_refused_as_in_kafka() {
-    let sessions = FetchSessions::default();
+    let sessions = FetchSessions::new(BYTES_MAX);
     assert_eq!(sessions.ask(request(9, 1, &[], &[]), 0).unwrap_err(), ErrorCode::FetchSessionIdNotFound);
     let asked = sessions.ask(request(0, 0, &[(0, 0)], &[]), 0).unwrap();
     let (id, _) = sessions.settle(&asked, &[quiet(0)], SESSIONS_MAX, 0);
@@ -101,7 +103,7 @@ fn what_does_not_fit_a_session_is_refused_as_in_kafka() {
 
 #[test]
 fn the_cache_is_bounded_and_the_smallest_or_oldest_gives_way() {
-    let sessions = FetchSessions::default();
+    let sessions = FetchSessions::new(BYTES_MAX);
     let create = |partitions: i32, now: i64| {
         let wanted: Vec<_> = (0..partitions).map(|index| (index, 0)).collect();
         let asked = sessions.ask(request(0, 0, &wanted, &[]), now).unwrap();
@@ -137,7 +139,7 @@ fn open(sessions: &FetchSessions, wanted: Vec<(Key, Wish)>, now: i64) -> i32 {
 /// A name of 32 KB is as quickly sent as another, and there is no such topic.
 #[test]
 fn a_name_that_no_topic_can_have_is_answered_and_not_kept() {
-    let sessions = FetchSessions::default();
+    let sessions = FetchSessions::new(BYTES_MAX);
     let (long, short) = ("n".repeat(TOPIC_NAME_LENGTH_MAX + 1), "n".repeat(TOPIC_NAME_LENGTH_MAX));
     assert_eq!(open(&sessions, vec![named(&long, 0)], 0), 0, "nothing is left to remember");
     let id = open(&sessions, vec![named(&long, 0), named(&short, 0)], 0);
@@ -160,7 +162,7 @@ fn all_sessions_together_take_no_more_than_their_bytes() {
         size_of::<(Key, Cached)>() + 2 * size_of::<usize>() <= PARTITION_BYTES * 3 / 4,
         "and a quarter for what is free in the table"
     );
-    let sessions = FetchSessions::default();
+    let sessions = FetchSessions::new(BYTES_MAX);
     let large = |session: i32| {
         (0..4_000)
             .map(|index| named(&format!("{session:0>100}{index:0>149}"), index))
@@ -194,7 +196,7 @@ fn epochs_go_round() {
 /// By its size it is decided where a request is carried out that itself says nothing.
 #[test]
 fn how_large_a_session_is_can_be_asked_beforehand() {
-    let sessions = FetchSessions::default();
+    let sessions = FetchSessions::new(BYTES_MAX);
     let id = open(&sessions, vec![named("a", 0), named("a", 1)], 0);
     assert_eq!((sessions.partitions_of(id), sessions.partitions_of(id + 1)), (2, 0));
     let more = SessionRequest {

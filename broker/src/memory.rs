@@ -1,0 +1,147 @@
+//! How much memory this process may have, and what that leaves for each use of it.
+//!
+//! A container has a limit that nobody tells a program on its command line: who takes more is killed. So the bounds follow the control groups of the process, and the machine where they say nothing.
+
+use std::fs;
+use std::path::Path;
+
+const MIB: u64 = 1 << 20;
+
+/// Where control groups are mounted.
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// The most that a connection takes outside of the budget for requests.
+const CONNECTION_BYTES: u64 = 64 * 1024;
+
+/// How much more than its bytes a request may take that is decoded.
+const DECODED_FACTOR: u64 = 40;
+
+/// The bounds on each use, in bytes or as a number. All of them together are less than what the process may have, but for the least that a broker needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryBounds {
+    /// Requests that are received or carried out, in MiB: a quarter, from 16 to 256.
+    pub requests_mib: u32,
+    /// The largest frame that is decoded: what it may become is half of the memory. From 1 to 16 MiB.
+    pub decoded_frame: usize,
+    /// Fetch sessions of clients: an eighth, from 4 to 128 MiB.
+    pub fetch_sessions: usize,
+    /// The keys that compaction has seen: an eighth.
+    pub cleaner_keys: u64,
+    /// How many connections there may be: as many as fit into a quarter with all that one may take, from 256 to 20,000.
+    pub connections: usize,
+}
+
+impl MemoryBounds {
+    /// The bounds of a process that may have `bytes`; as many as it likes where that is not known.
+    pub fn of(bytes: Option<u64>) -> Self {
+        let bytes = bytes.unwrap_or(u64::MAX);
+        let part = |part: u64, min: u64, max: u64| usize::try_from((bytes / part).clamp(min, max)).unwrap_or(usize::MAX);
+        Self {
+            requests_mib: u32::try_from((bytes / 4 / MIB).clamp(16, 256)).unwrap_or(256),
+            decoded_frame: part(2 * DECODED_FACTOR, MIB, 16 * MIB),
+            fetch_sessions: part(8, 4 * MIB, 128 * MIB),
+            cleaner_keys: (bytes / 8).max(MIB),
+            connections: part(4 * CONNECTION_BYTES, 256, 20_000),
+        }
+    }
+}
+
+/// What this process may have: the least of the limits of its control groups and of the machine's memory. `None` where nothing says.
+pub fn process_bytes_max() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let machine = rustix::system::sysinfo();
+    let machine = machine.totalram.checked_mul(machine.mem_unit.into()).filter(|bytes| *bytes > 0);
+    limit_of(&groups, Path::new(GROUPS)).into_iter().chain(machine).min()
+}
+
+/// The least limit of the groups in `/proc/self/cgroup`, and of those above them. A container may see its own group only, at the root.
+fn limit_of(groups: &str, root: &Path) -> Option<u64> {
+    let limits = groups.lines().flat_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (_, controllers, group) = (fields.next(), fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        let (root, file) = match controllers {
+            "" => (root.to_owned(), "memory.max"),
+            _ if controllers.split(',').any(|controller| controller == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
+            _ => return Vec::new(),
+        };
+        let own = root.join(group.trim_start_matches('/'));
+        let above = own.ancestors().take_while(|folder| folder.starts_with(&root));
+        above.filter_map(|folder| fs::read_to_string(folder.join(file)).ok()).collect()
+    });
+    // `max` is no limit; of version 1, so is more than any machine has.
+    limits.filter_map(|text| text.trim().parse().ok()).filter(|bytes: &u64| *bytes > 0).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_fit_into_the_memory_together() {
+        for limit_mib in [128, 256, 512, 1_024, 4_096, 65_536] {
+            let bounds = MemoryBounds::of(Some(limit_mib * MIB));
+            let requests = u64::from(bounds.requests_mib) * MIB;
+            let sessions = bounds.fetch_sessions as u64;
+            let connections = bounds.connections as u64 * CONNECTION_BYTES;
+            let all = requests + sessions + bounds.cleaner_keys + connections;
+            assert!(all <= limit_mib * MIB * 3 / 4, "{limit_mib} MiB: {bounds:?}");
+            assert!(
+                bounds.decoded_frame as u64 * DECODED_FACTOR <= limit_mib * MIB / 2,
+                "{limit_mib} MiB: {bounds:?}"
+            );
+        }
+        let small = MemoryBounds::of(Some(128 * MIB));
+        assert_eq!((small.requests_mib, small.connections), (32, 512));
+        // What nobody limits is as it is where there is plenty.
+        let plenty = MemoryBounds {
+            requests_mib: 256,
+            decoded_frame: 16 << 20,
+            fetch_sessions: 128 << 20,
+            cleaner_keys: u64::MAX / 8,
+            connections: 20_000,
+        };
+        assert_eq!(MemoryBounds::of(None), plenty);
+        assert_eq!(
+            MemoryBounds {
+                cleaner_keys: u64::MAX / 8,
+                ..MemoryBounds::of(Some(64 << 30))
+            },
+            plenty
+        );
+        assert_eq!(MemoryBounds::of(Some(1)).requests_mib, 16);
+    }
+
+    #[test]
+    fn the_least_limit_of_all_groups_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let put = |path: &str, text: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        put("pods/memory.max", "1073741824\n");
+        put("pods/broker/memory.max", "max\n");
+        put("tight/memory.max", "134217728\n");
+        put("memory/docker/a/memory.limit_in_bytes", "268435456\n");
+        put("memory/memory.limit_in_bytes", "9223372036854771712\n");
+        let rows = [
+            // Version 2: of its own group, or of one above.
+            ("0::/pods/broker\n", Some(1 << 30)),
+            ("0::/tight\n", Some(128 << 20)),
+            ("0::/elsewhere\n", None),
+            // Version 1, beside the one that only names processes.
+            ("12:cpu,cpuacct:/tight\n4:memory:/docker/a\n0::/elsewhere\n", Some(256 << 20)),
+            // A container that sees its group at the root.
+            ("4:memory:/kubepods/unknown\n", Some(9_223_372_036_854_771_712)),
+            ("", None),
+            ("nonsense", None),
+            ("0::/../..", None),
+        ];
+        for (groups, limit) in rows {
+            assert_eq!(limit_of(groups, root), limit, "{groups:?}");
+        }
+        put("memory.max", "67108864");
+        assert_eq!(limit_of("0::/", root), Some(64 << 20));
+    }
+}
