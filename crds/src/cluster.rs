@@ -10,8 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster_settings::ClusterConfig;
+use crate::kubernetes_values::IMAGE;
 use crate::named_settings::{ClientMetricsConfig, GroupConfig};
-use crate::placing::{Listener, PodSettings, Resources, Storage};
+use crate::placing::{Listener, PodSettings, PodTemplatePatch, Resources, Storage};
+use crate::process::Process;
 
 /// What a cluster shall be.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -49,9 +51,29 @@ use crate::placing::{Listener, PodSettings, Resources, Storage};
          int(self.config.default__dot__replication__dot__factor) <= self.brokers.replicas")
         .message("config's default.replication.factor must not be greater than brokers.replicas"),
     validation = Rule::new(
+        "!has(self.brokers) || !has(self.config) || !has(self.config.min__dot__insync__dot__replicas) || \
+         int(self.config.min__dot__insync__dot__replicas) <= self.brokers.replicas")
+        .message("config's min.insync.replicas must not be greater than brokers.replicas: nothing could be written with acks=all"),
+    validation = Rule::new(
+        "!has(self.brokers) || !has(self.config) || !has(self.config.offsets__dot__topic__dot__replication__dot__factor) || \
+         int(self.config.offsets__dot__topic__dot__replication__dot__factor) <= self.brokers.replicas")
+        .message("config's offsets.topic.replication.factor must not be greater than brokers.replicas"),
+    validation = Rule::new(
+        "!has(self.brokers) || !has(self.config) || !has(self.config.transaction__dot__state__dot__log__dot__replication__dot__factor) || \
+         int(self.config.transaction__dot__state__dot__log__dot__replication__dot__factor) <= self.brokers.replicas")
+        .message("config's transaction.state.log.replication.factor must not be greater than brokers.replicas"),
+    validation = Rule::new(
+        "!has(self.brokers) || !has(self.config) || !has(self.config.transaction__dot__state__dot__log__dot__min__dot__isr) || \
+         int(self.config.transaction__dot__state__dot__log__dot__min__dot__isr) <= self.brokers.replicas")
+        .message("config's transaction.state.log.min.isr must not be greater than brokers.replicas: no transaction could be written"),
+    validation = Rule::new(
         "!has(self.brokers) || !has(self.listeners) || \
          self.listeners.all(one, one.type != 'SharedLoadBalancer' || one.port + self.brokers.replicas <= 65535)")
         .message("a listener of type SharedLoadBalancer takes a port more for each broker, up to 65535"),
+    validation = Rule::new(
+        "!has(self.brokers) || !has(self.listeners) || self.brokers.replicas == 1 || \
+         self.listeners.all(one, one.type != 'LoadBalancer' || !has(one.host) || one.host.contains('{broker}'))")
+        .message("with the type LoadBalancer each broker has an address of its own: host needs {broker}, which stands for the broker's id, as in kafka-{broker}.example.com"),
     validation = Rule::new(
         "(has(self.listeners) && size(self.listeners) > 0 ? self.listeners[0].name : 'plain') == \
          (has(oldSelf.listeners) && size(oldSelf.listeners) > 0 ? oldSelf.listeners[0].name : 'plain')")
@@ -80,7 +102,7 @@ pub struct KafkaClusterSpec {
 
     /// The image of the brokers. Default: the one that the operator brought when the cluster was made; a newer operator does not change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = IMAGE))]
     pub image: Option<String>,
 
     /// Which consumer groups have a ConsumerGroup resource, and settings of single groups.
@@ -143,7 +165,14 @@ pub enum Reflect {
 
 /// The brokers of a cluster.
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    // A broker that is to go is throttled by the tool that moves its partitions away, which writes it here while there are fewer replicas already.
+    validation = Rule::new(
+        "!has(self.config) || self.config.all(one, one.matches('^(0|[1-9][0-9]{0,2})$') && (int(one) < self.replicas || \
+         has(self.config[one].leader__dot__replication__dot__throttled__dot__rate) || has(self.config[one].follower__dot__replication__dot__throttled__dot__rate)))")
+        .message("config names brokers by their ids, which are 0 to replicas - 1"),
+)]
 pub struct Brokers {
     /// How many there are. Their ids are 0 to replicas - 1. Default: 1.
     #[serde(default = "one")]
@@ -159,13 +188,22 @@ pub struct Brokers {
     #[serde(default, skip_serializing_if = "is_default")]
     pub storage: Storage,
 
-    /// Processor time and memory of each broker, as in a container of a pod.
+    /// Processor time and memory of each broker, as in a container of a pod. Default: 100m of cpu and 512Mi of memory are requested, and 2Gi of memory are the limit. What is written here replaces all of it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resources: Resources,
+
+    /// How each broker's process runs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub process: Process,
 
     /// How pods are placed and what they carry.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pod: PodSettings,
+
+    /// What is to be otherwise in the template of the pods: a strategic merge patch of metadata (labels, annotations) and spec (securityContext, affinity, containers, volumes, ...), as `kubectl patch`
+    /// takes one. What the operator relies on cannot be changed by it: then UpToDate is False and says which field it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplatePatch>,
 }
 
 impl Default for Brokers {
@@ -175,7 +213,9 @@ impl Default for Brokers {
             config: BTreeMap::new(),
             storage: Storage::default(),
             resources: Resources::default(),
+            process: Process::default(),
             pod: PodSettings::default(),
+            pod_template: None,
         }
     }
 }

@@ -74,7 +74,7 @@ const SETTINGS: &[Setting] = &[
     row("leader.imbalance.per.broker.percentage", Integer(0, INT), "", "How much of a broker's share may be led by others before that is put right, in percent; unset, nothing."),
     row("leader.replication.throttled.rate", Integer(0, LONG), "9223372036854775807", "The most bytes a second that a broker sends to followers of the replicas in leader.replication.throttled.replicas."),
     row("log.cleaner.backoff.ms", Integer(0, LONG), "15000", "How long the cleaner waits when there is nothing to compact."),
-    row("log.cleaner.dedupe.buffer.size", Integer(1_048_576, LONG), "134217728", "The memory that compaction may use for the keys that it has seen, in bytes."),
+    row("log.cleaner.dedupe.buffer.size", Integer(1_048_576, LONG), "134217728", "The memory that compaction may use for the keys that it has seen, in bytes; never more than an eighth of what the broker may have."),
     of_topics("log.cleaner.delete.retention.ms", Integer(0, LONG), "86400000", "delete.retention.ms"),
     row("log.cleaner.io.buffer.load.factor", Ratio, "0.9", "It has no effect: compaction counts the keys that it has room for."),
     row("log.cleaner.io.buffer.size", Integer(0, INT), "524288", "It has no effect: compaction reads batch by batch."),

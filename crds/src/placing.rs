@@ -9,89 +9,28 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// A quantity as Kubernetes writes it: a number, or a number with a unit (`500m`, `2Gi`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Quantity(pub String);
+use crate::kubernetes_values::{self, LABEL_VALUE, QUALIFIED_NAME_OR_NOTHING, SUBDOMAIN, SUBDOMAIN_OR_NOTHING};
+use crate::quantity::Quantity;
 
-/// As in `k8s.io/apimachinery/pkg/api/resource`, without exponents.
-const QUANTITY: &str = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$";
-
-impl Serialize for Quantity {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Quantity {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match serde_json::Value::deserialize(deserializer)? {
-            serde_json::Value::String(text) => Ok(Self(text)),
-            serde_json::Value::Number(number) => Ok(Self(number.to_string())),
-            other => Err(serde::de::Error::custom(format!("{other} is no quantity"))),
-        }
-    }
-}
-
-impl JsonSchema for Quantity {
-    fn schema_name() -> Cow<'static, str> {
-        "Quantity".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "x-kubernetes-int-or-string": true,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "pattern": QUANTITY,
-        })
-    }
-}
-
-impl Quantity {
-    /// Its value in bytes (or in whole units), if it is a quantity. Thousandths are rounded up.
-    pub fn value(&self) -> Option<u128> {
-        let end = self.0.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(self.0.len());
-        let (number, unit) = self.0.split_at_checked(end)?;
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        let fraction = fraction.get(..fraction.len().min(9))?;
-        let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-        let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
-        let power = |base: u128, exponent: u32| base.checked_pow(exponent);
-        let (factor, divisor) = match unit {
-            "" => (1, 1),
-            "m" => (1, 1000),
-            "k" => (power(1000, 1)?, 1),
-            "M" => (power(1000, 2)?, 1),
-            "G" => (power(1000, 3)?, 1),
-            "T" => (power(1000, 4)?, 1),
-            "P" => (power(1000, 5)?, 1),
-            "E" => (power(1000, 6)?, 1),
-            "Ki" => (power(1024, 1)?, 1),
-            "Mi" => (power(1024, 2)?, 1),
-            "Gi" => (power(1024, 3)?, 1),
-            "Ti" => (power(1024, 4)?, 1),
-            "Pi" => (power(1024, 5)?, 1),
-            "Ei" => (power(1024, 6)?, 1),
-            _ => return None,
-        };
-        Some(digits.checked_mul(factor)?.div_ceil(scale.checked_mul(divisor)?))
-    }
-}
+/// A DNS name, a part of which may be `{broker}`. The last part has a letter: else it would be an address, and a wrong one.
+const HOST: &str = concat!(
+    r"^(([A-Za-z0-9]|\{broker\})(([-A-Za-z0-9]|\{broker\})*([A-Za-z0-9]|\{broker\}))?\.)*",
+    r"([A-Za-z0-9]|\{broker\})*([A-Za-z]|\{broker\})(([-A-Za-z0-9]|\{broker\})*([A-Za-z0-9]|\{broker\}))?$"
+);
 
 /// The volume of each broker.
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Storage {
-    /// The size of each broker's volume. It can be raised if the storage class allows it, never lowered. Default: 10Gi.
+    /// The size of each broker's volume, at least 64Mi. It can be raised if the storage class allows it, never lowered. Default: 10Gi.
     #[serde(default = "ten_gibibytes")]
+    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity('64Mi')) >= 0")
+        .message("a volume has at least 64Mi: on less, a broker's log is full before a topic is in it"))]
     pub size: Quantity,
 
-    /// The storage class of the volumes. Default: that of the Kubernetes cluster. It cannot change.
+    /// The storage class of the volumes; empty where volumes are there already and have none. Default: that of the Kubernetes cluster. It cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253), regex(pattern = SUBDOMAIN_OR_NOTHING))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("storageClassName cannot change: volumes stay in the class in which they were made"))]
     pub storage_class_name: Option<String>,
 
@@ -128,15 +67,25 @@ pub enum VolumePolicy {
 /// What a container is guaranteed and limited to.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new(
+        "!has(self.requests) || !has(self.limits) || self.requests.all(one, !(one in self.limits) || \
+         quantity(string(self.requests[one])).compareTo(quantity(string(self.limits[one]))) <= 0)")
+        .message("no request is above its limit"),
+    validation = Rule::new(
+        "!has(self.requests) || self.requests.all(one, one in ['cpu', 'memory', 'ephemeral-storage'] || \
+         (has(self.limits) && one in self.limits && quantity(string(self.requests[one])).compareTo(quantity(string(self.limits[one]))) == 0))")
+        .message("what is not cpu, memory or ephemeral-storage has the same limit as its request, or a limit only"),
+)]
 pub struct Resources {
     /// What the scheduler sets aside.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16))]
+    #[schemars(schema_with = "kubernetes_values::amounts")]
     pub requests: BTreeMap<String, Quantity>,
 
     /// What the container cannot exceed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16))]
+    #[schemars(schema_with = "kubernetes_values::amounts")]
     pub limits: BTreeMap<String, Quantity>,
 }
 
@@ -146,17 +95,17 @@ pub struct Resources {
 pub struct PodSettings {
     /// Labels of the pods, besides those of the operator.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(schema_with = "kubernetes_values::labels")]
     pub labels: BTreeMap<String, String>,
 
     /// Annotations of the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(schema_with = "kubernetes_values::annotations")]
     pub annotations: BTreeMap<String, String>,
 
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(schema_with = "kubernetes_values::labels")]
     pub node_selector: BTreeMap<String, String>,
 
     /// Taints that the pods bear.
@@ -169,10 +118,34 @@ pub struct PodSettings {
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<SecretName>,
 
+    /// Annotations of the account that the pods run under, for instance of a cloud's identity.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "kubernetes_values::annotations")]
+    pub service_account_annotations: BTreeMap<String, String>,
+
     /// The priority class of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
     pub priority_class_name: Option<String>,
+}
+
+/// A strategic merge patch of the pods' template. What may be in it is Kubernetes' to say, in each of its versions.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct PodTemplatePatch(pub serde_json::Map<String, serde_json::Value>);
+
+impl JsonSchema for PodTemplatePatch {
+    fn schema_name() -> Cow<'static, str> {
+        "PodTemplatePatch".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+    }
 }
 
 /// A secret, by its name.
@@ -180,28 +153,40 @@ pub struct PodSettings {
 #[serde(deny_unknown_fields)]
 pub struct SecretName {
     /// The secret's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
     pub name: String,
 }
 
 /// A taint that pods bear, as in the specification of a pod.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')")
+        .message("without a key the operator is Exists: every taint is borne"),
+    validation = Rule::new("!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''")
+        .message("with the operator Exists there is no value"),
+    validation = Rule::new("!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')")
+        .message("tolerationSeconds goes with the effect NoExecute only"),
+)]
 pub struct Toleration {
     /// The taint's key; absent: every taint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 317), regex(pattern = QUALIFIED_NAME_OR_NOTHING))]
     pub key: Option<String>,
 
     /// `Exists` or `Equal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = "^(Exists|Equal)?$"))]
     pub operator: Option<String>,
 
     /// The taint's value, with `Equal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63), regex(pattern = LABEL_VALUE))]
     pub value: Option<String>,
 
     /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`; absent: every effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = "^(NoSchedule|PreferNoSchedule|NoExecute)?$"))]
     pub effect: Option<String>,
 
     /// With `NoExecute`, how long the pod stays.
@@ -212,6 +197,10 @@ pub struct Toleration {
 /// A way for clients to reach the brokers.
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("!has(self.host) || self.type != 'Internal'")
+        .message("host is for clients outside: with the type Internal each broker is told by the name of its service"),
+)]
 pub struct Listener {
     /// Its name, which names of services and the port's name are made from: up to 15 small letters, digits and single hyphens, a letter first. http is taken.
     #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"))]
@@ -227,15 +216,23 @@ pub struct Listener {
     #[serde(default, rename = "type")]
     pub kind: ListenerType,
 
-    /// The host that clients outside of Kubernetes are told for every broker, where it is not to be the address of the node or of the load balancer.
+    /// The host that clients outside of Kubernetes are told for each broker, where it is not to be the address of the node or of the load balancer: a DNS name or an IP address. {broker} in it stands
+    /// for the broker's id, as in kafka-{broker}.example.com; with the type LoadBalancer and more than one broker it has to be there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(format!("isIP(self) || self.matches('{}')", HOST.replace('\\', "\\\\")))
+        .message("must be a DNS name, in which {broker} may stand for the broker's id, or an IP address"))]
     pub host: Option<String>,
 
     /// Annotations of the services that the listener needs, for instance for a provider of load balancers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(schema_with = "kubernetes_values::annotations")]
     pub annotations: BTreeMap<String, String>,
+}
+
+impl Listener {
+    /// What stands for a broker's id in [`Self::host`].
+    pub const BROKER: &str = "{broker}";
 }
 
 /// How a listener is reached.

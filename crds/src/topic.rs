@@ -82,7 +82,7 @@ pub struct TopicSpec {
 #[serde(deny_unknown_fields)]
 pub struct ClusterRef {
     /// The cluster's metadata.name.
-    #[schemars(length(min = 1, max = 40))]
+    #[schemars(length(max = 37), regex(pattern = r"^[a-z]([a-z0-9-]*[a-z0-9])?$"))]
     pub name: String,
 }
 

@@ -244,6 +244,37 @@ fn what_is_wrong_is_refused_with_the_reason() {
     }
 }
 
+/// What our own check says of each field is what the API server says: `crds/fields.jsonl`, in two calls that write nothing.
+#[test]
+fn each_field_is_taken_and_refused_as_our_own_check_says() {
+    let namespace = Namespace::create("fields").unwrap();
+    let lines = std::fs::read_to_string(weir_e2e::workspace().join("crds/fields.jsonl")).unwrap();
+    let rows: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let dry_run = |takes: bool| {
+        let of_these = rows.iter().enumerate().filter(|(_, row)| row["takes"] == takes);
+        let (mut yaml, mut names) = (String::new(), Vec::new());
+        for (line, row) in of_these {
+            let name = format!("row-{line}-of-fields");
+            let object = json!({"apiVersion": "weir.dev/v1alpha1", "kind": row["kind"], "metadata": {"name": name}, "spec": row["spec"]});
+            yaml += &format!("{object}\n---\n");
+            names.push((name, row));
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), yaml).unwrap();
+        let printed = namespace.kubectl(&["create", "--dry-run=server", "--filename", file.path().to_str().unwrap()]);
+        (printed, names)
+    };
+    let (printed, names) = dry_run(true);
+    assert!(!names.is_empty());
+    printed.unwrap();
+    let (printed, names) = dry_run(false);
+    let printed = printed.unwrap_err().to_string();
+    for (name, row) in names {
+        let is_refused = printed.lines().any(|line| line.contains(&name) && !line.contains(" created"));
+        assert!(is_refused, "the API server takes {row}");
+    }
+}
+
 #[test]
 fn what_cannot_be_done_is_said_and_harms_nobody() {
     let namespace = Namespace::create("said").unwrap();

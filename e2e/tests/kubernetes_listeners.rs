@@ -82,9 +82,12 @@ fn write_to_all(bootstrap: &str) {
 #[test]
 fn clients_reach_each_broker_by_its_load_balancer_or_by_its_port_of_one() {
     let namespace = Namespace::create("balancers").unwrap();
+    // The brokers run as on OpenShift, under a user of the namespace's in group 0, and on little memory, which they find out by themselves.
+    let brokers_are = "replicas: 3, storage: {size: 1Gi, onDelete: Delete}, resources: {limits: {memory: 192Mi}}, \
+         podTemplate: {spec: {securityContext: {runAsUser: 1000680000, runAsGroup: 0, fsGroup: 1000680000}}}";
     let listeners = |shared: &str| {
         format!(
-            "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: k}}\nspec:\n  brokers: {{replicas: 3, storage: {{size: 1Gi, onDelete: Delete}}}}\n  listeners:\n  - {{name: plain, port: 9092}}\n  - {{name: each, port: 9094, type: LoadBalancer}}\n{shared}"
+            "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: k}}\nspec:\n  brokers: {{{brokers_are}}}\n  listeners:\n  - {{name: plain, port: 9092}}\n  - {{name: each, port: 9094, type: LoadBalancer}}\n{shared}"
         )
     };
     namespace
@@ -93,6 +96,13 @@ fn clients_reach_each_broker_by_its_load_balancer_or_by_its_port_of_one() {
     namespace.ready("kafkacluster/k");
     namespace.apply(&topic("spread", "k", 3, 3, "")).unwrap();
     namespace.ready("topic/spread");
+    let logged = namespace.kubectl(&["logs", "k-0"]).unwrap();
+    assert!(
+        logged
+            .lines()
+            .any(|line| line.contains("\"memory_mib\":192") && line.contains("\"request_memory_mib\":48")),
+        "{logged}"
+    );
     let node = kubectl(&[
         "get",
         "nodes",

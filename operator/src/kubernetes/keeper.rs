@@ -254,7 +254,8 @@ impl Keeper {
         }
         findings.away = self.away(&findings.pods, state.as_ref());
         findings.taken_up = matches!(&self.taken_up, Some((generation, _)) if *generation == cluster.metadata.generation);
-        findings.refusal = self.taken_up.as_ref().and_then(|(_, result)| result.as_ref().err().cloned());
+        let turned_down = self.taken_up.as_ref().and_then(|(_, result)| result.as_ref().err().cloned());
+        findings.refusal = turned_down.or(findings.refusal.take());
         let written = self.status.write(&self.context, &cluster, state.as_ref(), &findings).await?;
         Ok(match written {
             status::Outcome::Later(wait) => wait,
@@ -391,7 +392,9 @@ impl Keeper {
             evictable: rollout::evictable(&state, findings.replicas),
             monitoring: self.monitored.filter(|(known, _)| *known).map(|_| &self.context.monitoring),
         };
-        let (sets, objects): (Vec<_>, Vec<_>) = build(&plan).into_iter().partition(|object| object["kind"] == "StatefulSet");
+        let built = build(&plan);
+        findings.refusal = built.refusal;
+        let (sets, objects): (Vec<_>, Vec<_>) = built.all.into_iter().partition(|object| object["kind"] == "StatefulSet");
         let mut taken = volumes.taken;
         taken.extend(self.applied.apply(&objects).await?);
         // Brokers run under no account and on no settings or volumes that somebody else made.

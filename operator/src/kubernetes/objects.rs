@@ -3,6 +3,7 @@
 //! The pod template does not know the operator's version, its address or the cluster's id: those are in the ConfigMap, so that no new operator restarts a broker.
 
 mod names;
+mod patch;
 mod pods;
 mod services;
 mod shared;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use weir_crds::KafkaCluster;
 
 pub(super) use names::{Names, broker_of_pod, listener_name, listeners};
+pub(super) use patch::CONTAINER;
 pub(super) use pods::{CONTROLLER_FILE_VARIABLE, HTTP_PORT_NAME};
 pub(super) use shared::{Place, SLICE_MANAGED_BY, port_of, service_of, slices};
 
@@ -55,18 +57,27 @@ pub(super) struct Monitoring {
     pub(super) interval: Option<String>,
 }
 
-/// The objects of a cluster, in the order in which they are applied.
-pub(super) fn build(plan: &Plan<'_>) -> Vec<Value> {
+/// What a cluster is made of.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Objects {
+    /// The objects, in the order in which they are applied.
+    pub(super) all: Vec<Value>,
+    /// Why the StatefulSet is not among them: what there is of it stays.
+    pub(super) refusal: Option<String>,
+}
+
+/// The objects of a cluster.
+pub(super) fn build(plan: &Plan<'_>) -> Objects {
     let names = Names::of(plan.cluster);
     let mut objects = vec![service_account(plan, &names), config_map(plan, &names)];
     objects.extend(services::build(plan, &names));
-    objects.push(pods::stateful_set(plan, &names));
+    let refusal = pods::stateful_set(plan, &names).map(|set| objects.push(set)).err();
     objects.push(disruption_budget(plan, &names));
     objects.push(network_policy(plan, &names));
     if let Some(monitoring) = plan.monitoring {
         objects.push(pod_monitor(plan, &names, monitoring));
     }
-    objects
+    Objects { all: objects, refusal }
 }
 
 /// The metadata of an object of the cluster.
@@ -94,7 +105,7 @@ fn service_account(plan: &Plan<'_>, names: &Names) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": plain_metadata(plan.cluster, names, &names.brokers()),
+        "metadata": metadata(plan.cluster, names, &names.brokers(), &plan.cluster.spec.brokers.pod.service_account_annotations),
         "automountServiceAccountToken": false,
     })
 }

@@ -119,7 +119,7 @@ impl Standing {
                 services.get_opt(&name).await.ok().flatten(),
                 cluster.metadata.uid.as_deref().unwrap_or_default(),
             );
-            let address = service.and_then(|service| address_of(listener, &service, node.as_ref()));
+            let address = service.and_then(|service| address_of(listener, Some(broker), &service, node.as_ref()));
             let address = address.and_then(|(host, port)| Some((host, if shared { port_of(listener, broker)? } else { port })));
             if let Some(address) = address {
                 outside.insert(listener_name(listener), address);
@@ -175,22 +175,24 @@ async fn is_service_ours(services: &Api<Service>, name: &str, cluster_uid: &str)
     Some(is_ours(&service.metadata, cluster_uid))
 }
 
-/// Where a service of a listener is reached from outside, by its first port; `node` is that of a pod behind it.
-pub(super) fn address_of(listener: &Listener, service: &Service, node: Option<&Node>) -> Option<(String, u16)> {
+/// Where a service of a listener is reached from outside, by its first port: that of a broker, or without one that for all. `node` is that of a pod behind it. A host with a place for a broker's
+/// id names no address for all.
+pub(super) fn address_of(listener: &Listener, broker: Option<i32>, service: &Service, node: Option<&Node>) -> Option<(String, u16)> {
+    let host = match (listener.host.as_deref(), broker) {
+        (Some(host), Some(broker)) => Some(host.replace(Listener::BROKER, &broker.to_string())),
+        (Some(host), None) if host.contains(Listener::BROKER) => return None,
+        (host, _) => host.map(str::to_owned),
+    };
     match listener.kind {
         ListenerType::Internal => None,
         ListenerType::NodePort => {
             let port = service.spec.as_ref()?.ports.as_ref()?.first()?.node_port?;
-            let host = listener.host.clone().or_else(|| node.and_then(address_of_node))?;
+            let host = host.or_else(|| node.and_then(address_of_node))?;
             Some((host, u16::try_from(port).ok()?))
         }
         ListenerType::LoadBalancer | ListenerType::SharedLoadBalancer => {
             let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?;
-            let host = listener
-                .host
-                .clone()
-                .or_else(|| ingress.hostname.clone())
-                .or_else(|| ingress.ip.clone())?;
+            let host = host.or_else(|| ingress.hostname.clone()).or_else(|| ingress.ip.clone())?;
             Some((host, listener.port))
         }
     }
@@ -275,11 +277,19 @@ mod tests {
         let listener = |kind: &str, host: Option<&str>| -> Listener {
             serde_json::from_value(json!({"name": "ext", "port": 9094, "type": kind, "host": host})).unwrap()
         };
-        let address = |kind, host, node| address_of(&listener(kind, host), &service, node);
+        let address = |kind, host, node| address_of(&listener(kind, host), None, &service, node);
         assert_eq!(address("NodePort", None, Some(&node)), Some(("10.0.0.7".to_owned(), 30_001)));
         assert_eq!(address("NodePort", Some("k.example"), None), Some(("k.example".to_owned(), 30_001)));
         assert_eq!(address("NodePort", None, None), None);
         assert_eq!(address("LoadBalancer", None, None), Some(("192.0.2.1".to_owned(), 9094)));
         assert_eq!(address("Internal", None, Some(&node)), None);
+        // Each broker has its own host, and what is for all has none.
+        for (kind, port) in [("LoadBalancer", 9094), ("NodePort", 30_001), ("SharedLoadBalancer", 9094)] {
+            let listener = listener(kind, Some("k-{broker}.example"));
+            let of = |broker| address_of(&listener, broker, &service, Some(&node));
+            assert_eq!(of(Some(0)), Some(("k-0.example".to_owned(), port)));
+            assert_eq!(of(Some(12)), Some(("k-12.example".to_owned(), port)));
+            assert_eq!(of(None), None);
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! Called for one node whose value is well formed. A rule that does not compile or cannot be evaluated refuses the value, as it does in an API server; a
 //! test compiles and fails every rule of our definitions, so it does not come to that. Rules stand on the spine of a schema only, not in `allOf`.
 
+mod functions;
+
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
@@ -16,8 +18,8 @@ use super::check::{items, values};
 use super::path::Path;
 use super::{FieldError, shown};
 
-/// The functions that rules may use: CEL's own. Kubernetes has more (quantities, URLs, sets); none of our rules needs one.
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+/// The functions that rules may use: CEL's own, and of Kubernetes' those that our rules need.
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(functions::environment()));
 
 /// What cannot be said in an identifier of CEL and is therefore escaped (`cel.Escape` in k8s.io/apiserver).
 const RESERVED: [&str; 21] = [

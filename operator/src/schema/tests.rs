@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::*;
 
+mod clusters;
 mod every_rule;
+mod fields;
 
 static DEFINITIONS: LazyLock<Vec<CustomResourceDefinition>> = LazyLock::new(weir_crds::definitions);
 
@@ -40,6 +42,10 @@ fn cluster(spec: &Value) -> Value {
     resource("KafkaCluster", "c", spec)
 }
 
+fn brokers(spec: Value) -> Value {
+    cluster(&json!({"brokers": spec}))
+}
+
 /// What is wrong with a resource.
 fn refusals(object: &Value, old: Option<&Value>) -> Vec<String> {
     let kind = object
@@ -57,7 +63,8 @@ fn refusals(object: &Value, old: Option<&Value>) -> Vec<String> {
 fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
     let long = "a".repeat(250);
     let long: &str = &long;
-    vec![
+    let mut rows = clusters::refused();
+    rows.extend([
         (
             resource("Topic", long, &json!({"clusterRef": {"name": "c"}})),
             None,
@@ -211,7 +218,7 @@ fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
         (
             topic(json!({"clusterRef": {"name": ""}})),
             None,
-            "spec.clusterRef.name: Invalid value: \"\": should be at least 1 chars long",
+            "spec.clusterRef.name: Invalid value: \"\": should match '^[a-z]([a-z0-9-]*[a-z0-9])?$'",
         ),
         (topic(json!({"clusterRef": null})), None, "spec.clusterRef: Required value"),
         (
@@ -344,7 +351,8 @@ fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "apiVersion: Invalid value: \"weir.dev/v2\": must be weir.dev/v1alpha1",
         ),
         (json!([]), None, "an object has to be a map with apiVersion, kind, metadata and spec"),
-    ]
+    ]);
+    rows
 }
 
 #[test]
@@ -366,6 +374,12 @@ fn right_resources_come_back_with_their_defaults() {
             topic(json!({"partitions": 3, "deletionPolicy": "Retain"})),
         ),
         (cluster(&json!({})), None, cluster(&json!({"brokers": {"replicas": 1}}))),
+        // What kafka-reassign-partitions writes while brokers are emptied that are to go.
+        (
+            brokers(json!({"replicas": 3, "config": {"4": {"follower.replication.throttled.rate": 50_000_000}}})),
+            Some(brokers(json!({"replicas": 3}))),
+            brokers(json!({"replicas": 3, "config": {"4": {"follower.replication.throttled.rate": 50_000_000}}})),
+        ),
         (cluster(&json!({"brokers": {}})), None, cluster(&json!({"brokers": {"replicas": 1}}))),
         // What may change, changes.
         (

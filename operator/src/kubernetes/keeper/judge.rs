@@ -3,7 +3,7 @@
 mod progress;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use weir_crds::{BrokerSummary, KafkaCluster, KafkaClusterStatus, ListenerType, PartitionSummary};
+use weir_crds::{BrokerSummary, KafkaCluster, KafkaClusterStatus, Listener, ListenerType, PartitionSummary};
 use weir_protocol::types::BrokerId;
 
 use self::progress::progress;
@@ -358,6 +358,19 @@ fn name_taken(taken: &[Taken]) -> Judgement {
 fn listeners_ready(cluster: &KafkaCluster, findings: &Findings) -> Judgement {
     let has_address = |name: &str| findings.listeners.iter().any(|said| said.name == name && !said.bootstrap.is_empty());
     let all = listeners(cluster);
+    // A resource from before such a host was refused.
+    let is_one_for_all = |listener: &&Listener| {
+        let host = listener.host.as_ref().filter(|_| listener.kind == ListenerType::LoadBalancer);
+        host.is_some_and(|host| !host.contains(Listener::BROKER)) && cluster.spec.brokers.replicas > 1
+    };
+    if let Some(listener) = all.iter().find(is_one_for_all) {
+        let message = format!(
+            "clients of the listener {} are told one host for all brokers, each of which has a load balancer of its own: give a host with {}, or none",
+            listener.name,
+            Listener::BROKER
+        );
+        return Judgement::fails("OneHostForAll", message);
+    }
     match all.iter().find(|listener| !has_address(&listener.name)) {
         None => Judgement::holds("Addressed", "clients find an address of every listener in status.listeners"),
         Some(listener) => {

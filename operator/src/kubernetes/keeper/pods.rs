@@ -11,7 +11,7 @@ use serde_json::Value;
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
 
-use super::super::objects::{CONTROLLER_FILE_VARIABLE, HTTP_PORT_NAME, Names, broker_of_pod};
+use super::super::objects::{CONTAINER, CONTROLLER_FILE_VARIABLE, HTTP_PORT_NAME, Names, broker_of_pod};
 use super::super::topics::Key;
 use super::{Context, Figures};
 use crate::controller::state::State;
@@ -130,7 +130,11 @@ fn view(cluster: &str, pod: &Pod) -> Option<PodView> {
 }
 
 fn ports(pod: &Pod) -> BTreeMap<String, u16> {
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let containers = pod
+        .spec
+        .iter()
+        .flat_map(|spec| &spec.containers)
+        .filter(|container| container.name == CONTAINER);
     let ports = containers.flat_map(|container| container.ports.iter().flatten());
     let listeners = ports.filter(|port| port.name.as_deref() != Some(HTTP_PORT_NAME));
     listeners

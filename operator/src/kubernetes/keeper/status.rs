@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Node, ObjectReference, Service};
 use kube::Resource as _;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
-use weir_crds::{KafkaCluster, KafkaClusterStatus, ListenerStatus, ListenerType};
+use weir_crds::{KafkaCluster, KafkaClusterStatus, Listener, ListenerStatus, ListenerType};
 use weir_protocol::types::BrokerId;
 
 use super::super::figures::{BrokerFigures, ConditionFigure};
@@ -23,6 +23,9 @@ const BOOTSTRAP_NODES: usize = 3;
 
 /// Nodes that are read at a time.
 const NODES_AT_A_TIME: u32 = 10;
+
+/// The most brokers that are named for it, where each has a host of its own.
+const BOOTSTRAP_BROKERS: usize = 3;
 
 /// The least time between two writes.
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
@@ -159,15 +162,25 @@ pub(super) async fn listeners(
             };
             let service = services.get_opt(&names.listener_bootstrap(&listener.name)).await.ok().flatten();
             if let Some(service) = if_ours(service, cluster.metadata.uid.as_deref().unwrap_or_default()) {
-                let addresses = nodes.iter().filter_map(|node| address_of(listener, &service, node.as_ref()));
+                let addresses = nodes.iter().filter_map(|node| address_of(listener, None, &service, node.as_ref()));
                 let addresses: Vec<String> = addresses.map(|(host, port)| format!("{host}:{port}")).collect();
                 status.bootstrap = addresses.join(",");
             }
             status.brokers = (0..replicas).map(|id| told(state, id, &listener_name(listener))).collect();
+            // Where each broker has a host of its own, there is none for all: the first ones are as good.
+            if listener.host.as_ref().is_some_and(|host| host.contains(Listener::BROKER)) {
+                status.bootstrap = first_known(&status.brokers);
+            }
         }
         statuses.push(status);
     }
     statuses
+}
+
+/// The first brokers whose addresses are known.
+fn first_known(brokers: &[String]) -> String {
+    let known = brokers.iter().filter(|broker| !broker.is_empty()).take(BOOTSTRAP_BROKERS);
+    known.map(String::as_str).collect::<Vec<_>>().join(",")
 }
 
 /// What clients of a listener are told of a broker; nothing while it is not known.
@@ -229,5 +242,12 @@ mod tests {
         }
         assert_eq!(names(some_nodes(&context).await), ["node-024", "node-025", "node-026"]);
         assert_eq!(server.take_listed(), 10 + 20);
+    }
+
+    #[test]
+    fn brokers_that_are_known_are_named_for_all() {
+        let brokers = ["", "k-1.example:9094", "k-2.example:9094", "k-3.example:9094", "k-4.example:9094"].map(str::to_owned);
+        assert_eq!(first_known(&brokers), "k-1.example:9094,k-2.example:9094,k-3.example:9094");
+        assert_eq!(first_known(&[String::new()]), "");
     }
 }

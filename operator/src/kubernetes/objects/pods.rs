@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use weir_crds::{ListenerType, Quantity, VolumePolicy};
+use weir_crds::{ListenerType, Process, Quantity, Resources, VolumePolicy};
 
+use super::patch::{CONTAINER, DATA_VOLUME, patched};
 use super::{CLUSTER_ID_KEY, CONTROLLER_KEY, Names, Plan, listener_name, listeners, plain_metadata};
 
 /// Where a broker serves metrics and health.
@@ -29,13 +30,19 @@ pub(in crate::kubernetes) const CONTROLLER_FILE_VARIABLE: &str = "WEIR_CONTROLLE
 const START_LOOK_SECONDS: u32 = 1;
 const START_LOOKS_MAX: u32 = 3_600;
 
-pub(super) fn stateful_set(plan: &Plan<'_>, names: &Names) -> Value {
+/// # Errors
+/// What is wrong with the user's patch of the pod template.
+pub(super) fn stateful_set(plan: &Plan<'_>, names: &Names) -> Result<Value, String> {
     let spec = &plan.cluster.spec.brokers;
     let when_deleted = match spec.storage.on_delete {
         VolumePolicy::Retain => "Retain",
         VolumePolicy::Delete => "Delete",
     };
-    json!({
+    let mut template = template(plan, names);
+    if let Some(patch) = &spec.pod_template {
+        template = patched(&template, &patch.0)?;
+    }
+    Ok(json!({
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
         "metadata": plain_metadata(plan.cluster, names, &names.cluster),
@@ -48,10 +55,10 @@ pub(super) fn stateful_set(plan: &Plan<'_>, names: &Names) -> Value {
             "persistentVolumeClaimRetentionPolicy": {"whenDeleted": when_deleted, "whenScaled": "Retain"},
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": names.selector()},
-            "template": template(plan, names),
+            "template": template,
             "volumeClaimTemplates": [claim(plan, names)],
         },
-    })
+    }))
 }
 
 fn claim(plan: &Plan<'_>, names: &Names) -> Value {
@@ -59,7 +66,7 @@ fn claim(plan: &Plan<'_>, names: &Names) -> Value {
     let mut claim = json!({
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "data", "labels": names.labels()},
+        "metadata": {"name": DATA_VOLUME, "labels": names.labels()},
         "spec": {
             "accessModes": ["ReadWriteOnce"],
             "resources": {"requests": {"storage": storage.size.0}},
@@ -158,28 +165,33 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
             "periodSeconds": period, "failureThreshold": failures, "timeoutSeconds": timeout, "successThreshold": 1,
         })
     };
-    let resources = &plan.cluster.spec.brokers.resources;
+    let mut env = vec![
+        field("POD_NAME", "metadata.name"),
+        field("WEIR_BROKER_ID", "metadata.labels['apps.kubernetes.io/pod-index']"),
+        from_map(CLUSTER_ID_KEY),
+        // Brokers of versions that do not know the file have only this one.
+        from_map(CONTROLLER_KEY),
+        plain(CONTROLLER_FILE_VARIABLE, format!("{CONTROLLER_DIR}/{CONTROLLER_FILE}")),
+        plain("WEIR_DATA", "/data/log".to_owned()),
+        plain("WEIR_LISTENERS", bound.join(",")),
+        plain("WEIR_ADVERTISED_LISTENERS", advertised.join(",")),
+        plain("WEIR_HTTP", format!("0.0.0.0:{HTTP_PORT}")),
+        plain("WEIR_LOG_FORMAT", "json".to_owned()),
+    ];
+    env.extend(
+        variables(&plan.cluster.spec.brokers.process)
+            .into_iter()
+            .map(|(name, value)| plain(name, value)),
+    );
     json!({
-        "name": "broker",
+        "name": CONTAINER,
         "image": plan.image,
         "imagePullPolicy": "IfNotPresent",
         // Why a broker does not start is told in its pod's status, and from there in the cluster's.
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "env": [
-            field("POD_NAME", "metadata.name"),
-            field("WEIR_BROKER_ID", "metadata.labels['apps.kubernetes.io/pod-index']"),
-            from_map(CLUSTER_ID_KEY),
-            // Brokers of versions that do not know the file have only this one.
-            from_map(CONTROLLER_KEY),
-            plain(CONTROLLER_FILE_VARIABLE, format!("{CONTROLLER_DIR}/{CONTROLLER_FILE}")),
-            plain("WEIR_DATA", "/data/log".to_owned()),
-            plain("WEIR_LISTENERS", bound.join(",")),
-            plain("WEIR_ADVERTISED_LISTENERS", advertised.join(",")),
-            plain("WEIR_HTTP", format!("0.0.0.0:{HTTP_PORT}")),
-            plain("WEIR_LOG_FORMAT", "json".to_owned()),
-        ],
+        "env": env,
         "ports": ports,
-        "resources": {"requests": quantities(&resources.requests), "limits": quantities(&resources.limits)},
+        "resources": resources(&plan.cluster.spec.brokers.resources),
         "startupProbe": probe("/healthz", START_LOOK_SECONDS, START_LOOKS_MAX, 1),
         "readinessProbe": probe("/readyz", 1, 3, 1),
         "livenessProbe": probe("/healthz", 10, 6, 5),
@@ -189,10 +201,36 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [
-            {"name": "data", "mountPath": "/data"},
+            {"name": DATA_VOLUME, "mountPath": "/data"},
             {"name": "controller", "mountPath": CONTROLLER_DIR, "readOnly": true},
         ],
     })
+}
+
+/// What the process is told of how it is to run; what is not set, it decides itself.
+fn variables(process: &Process) -> Vec<(&str, String)> {
+    let mib = |quantity: &Quantity| quantity.value().map(|bytes| bytes / (1 << 20));
+    let own = [
+        ("WEIR_THREADS", process.threads.map(|threads| threads.to_string())),
+        ("WEIR_MAX_CONNECTIONS", process.max_connections.map(|most| most.to_string())),
+        (
+            "WEIR_REQUEST_MEMORY_MIB",
+            process.request_memory.as_ref().and_then(mib).map(|mib| mib.to_string()),
+        ),
+        ("WEIR_LOG", process.log.clone()),
+    ];
+    let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    own.chain(process.env.iter().map(|variable| (variable.name.as_str(), variable.value.clone())))
+        .collect()
+}
+
+/// Where nothing is said, a broker is guaranteed something, so that it is not the first to be evicted, and limited, so that it knows what it may take. Its processor time has no limit: it would
+/// stand still in the middle of a commit.
+fn resources(said: &Resources) -> Value {
+    if said.requests.is_empty() && said.limits.is_empty() {
+        return json!({"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}});
+    }
+    json!({"requests": quantities(&said.requests), "limits": quantities(&said.limits)})
 }
 
 fn quantities(of: &BTreeMap<String, Quantity>) -> BTreeMap<&str, &str> {

@@ -35,6 +35,12 @@ fn listed(objects: &[Value]) -> Vec<String> {
         .collect()
 }
 
+fn built(plan: &Plan<'_>) -> Vec<Value> {
+    let objects = build(plan);
+    assert_eq!(objects.refusal, None);
+    objects.all
+}
+
 fn stateful_set(objects: &[Value]) -> &Value {
     objects.iter().find(|object| object["kind"] == "StatefulSet").unwrap()
 }
@@ -43,7 +49,7 @@ fn stateful_set(objects: &[Value]) -> &Value {
 fn a_cluster_has_these_objects() {
     let plain = cluster(json!({"brokers": {"replicas": 2}}));
     assert_eq!(
-        listed(&build(&plan(&plain))),
+        listed(&built(&plan(&plain))),
         [
             "ServiceAccount orders-brokers",
             "ConfigMap orders-brokers",
@@ -60,7 +66,7 @@ fn a_cluster_has_these_objects() {
         "brokers": {"replicas": 2},
         "listeners": [{"name": "plain", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort", "annotations": {"a": "b"}}],
     }));
-    let objects = build(&Plan {
+    let objects = built(&Plan {
         monitoring: Some(
             const {
                 &Monitoring {
@@ -108,12 +114,12 @@ fn the_pods_are_a_function_of_the_spec_alone() {
         ..plan(&renamed)
     };
     let template = |objects: &[Value]| stateful_set(objects)["spec"]["template"].clone();
-    assert_eq!(template(&build(&plan(&one))), template(&build(&other)));
+    assert_eq!(template(&built(&plan(&one))), template(&built(&other)));
 }
 
 #[test]
 fn a_running_broker_reads_where_the_controller_is() {
-    let objects = build(&plan(&cluster(json!({}))));
+    let objects = built(&plan(&cluster(json!({}))));
     let map = objects.iter().find(|object| object["kind"] == "ConfigMap").unwrap();
     let set: StatefulSet = serde_json::from_value(stateful_set(&objects).clone()).unwrap();
     let pod = set.spec.unwrap().template.spec.unwrap();
@@ -144,7 +150,7 @@ fn prometheus_finds_the_brokers_as_it_is_set_up_and_knows_their_cluster() {
         interval: Some("15s".to_owned()),
     };
     let monitor = |monitoring: &Monitoring| {
-        let objects = build(&Plan {
+        let objects = built(&Plan {
             monitoring: Some(monitoring),
             ..plan(&cluster)
         });
@@ -160,7 +166,7 @@ fn prometheus_finds_the_brokers_as_it_is_set_up_and_knows_their_cluster() {
     let relabeling = json!({"sourceLabels": [format!("__meta_kubernetes_pod_label_{label}")], "targetLabel": "cluster"});
     assert_eq!(endpoint["relabelings"], json!([relabeling]));
     let labels = made["spec"]["selector"]["matchLabels"].as_object().unwrap();
-    let template = stateful_set(&build(&plan(&cluster)))["spec"]["template"]["metadata"]["labels"].clone();
+    let template = stateful_set(&built(&plan(&cluster)))["spec"]["template"]["metadata"]["labels"].clone();
     assert!(labels.iter().all(|(name, value)| template[name] == *value));
     assert_eq!(monitor(&Monitoring::default())["spec"]["podMetricsEndpoints"][0].get("interval"), None);
 }
@@ -170,9 +176,11 @@ fn pods_are_restricted() {
     let spec = cluster(json!({"brokers": {
         "storage": {"size": "20Gi", "storageClassName": "fast", "onDelete": "Delete"},
         "resources": {"requests": {"cpu": 1, "memory": "512Mi"}, "limits": {"memory": "1Gi"}},
-        "pod": {"labels": {"team": "a", "weir.dev/cluster": "not theirs to set"}, "nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "kafka", "operator": "Exists"}]},
+        "pod": {"serviceAccountAnnotations": {"a": "b"}, "labels": {"team": "a", "weir.dev/cluster": "not theirs to set"}, "nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "kafka", "operator": "Exists"}]},
     }}));
-    let objects = build(&plan(&spec));
+    let objects = built(&plan(&spec));
+    let account = objects.iter().find(|object| object["kind"] == "ServiceAccount").unwrap();
+    assert_eq!(account["metadata"]["annotations"], json!({"a": "b"}));
     let set: StatefulSet = serde_json::from_value(stateful_set(&objects).clone()).unwrap();
     let set = set.spec.unwrap();
     let claim = set.volume_claim_templates.unwrap().remove(0).spec.unwrap();
@@ -205,11 +213,71 @@ fn pods_are_restricted() {
 }
 
 #[test]
+fn brokers_have_a_limit_and_their_process_is_told_what_is_set() {
+    let container = |spec: Value| stateful_set(&built(&plan(&cluster(spec))))["spec"]["template"]["spec"]["containers"][0].clone();
+    let plain = container(json!({}));
+    assert_eq!(
+        plain["resources"],
+        json!({"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}})
+    );
+    let told = |container: &Value| {
+        let all = container["env"].as_array().unwrap().iter();
+        let set = all.filter(|one| !plain["env"].as_array().unwrap().contains(one));
+        set.map(|one| format!("{}={}", one["name"].as_str().unwrap(), one["value"].as_str().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let said = container(json!({"brokers": {
+        "resources": {"limits": {"memory": "4Gi"}},
+        "process": {"threads": 4, "maxConnections": 500, "requestMemory": "1Gi", "log": "debug", "env": [{"name": "RUST_BACKTRACE", "value": "1"}]},
+    }}));
+    assert_eq!(said["resources"], json!({"requests": {}, "limits": {"memory": "4Gi"}}));
+    let wanted = [
+        "WEIR_THREADS=4",
+        "WEIR_MAX_CONNECTIONS=500",
+        "WEIR_REQUEST_MEMORY_MIB=1024",
+        "WEIR_LOG=debug",
+        "RUST_BACKTRACE=1",
+    ];
+    assert_eq!(told(&said), wanted);
+}
+
+#[test]
+fn the_template_takes_the_users_patch_or_none_of_it() {
+    let patched = |patch: Value| build(&plan(&cluster(json!({"brokers": {"podTemplate": patch}}))));
+    let pod = |objects: Objects| {
+        assert_eq!(objects.refusal, None);
+        stateful_set(&objects.all)["spec"]["template"]["spec"].clone()
+    };
+    // As on OpenShift, where every namespace has users of its own, in group 0.
+    let security = json!({"runAsUser": 1_000_680_000, "runAsGroup": 0, "fsGroup": 1_000_680_000});
+    let spec = pod(patched(json!({"spec": {"securityContext": security}})));
+    assert_eq!(spec["securityContext"]["runAsUser"], 1_000_680_000);
+    assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
+    let spec = pod(patched(
+        json!({"spec": {"securityContext": {"runAsUser": null, "runAsGroup": null, "fsGroup": null}}}),
+    ));
+    assert_eq!(spec["securityContext"].get("runAsUser"), None);
+    let spec = pod(patched(
+        json!({"spec": {"affinity": {"podAntiAffinity": {}}, "containers": [{"name": "side", "image": "s"}]}}),
+    ));
+    assert_eq!(spec["containers"].as_array().unwrap().len(), 2);
+    assert_eq!(spec["affinity"], json!({"podAntiAffinity": {}}));
+
+    // Everything else is there, and the StatefulSet stays as it was.
+    let refused = patched(json!({"spec": {"containers": [{"name": "broker", "image": "another"}]}}));
+    assert_eq!(
+        refused.refusal.as_deref(),
+        Some("spec.brokers.podTemplate.spec.containers[broker].image: spec.image sets it")
+    );
+    assert!(refused.all.iter().all(|object| object["kind"] != "StatefulSet") && refused.all.len() > 4);
+}
+
+#[test]
 fn brokers_advertise_what_the_operator_cannot_know_better() {
     let spec = cluster(json!({
         "listeners": [{"name": "in-a", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort"}, {"name": "in-b", "port": 9095}],
     }));
-    let objects = build(&plan(&spec));
+    let objects = built(&plan(&spec));
     let env = stateful_set(&objects)["spec"]["template"]["spec"]["containers"][0]["env"].clone();
     let value = |name: &str| {
         let entry = env.as_array().unwrap().iter().find(|entry| entry["name"] == name);
@@ -227,7 +295,7 @@ fn brokers_advertise_what_the_operator_cannot_know_better() {
 #[test]
 fn who_asks_for_one_broker_gets_it_as_soon_as_it_listens() {
     let spec = cluster(json!({"listeners": [{"name": "in", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort"}]}));
-    let objects = build(&plan(&spec));
+    let objects = built(&plan(&spec));
     let also_not_ready = |name: &str| {
         let service = objects.iter().find(|o| o["kind"] == "Service" && o["metadata"]["name"] == name);
         service.unwrap()["spec"]["publishNotReadyAddresses"].as_bool().unwrap_or_default()
@@ -247,7 +315,7 @@ fn a_listener_that_moves_is_reached_where_each_pod_has_it() {
     let spec = cluster(json!({"listeners": [{"name": "in", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort"}]}));
     let pods = [("in", 9090), ("ext", 9095), ("in", 9092), ("gone", 9096)];
     let listening = pods.map(|(name, port)| (name.to_owned(), port)).into();
-    let objects = build(&Plan {
+    let objects = built(&Plan {
         listening: &listening,
         ..plan(&spec)
     });
@@ -289,7 +357,7 @@ fn no_two_clusters_have_a_service_of_one_name() {
     ] {
         let mut cluster = cluster(json!({"brokers": {"replicas": 2}, "listeners": listeners}));
         cluster.metadata.name = Some(name.to_owned());
-        for object in build(&plan(&cluster)).iter().filter(|object| object["kind"] == "Service") {
+        for object in built(&plan(&cluster)).iter().filter(|object| object["kind"] == "Service") {
             let service = object["metadata"]["name"].as_str().unwrap().to_owned();
             assert!(names.insert(service.clone()), "{service} twice");
         }

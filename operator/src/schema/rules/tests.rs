@@ -46,6 +46,34 @@ fn what_rules_see() {
 }
 
 #[test]
+fn what_kubernetes_adds() {
+    let rows = [
+        ("quantity('1Gi').compareTo(quantity('1024Mi')) == 0", true),
+        ("quantity('500m').compareTo(quantity('1')) < 0", true),
+        ("quantity(string(self.size)).compareTo(quantity('1Gi')) > 0", true),
+        ("quantity(string(self.count)).isInteger()", true),
+        ("quantity('1500m').isInteger()", false),
+        ("isIP('192.0.2.1') && isIP('2001:db8::1')", true),
+        (
+            "isIP('192.0.2.300') || isIP('::ffff:192.0.2.1') || isIP('fe80::1%eth0') || isIP('example.com')",
+            false,
+        ),
+    ];
+    let properties = json!({"size": {"x-kubernetes-int-or-string": true}, "count": {"x-kubernetes-int-or-string": true}});
+    for (rule, expected) in rows {
+        let schema = json!({"type": "object", "properties": properties, "x-kubernetes-validations": [{"rule": rule, "message": "no"}]});
+        let expected: &[&str] = if expected { &[] } else { &["spec: Invalid value: \"object\": no"] };
+        assert_eq!(errors(&schema, &json!({"size": "1.5Gi", "count": 3}), None), expected, "{rule}");
+    }
+    let schema = json!({"type": "string", "x-kubernetes-validations": [{"rule": "quantity(self).isInteger()", "message": "no"}]});
+    let refused = errors(&schema, &json!("mem"), None);
+    assert!(
+        refused.iter().all(|error| error.contains("evaluating rule: no")) && refused.len() == 1,
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn transition_rules() {
     let rows = [
         (json!({"rule": "self >= oldSelf", "message": "no"}), None, true),

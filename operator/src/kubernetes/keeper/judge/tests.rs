@@ -97,6 +97,10 @@ fn said(status: &KafkaClusterStatus, kind: &str) -> String {
 #[test]
 fn what_is_wrong_comes_first() {
     let three = cluster(json!({"brokers": {"replicas": 3}}));
+    let one_host = cluster(json!({
+        "brokers": {"replicas": 3},
+        "listeners": [{"name": "plain", "port": 9092}, {"name": "ext", "port": 9094, "type": "LoadBalancer", "host": "k.example"}],
+    }));
     let outside = cluster(json!({
         "brokers": {"replicas": 3},
         "listeners": [{"name": "plain", "port": 9092}, {"name": "ext", "port": 9094, "type": "LoadBalancer"}],
@@ -252,6 +256,16 @@ fn what_is_wrong_comes_first() {
             found(),
             "ListenersReady",
             "ListenersReady=False NoAddress: the listener ext has no address: its load balancer has none yet: is there anything in this Kubernetes cluster that provides load balancers?",
+        ),
+        (
+            &one_host,
+            Some(3),
+            Findings {
+                listeners: vec![addressed("plain"), addressed("ext")],
+                ..found()
+            },
+            "ListenersReady",
+            "ListenersReady=False OneHostForAll: clients of the listener ext are told one host for all brokers, each of which has a load balancer of its own: give a host with {broker}, or none",
         ),
         (
             &outside,

@@ -1,0 +1,97 @@
+//! Values that Kubernetes checks in the objects which are made of a resource: labels, annotations, names, images, quantities of resources. A resource that carries one is refused where the object
+//! would be, and in the same way (`k8s.io/apimachinery/pkg/util/validation`, `k8s.io/kubernetes/pkg/apis/core/validation`).
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use crate::quantity::QUANTITY;
+
+/// A lower-case DNS name, as most names in Kubernetes are (`IsDNS1123Subdomain`). At most 253 characters.
+pub(crate) const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+
+/// As [`SUBDOMAIN`], or nothing.
+pub(crate) const SUBDOMAIN_OR_NOTHING: &str = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$";
+
+/// The value of a label, or nothing (`IsValidLabelValue`). At most 63 characters.
+pub(crate) const LABEL_VALUE: &str = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
+
+/// The key of a label, or nothing: a name, with a DNS name and `/` before it or without (`IsQualifiedName`).
+pub(crate) const QUALIFIED_NAME_OR_NOTHING: &str =
+    r"^(([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$";
+
+/// The reference of an image: a registry's host or none, a path, a tag and a digest or none (`github.com/distribution/reference`).
+pub(crate) const IMAGE: &str = concat!(
+    r"^(([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])(:[0-9]+)?/)?",
+    r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*",
+    r"(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@[A-Za-z][A-Za-z0-9]*([-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?$"
+);
+
+/// The most bytes of an annotation (`TotalAnnotationSizeLimitB`, which bounds all annotations of an object together).
+const ANNOTATION_BYTES_MAX: u32 = 262_144;
+
+/// What a rule asks of each key: a qualified name, of which the part before the `/` has at most 253 characters. That of an annotation may have capitals.
+fn keys_rule(prefix: &str) -> String {
+    let name = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?";
+    let pattern = format!(
+        r"^({prefix}([-{inner}]*{prefix})?(\\.{prefix}([-{inner}]*{prefix})?)*/)?{name}$",
+        inner = prefix.trim_matches(['[', ']'])
+    );
+    format!("self.all(one, one.matches('{pattern}') && one.matches('^([^/]{{1,253}}/)?[^/]+$'))")
+}
+
+/// Labels: of a pod, or that a node must have.
+pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE},
+        "x-kubernetes-validations": [{
+            "rule": keys_rule("[a-z0-9]"),
+            "message": "the key of a label is a name of at most 63 letters, digits, '-', '_' and '.', which begins and ends with a letter or digit; before it there may be a DNS name and '/'",
+        }],
+    })
+}
+
+/// Annotations of an object.
+pub(crate) fn annotations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": ANNOTATION_BYTES_MAX},
+        "x-kubernetes-validations": [{
+            "rule": keys_rule("[a-zA-Z0-9]"),
+            "message": "the key of an annotation is a name of at most 63 letters, digits, '-', '_' and '.', which begins and ends with a letter or digit; before it there may be a DNS name and '/'",
+        }],
+    })
+}
+
+/// Amounts of what a container may have, by the resource's name. What is not processor time, memory or ephemeral storage has a name with a domain, or is of huge pages, and comes in whole pieces.
+pub(crate) fn amounts(_: &mut SchemaGenerator) -> Schema {
+    let known = "one in ['cpu', 'memory', 'ephemeral-storage']";
+    let others = r"one.matches('^(hugepages-[1-9][0-9]*[kKMGTPE]?i?|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)$')";
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": amount(),
+        "x-kubernetes-validations": [
+            {
+                "rule": format!("self.all(one, {known} || {others})"),
+                "message": "a resource is cpu, memory, ephemeral-storage, hugepages- with a size, or one with a domain, as in example.com/gpu",
+            },
+            {
+                "rule": format!("self.all(one, {known} || quantity(string(self[one])).isInteger())"),
+                "message": "only cpu, memory and ephemeral-storage can have a part of a whole",
+            },
+        ],
+    })
+}
+
+/// A quantity of zero or more.
+pub(crate) fn amount() -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "pattern": QUANTITY,
+        "maxLength": 64,
+        "minimum": 0,
+    })
+}

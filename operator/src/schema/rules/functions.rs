@@ -1,0 +1,84 @@
+//! What Kubernetes adds to CEL, as far as our rules use it: quantities (`quantity`, `compareTo`, `isInteger`) and addresses (`isIP`), as in `k8s.io/apiserver/pkg/cel/library`.
+
+use std::any::Any;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use cel::common::types::{CelBool, CelInt, CelString, Type};
+use cel::common::value::{StaticVal, Val};
+use cel::{DeclarationError, Env, ExecutionError};
+use weir_crds::Quantity;
+
+/// CEL's own functions and these.
+pub(super) fn environment() -> Env {
+    let mut environment = Env::stdlib();
+    // Names that CEL has already would be refused here, and every rule that uses them by a test.
+    let declared = environment.add_extension(declare);
+    debug_assert_eq!(declared, Ok(()));
+    environment
+}
+
+fn declare(environment: &mut Env) -> Result<(), DeclarationError> {
+    cel::add_overload!(environment, fn quantity: (CelString<'_>) -> Result<Amount>)?;
+    cel::add_member_overload!(environment, fn compare_to: (Amount, Amount) -> CelInt)?;
+    cel::add_member_overload!(environment, fn is_integer: (Amount) -> CelBool)?;
+    cel::add_overload!(environment, fn is_ip: (CelString<'_>) -> CelBool, name = "isIP")
+}
+
+static AMOUNT: Type = Type::new_unspecified_type("kubernetes.Quantity");
+
+/// A quantity as a value of CEL, in thousand-millionths of a unit. Kubernetes knows some below zero, too; none of our fields takes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Amount {
+    parts: u128,
+    is_whole: bool,
+}
+
+impl Val for Amount {
+    fn get_type(&self) -> &Type {
+        <Self as Val>::cel_type()
+    }
+
+    fn cel_type() -> &'static Type {
+        &AMOUNT
+    }
+
+    fn equals(&self, other: &dyn Val) -> bool {
+        other.downcast_ref::<Self>().is_some_and(|other| other.parts == self.parts)
+    }
+
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
+        Box::new(*self)
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
+    }
+}
+
+impl StaticVal for Amount {}
+
+fn quantity(text: &CelString<'_>) -> Result<Amount, ExecutionError> {
+    let quantity = Quantity(text.inner().to_owned());
+    let parts = quantity
+        .parts()
+        .ok_or_else(|| ExecutionError::function_error("quantity", "no quantity of zero or more"))?;
+    Ok(Amount {
+        parts,
+        is_whole: quantity.is_whole(),
+    })
+}
+
+fn compare_to(left: &Amount, right: &Amount) -> CelInt {
+    CelInt::from(left.parts.cmp(&right.parts) as i64)
+}
+
+fn is_integer(amount: &Amount) -> CelBool {
+    CelBool::from(amount.is_whole)
+}
+
+/// An address of either family. One of IPv4 that is written as one of IPv6, and one with a zone, is none, as in Kubernetes.
+fn is_ip(text: &CelString<'_>) -> CelBool {
+    let text = text.inner();
+    let is_ipv6 = text.parse::<Ipv6Addr>().is_ok_and(|address| address.to_ipv4_mapped().is_none());
+    CelBool::from(is_ipv6 || text.parse::<Ipv4Addr>().is_ok())
+}

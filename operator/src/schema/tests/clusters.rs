@@ -1,0 +1,163 @@
+//! What is refused of brokers, their pods and listeners: one row for every rule.
+
+use serde_json::json;
+
+use super::*;
+
+/// A cluster with one listener of these fields.
+fn first(fields: Value) -> Value {
+    let mut listener = json!({"name": "plain", "port": 9092});
+    listener.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    cluster(&json!({"listeners": [listener]}))
+}
+
+/// New object, what it replaces, and the error.
+pub(super) fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
+    vec![
+        (
+            cluster(&json!({"brokers": {"replicas": 2}, "config": {"min.insync.replicas": 3}})),
+            None,
+            "spec: Invalid value: \"object\": config's min.insync.replicas must not be greater than brokers.replicas: nothing could be written with acks=all",
+        ),
+        (
+            cluster(&json!({"brokers": {"replicas": 2}, "config": {"offsets.topic.replication.factor": "3"}})),
+            None,
+            "spec: Invalid value: \"object\": config's offsets.topic.replication.factor must not be greater than brokers.replicas",
+        ),
+        (
+            cluster(&json!({"brokers": {"replicas": 2}, "config": {"transaction.state.log.replication.factor": 3}})),
+            None,
+            "spec: Invalid value: \"object\": config's transaction.state.log.replication.factor must not be greater than brokers.replicas",
+        ),
+        (
+            cluster(&json!({"brokers": {"replicas": 2}, "config": {"transaction.state.log.min.isr": 3}})),
+            None,
+            "spec: Invalid value: \"object\": config's transaction.state.log.min.isr must not be greater than brokers.replicas: no transaction could be written",
+        ),
+        (
+            brokers(json!({"replicas": 3, "config": {"7": {"num.io.threads": 8}}})),
+            None,
+            "spec.brokers: Invalid value: \"object\": config names brokers by their ids, which are 0 to replicas - 1",
+        ),
+        (
+            brokers(json!({"process": {"requestMemory": "15Mi"}})),
+            None,
+            "spec.brokers.process.requestMemory: Invalid value: \"15Mi\": must be from 16Mi to 1Ti",
+        ),
+        (
+            brokers(json!({"process": {"env": [{"name": "WEIR_DATA", "value": "/"}]}})),
+            None,
+            "spec.brokers.process.env[0].name: Invalid value: \"WEIR_DATA\": what begins with WEIR_, and POD_NAME, are the operator's: other fields set them",
+        ),
+        (
+            brokers(json!({"storage": {"size": "500m"}})),
+            None,
+            "spec.brokers.storage.size: Invalid value: \"500m\": a volume has at least 64Mi: on less, a broker's log is full before a topic is in it",
+        ),
+        (
+            brokers(json!({"resources": {"requests": {"mem": "1Gi"}}})),
+            None,
+            "spec.brokers.resources.requests: Invalid value: \"object\": a resource is cpu, memory, ephemeral-storage, hugepages- with a size, or one with a domain, as in example.com/gpu",
+        ),
+        (
+            brokers(json!({"resources": {"limits": {"mem": "1Gi"}}})),
+            None,
+            "spec.brokers.resources.limits: Invalid value: \"object\": a resource is cpu, memory, ephemeral-storage, hugepages- with a size, or one with a domain, as in example.com/gpu",
+        ),
+        (
+            brokers(json!({"resources": {"limits": {"example.com/gpu": "500m"}}})),
+            None,
+            "spec.brokers.resources.limits: Invalid value: \"object\": only cpu, memory and ephemeral-storage can have a part of a whole",
+        ),
+        (
+            brokers(json!({"resources": {"requests": {"example.com/gpu": "500m"}}})),
+            None,
+            "spec.brokers.resources.requests: Invalid value: \"object\": only cpu, memory and ephemeral-storage can have a part of a whole",
+        ),
+        (
+            brokers(json!({"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}})),
+            None,
+            "spec.brokers.resources: Invalid value: \"object\": no request is above its limit",
+        ),
+        (
+            brokers(json!({"resources": {"requests": {"example.com/gpu": 1}}})),
+            None,
+            "spec.brokers.resources: Invalid value: \"object\": what is not cpu, memory or ephemeral-storage has the same limit as its request, or a limit only",
+        ),
+        (
+            brokers(json!({"pod": {"labels": {"a b": "c"}}})),
+            None,
+            concat!(
+                "spec.brokers.pod.labels: Invalid value: \"object\": the key of a label is a name of at most 63 letters, digits, '-', '_' and '.', ",
+                "which begins and ends with a letter or digit; before it there may be a DNS name and '/'"
+            ),
+        ),
+        (
+            brokers(json!({"pod": {"nodeSelector": {"-": "c"}}})),
+            None,
+            concat!(
+                "spec.brokers.pod.nodeSelector: Invalid value: \"object\": the key of a label is a name of at most 63 letters, digits, '-', '_' and '.', ",
+                "which begins and ends with a letter or digit; before it there may be a DNS name and '/'"
+            ),
+        ),
+        (
+            brokers(json!({"pod": {"serviceAccountAnnotations": {"a/b/c": "d"}}})),
+            None,
+            concat!(
+                "spec.brokers.pod.serviceAccountAnnotations: Invalid value: \"object\": the key of an annotation is a name of at most 63 letters, digits, '-', '_' and '.', ",
+                "which begins and ends with a letter or digit; before it there may be a DNS name and '/'"
+            ),
+        ),
+        (
+            brokers(json!({"pod": {"annotations": {"a/b/c": "d"}}})),
+            None,
+            concat!(
+                "spec.brokers.pod.annotations: Invalid value: \"object\": the key of an annotation is a name of at most 63 letters, digits, '-', '_' and '.', ",
+                "which begins and ends with a letter or digit; before it there may be a DNS name and '/'"
+            ),
+        ),
+        (
+            brokers(json!({"pod": {"tolerations": [{"value": "v"}]}})),
+            None,
+            "spec.brokers.pod.tolerations[0]: Invalid value: \"object\": without a key the operator is Exists: every taint is borne",
+        ),
+        (
+            brokers(json!({"pod": {"tolerations": [{"key": "k", "operator": "Exists", "value": "v"}]}})),
+            None,
+            "spec.brokers.pod.tolerations[0]: Invalid value: \"object\": with the operator Exists there is no value",
+        ),
+        (
+            brokers(json!({"pod": {"tolerations": [{"key": "k", "effect": "NoSchedule", "tolerationSeconds": 3}]}})),
+            None,
+            "spec.brokers.pod.tolerations[0]: Invalid value: \"object\": tolerationSeconds goes with the effect NoExecute only",
+        ),
+        (
+            cluster(
+                &json!({"brokers": {"replicas": 2}, "listeners": [{"name": "a", "port": 9092}, {"name": "b", "port": 9094, "type": "LoadBalancer", "host": "k.example"}]}),
+            ),
+            None,
+            concat!(
+                "spec: Invalid value: \"object\": with the type LoadBalancer each broker has an address of its own: ",
+                "host needs {broker}, which stands for the broker's id, as in kafka-{broker}.example.com"
+            ),
+        ),
+        (
+            first(json!({"host": "kafka.example.com"})),
+            None,
+            "spec.listeners[0]: Invalid value: \"object\": host is for clients outside: with the type Internal each broker is told by the name of its service",
+        ),
+        (
+            first(json!({"type": "NodePort", "host": "not a host"})),
+            None,
+            "spec.listeners[0].host: Invalid value: \"not a host\": must be a DNS name, in which {broker} may stand for the broker's id, or an IP address",
+        ),
+        (
+            first(json!({"annotations": {"": "d"}})),
+            None,
+            concat!(
+                "spec.listeners[0].annotations: Invalid value: \"object\": the key of an annotation is a name of at most 63 letters, digits, '-', '_' and '.', ",
+                "which begins and ends with a letter or digit; before it there may be a DNS name and '/'"
+            ),
+        ),
+    ]
+}
