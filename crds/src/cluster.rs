@@ -35,6 +35,7 @@ use crate::process::Process;
     printcolumn(name = "Topics", type_ = "integer", json_path = ".status.topics", priority = "1"),
     printcolumn(name = "Under-Replicated", type_ = "integer", json_path = ".status.partitions.underReplicated", priority = "1"),
     printcolumn(name = "Offline", type_ = "integer", json_path = ".status.partitions.offline", priority = "1"),
+    printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes", priority = "1"),
     printcolumn(name = "Bootstrap", type_ = "string", json_path = ".status.listeners[0].bootstrap", priority = "1"),
     printcolumn(name = "Image", type_ = "string", json_path = ".status.image", priority = "1"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = "1"),
@@ -113,6 +114,11 @@ pub struct KafkaClusterSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 100))]
     pub client_metrics: BTreeMap<String, ClientMetricsConfig>,
+
+    /// Whether the API server refuses to delete this KafkaCluster while its topics hold records, as status.bytes says: the chart's policy does (deletionProtection.enabled). With false it may be deleted.
+    /// Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_protection: Option<bool>,
 
     /// With true, the objects of the cluster stay as they are, whatever is written here. Leaders still move when brokers fail, and topics still change. The annotation weir.dev/paused=true does the
     /// same. Default: false.
@@ -251,6 +257,9 @@ pub struct KafkaClusterStatus {
     pub topics: Option<i64>,
     /// How its partitions do.
     pub partitions: Option<PartitionSummary>,
+    /// The bytes of the records in all its topics, each counted once however many replicas have it. It follows in steps of a tenth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
     /// `Ready`: every broker serves and every partition has a leader.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

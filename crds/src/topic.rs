@@ -31,6 +31,7 @@ use crate::topic_settings::TopicConfig;
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Topic", type_ = "string", json_path = ".spec.topicName", priority = "1"),
+    printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes", priority = "1"),
     printcolumn(name = "Id", type_ = "string", json_path = ".status.topicId", priority = "1"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = "1"),
     validation = Rule::new("has(self.spec.topicName) || size(self.metadata.name) <= 249")
@@ -75,6 +76,11 @@ pub struct TopicSpec {
     /// What a deletion does. Delete: the topic goes, with its data. Retain: a deletion is refused, whether it comes by the resource or by a Kafka client, until the policy is Delete. Default: Delete.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+
+    /// Whether the API server refuses to delete this Topic while it holds records, as status.bytes says: the chart's policy does (deletionProtection.enabled). With false it may be deleted. A Kafka client may
+    /// delete the topic all the same, unless deletionPolicy is Retain. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_protection: Option<bool>,
 }
 
 /// A reference to a `KafkaCluster` in the same namespace.
@@ -107,6 +113,9 @@ pub struct TopicStatus {
     pub topic_id: Option<String>,
     /// How its partitions do.
     pub partitions: Option<PartitionSummary>,
+    /// The bytes of its records, each counted once however many replicas have it. It follows in steps of a tenth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
     /// `Ready`: every partition has a leader.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

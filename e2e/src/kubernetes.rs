@@ -144,6 +144,14 @@ impl Namespace {
         self.kubectl(&["patch", object, "--type=merge", "--patch", patch])
     }
 
+    /// Lets a cluster or a topic be deleted, though it holds records.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub fn unprotect(&self, object: &str) -> Result<String> {
+        self.patch(object, r#"{"spec": {"deletionProtection": false}}"#)
+    }
+
     /// An object such as `topic/orders`, if it is there.
     ///
     /// # Errors
@@ -390,18 +398,18 @@ pub fn condition(object: &Value, kind: &str) -> Option<Condition> {
     })
 }
 
-/// A cluster with a listener inside and one outside. `more` is what else its spec says, indented by two.
+/// A cluster with a listener inside and one outside, which may be deleted. `more` is what else its spec says, indented by two.
 #[must_use]
 pub fn kafka_cluster(name: &str, brokers: u32, more: &str) -> String {
     format!(
-        "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: {name}}}\nspec:\n  brokers:\n    replicas: {brokers}\n    storage: {{size: 1Gi, onDelete: Delete}}\n{LISTENERS}{more}"
+        "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: {name}}}\nspec:\n  deletionProtection: false\n  brokers:\n    replicas: {brokers}\n    storage: {{size: 1Gi, onDelete: Delete}}\n{LISTENERS}{more}"
     )
 }
 
-/// A topic. `more` is what else its spec says, indented by two.
+/// A topic, which may be deleted. `more` is what else its spec says, indented by two.
 #[must_use]
 pub fn topic(name: &str, cluster: &str, partitions: u32, replicas: u32, more: &str) -> String {
     format!(
-        "apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {{name: {name}}}\nspec:\n  clusterRef: {{name: {cluster}}}\n  partitions: {partitions}\n  replicas: {replicas}\n{more}"
+        "apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {{name: {name}}}\nspec:\n  deletionProtection: false\n  clusterRef: {{name: {cluster}}}\n  partitions: {partitions}\n  replicas: {replicas}\n{more}"
     )
 }

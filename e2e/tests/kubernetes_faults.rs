@@ -295,6 +295,9 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
 
     namespace.kubectl(&["delete", "kafkacluster", "k", "--timeout=120s"]).unwrap();
     // What is kept with the volumes is lost.
+    for topic in namespace.kubectl(&["get", "topics", "-o", "name"]).unwrap().lines() {
+        namespace.unprotect(topic).unwrap();
+    }
     namespace.kubectl(&["delete", "topics,partitiontables", "--all"]).unwrap();
     eventually("everything of it is gone", || {
         let left = namespace.kubectl(&["get", &format!("{kinds},pods"), "-o", "name"])?;

@@ -165,11 +165,12 @@ fn a_paused_cluster_serves_and_changes_nothing() {
 fn a_deleted_cluster_goes_on_when_it_is_made_again_where_its_volumes_are_kept() {
     let namespace = Namespace::create("retain").unwrap();
     let yaml = kafka_cluster("kept", 1, "").replace("onDelete: Delete", "onDelete: Retain");
+    let protected = yaml.replace("deletionProtection: false", "deletionProtection: true");
     let delete = || {
         namespace.kubectl(&["delete", "kafkacluster", "kept", "--timeout=120s"]).unwrap();
         eventually("the pods are gone", || Ok(namespace.pods("kept")?.is_empty().then_some(())));
     };
-    namespace.apply(&yaml).unwrap();
+    namespace.apply(&protected).unwrap();
     namespace.ready("kafkacluster/kept");
     let id = namespace.object("kafkacluster/kept").unwrap().unwrap()["status"]["clusterId"].clone();
     // Made by a client, with three records, of which a group has read two.
@@ -184,6 +185,15 @@ fn a_deleted_cluster_goes_on_when_it_is_made_again_where_its_volumes_are_kept() 
         kafka(class::CONSUMER_GROUPS, &all, "").unwrap().success().unwrap()
     };
     let _ = group(&bootstrap, &["--reset-offsets", "--to-offset", "2", "--topic", "made", "--execute"]);
+    // What holds records is not deleted by mistake.
+    for object in ["topic/made", "kafkacluster/kept"] {
+        eventually("it is known that there are records", || {
+            Ok(namespace.object(object)?.filter(|object| object["status"]["bytes"].as_i64() > Some(0)))
+        });
+        let refused = format!("{:#}", namespace.kubectl(&["delete", object, "--timeout=60s"]).unwrap_err());
+        assert!(refused.contains("set spec.deletionProtection to false"), "{refused}");
+    }
+    namespace.unprotect("kafkacluster/kept").unwrap();
     delete();
     for kept in ["pvc/data-kept-0", "topic/made", "partitiontable/kept-registry"] {
         assert!(namespace.object(kept).unwrap().is_some(), "{kept} is kept");
@@ -210,6 +220,7 @@ fn a_deleted_cluster_goes_on_when_it_is_made_again_where_its_volumes_are_kept() 
     delete();
 
     // Without what says what is in them the volumes are those of another cluster, which does not take what belongs to the one before.
+    namespace.unprotect("topic/made").unwrap();
     namespace.kubectl(&["delete", "partitiontables,topics", "--all"]).unwrap();
     namespace.apply(&yaml).unwrap();
     eventually("it is said whose volume it is", || {

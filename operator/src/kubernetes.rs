@@ -12,6 +12,7 @@ mod lease;
 mod listed;
 mod objects;
 mod sites;
+mod sizes;
 mod topics;
 
 use std::process::ExitCode;

@@ -256,6 +256,7 @@ impl Keeper {
         findings.taken_up = matches!(&self.taken_up, Some((generation, _)) if *generation == cluster.metadata.generation);
         let turned_down = self.taken_up.as_ref().and_then(|(_, result)| result.as_ref().err().cloned());
         findings.refusal = turned_down.or(findings.refusal.take());
+        findings.bytes = self.host.as_ref().and_then(Host::bytes);
         let written = self.status.write(&self.context, &cluster, state.as_ref(), &findings).await?;
         Ok(match written {
             status::Outcome::Later(wait) => wait,

@@ -25,6 +25,7 @@ use weir_protocol::types::TopicId;
 
 use super::clusters::apis;
 use super::listed::Listed;
+use super::sizes::Sizes;
 use super::{Context, metadata_for_the_controller};
 use crate::controller::{Event as Asked, Kind, Reply, Resource, TOPIC_ID_ANNOTATION, topic_id_on};
 use crate::shell::{Answer, Controller};
@@ -62,6 +63,7 @@ pub(super) struct Hosted {
     pub(super) cluster: Key,
     pub(super) controller: Controller,
     pub(super) seen: Seen,
+    pub(super) sizes: Sizes,
     pub(super) book: Book,
 }
 

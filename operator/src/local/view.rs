@@ -99,6 +99,7 @@ fn topic(topic: &Topic) -> Option<Value> {
         observed_generation: resource.metadata.generation,
         topic_id: Some(topic.id.to_string()),
         partitions: Some(summary),
+        bytes: None,
         conditions: vec![condition],
     });
     serde_json::to_value(resource).ok()

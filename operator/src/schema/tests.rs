@@ -7,6 +7,7 @@ use serde_json::json;
 use super::*;
 
 mod clusters;
+mod deletion_protection;
 mod every_rule;
 mod fields;
 

@@ -33,6 +33,8 @@ pub(super) struct Findings {
     pub(super) growing: Option<String>,
     /// Brokers that are away as planned.
     pub(super) away: BTreeSet<i32>,
+    /// The bytes of all records, as far as they are known.
+    pub(super) bytes: Option<i64>,
     /// What somebody else made under names of the cluster's; `None` if that was not looked at.
     pub(super) taken: Option<Vec<Taken>>,
     /// What clients outside are told, by listener.

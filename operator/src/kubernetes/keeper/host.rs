@@ -10,10 +10,12 @@ use weir_crds::KafkaCluster;
 use weir_protocol::types::TopicId;
 
 use super::super::sites::Sites;
+use super::super::sizes::{Sizes, keep_sizes};
 use super::super::topics::{Book, Hosted, Key, Notice, keep_statuses, now};
 use super::super::{groups, metadata_for_the_controller};
 use super::{CLUSTER_ID_ANNOTATION, Context, STATE_ANNOTATION, elsewhere};
 use crate::controller::state::State;
+use crate::kafka::Client;
 use crate::rpc::Controllers;
 use crate::shell::Controller;
 use crate::store::StoreError;
@@ -76,6 +78,8 @@ pub(super) struct Host {
     shell: JoinHandle<Result<(), StoreError>>,
     statuses: JoinHandle<()>,
     groups: JoinHandle<()>,
+    sizes: Sizes,
+    sizes_task: JoinHandle<()>,
     controllers: Controllers,
     sites: Arc<Sites>,
     notices: mpsc::Sender<Notice>,
@@ -88,6 +92,7 @@ impl Drop for Host {
         self.shell.abort();
         self.statuses.abort();
         self.groups.abort();
+        self.sizes_task.abort();
         // Who does not hear of it asks a controller that does not answer.
         let _ = self.notices.try_send(Notice::Gone(self.cluster.clone()));
     }
@@ -119,8 +124,10 @@ impl Host {
         let (controller, shell) = Controller::start_elsewhere(store, excused).await?;
         context.controllers.put(cluster_id.clone(), controller.clone());
         sites.put(cluster_id.clone(), resource.clone());
+        let (sizes, keep_sizes) = keep_sizes(Client::new(controller.committed()));
         let hosted = Hosted {
             cluster: key.clone(),
+            sizes: sizes.clone(),
             controller: controller.clone(),
             seen: seen.clone(),
             book: Book::default(),
@@ -140,6 +147,8 @@ impl Host {
             shell,
             statuses: tokio::spawn(async move { match statuses.await {} }),
             groups: tokio::spawn(async move { match groups.await {} }),
+            sizes,
+            sizes_task: tokio::spawn(async move { match keep_sizes.await {} }),
             controllers: context.controllers.clone(),
             sites: Arc::clone(sites),
             notices: notices.clone(),
@@ -169,6 +178,11 @@ impl Host {
         self.since.elapsed()
     }
 
+    /// The bytes of all records, as far as they are known.
+    pub(super) fn bytes(&self) -> Option<i64> {
+        self.sizes.total()
+    }
+
     /// The cluster's resource was seen.
     pub(super) fn saw(&self, cluster: &KafkaCluster) {
         self.seen.put_cluster(cluster.clone());
@@ -181,6 +195,9 @@ impl Host {
         }
         if self.groups.is_finished() {
             return Some("the task of the consumer groups failed".to_owned());
+        }
+        if self.sizes_task.is_finished() {
+            return Some("the task of the topics' sizes failed".to_owned());
         }
         if !self.shell.is_finished() {
             return None;
@@ -197,8 +214,11 @@ impl Host {
 pub(super) async fn news(host: Option<&mut Host>) {
     match host {
         Some(host) => {
-            // The sender goes with the shell.
-            let _ = host.committed.changed().await;
+            tokio::select! {
+                // The sender goes with the shell.
+                _ = host.committed.changed() => {}
+                () = host.sizes.total_changed() => {}
+            }
         }
         None => std::future::pending().await,
     }

@@ -8,6 +8,7 @@ use weir_protocol::types::BrokerId;
 
 use self::progress::progress;
 use super::super::objects::{Names, listeners};
+use super::super::sizes::shown;
 use super::super::topics::{Judgement, condition};
 use super::Findings;
 use crate::controller::state::{Partition, State};
@@ -147,6 +148,7 @@ pub(super) fn status_of(
         },
         topics: state.and_then(|state| i64::try_from(state.topics.len()).ok()).or(before.topics),
         partitions: partitions.or(before.partitions),
+        bytes: shown(before.bytes, findings.bytes),
         conditions,
     }
 }

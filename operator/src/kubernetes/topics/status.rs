@@ -15,6 +15,7 @@ use serde_json::json;
 use tracing::{debug, warn};
 use weir_crds::{KafkaCluster, Topic, TopicStatus};
 
+use super::super::sizes::{Sizes, shown};
 use super::super::{Context, Figures};
 use super::book::Page;
 use super::conditions::{self, Judgement, condition};
@@ -44,6 +45,7 @@ struct Due {
 pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hosted) -> Infallible {
     let api: Api<Topic> = Api::namespaced(context.client.clone(), &hosted.cluster.namespace);
     let mut committed = hosted.controller.committed();
+    let mut sizes = hosted.sizes.clone();
     loop {
         let state = committed.borrow_and_update().clone();
         let (due, wake_in) = due(&state, &hosted, &now());
@@ -67,6 +69,7 @@ pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hoste
                 std::future::pending::<()>().await;
             },
             () = hosted.book.wait() => {}
+            () = sizes.changed() => {}
             () = tokio::time::sleep(wake_in.unwrap_or(WITHOUT_REASON)) => {}
         }
     }
@@ -77,7 +80,7 @@ fn due(state: &State, hosted: &Hosted, now: &Time) -> (Vec<Due>, Option<Duration
     let mut due = Vec::new();
     let mut wake_in: Option<Duration> = None;
     for (name, page) in hosted.book.all() {
-        let status = status_of(state, &name, &page, now);
+        let status = status_of(state, &hosted.sizes, &name, &page, now);
         let Some(status) = status.filter(|status| *status != page.status) else {
             continue;
         };
@@ -99,7 +102,7 @@ fn due(state: &State, hosted: &Hosted, now: &Time) -> (Vec<Due>, Option<Duration
 }
 
 /// The status, as far as the controller has said something of the resource.
-fn status_of(state: &State, name: &str, page: &Page, now: &Time) -> Option<TopicStatus> {
+fn status_of(state: &State, sizes: &Sizes, name: &str, page: &Page, now: &Time) -> Option<TopicStatus> {
     page.judged?;
     let before = &page.status.conditions;
     let of = |kind: &str, judgement: Judgement| condition(kind, judgement, page.judged, before, now);
@@ -121,6 +124,7 @@ fn status_of(state: &State, name: &str, page: &Page, now: &Time) -> Option<Topic
         observed_generation: page.judged,
         topic_id: Some(topic.id.to_string()),
         partitions: Some(summary(topic.partitions.iter())),
+        bytes: shown(page.status.bytes, sizes.of(topic.id)),
         conditions: vec![
             of("Ready", conditions::ready(topic, min_isr, page.refusal.as_ref())),
             of("Healthy", conditions::healthy(topic)),
@@ -135,6 +139,7 @@ async fn write(context: &Context, api: &Api<Topic>, hosted: &Hosted, due: &Due) 
         "observedGeneration": due.status.observed_generation,
         "topicId": due.status.topic_id,
         "partitions": due.status.partitions,
+        "bytes": due.status.bytes,
         "conditions": due.status.conditions,
     }});
     Figures::count(&context.figures.writes);
