@@ -11,11 +11,16 @@ use weir_telemetry::logs::LogFormat;
 
 use crate::memory::MemoryBounds;
 
+/// The word behind which the command line is that of [`StraysArgs`].
+pub const STRAYS: &str = "strays";
+
+const STRAYS_HELP: &str = "`weir-broker strays` lists the logs that a broker has set aside, and removes them with --remove.";
+
 /// A broker of a Weir cluster: it keeps partitions on its disk and speaks the Kafka protocol.
 ///
 /// What a topic or the cluster is set to comes from the controller; these flags only say who the broker is and where it stands.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "weir-broker", version, max_term_width = 110)]
+#[command(name = "weir-broker", version, max_term_width = 110, after_help = STRAYS_HELP)]
 pub struct Args {
     /// This broker's id in the cluster, 0 or more. It never changes: the data directory remembers it.
     #[arg(long, env = "WEIR_BROKER_ID", value_parser = clap::value_parser!(i32).range(0..))]
@@ -56,7 +61,7 @@ pub struct Args {
     #[arg(long, env = "WEIR_CONTROLLER_FILE", value_name = "FILE")]
     pub controller_file: Option<PathBuf>,
 
-    /// Where /metrics, /healthz and /readyz are served; port 0 takes a free one.
+    /// Where /metrics, /healthz, /readyz and /strays are served; port 0 takes a free one.
     #[arg(long, env = "WEIR_HTTP", default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
     pub http: SocketAddr,
 
@@ -79,6 +84,21 @@ pub struct Args {
     /// How log lines look: "text" for people, "json" for machines.
     #[arg(long, env = "WEIR_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// Lists the logs that a broker has set aside, with their bytes: directories of records whose topic was not in the metadata.
+///
+/// Nothing of Weir's reads them any more, and nothing removes them but this. The broker may run meanwhile.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "weir-broker strays", version, max_term_width = 110)]
+pub struct StraysArgs {
+    /// The directory that holds the log.
+    #[arg(long, env = "WEIR_DATA", value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// Removes them, with their records for good.
+    #[arg(long)]
+    pub remove: bool,
 }
 
 /// A listener of this broker: where it is bound, and what clients are told.

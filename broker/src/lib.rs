@@ -21,4 +21,4 @@ mod run;
 mod transaction;
 mod transaction_io;
 
-pub use run::{keep_the_heap_small, run};
+pub use run::{keep_the_heap_small, run, strays};

@@ -1,5 +1,7 @@
 //! A broker's life, in order: what is started, and what is stopped.
 
+use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +18,7 @@ use weir_telemetry::pages::{self, Probes};
 use crate::api::{FetchSessions, FollowerSessions};
 use crate::auth::{Authorizer, Policy};
 use crate::broker::{Broker, CachedSettings};
-use crate::config::{Args, Config};
+use crate::config::{Args, Config, STRAYS, StraysArgs};
 use crate::controller_client::{self, Controller, Identity, Session};
 use crate::coordinator::Coordinator;
 use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
@@ -66,6 +68,25 @@ pub fn run(args: Args) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(error = format!("{error:#}"), "the broker stops");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Lists the logs that were set aside, or removes them; says what it cannot on standard error.
+pub fn strays(args: &StraysArgs) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    // Whoever closes the pipe has seen enough.
+    let mut tell = |stray: &log::Stray| drop(writeln!(out, "{stray}"));
+    let result = if args.remove {
+        log::remove_strays(&args.data, tell)
+    } else {
+        log::strays(&args.data).map(|strays| strays.iter().for_each(&mut tell))
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "weir-broker: {}: {error}", args.data.display()));
             ExitCode::FAILURE
         }
     }
@@ -246,11 +267,18 @@ impl LogDirObserver for Observer {
 }
 
 fn probes(broker: &Arc<Broker>) -> Probes {
-    let (metrics, readiness) = (Arc::clone(broker), Arc::clone(broker));
+    let (metrics, readiness, root) = (Arc::clone(broker), Arc::clone(broker), broker.config.data.clone());
     Probes {
         metrics: Box::new(move || metrics.metrics.render(readings(&metrics))),
         not_ready: Box::new(move || not_ready(&readiness)),
+        from_disk: Some((STRAYS, Arc::new(move || listed(&root)))),
     }
+}
+
+/// The logs that were set aside, a line each.
+fn listed(root: &Path) -> std::io::Result<String> {
+    let strays = log::strays(root)?;
+    Ok(strays.iter().map(|stray| format!("{stray}\n")).collect())
 }
 
 fn readings(broker: &Broker) -> Readings {

@@ -260,6 +260,9 @@ pub struct KafkaClusterStatus {
     /// The bytes of the records in all its topics, each counted once however many replicas have it. It follows in steps of a tenth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<i64>,
+    /// Logs that brokers have set aside, since their topics were not in the metadata: nothing reads them, and nothing removes them but the command that is given.
+    #[serde(default)]
+    pub strays: Vec<BrokerStrays>,
     /// `Ready`: every broker serves and every partition has a leader.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -280,6 +283,22 @@ pub struct BrokerSummary {
     pub summary: String,
     /// What selects the brokers' pods.
     pub selector: String,
+}
+
+/// The logs that one broker has set aside.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerStrays {
+    /// The broker's id.
+    pub broker: i32,
+    /// How many there are.
+    pub count: i64,
+    /// The bytes that they take.
+    pub bytes: i64,
+    /// The directories of the first ten: the topic and the partition, something random, and `-stray`.
+    pub logs: Vec<String>,
+    /// What removes them all, with their records for good.
+    pub remove: String,
 }
 
 /// Where clients of a listener connect.

@@ -23,7 +23,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 
 pub use cluster::{
-    BrokerSummary, Brokers, GroupReflection, KafkaCluster, KafkaClusterSpec, KafkaClusterStatus, ListenerStatus, PartitionSummary, Reflect,
+    BrokerStrays, BrokerSummary, Brokers, GroupReflection, KafkaCluster, KafkaClusterSpec, KafkaClusterStatus, ListenerStatus, PartitionSummary,
+    Reflect,
 };
 pub use cluster_settings::ClusterConfig;
 pub use consumer_group::{

@@ -286,7 +286,10 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
     let kinds = "kafkaclusters,topics,partitiontables";
     let backup = namespace.kubectl(&["get", kinds, "-o", "json"]).unwrap();
     let restored = as_restored(serde_json::from_str(&backup).unwrap()).to_string();
-    // After that, leaders move: what is restored is older than what the brokers hold.
+    // After that a topic is made, which nobody knows of when it is restored.
+    namespace.apply(&topic("young", "k", 1, 3, "")).unwrap();
+    namespace.ready("topic/young");
+    // And leaders move: what is restored is older than what the brokers hold.
     let leader = format!("pod/k-{}", namespace.leader(&bootstrap, "made", 0));
     let before = namespace.uid(&leader).unwrap();
     namespace.kubectl(&["delete", &leader]).unwrap();
@@ -313,6 +316,15 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
     namespace.warned("kafkacluster/k", "come from a backup");
     let mut driver = Driver::start(Client::Java, &namespace.bootstrap("k")).unwrap();
     writer::check(&mut driver, "made", 0, &offsets);
+    let strays = || Ok::<_, anyhow::Error>(namespace.object("kafkacluster/k")?.unwrap()["status"]["strays"].clone());
+    let found = eventually("it is said what each broker has set aside", || {
+        Ok(strays()?.as_array().filter(|all| all.len() == 3).cloned())
+    });
+    for broker in found {
+        assert!(broker["logs"][0].as_str().unwrap().starts_with("young-0."), "{broker}");
+        run("sh", &["-c", broker["remove"].as_str().unwrap()], "").unwrap();
+    }
+    assert_eq!(namespace.kubectl(&["exec", "k-0", "--", "/weir-broker", "strays"]).unwrap(), "");
     // The volumes are to be kept: they are this test's to remove.
     namespace.kubectl(&["delete", "kafkacluster", "k", "--timeout=120s"]).unwrap();
     namespace.kubectl(&["delete", "pvc", "--all", "--wait=false"]).unwrap();

@@ -23,6 +23,7 @@ pub mod retention;
 mod segment;
 mod snapshots;
 mod storage;
+mod strays;
 #[cfg(test)]
 mod tests;
 mod timestamps;
@@ -39,6 +40,7 @@ pub use reader::{LogReader, ReadError, ReadSlice, TimestampedOffset};
 pub use recovery::recover_bytes;
 pub use segment::SegmentSummary;
 pub use storage::{Disk, Entry, File, Mode, Storage};
+pub use strays::{Stray, remove_strays, strays};
 pub use transactions::Aborted;
 pub use validate::{Origin, Prepared};
 pub use writer::{AppendInfo, FollowError, LogWriter};

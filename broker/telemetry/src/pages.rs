@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,12 @@ pub struct Probes {
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Why the program is not ready, a sentence each; empty when it is.
     pub not_ready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// One more page, which waits for a disk: its name, and its text.
+    pub from_disk: Option<(&'static str, FromDisk)>,
 }
+
+/// The text of a page, or why there is none.
+pub type FromDisk = Arc<dyn Fn() -> io::Result<String> + Send + Sync>;
 
 impl fmt::Debug for Probes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,8 +81,15 @@ pub async fn serve(listener: TcpListener, probes: Probes) -> Infallible {
 
 async fn connection(stream: TcpStream, probes: Arc<Probes>) {
     let service = service_fn(|request: Request<_>| {
-        let response = page(&probes, request.method(), request.uri().path());
-        async move { Ok::<_, Infallible>(response) }
+        let probes = Arc::clone(&probes);
+        async move {
+            let (method, path) = (request.method(), request.uri().path());
+            let response = match probes.disk_page(path).filter(|_| is_read(method)) {
+                Some(text) => from_disk(text).await,
+                None => page(&probes, method, path),
+            };
+            Ok::<_, Infallible>(response)
+        }
     });
     // One request a connection: an idle one would hold a place.
     let served = http1::Builder::new()
@@ -90,8 +103,28 @@ async fn connection(stream: TcpStream, probes: Arc<Probes>) {
     }
 }
 
+impl Probes {
+    fn disk_page(&self, path: &str) -> Option<FromDisk> {
+        let (name, text) = self.from_disk.as_ref()?;
+        (path.strip_prefix('/') == Some(name)).then(|| Arc::clone(text))
+    }
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// Whoever else runs on this thread does not wait for the disk.
+async fn from_disk(text: FromDisk) -> Response<Full<Bytes>> {
+    let read = tokio::task::spawn_blocking(move || text()).await;
+    match read.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
+        Ok(text) => response(StatusCode::OK, TEXT, text),
+        Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+    }
+}
+
 fn page(probes: &Probes, method: &Method, path: &str) -> Response<Full<Bytes>> {
-    if !matches!(*method, Method::GET | Method::HEAD) {
+    if !is_read(method) {
         let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
@@ -124,6 +157,7 @@ mod tests {
         Probes {
             metrics: Box::new(|| "a 1\n".to_owned()),
             not_ready: Box::new(|| reasons.iter().map(ToString::to_string).collect()),
+            from_disk: None,
         }
     }
 
@@ -142,6 +176,35 @@ mod tests {
         for (probes, method, path, status) in rows {
             assert_eq!(page(probes, &method, path).status(), status, "{method} {path}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_page_from_the_disk_is_read_beside_the_others() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let fails = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let failing = Arc::clone(&fails);
+        let text = move || {
+            let fails = failing.load(std::sync::atomic::Ordering::Relaxed);
+            if fails {
+                Err(io::Error::other("no disk"))
+            } else {
+                Ok("7 a\n".to_owned())
+            }
+        };
+        let probes = Probes {
+            from_disk: Some(("list", Arc::new(text))),
+            ..probes(&[])
+        };
+        let server = tokio::spawn(serve(listener, probes));
+        let answer = exchange(address, b"GET /list HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n7 a\n"), "{answer}");
+        let answer = exchange(address, b"POST /list HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+        fails.store(true, std::sync::atomic::Ordering::Relaxed);
+        let answer = exchange(address, b"GET /list HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 500 ") && answer.ends_with("no disk\n"), "{answer}");
+        server.abort();
     }
 
     async fn exchange(address: std::net::SocketAddr, request: &[u8]) -> String {

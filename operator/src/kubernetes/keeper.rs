@@ -14,6 +14,7 @@ mod kept;
 mod pods;
 mod rollout;
 mod status;
+mod strays;
 mod volumes;
 mod wake;
 
@@ -24,8 +25,6 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, Patch, PatchParams};
-use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 use weir_crds::KafkaCluster;
@@ -37,6 +36,7 @@ use self::findings::Findings;
 use self::host::Host;
 use self::pods::PodView;
 use self::rollout::Step;
+use self::strays::Strays;
 use self::volumes::Volumes;
 use self::wake::Touched;
 pub(super) use self::wake::Wake;
@@ -48,7 +48,6 @@ use crate::controller::state::State;
 use crate::controller::{Event, Reply, Resource, summary};
 use crate::store::StoreError;
 use crate::store::kube::ours::Taken;
-use crate::store::kube::{FIELD_MANAGER, goes_with_the_cluster};
 
 /// How long one pass may take before it is given up.
 const PASS_MAX: Duration = Duration::from_secs(60);
@@ -91,9 +90,9 @@ pub(super) struct Keeper {
     /// The generation of the resource that the controller took up, or why it did not.
     taken_up: Option<(Option<i64>, Result<(), String>)>,
     status: status::Written,
-    /// Whether topics that clients made go with the cluster, once each of them is so.
-    topics_go: Option<bool>,
     absences: Absences,
+    topics: kept::Topics,
+    strays: Strays,
     /// Whether the kind `PodMonitor` was known when that was last looked up.
     monitored: Option<(bool, Instant)>,
 }
@@ -129,8 +128,9 @@ impl Keeper {
             host: None,
             taken_up: None,
             status: status::Written::default(),
-            topics_go: None,
             absences: Absences::default(),
+            topics: kept::Topics::default(),
+            strays: Strays::default(),
             monitored: None,
         }
     }
@@ -193,7 +193,7 @@ impl Keeper {
                 _ => None,
             });
             let findings = Findings {
-                failed: Some(said(error)),
+                failed: Some(status::said(error)),
                 refused: is_refusal(error),
                 away: self.away(&[], state.as_ref()),
                 taken,
@@ -230,13 +230,17 @@ impl Keeper {
         }
         let mut findings = self.first_findings(&cluster);
         self.host(&cluster).await?;
-        self.remember(&cluster, &findings.image).await?;
+        if let Some(host) = &self.host {
+            kept::remember(&self.context, &self.key, &cluster, host.cluster_id(), &findings.image).await?;
+        }
         findings.pods = pods::look(&self.context, &self.key, &cluster).await?;
         if !findings.paused {
             self.take_up(&cluster).await;
             self.make_objects(&cluster, &mut findings).await?;
         }
-        self.settle_topics(&cluster).await?;
+        if let Some(host) = &self.host {
+            self.topics.settle(&self.context, &self.key, &cluster, &host.state()).await?;
+        }
         self.observe(&cluster, &mut findings).await?;
         if !findings.paused {
             self.lead_to_pods(&cluster, &mut findings).await?;
@@ -256,6 +260,7 @@ impl Keeper {
         findings.taken_up = matches!(&self.taken_up, Some((generation, _)) if *generation == cluster.metadata.generation);
         let turned_down = self.taken_up.as_ref().and_then(|(_, result)| result.as_ref().err().cloned());
         findings.refusal = turned_down.or(findings.refusal.take());
+        findings.strays = Some(self.strays.look(&self.key, &findings.pods).await);
         findings.bytes = self.host.as_ref().and_then(Host::bytes);
         let written = self.status.write(&self.context, &cluster, state.as_ref(), &findings).await?;
         Ok(match written {
@@ -264,7 +269,7 @@ impl Keeper {
             status::Outcome::Done if findings.taken.as_ref().is_some_and(|taken| !taken.is_empty()) => TAKEN_AGAIN,
             // What others have to allow, a StorageClass or a quota, no watch tells of.
             status::Outcome::Done if !findings.storage.is_empty() => RETRY_MAX,
-            status::Outcome::Done => WITHOUT_REASON,
+            status::Outcome::Done => self.strays.again().unwrap_or(WITHOUT_REASON),
         })
     }
 
@@ -305,26 +310,6 @@ impl Keeper {
         }
     }
 
-    /// Writes down, on the resource, what must outlive its status.
-    async fn remember(&self, cluster: &KafkaCluster, image: &str) -> anyhow::Result<()> {
-        let Some(host) = &self.host else { return Ok(()) };
-        let has = |name: &str| cluster.metadata.annotations.as_ref().and_then(|all| all.get(name));
-        let pinned = has(IMAGE_ANNOTATION).map_or(image, String::as_str);
-        if has(CLUSTER_ID_ANNOTATION).map(String::as_str) == Some(host.cluster_id()) && has(IMAGE_ANNOTATION).is_some() {
-            return Ok(());
-        }
-        let patch = json!({
-            "apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster",
-            // Not on one that was made anew under this name.
-            "metadata": {"name": self.key.name, "uid": cluster.metadata.uid, "annotations": {CLUSTER_ID_ANNOTATION: host.cluster_id(), IMAGE_ANNOTATION: pinned}},
-        });
-        let api: Api<KafkaCluster> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
-        Figures::count(&self.context.figures.writes);
-        api.patch(&self.key.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch))
-            .await?;
-        Ok(())
-    }
-
     /// Puts the resource to the controller, when it is another than before.
     async fn take_up(&mut self, cluster: &KafkaCluster) {
         let Some(host) = &self.host else { return };
@@ -347,18 +332,6 @@ impl Keeper {
             Ok(_) | Err(_) => return,
         };
         self.taken_up = Some((generation, result));
-    }
-
-    /// Makes the topics of clients go with the cluster or outlive it, as its volumes do.
-    async fn settle_topics(&mut self, cluster: &KafkaCluster) -> anyhow::Result<()> {
-        let Some(host) = &self.host else { return Ok(()) };
-        // What the controller has taken up: topics that it makes from now on are made so.
-        let go = goes_with_the_cluster(&host.state().cluster.resource);
-        if self.topics_go != Some(go) {
-            kept::settle(&self.context, &self.key, cluster, go).await?;
-            self.topics_go = Some(go);
-        }
-        Ok(())
     }
 
     async fn make_objects(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
@@ -466,14 +439,6 @@ impl Keeper {
         findings.under_way |= !matches!(step, Step::Done);
         findings.rollout = Some(step);
         Ok(())
-    }
-}
-
-/// An error in the words of the API server, where it is one of those.
-fn said(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<kube::Error>() {
-        Some(kube::Error::Api(status)) => format!("{error}: {}", status.message),
-        _ => format!("{error:#}"),
     }
 }
 

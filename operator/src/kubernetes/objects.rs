@@ -15,7 +15,7 @@ use weir_crds::KafkaCluster;
 
 pub(super) use names::{Names, broker_of_pod, listener_name, listeners};
 pub(super) use patch::CONTAINER;
-pub(super) use pods::{CONTROLLER_FILE_VARIABLE, HTTP_PORT_NAME};
+pub(super) use pods::{CONTROLLER_FILE_VARIABLE, HTTP_PORT, HTTP_PORT_NAME};
 pub(super) use shared::{Place, SLICE_MANAGED_BY, port_of, service_of, slices};
 
 pub(super) use crate::store::kube::ours::{MANAGED_BY, MANAGER};
@@ -137,7 +137,7 @@ fn network_policy(plan: &Plan<'_>, names: &Names) -> Value {
     let wanted = listeners(plan.cluster);
     let mut ports: BTreeSet<u16> = wanted.iter().map(|listener| listener.port).collect();
     ports.extend(plan.listening.iter().map(|(_, port)| *port));
-    ports.insert(pods::HTTP_PORT);
+    ports.insert(HTTP_PORT);
     let ports: Vec<Value> = ports.into_iter().map(|port| json!({"protocol": "TCP", "port": port})).collect();
     json!({
         "apiVersion": "networking.k8s.io/v1",

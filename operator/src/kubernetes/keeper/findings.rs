@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use weir_crds::ListenerStatus;
+use weir_crds::{BrokerStrays, ListenerStatus};
 
 use super::pods::PodView;
 use super::rollout::Step;
@@ -35,6 +35,8 @@ pub(super) struct Findings {
     pub(super) away: BTreeSet<i32>,
     /// The bytes of all records, as far as they are known.
     pub(super) bytes: Option<i64>,
+    /// Logs that brokers have set aside; `None` if that was not looked at.
+    pub(super) strays: Option<Vec<BrokerStrays>>,
     /// What somebody else made under names of the cluster's; `None` if that was not looked at.
     pub(super) taken: Option<Vec<Taken>>,
     /// What clients outside are told, by listener.

@@ -1,4 +1,4 @@
-//! What outlives a cluster whose volumes are kept, beside what its store keeps: the topics that clients made. A deleted cluster's objects go by the owner that they name, so these name none.
+//! What outlives a cluster's status, and, where its volumes are kept, the cluster, beside what its store keeps: the topics that clients made. A deleted cluster's objects go by the owner that they name, so these name none.
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -8,11 +8,11 @@ use tracing::info;
 use weir_crds::{KafkaCluster, Topic};
 
 use super::super::topics::Key;
-use super::{Context, Figures};
+use super::{CLUSTER_ID_ANNOTATION, Context, Figures, IMAGE_ANNOTATION};
 use crate::controller::state::State;
 use crate::controller::{TOPIC_ID_ANNOTATION, summary};
 use crate::store::kube::ours::{controller_of, is_ours};
-use crate::store::kube::{CLUSTER_LABEL, owner};
+use crate::store::kube::{CLUSTER_LABEL, FIELD_MANAGER, goes_with_the_cluster, owner};
 
 /// How often the topics are looked at for one change, while others write them, too. The next pass goes on.
 const LOOKS_MAX: usize = 5;
@@ -27,8 +27,46 @@ pub(super) fn taken_up(cluster_id: &str, state: &State) -> String {
     )
 }
 
+/// Writes down, on the resource, what must outlive its status.
+pub(super) async fn remember(context: &Context, key: &Key, cluster: &KafkaCluster, cluster_id: &str, image: &str) -> anyhow::Result<()> {
+    let has = |name: &str| cluster.metadata.annotations.as_ref().and_then(|all| all.get(name));
+    let pinned = has(IMAGE_ANNOTATION).map_or(image, String::as_str);
+    if has(CLUSTER_ID_ANNOTATION).map(String::as_str) == Some(cluster_id) && has(IMAGE_ANNOTATION).is_some() {
+        return Ok(());
+    }
+    let patch = json!({
+        "apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster",
+        // Not on one that was made anew under this name.
+        "metadata": {"name": key.name, "uid": cluster.metadata.uid, "annotations": {CLUSTER_ID_ANNOTATION: cluster_id, IMAGE_ANNOTATION: pinned}},
+    });
+    let api: Api<KafkaCluster> = Api::namespaced(context.client.clone(), &key.namespace);
+    Figures::count(&context.figures.writes);
+    api.patch(&key.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch))
+        .await?;
+    Ok(())
+}
+
+/// Whether topics that clients made go with the cluster, once each of them is so.
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    go: Option<bool>,
+}
+
+impl Topics {
+    /// Makes them go with the cluster or outlive it, as its volumes do.
+    pub(super) async fn settle(&mut self, context: &Context, key: &Key, cluster: &KafkaCluster, state: &State) -> anyhow::Result<()> {
+        // What the controller has taken up: topics that it makes from now on are made so.
+        let go = goes_with_the_cluster(&state.cluster.resource);
+        if self.go != Some(go) {
+            settle(context, key, cluster, go).await?;
+            self.go = Some(go);
+        }
+        Ok(())
+    }
+}
+
 /// Makes each topic that a client made go with the cluster, or outlive it.
-pub(super) async fn settle(context: &Context, key: &Key, cluster: &KafkaCluster, go: bool) -> anyhow::Result<()> {
+async fn settle(context: &Context, key: &Key, cluster: &KafkaCluster, go: bool) -> anyhow::Result<()> {
     let api: Api<Topic> = Api::namespaced(context.client.clone(), &key.namespace);
     // Those that users make do not have it.
     let params = ListParams::default().labels(&format!("{CLUSTER_LABEL}={}", key.name));

@@ -113,6 +113,14 @@ impl Written {
     }
 }
 
+/// An error in the words of the API server, where it is one of those.
+pub(super) fn said(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) => format!("{error}: {}", status.message),
+        _ => format!("{error:#}"),
+    }
+}
+
 /// Publishes an event about a cluster.
 pub(super) async fn tell(context: &Context, cluster: &KafkaCluster, good: bool, reason: &str, note: &str) {
     let regarding: ObjectReference = cluster.object_ref(&());

@@ -9,7 +9,7 @@ use super::patch::{CONTAINER, DATA_VOLUME, patched};
 use super::{CLUSTER_ID_KEY, CONTROLLER_KEY, Names, Plan, listener_name, listeners, plain_metadata};
 
 /// Where a broker serves metrics and health.
-pub(super) const HTTP_PORT: u16 = 9100;
+pub(in crate::kubernetes) const HTTP_PORT: u16 = 9100;
 
 /// What that port is called; no listener is.
 pub(in crate::kubernetes) const HTTP_PORT_NAME: &str = "http";

@@ -1,0 +1,160 @@
+//! Logs that brokers have set aside: each broker lists its own on its page, and the status says what removes them.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1::handshake;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tracing::debug;
+use weir_crds::BrokerStrays;
+
+use super::super::objects::HTTP_PORT;
+use super::super::topics::Key;
+use super::pods::PodView;
+
+/// How often the brokers are asked.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a broker may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+
+/// The largest list that is read.
+const LIST_BYTES_MAX: usize = 1 << 20;
+
+/// The logs of a broker that are named.
+const NAMED_MAX: usize = 10;
+
+/// What is known of all brokers, and since when.
+#[derive(Debug, Default)]
+pub(super) struct Strays {
+    known: Vec<BrokerStrays>,
+    looked_at: Option<Instant>,
+}
+
+impl Strays {
+    /// What there is; asks the brokers if that was some time ago. What a broker that does not answer had is said on.
+    pub(super) async fn look(&mut self, key: &Key, pods: &[PodView]) -> Vec<BrokerStrays> {
+        if self.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+            let asked = pods.iter().filter(|pod| pod.ready && !pod.terminating);
+            let asked = asked.filter_map(|pod| Some((pod, pod.address?)));
+            let answers = futures::future::join_all(asked.map(|(pod, address)| async move { (pod, list(address, HTTP_PORT).await) })).await;
+            for (pod, answer) in answers {
+                match answer {
+                    Ok(list) => {
+                        self.known.retain(|strays| strays.broker != pod.id);
+                        self.known.extend(of_list(key, pod.id, &pod.name, &list));
+                    }
+                    Err(error) => debug!(
+                        broker = pod.id,
+                        error = format!("{error:#}"),
+                        "ask for the logs that a broker has set aside"
+                    ),
+                }
+            }
+            self.known.sort_by_key(|strays| strays.broker);
+            self.looked_at = Some(Instant::now());
+        }
+        self.known.clone()
+    }
+
+    /// When to look again, while there are some: nobody tells that they were removed.
+    pub(super) fn again(&self) -> Option<Duration> {
+        let at = self.looked_at.filter(|_| !self.known.is_empty())?;
+        Some(LOOK_EVERY.saturating_sub(at.elapsed()))
+    }
+}
+
+/// A broker's list, as it shows it on its page.
+async fn list(address: IpAddr, port: u16) -> anyhow::Result<String> {
+    let ask = async {
+        let stream = TcpStream::connect((address, port)).await.context("connect")?;
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+        let request = Request::get("/strays").header("host", "broker").body(Empty::<Bytes>::new())?;
+        let answered = async {
+            let response = sender.send_request(request).await?;
+            ensure!(response.status() == StatusCode::OK, "the broker answers {}", response.status());
+            let body = Limited::new(response.into_body(), LIST_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
+            Ok(String::from_utf8_lossy(&body).into_owned())
+        };
+        tokio::pin!(answered);
+        tokio::select! {
+            biased;
+            text = &mut answered => text,
+            ended = connection => {
+                ended?;
+                answered.await
+            }
+        }
+    };
+    tokio::time::timeout(ANSWER_MAX, ask).await.context("no answer in time")?
+}
+
+/// What a list says: lines of bytes and a name. `None` if there is none.
+fn of_list(key: &Key, broker: i32, pod: &str, list: &str) -> Option<BrokerStrays> {
+    let lines = list.lines().filter_map(|line| {
+        let (bytes, name) = line.split_once(' ')?;
+        Some((bytes.parse::<i64>().ok()?, name.to_owned()))
+    });
+    let all: Vec<(i64, String)> = lines.collect();
+    if all.is_empty() {
+        return None;
+    }
+    Some(BrokerStrays {
+        broker,
+        count: i64::try_from(all.len()).unwrap_or(i64::MAX),
+        bytes: all.iter().fold(0, |sum, (bytes, _)| sum.saturating_add(*bytes)),
+        logs: all.into_iter().take(NAMED_MAX).map(|(_, name)| name).collect(),
+        remove: format!("kubectl exec -n {} {pod} -- /weir-broker strays --remove", key.namespace),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use weir_telemetry::pages::{Probes, serve};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_brokers_list_becomes_a_command() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let (address, port) = (listener.local_addr().unwrap().ip(), listener.local_addr().unwrap().port());
+        let text = || Ok((0..12).map(|n| format!("{} t-{n}.ab-stray\n", n + 1)).collect());
+        let probes = Probes {
+            metrics: Box::new(String::new),
+            not_ready: Box::new(Vec::new),
+            from_disk: Some(("strays", Arc::new(text))),
+        };
+        let server = tokio::spawn(serve(listener, probes));
+        let list = list(address, port).await.unwrap();
+        let key = Key::new(Some("n"), Some("c"));
+        let strays = of_list(&key, 2, "c-2", &list).unwrap();
+        assert_eq!((strays.broker, strays.count, strays.bytes, strays.logs.len()), (2, 12, 78, NAMED_MAX));
+        assert_eq!(strays.logs[0], "t-0.ab-stray");
+        assert_eq!(strays.remove, "kubectl exec -n n c-2 -- /weir-broker strays --remove");
+        assert_eq!(of_list(&key, 2, "c-2", ""), None);
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn an_older_broker_has_no_list() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let (address, port) = (listener.local_addr().unwrap().ip(), listener.local_addr().unwrap().port());
+        let probes = Probes {
+            metrics: Box::new(String::new),
+            not_ready: Box::new(Vec::new),
+            from_disk: None,
+        };
+        let server = tokio::spawn(serve(listener, probes));
+        let error = list(address, port).await.unwrap_err();
+        assert!(format!("{error:#}").contains("404"), "{error:#}");
+        server.abort();
+    }
+}
