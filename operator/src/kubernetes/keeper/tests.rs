@@ -5,8 +5,6 @@ mod deletion;
 
 use futures::FutureExt as _;
 use serde_json::{Value, json};
-use uuid::Uuid;
-use weir_protocol::types::ControllerEpoch;
 
 use super::super::args::Scope;
 use super::super::sites::Standing;
