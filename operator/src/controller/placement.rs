@@ -37,7 +37,7 @@ pub(crate) enum NoPlace {
 /// When there are not enough brokers that can take partitions, or no room to keep them.
 pub(crate) fn place(state: &State, topic: TopicId, first: usize, count: usize, replicas: usize) -> Result<Vec<Vec<BrokerId>>, NoPlace> {
     let mut by_rack: BTreeMap<Option<&str>, Vec<BrokerId>> = BTreeMap::new();
-    for broker in state.usable_brokers() {
+    for broker in state.open_brokers() {
         by_rack.entry(broker.rack.as_deref()).or_default().push(broker.id);
     }
     let racks: Vec<Vec<BrokerId>> = by_rack.into_values().collect();

@@ -90,7 +90,7 @@ fn moved(state: &State, topic: &Topic, partition: &Partition, target: &[i32], ma
         );
         return Err(ApiError::new(ErrorCode::InvalidReplicationFactor, message));
     }
-    let target = check_assignment(state, target, None)?;
+    let target = check_assignment(state, target, None, &partition.replicas)?;
     let removing: Vec<BrokerId> = partition.replicas.iter().copied().filter(|id| !target.contains(id)).collect();
     // What an earlier reassignment was adding is still being added if it is to stay, and goes as the others do if not.
     let is_new = |id: &BrokerId| !partition.replicas.contains(id) || partition.adding.contains(id);
@@ -169,7 +169,7 @@ pub(super) fn resize(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> 
 
 /// The replicas on each broker that can take more.
 fn load(state: &State) -> BTreeMap<BrokerId, usize> {
-    let mut load: BTreeMap<BrokerId, usize> = state.usable_brokers().map(|broker| (broker.id, 0)).collect();
+    let mut load: BTreeMap<BrokerId, usize> = state.open_brokers().map(|broker| (broker.id, 0)).collect();
     for replica in state
         .topics
         .values()

@@ -104,12 +104,21 @@ fn apply_cluster(draft: &mut Draft<'_>, mut wanted: KafkaCluster) -> Result<&'st
         ));
     }
     let replicas = wanted.spec.brokers.replicas;
-    let surplus = surplus_brokers(&draft.state, replicas)?;
+    // What an API server holds is what the cluster shall be, whatever is said of it here, and a refusal would hold up all else that was changed. Brokers that are to go get nothing new from now on
+    // ([`State::is_cordoned`]). Where there is none, who writes hears what to do first.
+    let is_held = wanted.metadata.resource_version.is_some();
+    let surplus = if is_held {
+        gone(&draft.state, replicas)
+    } else {
+        surplus_brokers(&draft.state, replicas)?
+    };
     wanted.spec.config =
         canonical_cluster_settings(&wanted.spec.config, Door::Resource).map_err(|(name, reason)| (format!("spec.config.{name}"), reason))?;
     for (id, settings) in &mut wanted.spec.brokers.config {
         let path = format!("spec.brokers.config.{id}");
-        if !id.parse::<i32>().is_ok_and(|id| (0..replicas).contains(&id)) {
+        // Tools set and take off throttles of brokers that are being emptied.
+        let goes = |id: i32| is_held && (draft.state.brokers.contains_key(&BrokerId(id)) || before.spec.brokers.config.contains_key(&id.to_string()));
+        if !id.parse::<i32>().is_ok_and(|id| (0..replicas).contains(&id) || goes(id)) {
             return Err((path, "there is no broker of that id".to_owned()));
         }
         *settings = canonical_cluster_settings(settings, Door::OneBroker).map_err(|(name, reason)| (format!("{path}.{name}"), reason))?;
@@ -124,14 +133,30 @@ fn apply_cluster(draft: &mut Draft<'_>, mut wanted: KafkaCluster) -> Result<&'st
     }
     wanted.metadata = merged_meta(&before.metadata, wanted.metadata, wanted.spec != before.spec);
     wanted.status = None;
-    if wanted == *before {
-        return Ok("unchanged");
+    let is_same = wanted == *before;
+    if !is_same {
+        put_cluster_resource(draft, wanted);
     }
-    put_cluster_resource(draft, wanted);
     for id in surplus {
         draft.push(Change::RemoveBroker(id));
     }
-    Ok("configured")
+    Ok(if is_same { "unchanged" } else { "configured" })
+}
+
+/// The registered brokers beyond the first `replicas` that hold nothing and have stopped: nobody needs to know of them any more.
+pub(crate) fn gone(state: &State, replicas: i32) -> Vec<BrokerId> {
+    let surplus: Vec<BrokerId> = state
+        .brokers
+        .values()
+        .filter(|broker| broker.id.0 >= replicas && broker.fenced)
+        .map(|broker| broker.id)
+        .collect();
+    if surplus.is_empty() {
+        return surplus;
+    }
+    let partitions = state.topics.values().flat_map(|topic| &topic.partitions);
+    let holders: std::collections::BTreeSet<BrokerId> = partitions.flat_map(|partition| partition.replicas.iter().copied()).collect();
+    surplus.into_iter().filter(|id| !holders.contains(id)).collect()
 }
 
 /// The registered brokers that a cluster of this size has no place for. They must have nothing to lose, and be stopped.

@@ -239,6 +239,16 @@ impl State {
         self.brokers.values().filter(|broker| broker.is_usable())
     }
 
+    /// Whether a broker is to go: the cluster's resource has no place for it. It keeps what it has, leads as before, and gets nothing new (Kafka calls it cordoned, KIP-1066).
+    pub fn is_cordoned(&self, id: BrokerId) -> bool {
+        id.0 >= self.cluster.resource.spec.brokers.replicas
+    }
+
+    /// Brokers that can take new replicas.
+    pub fn open_brokers(&self) -> impl Iterator<Item = &Broker> {
+        self.usable_brokers().filter(|broker| !self.is_cordoned(broker.id))
+    }
+
     /// Whether this broker can lead.
     pub fn is_usable(&self, id: BrokerId) -> bool {
         self.brokers.get(&id).is_some_and(Broker::is_usable)

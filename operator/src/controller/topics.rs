@@ -223,7 +223,7 @@ fn no_place(replicas: usize, error: &NoPlace) -> ApiError {
 
 /// Checks the brokers that a client chose for a new partition: one of them must be there to lead it.
 fn assigned(state: &State, brokers: &[i32], replicas: Option<usize>) -> Result<Vec<BrokerId>, ApiError> {
-    let chosen = check_assignment(state, brokers, replicas)?;
+    let chosen = check_assignment(state, brokers, replicas, &[])?;
     if !chosen.iter().any(|id| state.is_usable(*id)) {
         return Err(ApiError::new(
             ErrorCode::InvalidReplicaAssignment,
@@ -233,8 +233,8 @@ fn assigned(state: &State, brokers: &[i32], replicas: Option<usize>) -> Result<V
     Ok(chosen)
 }
 
-/// Checks the brokers that a client chose for a partition (`validateManualPartitionAssignment` in Apache Kafka).
-pub(super) fn check_assignment(state: &State, brokers: &[i32], replicas: Option<usize>) -> Result<Vec<BrokerId>, ApiError> {
+/// Checks the brokers that a client chose for a partition (`validateManualPartitionAssignment` in Apache Kafka). Those that are to go get nothing that they do not hold.
+pub(super) fn check_assignment(state: &State, brokers: &[i32], replicas: Option<usize>, held: &[BrokerId]) -> Result<Vec<BrokerId>, ApiError> {
     let invalid = |message: String| ApiError::new(ErrorCode::InvalidReplicaAssignment, message);
     if brokers.is_empty() {
         return Err(invalid("The manual partition assignment includes an empty replica list.".to_owned()));
@@ -244,6 +244,12 @@ pub(super) fn check_assignment(state: &State, brokers: &[i32], replicas: Option<
         if !state.brokers.contains_key(&id) {
             return Err(invalid(format!(
                 "The manual partition assignment includes broker {id}, but no such broker is registered."
+            )));
+        }
+        if state.is_cordoned(id) && !held.contains(&id) {
+            let places = state.cluster.resource.spec.brokers.replicas;
+            return Err(invalid(format!(
+                "The manual partition assignment includes broker {id}, which is to go: the cluster is to have {places} broker(s)."
             )));
         }
         if chosen.contains(&id) {

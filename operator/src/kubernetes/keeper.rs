@@ -28,7 +28,6 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 use weir_crds::KafkaCluster;
-use weir_protocol::types::BrokerId;
 
 use self::absences::Absences;
 use self::apply::Applied;
@@ -45,7 +44,7 @@ use super::sites::Sites;
 use super::topics::{Key, Notice};
 use super::{Context, Figures};
 use crate::controller::state::State;
-use crate::controller::{Event, Reply, Resource, summary};
+use crate::controller::{Event, Reply, Resource, gone, summary};
 use crate::store::StoreError;
 use crate::store::kube::ours::Taken;
 
@@ -319,6 +318,8 @@ impl Keeper {
             .taken_up
             .as_ref()
             .is_some_and(|(taken, result)| *taken == generation && result.is_ok())
+            // Brokers that have gone since.
+            && gone(&host.state(), cluster.spec.brokers.replicas).is_empty()
         {
             return;
         }
@@ -345,13 +346,7 @@ impl Keeper {
         let held = pods::brokers_held(&state);
         let wanted = cluster.spec.brokers.replicas;
         findings.replicas = wanted.max(held);
-        if held > wanted {
-            let last = held - 1;
-            let count = pods::partitions_on(&state, BrokerId(last));
-            findings.scale_down = Some(format!(
-                "broker {last} holds replicas of {count} partitions: move them to other brokers with kafka-reassign-partitions, or raise brokers.replicas to {held} again"
-            ));
-        }
+        (findings.scale_down, findings.moving) = rollout::held_back(&state, wanted, held);
         let volumes = Volumes::look(&self.context, &self.key, cluster, findings.replicas).await?;
         let remade = volumes.grow(&self.context, &self.key, findings).await?;
         let effective = volumes.effective(cluster, remade);

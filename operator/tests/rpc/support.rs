@@ -36,7 +36,7 @@ impl Drop for Served {
 }
 
 pub(crate) async fn serve() -> Served {
-    let object = serde_json::json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "test"}, "spec": {}});
+    let object = serde_json::json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "test"}, "spec": {"brokers": {"replicas": 9}}});
     let cluster = Cluster::new("cluster".to_owned(), serde_json::from_value(object).unwrap());
     serve_from(MemoryStore::new(State::new(cluster))).await
 }

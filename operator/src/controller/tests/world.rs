@@ -108,6 +108,12 @@ impl World {
     /// Registers a broker as the shell does.
     pub(super) fn register(&mut self, registration: Registration) -> (Reply, Vec<Change>) {
         let broker = registration.broker;
+        // The cluster has a place for whoever comes, unless a scenario says otherwise later.
+        if self.state.is_cordoned(broker) && !self.state.brokers.contains_key(&broker) {
+            let mut resource = KafkaCluster::clone(&self.state.cluster.resource);
+            resource.spec.brokers.replicas = broker.0 + 1;
+            self.state.apply(&Change::Cluster(std::sync::Arc::new(resource)));
+        }
         let outcome = self.event(Event::Register(registration));
         if matches!(outcome.0, Reply::Registered(_)) {
             self.sessions.opened(broker, StreamId(0), self.now, self.state.version);

@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Preconditions};
 use serde_json::Value;
 use weir_crds::KafkaCluster;
-use weir_protocol::types::BrokerId;
 
 use super::super::objects::{CONTAINER, CONTROLLER_FILE_VARIABLE, HTTP_PORT_NAME, Names, broker_of_pod};
 use super::super::topics::Key;
@@ -221,12 +220,6 @@ pub(super) fn brokers_held(state: &State) -> i32 {
         .map(|id| id.0 + 1)
         .max()
         .unwrap_or_default()
-}
-
-/// Partitions of which a broker holds a replica.
-pub(super) fn partitions_on(state: &State, broker: BrokerId) -> usize {
-    let partitions = state.topics.values().flat_map(|topic| &topic.partitions);
-    partitions.filter(|partition| partition.replicas.contains(&broker)).count()
 }
 
 #[cfg(test)]

@@ -101,6 +101,29 @@ fn blocked(state: &State, id: BrokerId) -> Option<String> {
     })
 }
 
+/// Why brokers that are to go are still there, and whether what they hold is on its way to others. `held`: one more than the highest id of a broker that holds something.
+pub(super) fn held_back(state: &State, wanted: i32, held: i32) -> (Option<String>, bool) {
+    let of = |id: i32| partitions(state).filter(move |(_, _, partition)| partition.replicas.contains(&BrokerId(id)));
+    let holders: Vec<(i32, usize)> = (wanted..held).map(|id| (id, of(id).count())).filter(|(_, count)| *count > 0).collect();
+    let Some((topic, index, _)) = holders.first().and_then(|(id, _)| of(*id).next()) else {
+        return (None, false);
+    };
+    let moving = partitions(state).any(|(_, _, partition)| partition.removing.iter().any(|id| id.0 >= wanted));
+    let named: Vec<String> = holders
+        .iter()
+        .map(|(id, count)| format!("broker {id} holds replicas of {count} partitions"))
+        .collect();
+    let (named, topic) = (named.join(", "), topic.name());
+    let message = if moving {
+        format!("{named}, for instance of {topic}-{index}: they are being moved, and no new ones come")
+    } else {
+        format!(
+            "{named}, for instance of {topic}-{index}, and gets no new ones: move them to other brokers with kafka-reassign-partitions, or raise brokers.replicas to {held} again"
+        )
+    };
+    (Some(message), moving)
+}
+
 /// How many pods may be evicted: one, if every partition that has several replicas can spare any of them.
 pub(super) fn evictable(state: &State, replicas: i32) -> i32 {
     if replicas <= 1 {
@@ -227,6 +250,35 @@ mod tests {
         assert_eq!(said(&next(&broken, &state(2, Some(2), &[&[0, 1]]), 3)), "restart 2");
         broken[2].terminating = true;
         assert_eq!(said(&next(&broken, &state(2, Some(2), &[&[0, 1]]), 3)), "broker 2 is not ready");
+    }
+
+    #[test]
+    fn who_holds_back_a_scale_down_is_said() {
+        let state = state(1, None, &[&[0, 1, 2], &[1]]);
+        assert_eq!(held_back(&state, 3, 3), (None, false));
+        let (said, moving) = held_back(&state, 1, 3);
+        let said = said.unwrap();
+        assert!(
+            !moving
+                && said.starts_with(
+                    "broker 1 holds replicas of 2 partitions, broker 2 holds replicas of 1 partitions, for instance of t-0, and gets no new ones"
+                ),
+            "{said}"
+        );
+        let (id, topic) = state.topics.iter().next().unwrap();
+        let mut moved = state.clone();
+        moved.apply(&Change::Partition(
+            *id,
+            1,
+            Partition {
+                removing: vec![BrokerId(1)],
+                replicas: vec![BrokerId(0), BrokerId(1)],
+                adding: vec![BrokerId(0)],
+                partition_epoch: weir_protocol::types::PartitionEpoch(topic.partitions[1].partition_epoch.0 + 1),
+                ..topic.partitions[1].clone()
+            },
+        ));
+        assert!(held_back(&moved, 1, 3).1);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod deletion;
 
 use futures::FutureExt as _;
 use serde_json::{Value, json};
+use weir_protocol::types::BrokerId;
 
 use super::super::args::Scope;
 use super::super::sites::Standing;
