@@ -6,6 +6,7 @@
 mod absences;
 mod addresses;
 mod apply;
+mod drain;
 mod elsewhere;
 mod findings;
 mod host;
@@ -351,6 +352,12 @@ impl Keeper {
         let remade = volumes.grow(&self.context, &self.key, findings).await?;
         let effective = volumes.effective(cluster, remade);
         let listening = findings.pods.iter().flat_map(|pod| pod.ports.clone()).collect();
+        let ready = findings
+            .pods
+            .iter()
+            .filter(|pod| pod.ready && !pod.terminating && pod.id < findings.replicas)
+            .count();
+        findings.away = self.absences.look(&findings.pods, &state, Instant::now());
         let plan = Plan {
             cluster: &effective,
             image: &findings.image,
@@ -358,7 +365,7 @@ impl Keeper {
             controller: &self.context.controller_address,
             replicas: findings.replicas,
             listening: &listening,
-            evictable: rollout::evictable(&state, findings.replicas),
+            evictable: drain::unavailable_max(&state, findings.replicas, &findings.away, ready),
             monitoring: self.monitored.filter(|(known, _)| *known).map(|_| &self.context.monitoring),
         };
         let built = build(&plan);

@@ -11,6 +11,7 @@ use super::super::objects::{Names, listeners};
 use super::super::sizes::shown;
 use super::super::topics::{Judgement, condition};
 use super::Findings;
+use super::drain::{Drain, drain};
 use crate::controller::state::{Partition, State};
 use crate::controller::summary;
 use crate::store::kube::ours::Taken;
@@ -120,6 +121,10 @@ pub(super) fn status_of(
     if findings.failed.is_some() {
         conditions.retain(|condition| !looked_at(condition));
         conditions.extend(before.conditions.iter().filter(|condition| looked_at(condition)).cloned());
+    }
+    match state {
+        Some(state) => conditions.push(said(DRAIN_BLOCKED, drain_blocked(state, there, findings))),
+        None => conditions.extend(before.conditions.iter().find(|condition| condition.type_ == DRAIN_BLOCKED).cloned()),
     }
     match &findings.taken {
         Some(taken) => conditions.push(said(NAME_TAKEN, name_taken(taken))),
@@ -339,6 +344,14 @@ fn available(state: Option<&State>, brokers: &Brokers, findings: &Findings, part
         Judgement::fails("PartitionsOffline", message)
     } else {
         Judgement::holds("Available", "every partition has a leader")
+    }
+}
+
+fn drain_blocked(state: &State, replicas: i32, findings: &Findings) -> Judgement {
+    match drain(state, replicas, &findings.away) {
+        Drain::Allowed(message) => Judgement::fails("AsWanted", message),
+        Drain::Restarting(message) => Judgement::holds("Restarting", message),
+        Drain::Blocked(reason, message) => Judgement::holds(reason, message),
     }
 }
 

@@ -1,4 +1,4 @@
-//! PURE: which broker may be restarted next, and how many pods may be evicted.
+//! PURE: which broker may be restarted next, and why those that are to go are still there.
 //!
 //! One at a time, when every replica is in sync: a restart takes one of each partition's replicas away for a while, and never so many that records with `acks=all` are refused. Leaders move before
 //! the broker stops, since it asks for a controlled shutdown.
@@ -124,17 +124,7 @@ pub(super) fn held_back(state: &State, wanted: i32, held: i32) -> (Option<String
     (Some(message), moving)
 }
 
-/// How many pods may be evicted: one, if every partition that has several replicas can spare any of them.
-pub(super) fn evictable(state: &State, replicas: i32) -> i32 {
-    if replicas <= 1 {
-        return 1;
-    }
-    let all_there = (0..replicas).all(|id| state.is_usable(BrokerId(id)));
-    let spare = partitions(state).all(|(topic, _, partition)| partition.replicas.len() == 1 || partition.isr.len() > min_isr(state, topic));
-    i32::from(all_there && spare)
-}
-
-fn partitions(state: &State) -> impl Iterator<Item = (&Topic, usize, &Partition)> {
+pub(super) fn partitions(state: &State) -> impl Iterator<Item = (&Topic, usize, &Partition)> {
     state.topics.values().flat_map(|topic| {
         let topic = topic.as_ref();
         topic
@@ -145,7 +135,7 @@ fn partitions(state: &State) -> impl Iterator<Item = (&Topic, usize, &Partition)
     })
 }
 
-fn min_isr(state: &State, topic: &Topic) -> usize {
+pub(super) fn min_isr(state: &State, topic: &Topic) -> usize {
     state
         .topic_setting(topic, "min.insync.replicas")
         .and_then(|text| text.parse().ok())
@@ -153,7 +143,7 @@ fn min_isr(state: &State, topic: &Topic) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
     use uuid::Uuid;
     use weir_protocol::types::{BrokerEpoch, TopicId};
@@ -162,7 +152,7 @@ mod tests {
     use crate::controller::state::{Broker, Change, Cluster};
 
     /// Three brokers, and a topic with a partition for each of these ISRs.
-    fn state(min_isr: u32, fenced: Option<i32>, isrs: &[&[i32]]) -> State {
+    pub(in super::super) fn state(min_isr: u32, fenced: Option<i32>, isrs: &[&[i32]]) -> State {
         let cluster = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c"}, "spec": {}});
         let mut state = State::new(Cluster::new("id".into(), serde_json::from_value(cluster).unwrap()));
         state.apply(&Change::NextBrokerEpoch(BrokerEpoch(9)));
@@ -279,14 +269,5 @@ mod tests {
             },
         ));
         assert!(held_back(&moved, 1, 3).1);
-    }
-
-    #[test]
-    fn evictions_follow_the_isr() {
-        assert_eq!(evictable(&state(2, None, &[&[0, 1, 2], &[1]]), 3), 1);
-        assert_eq!(evictable(&state(2, None, &[&[0, 1]]), 3), 0);
-        assert_eq!(evictable(&state(1, None, &[&[0, 1]]), 3), 1);
-        assert_eq!(evictable(&state(1, Some(2), &[&[0, 1]]), 3), 0);
-        assert_eq!(evictable(&state(2, None, &[&[0, 1]]), 1), 1);
     }
 }
