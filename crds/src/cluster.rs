@@ -261,8 +261,7 @@ pub struct KafkaClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<i64>,
     /// Logs that brokers have set aside, since their topics were not in the metadata: nothing reads them, and nothing removes them but the command that is given.
-    #[serde(default)]
-    pub strays: Vec<BrokerStrays>,
+    pub strays: Option<Vec<BrokerStrays>>,
     /// `Ready`: every broker serves and every partition has a leader.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

@@ -154,7 +154,7 @@ pub(super) fn status_of(
         topics: state.and_then(|state| i64::try_from(state.topics.len()).ok()).or(before.topics),
         partitions: partitions.or(before.partitions),
         bytes: shown(before.bytes, findings.bytes),
-        strays: findings.strays.clone().unwrap_or_else(|| before.strays.clone()),
+        strays: findings.strays.clone().or_else(|| before.strays.clone()),
         conditions,
     }
 }
