@@ -252,15 +252,15 @@ fn each_field_is_taken_and_refused_as_our_own_check_says() {
     let rows: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let dry_run = |takes: bool| {
         let of_these = rows.iter().enumerate().filter(|(_, row)| row["takes"] == takes);
-        let (mut yaml, mut names) = (String::new(), Vec::new());
+        let (mut items, mut names) = (Vec::new(), Vec::new());
         for (line, row) in of_these {
             let name = format!("row-{line}-of-fields");
-            let object = json!({"apiVersion": "weir.dev/v1alpha1", "kind": row["kind"], "metadata": {"name": name}, "spec": row["spec"]});
-            yaml += &format!("{object}\n---\n");
+            items.push(json!({"apiVersion": "weir.dev/v1alpha1", "kind": row["kind"], "metadata": {"name": name}, "spec": row["spec"]}));
             names.push((name, row));
         }
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), yaml).unwrap();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+        std::fs::write(file.path(), list.to_string()).unwrap();
         let printed = namespace.kubectl(&["create", "--dry-run=server", "--filename", file.path().to_str().unwrap()]);
         (printed, names)
     };
@@ -305,13 +305,11 @@ fn what_cannot_be_done_is_said_and_harms_nobody() {
     assert!(said.message.contains("no-such-class"), "{said:?}");
     namespace.warned("kafkacluster/nowhere", "no-such-class");
     // What only the API server can refuse, of a cluster that serves.
-    let resources = |requests: &str| {
-        format!(r#"{{"spec": {{"brokers": {{"resources": {{"requests": {{"memory": "{requests}"}}, "limits": {{"memory": "1Gi"}}}}}}}}}}"#)
-    };
-    namespace.patch("kafkacluster/sound", &resources("2Gi")).unwrap();
+    let patched = |dns_policy: &str| format!(r#"{{"spec": {{"brokers": {{"podTemplate": {{"spec": {{"dnsPolicy": {dns_policy}}}}}}}}}}}"#);
+    namespace.patch("kafkacluster/sound", &patched(r#""Never""#)).unwrap();
     let said = namespace.awaits("kafkacluster/sound", "UpToDate", "False");
-    assert!(said.reason == "Failed" && said.message.contains("memory limit"), "{said:?}");
-    namespace.warned("kafkacluster/sound", "memory limit");
+    assert!(said.reason == "Failed" && said.message.contains("dnsPolicy"), "{said:?}");
+    namespace.warned("kafkacluster/sound", "dnsPolicy");
     assert_eq!(namespace.awaits("kafkacluster/sound", "Available", "True").reason, "Available");
 
     // None of it harmed the one that is sound.
@@ -319,7 +317,7 @@ fn what_cannot_be_done_is_said_and_harms_nobody() {
     driver.produce(Produce::records("fine", &records(10)).set("acks", "all")).unwrap();
     assert_eq!(driver.consume("fine", &[0], From::Beginning, 10).unwrap().len(), 10);
     // And once it is set right, it is done: the Topic that waited for its cluster comes into being.
-    namespace.patch("kafkacluster/sound", &resources("64Mi")).unwrap();
+    namespace.patch("kafkacluster/sound", &patched("null")).unwrap();
     let _ = namespace.awaits("kafkacluster/sound", "UpToDate", "True");
     namespace.ready("kafkacluster/sound");
     namespace.kafka("missing", 1, "").unwrap();

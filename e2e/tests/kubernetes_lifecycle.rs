@@ -224,7 +224,10 @@ fn a_deleted_cluster_goes_on_when_it_is_made_again_where_its_volumes_are_kept() 
     delete();
 
     // Without what says what is in them the volumes are those of another cluster, which does not take what belongs to the one before.
-    namespace.unprotect("topic/made").unwrap();
+    // The topic of committed offsets holds records, too.
+    for topic in namespace.kubectl(&["get", "topics", "--output=name"]).unwrap().lines() {
+        namespace.unprotect(topic).unwrap();
+    }
     namespace.kubectl(&["delete", "partitiontables,topics", "--all"]).unwrap();
     namespace.apply(&yaml).unwrap();
     eventually("it is said whose volume it is", || {

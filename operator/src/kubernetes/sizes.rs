@@ -95,10 +95,15 @@ pub(super) fn keep_sizes(client: Client) -> (Sizes, impl Future<Output = Infalli
     (sizes, task)
 }
 
+/// Asks for all that there is: a list of topics, also an empty one, would be about those alone.
+fn everything() -> DescribeLogDirsRequest {
+    DescribeLogDirsRequest { topics: None }
+}
+
 async fn look(client: &Client) -> Found {
     let mut found = Found::default();
     for broker in client.brokers() {
-        let answer = client.ask(broker, VERSION, &DescribeLogDirsRequest::default()).await;
+        let answer = client.ask(broker, VERSION, &everything()).await;
         match answer.and_then(|answer| check("describe the log directories", answer.error_code).map(|()| answer)) {
             Ok(answer) => found.hear(broker, answer),
             Err(error) => debug!(broker, %error, "ask how much a broker holds"),

@@ -78,3 +78,9 @@ fn sizes_are_shown_in_steps_but_nothing_is_never_something() {
         assert_eq!(shown(before, is), after, "{before:?} {is:?}");
     }
 }
+
+/// The default of the protocol's schema is an empty list, which is about nothing.
+#[test]
+fn all_topics_are_asked_about() {
+    assert_eq!(everything().topics, None);
+}
