@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::{Value, json};
-use weir_e2e::driver::{Client, Driver};
+use weir_e2e::driver::{Client, Driver, Produce, Record};
 use weir_e2e::kubernetes::{Cordoned, Namespace, OPERATOR_NAMESPACE, eventually, kafka_cluster, kubectl, run, topic};
 use weir_e2e::load::Load;
 use weir_e2e::node;
@@ -289,6 +289,11 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
     // After that a topic is made, which nobody knows of when it is restored.
     namespace.apply(&topic("young", "k", 1, 3, "")).unwrap();
     namespace.ready("topic/young");
+    let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
+    driver
+        .produce(Produce::records("young", &[Record::new("k", "young").to(0)]).set("acks", "all"))
+        .unwrap();
+    drop(driver);
     // And leaders move: what is restored is older than what the brokers hold.
     let leader = format!("pod/k-{}", namespace.leader(&bootstrap, "made", 0));
     let before = namespace.uid(&leader).unwrap();

@@ -1,5 +1,6 @@
 //! Logs that brokers have set aside: each broker lists its own on its page, and the status says what removes them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -29,42 +30,51 @@ const LIST_BYTES_MAX: usize = 1 << 20;
 /// The logs of a broker that are named.
 const NAMED_MAX: usize = 10;
 
-/// What is known of all brokers, and since when.
+/// What is known of all brokers, and when each was asked.
 #[derive(Debug, Default)]
 pub(super) struct Strays {
     known: Vec<BrokerStrays>,
-    looked_at: Option<Instant>,
+    asked: BTreeMap<i32, Instant>,
 }
 
 impl Strays {
-    /// What there is; asks the brokers if that was some time ago. What a broker that does not answer had is said on.
+    /// What there is; asks those brokers that have come since, or were asked some time ago. What a broker that does not answer had is said on.
     pub(super) async fn look(&mut self, key: &Key, pods: &[PodView]) -> Vec<BrokerStrays> {
-        if self.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
-            let asked = pods.iter().filter(|pod| pod.ready && !pod.terminating);
-            let asked = asked.filter_map(|pod| Some((pod, pod.address?)));
-            let answers = futures::future::join_all(asked.map(|(pod, address)| async move { (pod, list(address, HTTP_PORT).await) })).await;
-            for (pod, answer) in answers {
-                match answer {
-                    Ok(list) => {
-                        self.known.retain(|strays| strays.broker != pod.id);
-                        self.known.extend(of_list(key, pod.id, &pod.name, &list));
-                    }
-                    Err(error) => debug!(
-                        broker = pod.id,
-                        error = format!("{error:#}"),
-                        "ask for the logs that a broker has set aside"
-                    ),
+        let due = self.due(pods, Instant::now());
+        let asked = due.iter().filter_map(|pod| Some((*pod, pod.address?)));
+        let answers = futures::future::join_all(asked.map(|(pod, address)| async move { (pod, list(address, HTTP_PORT).await) })).await;
+        for (pod, answer) in answers {
+            self.asked.insert(pod.id, Instant::now());
+            match answer {
+                Ok(list) => {
+                    self.known.retain(|strays| strays.broker != pod.id);
+                    self.known.extend(of_list(key, pod.id, &pod.name, &list));
                 }
+                Err(error) => debug!(
+                    broker = pod.id,
+                    error = format!("{error:#}"),
+                    "ask for the logs that a broker has set aside"
+                ),
             }
-            self.known.sort_by_key(|strays| strays.broker);
-            self.looked_at = Some(Instant::now());
         }
+        self.known.sort_by_key(|strays| strays.broker);
         self.known.clone()
+    }
+
+    /// Who is to be asked. It is when it comes that a broker sets logs aside: one that was not there meanwhile is asked at once.
+    fn due<'a>(&mut self, pods: &'a [PodView], now: Instant) -> Vec<&'a PodView> {
+        let ready: Vec<&PodView> = pods.iter().filter(|pod| pod.ready && !pod.terminating).collect();
+        self.asked.retain(|broker, _| ready.iter().any(|pod| pod.id == *broker));
+        let is_due = |pod: &&PodView| {
+            let asked = self.asked.get(&pod.id);
+            asked.is_none_or(|at| now.saturating_duration_since(*at) >= LOOK_EVERY)
+        };
+        ready.into_iter().filter(is_due).collect()
     }
 
     /// When to look again, while there are some: nobody tells that they were removed.
     pub(super) fn again(&self) -> Option<Duration> {
-        let at = self.looked_at.filter(|_| !self.known.is_empty())?;
+        let at = self.asked.values().min().filter(|_| !self.known.is_empty())?;
         Some(LOOK_EVERY.saturating_sub(at.elapsed()))
     }
 }
@@ -141,6 +151,28 @@ mod tests {
         assert_eq!(strays.remove, "kubectl exec -n n c-2 -- /weir-broker strays --remove");
         assert_eq!(of_list(&key, 2, "c-2", ""), None);
         server.abort();
+    }
+
+    #[test]
+    fn a_broker_is_asked_when_it_comes_and_now_and_then() {
+        let pod = |id: i32, ready: bool| PodView {
+            id,
+            ready,
+            ..PodView::default()
+        };
+        let (mut strays, begin) = (Strays::default(), Instant::now());
+        let mut due = |pods: &[PodView], seconds: u64| {
+            let now = begin + Duration::from_secs(seconds);
+            let due: Vec<i32> = strays.due(pods, now).iter().map(|pod| pod.id).collect();
+            strays.asked.extend(due.iter().map(|id| (*id, now)));
+            due
+        };
+        assert!(due(&[pod(0, false), pod(1, false)], 0).is_empty(), "who is not ready is not asked");
+        assert_eq!(due(&[pod(0, true), pod(1, false)], 1), [0]);
+        assert_eq!(due(&[pod(0, true), pod(1, true)], 2), [1]);
+        assert!(due(&[pod(0, true), pod(1, true)], 60).is_empty());
+        assert_eq!(due(&[pod(0, true), pod(1, false)], 61), [0]);
+        assert_eq!(due(&[pod(0, true), pod(1, true)], 62), [1], "it has come anew");
     }
 
     #[tokio::test]
