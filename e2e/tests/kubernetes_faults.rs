@@ -4,10 +4,11 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::{Value, json};
-use weir_e2e::driver::{Client, Driver, Produce, Record};
+use weir_e2e::driver::{Client, Driver, Produce};
 use weir_e2e::kubernetes::{Cordoned, Namespace, OPERATOR_NAMESPACE, eventually, kafka_cluster, kubectl, run, topic};
 use weir_e2e::load::Load;
 use weir_e2e::node;
+use weir_e2e::record::Record;
 use weir_e2e::tools::kcat;
 use weir_e2e::writer::{self, Writer};
 
