@@ -1,20 +1,14 @@
 //! Where brokers find the controller, and clients the brokers.
 
-use uuid::Uuid;
-use weir_protocol::types::ControllerEpoch;
-
 use super::*;
-use crate::controller::sessions::StreamId;
-use crate::controller::state::Endpoint;
-use crate::controller::{Heartbeat, Registration};
-use crate::shell::STREAM_MESSAGES_MAX;
+use crate::store::kube::tests::broker::Broker;
 
 #[tokio::test]
 async fn brokers_are_told_of_an_operator_elsewhere_and_given_time_to_come() {
     let server = server(&one_broker());
     let mut first = Kept::by(&server);
     first.pass(&server).await;
-    let _told = serve(first.keeper.host.as_ref().unwrap()).await;
+    let _broker = serve(first.keeper.host.as_ref().unwrap()).await;
     // Its pod is to be restarted, which could happen at once.
     let set = "/apis/apps/v1/namespaces/n/statefulsets/c";
     let mut object = server.get(set).unwrap();
@@ -60,7 +54,7 @@ async fn brokers_are_told_of_an_operator_elsewhere_and_given_time_to_come() {
         said(&server, "UpToDate")
     );
     assert!(said(&server, "Available").starts_with("True: "), "{}", said(&server, "Available"));
-    let _told = serve(second.keeper.host.as_ref().unwrap()).await;
+    let _broker = serve(second.keeper.host.as_ref().unwrap()).await;
     second.pass(&server).await;
     assert_eq!(server.get(pod), None);
 }
@@ -72,7 +66,7 @@ async fn a_broker_whose_service_is_somebody_elses_is_told_of_by_its_pod() {
     server.put(service, &foreign(service));
     let mut kept = Kept::by(&server);
     kept.pass(&server).await;
-    let _told = serve(kept.keeper.host.as_ref().unwrap()).await;
+    let _broker = serve(kept.keeper.host.as_ref().unwrap()).await;
     let told = |kept: &Kept| kept.keeper.host.as_ref().unwrap().state().brokers[&BrokerId(0)].endpoints[0].host.clone();
     assert_eq!(told(&kept), "c-0.n.svc", "as it says itself");
     kept.pass(&server).await;
@@ -83,37 +77,6 @@ async fn a_broker_whose_service_is_somebody_elses_is_told_of_by_its_pod() {
 }
 
 /// Broker 0 comes to the controller, and serves.
-async fn serve(host: &Host) -> mpsc::Receiver<Result<weir_protocol::controller::ControllerMessage, tonic::Status>> {
-    let controller = host.controller();
-    let (out, told) = mpsc::channel(STREAM_MESSAGES_MAX);
-    let registration = Registration {
-        broker: BrokerId(0),
-        cluster_id: host.cluster_id().to_owned(),
-        incarnation: Uuid::from_u128(1),
-        log_dir: Uuid::from_u128(2),
-        endpoints: vec![Endpoint {
-            listener: "PLAIN".to_owned(),
-            host: "c-0.n.svc".to_owned(),
-            port: 9092,
-            security_protocol: "PLAINTEXT".to_owned(),
-        }],
-        rack: None,
-        previous_epoch: None,
-        clean: true,
-        controller_epoch: ControllerEpoch(0),
-        leader_epochs: Vec::new(),
-    };
-    controller.open(registration, StreamId(1), out).await.unwrap();
-    let (epoch, applied_version) = controller.look(|state| (state.brokers[&BrokerId(0)].epoch, state.version)).await.unwrap();
-    let heartbeat = Heartbeat {
-        broker: BrokerId(0),
-        epoch,
-        applied_version,
-        ready: true,
-        wants_shutdown: false,
-        log_dir_failed: false,
-    };
-    controller.heartbeat(heartbeat, StreamId(1)).await.unwrap();
-    assert!(controller.look(|state| state.is_usable(BrokerId(0))).await.unwrap());
-    told
+async fn serve(host: &Host) -> Broker {
+    Broker::serves_at("PLAIN", "c-0.n.svc", host.controller(), host.cluster_id()).await
 }

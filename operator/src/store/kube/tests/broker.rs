@@ -20,6 +20,11 @@ pub(crate) struct Broker {
 impl Broker {
     /// It registers with the controller of the cluster that has this id, and is ready.
     pub(crate) async fn serves(controller: &Controller, cluster_id: &str) -> Self {
+        Self::serves_at("PLAINTEXT", "localhost", controller, cluster_id).await
+    }
+
+    /// The same, with a listener of this name at this host.
+    pub(crate) async fn serves_at(listener: &str, host: &str, controller: &Controller, cluster_id: &str) -> Self {
         let (out, told): (Outbound, _) = mpsc::channel(STREAM_MESSAGES_MAX);
         let registration = Registration {
             broker: BrokerId(0),
@@ -27,8 +32,8 @@ impl Broker {
             incarnation: Uuid::from_u128(1),
             log_dir: Uuid::from_u128(2),
             endpoints: vec![Endpoint {
-                listener: "PLAINTEXT".to_owned(),
-                host: "localhost".to_owned(),
+                listener: listener.to_owned(),
+                host: host.to_owned(),
                 port: 9092,
                 security_protocol: "PLAINTEXT".to_owned(),
             }],
