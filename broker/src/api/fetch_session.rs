@@ -68,6 +68,9 @@ pub(crate) struct Wish {
     pub(crate) last_fetched_epoch: i32,
 }
 
+/// Partitions, and what is asked of each.
+type Wishes = Vec<(Key, Wish)>;
+
 /// What an answer said of a partition, as far as the next answer depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Said {
@@ -248,15 +251,14 @@ impl FetchSessions {
 
 impl Session {
     /// Takes up what the next request of the session wants, and returns all that it is about, in the order in which it is read, and what cannot be kept.
-    #[allow(clippy::type_complexity)]
-    fn go_on(&mut self, request: SessionRequest) -> Result<(Vec<(Key, Wish)>, Vec<(Key, Wish)>), ErrorCode> {
+    fn go_on(&mut self, request: SessionRequest) -> Result<(Wishes, Wishes), ErrorCode> {
         if self.epoch != request.epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
         }
         if self.by_id != request.by_id {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
-        let (wanted, impossible): (Vec<_>, Vec<_>) = request.wanted.into_iter().partition(|(key, _)| key.can_exist());
+        let (wanted, impossible): (Wishes, Wishes) = request.wanted.into_iter().partition(|(key, _)| key.can_exist());
         for (key, wish) in wanted {
             match self.partitions.get_mut(&key) {
                 Some(cached) => cached.wish = wish,
