@@ -73,12 +73,13 @@ pub struct TopicSpec {
     #[serde(default, skip_serializing_if = "TopicConfig::is_empty")]
     pub config: TopicConfig,
 
-    /// What a deletion does. Delete: the topic goes, with its data. Retain: a deletion is refused, whether it comes by the resource or by a Kafka client, until the policy is Delete. Default: Delete.
+    /// What a deletion does. Delete: the topic goes, with its data. Retain: a deletion is refused, whether it comes by the resource or by a Kafka client, until the policy is Delete. That of the resource is
+    /// refused by the chart's policy (deletionProtection.enabled); where that is not installed, the resource is made again as it was, and the topic goes on with its id and its records. Default: Delete.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// Whether the API server refuses to delete this Topic while it holds records, as status.bytes says: the chart's policy does (deletionProtection.enabled). With false it may be deleted. A Kafka client may
-    /// delete the topic all the same, unless deletionPolicy is Retain. Default: true.
+    /// Whether the API server refuses to delete this Topic while it holds records, as status.bytes says: the chart's policy does (deletionProtection.enabled). With false it may be deleted, unless
+    /// deletionPolicy is Retain. A Kafka client may delete the topic all the same, unless deletionPolicy is Retain. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_protection: Option<bool>,
 }
@@ -98,7 +99,7 @@ pub enum DeletionPolicy {
     /// The topic goes, with its data.
     #[default]
     Delete,
-    /// A deletion is refused, whether it comes by the resource or by a Kafka client, until the policy is Delete.
+    /// A deletion is refused, whether it comes by the resource or by a Kafka client, until the policy is Delete; a resource that is deleted all the same is made again as it was.
     Retain,
 }
 

@@ -211,8 +211,11 @@ fn no_operator_at_all() {
         .unwrap();
     operators(0);
     load.moves();
-    // A topic that is to be retained is, though nobody saw its resource go.
-    load.namespace.kubectl(&["delete", "topic", "kept"]).unwrap();
+    // A topic that is to be retained is, though nobody saw its resource go: somebody else than a user took it away, whom the chart's policy does not hold up.
+    let refused = load.namespace.kubectl(&["delete", "topic", "kept"]).unwrap_err().to_string();
+    assert!(refused.contains("its spec.deletionPolicy is Retain"), "{refused}");
+    let collector = "--as=system:serviceaccount:kube-system:generic-garbage-collector";
+    load.namespace.kubectl(&["delete", "topic", "kept", collector]).unwrap();
     let mut driver = Driver::start(Client::Java, &load.bootstrap).unwrap();
     let refused = driver.create_replicated_topic("later", 1, 3, &json!({}));
     assert!(refused.is_err(), "nobody could have created it");

@@ -38,7 +38,7 @@ pub use isr::{AlterPartitions, IsrChange, IsrChanged};
 pub use leaders::balance_interval_ms;
 pub use partitions::summary;
 pub(crate) use resources::gone;
-pub use resources::{DEFAULT_NAMESPACE, Kind, Refusal, Resource, TOPIC_ID_ANNOTATION, is_subdomain, resource_name, topic_id_on};
+pub use resources::{DEFAULT_NAMESPACE, Kind, RETAINED, Refusal, Resource, TOPIC_ID_ANNOTATION, is_subdomain, resource_name, topic_id_on};
 use sessions::{Sessions, Timestamp};
 use state::{Change, State};
 

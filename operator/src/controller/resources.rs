@@ -23,6 +23,9 @@ use super::{Draft, Moment, PARTITIONS_MAX, partitions, reassign};
 /// Where a topic's id is kept on its resource, as a UUID: a backup that drops the status keeps it.
 pub const TOPIC_ID_ANNOTATION: &str = "weir.dev/topic-id";
 
+/// The field for which the deletion of a topic that is to be retained is refused.
+pub const RETAINED: &str = "spec.deletionPolicy";
+
 /// The namespace of resources that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
@@ -366,7 +369,7 @@ pub(super) fn delete(draft: &mut Draft<'_>, kind: Kind, name: &str) -> Result<()
                 .topic_by_resource(name)
                 .ok_or_else(|| refusal("metadata.name", "there is no such topic"))?;
             if topic.resource.spec.deletion_policy == DeletionPolicy::Retain {
-                return Err(refusal("spec.deletionPolicy", "the policy is Retain: set it to Delete first"));
+                return Err(refusal(RETAINED, "the policy is Retain: set it to Delete first"));
             }
             let id = topic.id;
             draft.push(Change::RemoveTopic(id, name.to_owned()));

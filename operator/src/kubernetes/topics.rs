@@ -1,6 +1,7 @@
 //! Topics, as users write them: what the watch sees is put to the controller of its cluster, and what the controller thinks of it is written into the status.
 //!
-//! There is no finalizer: a deleted `Topic` is gone, and the topic with it, so that no namespace waits for an operator. A `Topic` that is deleted although it is to be retained comes back.
+//! There is no finalizer: a deleted `Topic` is gone, and the topic with it, so that no namespace waits for an operator. A `Topic` that is deleted although it is to be retained comes back as it was:
+//! where the chart's policy is installed, the API server does not let it go at all.
 
 mod book;
 mod conditions;
@@ -27,7 +28,7 @@ use super::clusters::apis;
 use super::listed::Listed;
 use super::sizes::Sizes;
 use super::{Context, metadata_for_the_controller};
-use crate::controller::{Event as Asked, Kind, Reply, Resource, TOPIC_ID_ANNOTATION, topic_id_on};
+use crate::controller::{Event as Asked, Kind, RETAINED, Reply, Resource, TOPIC_ID_ANNOTATION, topic_id_on};
 use crate::shell::{Answer, Controller};
 use crate::store::kube::Seen;
 
@@ -158,10 +159,12 @@ impl Topics {
             }
             Event::Apply(object) => self.put(scope, object).await,
             Event::Delete(object) => {
-                self.remove(&key_of(
-                    object.0.as_ref().map_or_else(|invalid| &invalid.metadata, |topic| &topic.metadata),
-                ))
-                .await
+                let key = key_of(object.0.as_ref().map_or_else(|invalid| &invalid.metadata, |topic| &topic.metadata));
+                // As it was when it went: with all that was changed last.
+                if let (Ok(topic), Some(known)) = (object.0, self.known.get_mut(&key)) {
+                    known.topic = Arc::new(topic);
+                }
+                self.remove(&key).await
             }
         }
     }
@@ -230,7 +233,7 @@ impl Topics {
         let cluster = cluster_of(key, &known.topic);
         if let Some(hosted) = self.hosted.get(&cluster) {
             hosted.seen.forget_topic(&key.name);
-            hosted.book.forget(&key.name);
+            hosted.book.forget(&key.name, &known.topic.metadata);
             let controller = hosted.controller.clone();
             self.submit(&controller, Asked::Delete(Kind::Topic, key.name.clone()), key.clone(), cluster, None)
                 .await;
@@ -246,13 +249,16 @@ impl Topics {
         } = offered;
         let Some(hosted) = self.hosted.get(&cluster) else { return };
         match answer.map(|answer| answer.reply) {
+            // Where it is to be retained, the status task brings its resource back.
+            Ok(reply) if generation.is_none() => {
+                let refused = matches!(reply, Reply::Invalid(refusal) if refusal.path == RETAINED);
+                hosted.book.answered_deletion(&topic.name, refused);
+            }
             Ok(Reply::Applied(_)) => hosted.book.accepted(&topic.name, generation),
-            Ok(Reply::Invalid(refusal)) if generation.is_some() => {
+            Ok(Reply::Invalid(refusal)) => {
                 debug!(topic = topic.name, %refusal, "the controller refuses a Topic");
                 hosted.book.refused(&topic.name, generation, &refusal);
             }
-            // It is to be retained: the status task brings its resource back. Or nobody knew of it.
-            Ok(Reply::Invalid(_)) => hosted.book.changed(),
             Ok(_) => {}
             Err(_) => {
                 if let Some(known) = self.known.get_mut(&topic) {
@@ -338,3 +344,6 @@ fn as_offered(topic: &Topic) -> Topic {
     };
     offered
 }
+
+#[cfg(test)]
+mod tests;

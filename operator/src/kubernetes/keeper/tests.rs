@@ -30,7 +30,7 @@ fn server(spec: &Value) -> Server {
 
 impl Context {
     /// Of an operator that leads.
-    pub(super) fn of_tests(server: &Server) -> Self {
+    pub(in crate::kubernetes) fn of_tests(server: &Server) -> Self {
         Self {
             client: server.client(),
             scope: Scope::All,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use kube::api::ObjectMeta;
 use tokio::sync::Notify;
 use weir_crds::{Topic, TopicStatus};
 
@@ -18,7 +19,18 @@ pub(in crate::kubernetes) struct Book {
 #[derive(Debug, Default)]
 struct Shared {
     pages: Mutex<BTreeMap<String, Page>>,
+    /// Resources that went, and that the controller has not let go.
+    deletions: Mutex<BTreeMap<String, Deletion>>,
     changed: Notify,
+}
+
+/// The deletion of a resource.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Deletion {
+    /// What the resource was last.
+    pub(super) metadata: ObjectMeta,
+    /// The controller refuses it. Until it has said so, it may still let the topic go.
+    pub(super) refused: bool,
 }
 
 /// What is known of one topic's resource.
@@ -41,8 +53,15 @@ impl Book {
         self.shared.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn deletions(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Deletion>> {
+        self.shared.deletions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The resource was seen.
     pub(super) fn see(&self, topic: &Topic) {
+        if let Some(name) = &topic.metadata.name {
+            self.deletions().remove(name);
+        }
         let mut pages = self.pages();
         let page = pages.entry(topic.metadata.name.clone().unwrap_or_default()).or_default();
         if page.uid != topic.metadata.uid {
@@ -53,10 +72,31 @@ impl Book {
         page.status = topic.status.clone().unwrap_or_default();
     }
 
-    /// The resource is gone.
-    pub(super) fn forget(&self, name: &str) {
+    /// The resource is gone. With these metadata it is made again, if its topic may not go.
+    pub(super) fn forget(&self, name: &str, metadata: &ObjectMeta) {
+        let deletion = Deletion {
+            metadata: metadata.clone(),
+            refused: false,
+        };
+        self.deletions().insert(name.to_owned(), deletion);
         self.pages().remove(name);
         self.changed();
+    }
+
+    /// The controller has let the topic of a resource that is gone go, or not.
+    pub(super) fn answered_deletion(&self, name: &str, refused: bool) {
+        let mut deletions = self.deletions();
+        match deletions.get_mut(name) {
+            Some(deletion) if refused => deletion.refused = true,
+            _ => drop(deletions.remove(name)),
+        }
+        drop(deletions);
+        self.changed();
+    }
+
+    /// The deletion of a resource that is gone, if it was seen to go.
+    pub(super) fn deletion(&self, name: &str) -> Option<Deletion> {
+        self.deletions().get(name).cloned()
     }
 
     /// The controller took this generation of the resource up.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use k8s_openapi::jiff;
 use kube::Resource as _;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -60,7 +60,7 @@ pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hoste
                 .succeeded("Topic", (hosted.cluster.namespace.clone(), hosted.cluster.name.clone()));
         }
         for topic in lost(&state, &hosted) {
-            bring_back(&api, &topic).await;
+            bring_back(&context, &api, &topic).await;
         }
         tokio::time::sleep(BETWEEN_ROUNDS).await;
         tokio::select! {
@@ -212,25 +212,41 @@ pub(in crate::kubernetes) fn now() -> Time {
     Time(jiff::Timestamp::from_second(now.as_second()).unwrap_or_default())
 }
 
-/// Topics that go on although their resource was deleted, because they are to be retained.
-fn lost(state: &State, hosted: &Hosted) -> Vec<Topic> {
+/// The resources of topics that go on although those were deleted, because they are to be retained: as they were, as far as anybody saw them go. While the controller has not refused the deletion, it may
+/// follow a change of the policy that it has not heard of yet.
+pub(super) fn lost(state: &State, hosted: &Hosted) -> Vec<Topic> {
     let retained = state
         .topics
         .values()
         .filter(|topic| topic.resource.spec.deletion_policy == weir_crds::DeletionPolicy::Retain);
     let gone = retained.filter(|topic| hosted.seen.topic(topic.resource_name()).is_none());
-    gone.map(|topic| {
+    let is_owner = |owner: &OwnerReference| Some(&owner.uid) == state.cluster.resource.metadata.uid.as_ref();
+    gone.filter_map(|topic| {
+        let deletion = hosted.book.deletion(topic.resource_name());
+        if deletion.as_ref().is_some_and(|deletion| !deletion.refused) {
+            return None;
+        }
+        let was = deletion.unwrap_or_default().metadata;
+        let id = (TOPIC_ID_ANNOTATION.to_owned(), topic.id.0.to_string());
         let mut resource = Topic::new(topic.resource_name(), topic.resource.spec.clone());
-        resource.metadata.annotations = Some([(TOPIC_ID_ANNOTATION.to_owned(), topic.id.0.to_string())].into());
-        resource
+        resource.metadata.labels = was.labels;
+        resource.metadata.annotations = Some(was.annotations.into_iter().flatten().chain([id]).collect());
+        // Kubernetes would take away at once what belongs to somebody who is gone.
+        let owners: Vec<_> = was.owner_references.into_iter().flatten().filter(is_owner).collect();
+        resource.metadata.owner_references = Some(owners).filter(|owners| !owners.is_empty());
+        Some(resource)
     })
     .collect()
 }
 
-async fn bring_back(api: &Api<Topic>, topic: &Topic) {
+pub(super) async fn bring_back(context: &Context, api: &Api<Topic>, topic: &Topic) {
     let name = topic.metadata.name.as_deref().unwrap_or_default();
     match api.create(&PostParams::default(), topic).await {
-        Ok(_) => warn!(topic = name, "a Topic was deleted that is to be retained: it is made again"),
+        Ok(made) => {
+            warn!(topic = name, "a Topic was deleted that is to be retained: it is made again");
+            let note = "it was deleted, and is made again as it was, since its deletionPolicy is Retain: set that to Delete before you delete it";
+            publish(context, &made.object_ref(&()), false, "Retained", note, "BringBack").await;
+        }
         // Its namespace is being deleted, or somebody was faster.
         Err(error) => debug!(topic = name, %error, "bring a Topic back that is to be retained"),
     }

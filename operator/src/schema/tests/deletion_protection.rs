@@ -59,6 +59,30 @@ fn what_holds_records_is_deleted_by_who_says_so() {
 }
 
 #[test]
+fn what_is_to_be_retained_is_deleted_by_nobody() {
+    let (empty, full) = (json!({"bytes": 0}), json!({"bytes": 4096}));
+    for spec in [
+        json!({"deletionPolicy": "Retain"}),
+        json!({"deletionPolicy": "Retain", "deletionProtection": false}),
+    ] {
+        for status in [None, Some(&empty), Some(&full)] {
+            let said = refusal("someone", &spec, status).unwrap();
+            let command = r#"kubectl patch topics orders -n n --type=merge -p '{"spec": {"deletionPolicy": "Delete"}}'"#;
+            assert!(said.starts_with("its spec.deletionPolicy is Retain") && said.ends_with(command), "{said}");
+        }
+    }
+    assert_eq!(refusal("someone", &json!({"deletionPolicy": "Delete"}), Some(&empty)), None);
+    assert!(
+        refusal("someone", &json!({"deletionPolicy": "Delete"}), Some(&full))
+            .unwrap()
+            .contains("4096 bytes")
+    );
+    // What goes with its namespace or its cluster.
+    let collector = "system:serviceaccount:kube-system:generic-garbage-collector";
+    assert_eq!(refusal(collector, &json!({"deletionPolicy": "Retain"}), Some(&full)), None);
+}
+
+#[test]
 fn nobody_waits_for_ever_for_a_protected_topic() {
     let (spec, full) = (json!({"deletionProtection": true}), json!({"bytes": 4096}));
     for user in [

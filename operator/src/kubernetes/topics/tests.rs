@@ -1,0 +1,207 @@
+//! Topics beside an API server in memory: what becomes of a resource that is deleted.
+
+use serde_json::{Value, json};
+use weir_crds::KafkaCluster;
+
+use super::*;
+use crate::kafka::Client;
+use crate::kubernetes::sizes::keep_sizes;
+use crate::store::kube::KubeStore;
+use crate::store::kube::tests::broker::Broker;
+use crate::store::kube::tests::server::Server;
+
+const CLUSTER: &str = "/apis/weir.dev/v1alpha1/namespaces/n/kafkaclusters/c";
+const TOPIC: &str = "/apis/weir.dev/v1alpha1/namespaces/n/topics/orders";
+
+/// A cluster whose controller runs, and what brings topics to it.
+struct World {
+    server: Server,
+    topics: Topics,
+    hosted: Hosted,
+    _broker: Broker,
+}
+
+impl World {
+    async fn new() -> Self {
+        let server = Server::default();
+        server.put(
+            CLUSTER,
+            &json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c", "namespace": "n", "uid": "u"}, "spec": {}}),
+        );
+        let cluster: KafkaCluster = serde_json::from_value(server.get(CLUSTER).unwrap()).unwrap();
+        let seen = Seen::default();
+        let mut store = KubeStore::new(server.client(), &cluster, Arc::new(|| async { true }.boxed()), seen.clone());
+        store.create("id".to_owned(), cluster).await.unwrap();
+        let (controller, _shell) = Controller::start(store).await.unwrap();
+        let broker = Broker::serves(&controller, "id").await;
+        let (sizes, _) = keep_sizes(Client::new(controller.committed()));
+        let hosted = Hosted {
+            cluster: Key::new(Some("n"), Some("c")),
+            controller,
+            seen,
+            sizes,
+            book: Book::default(),
+        };
+        let topics = Topics {
+            context: Context::of_tests(&server),
+            known: BTreeMap::new(),
+            hosted: [(hosted.cluster.clone(), hosted.clone())].into(),
+            listed: Listed::default(),
+            offers: FuturesUnordered::new(),
+            again: FuturesUnordered::new(),
+        };
+        Self {
+            server,
+            topics,
+            hosted,
+            _broker: broker,
+        }
+    }
+
+    /// The watch tells of the resource as it is.
+    async fn hear(&mut self) {
+        let topic = self.topic();
+        self.topics.hear(0, Event::Apply(DeserializeGuard(Ok(topic)))).await;
+    }
+
+    /// Somebody deletes the resource, and the watch tells of it.
+    async fn delete(&mut self) {
+        let topic = self.topic();
+        self.server.remove(TOPIC);
+        self.topics.hear(0, Event::Delete(DeserializeGuard(Ok(topic)))).await;
+    }
+
+    fn topic(&self) -> Topic {
+        serde_json::from_value(self.server.get(TOPIC).unwrap()).unwrap()
+    }
+
+    /// The controller answers all that it was asked.
+    async fn answered(&mut self) {
+        while let Some(offered) = self.topics.offers.next().await {
+            self.topics.answered(offered);
+        }
+    }
+
+    /// The status task looks once for resources that are to come back.
+    async fn look(&self) {
+        let api = kube::Api::namespaced(self.server.client(), "n");
+        let state = self.hosted.controller.committed().borrow().clone();
+        for topic in status::lost(&state, &self.hosted) {
+            status::bring_back(&self.topics.context, &api, &topic).await;
+        }
+    }
+
+    async fn has_topic(&self) -> bool {
+        let look = self.hosted.controller.look(|state| state.topic_by_resource("orders").is_some());
+        look.await.unwrap()
+    }
+
+    fn events(&self) -> Vec<Value> {
+        let paths = self.server.paths();
+        let events = paths.iter().filter(|path| path.contains("/events/"));
+        events.filter_map(|path| self.server.get(path)).collect()
+    }
+}
+
+fn orders(policy: &str) -> Value {
+    json!({
+        "apiVersion": weir_crds::API_VERSION, "kind": "Topic",
+        "metadata": {
+            "name": "orders", "namespace": "n", "labels": {"team": "shop"},
+            "annotations": {"note": "ours", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+            "ownerReferences": [
+                {"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "name": "c", "uid": "u"},
+                {"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "g"},
+            ],
+        },
+        "spec": {"clusterRef": {"name": "c"}, "partitions": 2, "deletionPolicy": policy, "config": {"retention.ms": 60000}},
+    })
+}
+
+#[tokio::test]
+async fn a_topic_that_is_to_be_retained_comes_back_as_it_was() {
+    let mut world = World::new().await;
+    world.server.put(TOPIC, &orders("Retain"));
+    world.hear().await;
+    world.answered().await;
+    let before = world.topic();
+    let id = world
+        .hosted
+        .controller
+        .look(|state| state.topic_by_resource("orders").unwrap().id)
+        .await
+        .unwrap();
+    // What was written last counts, though nobody heard of it before.
+    let mut labelled = world.server.get(TOPIC).unwrap();
+    labelled["metadata"]["labels"]["tier"] = json!("gold");
+    world.server.put(TOPIC, &labelled);
+    world.delete().await;
+    world.look().await;
+    assert_eq!(world.server.get(TOPIC), None, "the controller has not said yet whether the topic goes");
+    world.answered().await;
+    world.look().await;
+    let after = world.topic();
+    assert_eq!(after.spec, before.spec);
+    assert_eq!(after.metadata.labels.clone().unwrap_or_default().len(), 2);
+    assert_eq!(topic_id_on(&after), Some(id));
+    let annotations = after.metadata.annotations.clone().unwrap_or_default();
+    for (name, value) in before.metadata.annotations.iter().flatten() {
+        assert_eq!(annotations.get(name), Some(value), "{name}");
+    }
+    let owners: Vec<String> = after.metadata.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect();
+    assert_eq!(owners, ["u"], "who is gone would take it along");
+    let events = world.events();
+    assert!(
+        events
+            .iter()
+            .any(|event| event["reason"] == "Retained" && event["regarding"]["name"] == "orders"),
+        "{events:?}"
+    );
+    // It is the same topic, with the same records.
+    world.hear().await;
+    world.answered().await;
+    let same = world
+        .hosted
+        .controller
+        .look(move |state| state.topics.contains_key(&id) && state.topics.len() == 1);
+    assert!(same.await.unwrap());
+    // And once more.
+    world.delete().await;
+    world.answered().await;
+    world.look().await;
+    assert_eq!(world.topic().metadata.labels, after.metadata.labels);
+}
+
+#[tokio::test]
+async fn a_topic_whose_policy_was_changed_goes() {
+    let mut world = World::new().await;
+    world.server.put(TOPIC, &orders("Retain"));
+    world.hear().await;
+    world.answered().await;
+    // Both at once, before the controller has heard of either.
+    let mut object = world.server.get(TOPIC).unwrap();
+    object["spec"]["deletionPolicy"] = json!("Delete");
+    world.server.put(TOPIC, &object);
+    world.hear().await;
+    world.delete().await;
+    world.look().await;
+    assert_eq!(world.server.get(TOPIC), None);
+    world.answered().await;
+    world.look().await;
+    assert_eq!((world.server.get(TOPIC), world.has_topic().await), (None, false));
+    assert!(world.hosted.book.deletion("orders").is_none());
+}
+
+#[tokio::test]
+async fn what_went_while_nobody_looked_comes_back_with_its_id_and_spec() {
+    let mut world = World::new().await;
+    world.server.put(TOPIC, &orders("Retain"));
+    world.hear().await;
+    world.answered().await;
+    let before = world.topic();
+    world.server.remove(TOPIC);
+    world.hosted.seen.forget_topic("orders");
+    world.look().await;
+    let after = world.topic();
+    assert_eq!((&after.spec, topic_id_on(&after)), (&before.spec, topic_id_on(&before)));
+}
