@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
+use weir_protocol::address;
 use weir_protocol::types::BrokerId;
 use weir_telemetry::logs::LogFormat;
 
@@ -34,7 +35,8 @@ pub struct Args {
     #[arg(long, env = "WEIR_DATA", value_name = "DIR")]
     pub data: PathBuf,
 
-    /// A listener for Kafka clients, as NAME://ADDRESS:PORT. NAME is PLAINTEXT or any name of your own; port 0 takes a free one. May be given several times.
+    /// A listener for Kafka clients, as NAME://ADDRESS:PORT. NAME is PLAINTEXT or any name of your own; an IPv6 address stands in brackets, and [::] is all addresses of this machine, IPv6 and IPv4;
+    /// port 0 takes a free one. May be given several times.
     #[arg(
         long = "listener",
         env = "WEIR_LISTENERS",
@@ -61,7 +63,7 @@ pub struct Args {
     #[arg(long, env = "WEIR_CONTROLLER_FILE", value_name = "FILE")]
     pub controller_file: Option<PathBuf>,
 
-    /// Where /metrics, /healthz, /readyz and /strays are served; port 0 takes a free one.
+    /// Where /metrics, /healthz, /readyz and /strays are served; [::] is all addresses of this machine, IPv6 and IPv4; port 0 takes a free one.
     #[arg(long, env = "WEIR_HTTP", default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
     pub http: SocketAddr,
 
@@ -192,12 +194,10 @@ impl Config {
 /// `NAME://HOST:PORT`, with an IPv6 address in brackets.
 fn parse_listener(text: &str) -> anyhow::Result<(String, (String, u16))> {
     let parsed = text.split_once("://").and_then(|(name, address)| {
-        let (host, port) = address.rsplit_once(':')?;
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        (!name.is_empty() && !host.is_empty()).then_some(())?;
-        Some((name.to_owned(), (host.to_owned(), port.parse().ok()?)))
+        let (host, port) = address::split(address)?;
+        (!name.is_empty()).then(|| (name.to_owned(), (host.to_owned(), port)))
     });
-    parsed.ok_or_else(|| anyhow::anyhow!("listener {text:?} is not of the form NAME://HOST:PORT"))
+    parsed.ok_or_else(|| anyhow::anyhow!("listener {text:?} is not of the form NAME://HOST:PORT, with an IPv6 address in brackets"))
 }
 
 #[cfg(test)]
@@ -229,7 +229,16 @@ mod tests {
         assert_eq!(two.listeners[0].bind, ("::1".to_owned(), 9092));
         assert_eq!(two.listeners[0].advertised, two.listeners[0].bind);
         assert_eq!(two.listeners[1].advertised, ("k.example".to_owned(), 1));
-        for wrong in ["PLAINTEXT", "://a:1", "A://:1", "A://a", "A://a:99999", "A://a:1,A://b:2"] {
+        for wrong in [
+            "PLAINTEXT",
+            "://a:1",
+            "A://:1",
+            "A://a",
+            "A://a:99999",
+            "A://a:1,A://b:2",
+            "A://::1:9092",
+            "A://[a]:1",
+        ] {
             assert!(config(&["--listener", wrong]).is_err(), "{wrong}");
         }
         assert!(config(&["--advertised-listener", "OTHER://a:1"]).is_err());

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 use weir_protocol::controller as rpc;
+use weir_telemetry::listen::listen;
 use weir_telemetry::logs;
 use weir_telemetry::pages::{self, Probes};
 
@@ -99,8 +100,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     for listener in &config.listeners {
         listeners.push(net::bind(listener).await?);
     }
-    let door = TcpListener::bind(config.http)
-        .await
+    let door = listen(config.http)
+        .and_then(TcpListener::from_std)
         .with_context(|| format!("listen on {} for metrics", config.http))?;
     info!(address = %door.local_addr()?, "metrics and health");
     let log_dir = open_log_dir(&config).await?;

@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::TcpListenerStream;
 use tracing::{error, info};
+use weir_telemetry::listen::listen;
 use weir_telemetry::logs;
 use weir_telemetry::pages::{self, Probes};
 
@@ -107,8 +108,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let config = Config::infer().await.context("find the Kubernetes API")?;
     let client = client_of(config).context("make a client of the Kubernetes API")?;
     let figures = Arc::new(Figures::default());
-    let door = TcpListener::bind(args.http_listen)
-        .await
+    let door = listen(args.http_listen)
+        .and_then(TcpListener::from_std)
         .with_context(|| format!("listen on {}", args.http_listen))?;
     let shown = Arc::clone(&figures);
     let probes = Probes {
@@ -120,8 +121,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let _pages = tokio::spawn(pages::serve(door, probes));
     let sites = Arc::new(Sites::default());
     let controllers = Controllers::with_dresser(sites::dresser(client.clone(), Arc::clone(&sites)));
-    let listener = TcpListener::bind(args.grpc_listen)
-        .await
+    let listener = listen(args.grpc_listen)
+        .and_then(TcpListener::from_std)
         .with_context(|| format!("listen on {}", args.grpc_listen))?;
     info!(grpc = %args.grpc_listen, http = %args.http_listen, scope = ?args.scope(), "the operator serves");
     // Who does not lead has no controllers, and says so to brokers at once: they try the next address.

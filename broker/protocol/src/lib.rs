@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod address;
 pub mod api;
 pub mod batch;
 pub mod compression;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use weir_protocol::address;
 use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::describe_quorum_response::{Listener, Node, PartitionData, ReplicaState, TopicData};
@@ -103,11 +104,11 @@ fn describe(
         error_message: None,
         ..Default::default()
     };
-    let (host, port) = controller.rsplit_once(':').unwrap_or((controller, ""));
+    let (host, port) = address::split(controller).unwrap_or((controller, 0));
     let listener = Listener {
         name: "CONTROLLER".to_owned(),
         host: host.to_owned(),
-        port: port.parse().unwrap_or_default(),
+        port,
     };
     let node = Node {
         node_id: CONTROLLER_NODE_ID,
@@ -166,11 +167,12 @@ mod tests {
     fn the_controller_is_the_only_voter() {
         let image = image();
         for version in ApiKey::DescribeQuorum.versions() {
-            let answer = |authorizer: &Authorizer, asked: &DescribeQuorumRequest| {
-                let response = describe(&image, authorizer, &request(version), asked, BrokerId(1), "10.0.0.1:9090", 5);
+            let at = |controller, authorizer: &Authorizer, asked: &DescribeQuorumRequest| {
+                let response = describe(&image, authorizer, &request(version), asked, BrokerId(1), controller, 5);
                 assert_encodes(&response, version);
                 response
             };
+            let answer = |authorizer: &Authorizer, asked: &DescribeQuorumRequest| at("10.0.0.1:9090", authorizer, asked);
             let response = answer(&everyone(), &ask(METADATA_TOPIC, 0));
             let partition = &response.topics[0].partitions[0];
             let voter = &partition.current_voters[0];
@@ -184,6 +186,11 @@ mod tests {
                 .iter()
                 .map(|node| (node.node_id, node.listeners[0].host.as_str(), node.listeners[0].port));
             assert!(nodes.eq((version >= NODES_VERSION).then_some((voter.replica_id, "10.0.0.1", 9090))));
+            let elsewhere = at("[2001:db8::7]:9090", &everyone(), &ask(METADATA_TOPIC, 0));
+            assert!(
+                elsewhere.nodes.iter().all(|node| node.listeners[0].host == "2001:db8::7"),
+                "no host has brackets"
+            );
             let observers = partition.observers.iter().map(|state| (state.replica_id, state.log_end_offset));
             assert_eq!(observers.collect::<Vec<_>>(), [(0, -1), (1, 7)], "a fenced broker observes nothing");
             for asked in [ask("a", 0), ask(METADATA_TOPIC, 1)] {

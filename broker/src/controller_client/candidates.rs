@@ -16,6 +16,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tracing::{debug, info, warn};
+use weir_protocol::address;
 use weir_protocol::controller::CLUSTER_HEADER;
 use weir_protocol::controller::controller_client::ControllerClient;
 
@@ -67,6 +68,10 @@ impl Candidates {
     /// # Errors
     /// When the name or the cluster's id is none.
     pub(super) fn new(name: &str, file: Option<&Path>, cluster_id: &str) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            address::split(name).is_some(),
+            "--controller {name}: must be HOST:PORT, with an IPv6 address in brackets"
+        );
         let endpoint = endpoint_of(name).map_err(|error| anyhow::anyhow!("--controller {name}: {error}"))?;
         let cluster = cluster_id
             .parse()
@@ -143,11 +148,8 @@ impl Candidates {
             return;
         }
         // As the command line, a host with its port.
-        let is_name = name
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        if !is_name || endpoint_of(&name).is_err() {
-            warn!(file = %file.display(), found = name, goes_on_with = state.name, "where the controller is must be HOST:PORT; this broker goes on with what it knows");
+        if address::split(&name).is_none() || endpoint_of(&name).is_err() {
+            warn!(file = %file.display(), found = name, goes_on_with = state.name, "where the controller is must be HOST:PORT, with an IPv6 address in brackets; this broker goes on with what it knows");
             return;
         }
         info!(before = state.name, now = name, "the controller is elsewhere");
@@ -204,7 +206,9 @@ mod tests {
         // What the look-up finds counts, not what was known before.
         candidates.resolve().await;
         assert_eq!(candidates.state.lock().target, Some("127.0.0.1:1".parse().unwrap()));
-        assert!(Candidates::new("no address", None, "c").is_err());
+        for wrong in ["no address", "h", "::1:9090"] {
+            assert!(Candidates::new(wrong, None, "c").is_err(), "{wrong}");
+        }
         assert!(Candidates::new("h:1", None, "a\nb").is_err());
     }
 
@@ -223,7 +227,9 @@ mod tests {
             ("", 2),
             ("127.0.0.1", 2),
             (":3", 2),
+            ("::1:3", 2),
             ("not a host:3", 2),
+            ("[::1]:4", 4),
             ("127.0.0.1:3", 3),
         ] {
             std::fs::write(&file, text).unwrap();

@@ -8,17 +8,17 @@ mod large;
 mod memory;
 mod reply;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
+use weir_protocol::address;
+use weir_telemetry::listen::listen;
 
 use self::connection::{Accepted, Closed};
 pub use self::large::LargeRequests;
@@ -28,9 +28,6 @@ use crate::api::{Caller, Listener};
 use crate::auth::Principal;
 use crate::broker::Broker;
 use crate::config::ListenerConfig;
-
-/// Connections that the kernel holds for us until they are accepted.
-const BACKLOG: i32 = 4096;
 
 /// Accepted connections that may wait for their thread.
 const HANDOVER_MAX: usize = 1024;
@@ -57,7 +54,7 @@ pub struct Bound {
 /// When the address is not ours or the port is in use; the message names both.
 pub async fn bind(config: &ListenerConfig) -> anyhow::Result<Bound> {
     let (host, port) = &config.bind;
-    let what = || format!("listen on {}://{host}:{port}", config.name);
+    let what = || format!("listen on {}://{}", config.name, address::join(host, *port));
     let address = tokio::net::lookup_host((host.as_str(), *port))
         .await
         .with_context(what)?
@@ -70,16 +67,6 @@ pub async fn bind(config: &ListenerConfig) -> anyhow::Result<Bound> {
         address,
         socket,
     })
-}
-
-fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restarted broker takes its port again at once, also while old connections linger.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
 }
 
 /// The threads that serve connections, and the tasks that accept them.
@@ -170,7 +157,8 @@ async fn accept(shared: Shared, socket: TcpListener, listener: Arc<Listener>, in
         let caller = Caller {
             listener: Arc::clone(&listener),
             principal: Principal::anonymous(),
-            peer,
+            // Who comes by IPv4 to a socket of both families is told by that address, as Java does.
+            peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
             next_is_here: Default::default(),
             has_asked_for_topics: Default::default(),
         };

@@ -12,12 +12,12 @@ use super::objects::Monitoring;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weir-operator", version, max_term_width = 110)]
 pub struct Args {
-    /// Where brokers reach the controller.
-    #[arg(long, env = "WEIR_GRPC_LISTEN", default_value = "0.0.0.0:9190", value_name = "ADDRESS:PORT")]
+    /// Where brokers reach the controller; [::] is all addresses of this machine, IPv6 and IPv4.
+    #[arg(long, env = "WEIR_GRPC_LISTEN", default_value = "[::]:9190", value_name = "ADDRESS:PORT")]
     pub grpc_listen: SocketAddr,
 
-    /// Where /healthz, /readyz and /metrics are served.
-    #[arg(long, env = "WEIR_HTTP_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
+    /// Where /healthz, /readyz and /metrics are served, as --grpc-listen.
+    #[arg(long, env = "WEIR_HTTP_LISTEN", default_value = "[::]:8080", value_name = "ADDRESS:PORT")]
     pub http_listen: SocketAddr,
 
     /// The namespaces that are looked after, with commas between; "*" for all, nothing for the operator's own.

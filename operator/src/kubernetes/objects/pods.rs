@@ -14,6 +14,9 @@ pub(in crate::kubernetes) const HTTP_PORT: u16 = 9100;
 /// What that port is called; no listener is.
 pub(in crate::kubernetes) const HTTP_PORT_NAME: &str = "http";
 
+/// Where brokers listen: on every address of the pod, of both families. Brokers that know of one family alone take it for the same, where the node has IPv6.
+const ALL_ADDRESSES: &str = "[::]";
+
 /// The user of the brokers' image.
 const USER: i64 = 65_532;
 
@@ -144,7 +147,7 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
     let listeners = listeners(plan.cluster);
     let bound: Vec<String> = listeners
         .iter()
-        .map(|listener| format!("{}://0.0.0.0:{}", listener_name(listener), listener.port))
+        .map(|listener| format!("{}://{ALL_ADDRESSES}:{}", listener_name(listener), listener.port))
         .collect();
     // Of those for clients outside, the operator knows the addresses and completes them when the broker registers.
     let internal = listeners.iter().filter(|listener| listener.kind == ListenerType::Internal);
@@ -175,7 +178,7 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
         plain("WEIR_DATA", "/data/log".to_owned()),
         plain("WEIR_LISTENERS", bound.join(",")),
         plain("WEIR_ADVERTISED_LISTENERS", advertised.join(",")),
-        plain("WEIR_HTTP", format!("0.0.0.0:{HTTP_PORT}")),
+        plain("WEIR_HTTP", format!("{ALL_ADDRESSES}:{HTTP_PORT}")),
         plain("WEIR_LOG_FORMAT", "json".to_owned()),
     ];
     env.extend(

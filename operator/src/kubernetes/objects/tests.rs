@@ -283,7 +283,8 @@ fn brokers_advertise_what_the_operator_cannot_know_better() {
         let entry = env.as_array().unwrap().iter().find(|entry| entry["name"] == name);
         entry.unwrap()["value"].as_str().unwrap().to_owned()
     };
-    assert_eq!(value("WEIR_LISTENERS"), "IN_A://0.0.0.0:9092,EXT://0.0.0.0:9094,IN_B://0.0.0.0:9095");
+    assert_eq!(value("WEIR_LISTENERS"), "IN_A://[::]:9092,EXT://[::]:9094,IN_B://[::]:9095");
+    assert_eq!(value("WEIR_HTTP"), "[::]:9100");
     assert_eq!(
         value("WEIR_ADVERTISED_LISTENERS"),
         "IN_A://$(POD_NAME).data.svc:9092,IN_B://$(POD_NAME).data.svc:9095"
