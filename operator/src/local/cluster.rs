@@ -1,5 +1,6 @@
 //! A local cluster as a whole: its processes, in the order in which they depend on each other, and the controller that it is asked through.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::command::Target;
 use super::manifests::Manifest;
 use super::process::Process;
-use super::shape::Shape;
+use super::shape::{Shape, loopback};
 
 /// The brokers of a cluster of which nobody says how many: as many as it takes to lose one and go on.
 const DEFAULT_BROKERS: i32 = 3;
@@ -65,7 +66,7 @@ pub(crate) struct BrokerStatus {
     pub(crate) id: i32,
     /// Its pid, if it runs.
     pub(crate) pid: Option<i32>,
-    /// Where it listens on the loopback interface.
+    /// Where it listens.
     pub(crate) port: u16,
     /// `ready`, `starting`, `fenced`, `stopping`, `stopped`, or `unknown` while the controller is down.
     pub(crate) state: &'static str,
@@ -88,7 +89,12 @@ impl LocalCluster {
     ///
     /// # Errors
     /// When the directory cannot be used.
-    pub(crate) fn prepare(data: &Path, brokers: Option<i32>, port: Option<u16>, resources: &[Manifest]) -> anyhow::Result<Self> {
+    pub(crate) fn prepare(
+        data: &Path,
+        brokers: Option<i32>,
+        (host, port): (Option<IpAddr>, Option<u16>),
+        resources: &[Manifest],
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data).with_context(|| format!("create {}", data.display()))?;
         // The processes run from anywhere, and are found again from anywhere.
         let data = data.canonicalize().with_context(|| format!("find {}", data.display()))?;
@@ -98,11 +104,15 @@ impl LocalCluster {
             .or(before.as_ref().map(|shape| shape.brokers))
             .unwrap_or(DEFAULT_BROKERS);
         let port = port.or(before.as_ref().map(|shape| shape.port)).unwrap_or(DEFAULT_PORT);
+        let host = host.or(before.as_ref().map(|shape| shape.host)).unwrap_or(loopback());
         let cluster_id = before.and_then(|shape| shape.cluster_id);
-        Ok(Self {
-            data,
-            shape: Shape { brokers, port, cluster_id },
-        })
+        let shape = Shape {
+            brokers,
+            port,
+            host,
+            cluster_id,
+        };
+        Ok(Self { data, shape })
     }
 
     /// The cluster that is in `data`.
@@ -143,6 +153,10 @@ impl LocalCluster {
         u16::try_from(port).with_context(|| format!("broker {id} would listen on port {port}: take a lower --port"))
     }
 
+    fn address(&self, id: i32) -> anyhow::Result<SocketAddr> {
+        Ok(SocketAddr::new(self.shape.host, self.port(id)?))
+    }
+
     /// Starts all that does not run, applies `resources`, and says where the brokers are. Stays until it is told to stop, and stops the cluster then, unless it is
     /// to `detach`.
     ///
@@ -175,7 +189,7 @@ impl LocalCluster {
         }
         let addresses: Vec<_> = self
             .brokers()
-            .map(|id| Ok(format!("127.0.0.1:{}", self.port(id)?)))
+            .map(|id| Ok(self.address(id)?.to_string()))
             .collect::<anyhow::Result<_>>()?;
         super::output::line(&format!("bootstrap: {}", addresses.join(",")));
         if detach {
@@ -293,7 +307,7 @@ impl LocalCluster {
             ("--id", id.to_string()),
             ("--cluster-id", cluster_id),
             ("--data", self.data.join(format!("broker-{id}")).display().to_string()),
-            ("--listener", format!("PLAINTEXT://127.0.0.1:{}", self.port(id)?)),
+            ("--listener", format!("PLAINTEXT://{}", self.address(id)?)),
             ("--controller", self.controller_address()?),
             ("--http", "127.0.0.1:0".to_owned()),
         ];
@@ -316,7 +330,7 @@ impl LocalCluster {
             let serves = |broker: &super::rpc::BrokerStatus| broker.id == id && broker.ready && broker.epoch > epoch_before;
             let ready = self.ask_status().await.is_ok_and(|status| status.brokers.iter().any(serves));
             // The controller counts on a broker before its listeners take up connections: clients may not find it yet.
-            let listens = ready && tokio::net::TcpStream::connect(("127.0.0.1", self.port(id)?)).await.is_ok();
+            let listens = ready && tokio::net::TcpStream::connect(self.address(id)?).await.is_ok();
             if listens && pid.is_some() {
                 return Ok(());
             }
@@ -327,9 +341,9 @@ impl LocalCluster {
 
     /// Waits until a broker answers requests that was started without a controller: it goes on with what its last process knew, if that process left something that it can believe.
     async fn broker_goes_on(&self, id: i32, broker: &Process) -> anyhow::Result<()> {
-        let port = self.port(id)?;
+        let address = self.address(id)?;
         let started = tokio::time::Instant::now();
-        while !super::ask::broker_answers(port).await {
+        while !super::ask::broker_answers(address).await {
             anyhow::ensure!(broker.pid().is_some(), "broker {id} did not come up; {}", broker.log_tail());
             anyhow::ensure!(
                 started.elapsed() < GOES_ON_MAX,

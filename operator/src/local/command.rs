@@ -1,5 +1,6 @@
 //! `weir local`: the command line, and what each command does with the processes and the controller of a local cluster.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -7,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::cluster::LocalCluster;
 use super::{manifests, output};
 
-/// A cluster on this machine: the controller and the brokers as processes on the loopback interface.
+/// A cluster on this machine: the controller and the brokers as processes, on the loopback interface unless `--host` names another address.
 #[derive(Clone, Debug, Parser)]
 pub struct Local {
     #[command(subcommand)]
@@ -86,11 +87,25 @@ struct Up {
     /// The port of broker 0; broker i listens on the i-th port after it [default: as before, else 9092]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
+    /// The address of this machine that brokers listen on and tell clients, such as ::1. Whoever reaches it may do anything: nobody is asked for a password [default: as before, else 127.0.0.1]
+    #[arg(long, value_parser = one_address, value_name = "ADDRESS")]
+    host: Option<IpAddr>,
     /// Return once every broker serves, and leave the cluster running.
     #[arg(long)]
     detach: bool,
     #[command(flatten)]
     data: Data,
+}
+
+/// An address that clients can connect to.
+fn one_address(text: &str) -> Result<IpAddr, String> {
+    match text.parse::<IpAddr>() {
+        Ok(address) if address.is_unspecified() => {
+            Err("clients are told this address, and it is none that they could connect to: name one".to_owned())
+        }
+        Ok(address) => Ok(address),
+        Err(_) => Err("not an IP address, such as 127.0.0.1 or ::1".to_owned()),
+    }
 }
 
 #[derive(Args, Clone, Debug)]
@@ -144,7 +159,7 @@ pub async fn run(local: Local) -> anyhow::Result<()> {
     match local.command {
         Command::Up(up) => {
             let resources = manifests::read(&up.filename)?;
-            let cluster = LocalCluster::prepare(&up.data.data, up.brokers, up.port, &resources)?;
+            let cluster = LocalCluster::prepare(&up.data.data, up.brokers, (up.host, up.port), &resources)?;
             cluster.up(resources, up.detach).await
         }
         Command::Apply { filename, data } => {

@@ -1,5 +1,6 @@
 //! What the processes of a local cluster are started with, kept in its data directory: so that commands find it again, with or without a controller.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -10,9 +11,17 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Shape {
     pub(super) brokers: i32,
     pub(super) port: u16,
+    /// The address that brokers listen on, and that clients are told.
+    #[serde(default = "loopback")]
+    pub(super) host: IpAddr,
     /// The cluster's id, as its controller said last: brokers are started without one, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cluster_id: Option<String>,
+}
+
+/// Where a cluster is that nobody said anything else of.
+pub(super) const fn loopback() -> IpAddr {
+    IpAddr::V4(Ipv4Addr::LOCALHOST)
 }
 
 impl Shape {
