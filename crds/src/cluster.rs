@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster_settings::ClusterConfig;
 use crate::kubernetes_values::IMAGE;
 use crate::named_settings::{ClientMetricsConfig, GroupConfig};
+use crate::network::Network;
 use crate::placing::{Listener, PodSettings, PodTemplatePatch, Resources, Storage};
 use crate::process::Process;
 
@@ -100,6 +101,10 @@ pub struct KafkaClusterSpec {
         validation = Rule::new("self.all(one, self.exists_one(other, other.port == one.port))").message("two listeners cannot have one port"),
     )]
     pub listeners: Vec<Listener>,
+
+    /// Which IP families the services of the cluster have.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub network: Network,
 
     /// The image of the brokers. Default: the one that the operator brought when the cluster was made; a newer operator does not change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -11,6 +11,7 @@ mod consumer_group;
 mod consumer_group_status;
 mod kubernetes_values;
 mod named_settings;
+mod network;
 mod partition_table;
 mod placing;
 mod process;
@@ -33,6 +34,7 @@ pub use consumer_group::{
 };
 pub use consumer_group_status::{ConsumerGroupStatus, Lag, Rebalances, ResetPhase, ResetStatus, SavedOffsets, ScalingStatus, WorstPartition};
 pub use named_settings::{ClientMetricsConfig, GroupConfig};
+pub use network::{IpFamily, IpFamilyPolicy, Network};
 pub use partition_table::{PartitionTable, PartitionTableSpec};
 pub use placing::{Listener, ListenerType, PodSettings, PodTemplatePatch, Resources, Storage, Toleration, VolumePolicy};
 pub use process::{Process, Variable};

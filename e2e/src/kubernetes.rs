@@ -234,7 +234,12 @@ impl Namespace {
         let nodes = kubectl(&["get", "nodes", "-o", path]).unwrap_or_default();
         // The one that it names comes first: that it works is tested too.
         let (host, port) = said.split(',').next().and_then(|first| first.rsplit_once(':')).unwrap_or((&said, ""));
-        let others = nodes.split_whitespace().filter(|node| *node != host).map(|node| format!("{node}:{port}"));
+        let text = |node: &str| if node.contains(':') { format!("[{node}]") } else { node.to_owned() };
+        let others = nodes
+            .split_whitespace()
+            .map(text)
+            .filter(|node| node != host)
+            .map(|node| format!("{node}:{port}"));
         let all: Vec<_> = std::iter::once(format!("{host}:{port}")).chain(others).collect();
         // Each node learns of a new port in its own time. 18 is ApiVersions.
         eventually("the port is open on every node", || {

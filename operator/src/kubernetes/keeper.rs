@@ -387,9 +387,9 @@ impl Keeper {
     /// Leads the ports of shared load balancers to the pods as they are.
     async fn lead_to_pods(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
         let places = findings.pods.iter().filter_map(|pod| {
-            Some(Place {
+            (!pod.addresses.is_empty()).then_some(Place {
                 id: pod.id,
-                address: pod.address?,
+                addresses: &pod.addresses,
                 ports: &pod.ports,
                 ready: pod.ready && !pod.terminating,
             })

@@ -3,6 +3,7 @@
 //! A broker knows neither, since it has no access to the Kubernetes API. So they are written into its registration as it arrives, and corrected when they change.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -187,7 +188,8 @@ pub(super) fn address_of(listener: &Listener, broker: Option<i32>, service: &Ser
         ListenerType::Internal => None,
         ListenerType::NodePort => {
             let port = service.spec.as_ref()?.ports.as_ref()?.first()?.node_port?;
-            let host = host.or_else(|| node.and_then(address_of_node))?;
+            let families = service.spec.as_ref()?.ip_families.as_deref().unwrap_or_default();
+            let host = host.or_else(|| node.and_then(|node| address_of_node(node, families)))?;
             Some((host, u16::try_from(port).ok()?))
         }
         ListenerType::LoadBalancer | ListenerType::SharedLoadBalancer => {
@@ -198,16 +200,18 @@ pub(super) fn address_of(listener: &Listener, broker: Option<i32>, service: &Ser
     }
 }
 
-/// The address of a node that is reached from farthest away.
-pub(super) fn address_of_node(node: &Node) -> Option<String> {
+/// The address of a node that is reached from farthest away, of the first of these families that it has one of; without families, its first. A service answers on those of its families alone.
+pub(super) fn address_of_node(node: &Node, families: &[String]) -> Option<String> {
     let addresses = node.status.as_ref()?.addresses.as_ref()?;
     let of = |kind: &str| {
-        addresses
-            .iter()
-            .find(|address| address.type_ == kind)
-            .map(|address| address.address.clone())
+        let mut all = addresses.iter().filter(|address| address.type_ == kind).map(|address| &address.address);
+        let is_of = |address: &str, family: &str| address.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() == (family == "IPv6"));
+        match families {
+            [] => all.next(),
+            families => families.iter().find_map(|family| all.clone().find(|address| is_of(address, family))),
+        }
     };
-    of("ExternalIP").or_else(|| of("InternalIP"))
+    of("ExternalIP").or_else(|| of("InternalIP")).cloned()
 }
 
 #[cfg(test)]
@@ -233,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_listener_outside_is_told_once_it_is_known() {
-        let said = || vec![endpoint("PLAIN", "c-0.n.svc", 9092), endpoint("EXT", "0.0.0.0", 9094)];
+        let said = || vec![endpoint("PLAIN", "c-0.n.svc", 9092), endpoint("EXT", "::", 9094)];
         assert_eq!(
             Standing::default().endpoints(&cluster(), 0, said()),
             [endpoint("PLAIN", "c-0.n.svc", 9092)]
@@ -278,6 +282,23 @@ mod tests {
             serde_json::from_value(json!({"name": "ext", "port": 9094, "type": kind, "host": host})).unwrap()
         };
         let address = |kind, host, node| address_of(&listener(kind, host), None, &service, node);
+        let both: Node = serde_json::from_value(json!({"metadata": {}, "status": {"addresses": [
+            {"type": "InternalIP", "address": "10.0.0.7"}, {"type": "InternalIP", "address": "fd00::7"}, {"type": "ExternalIP", "address": "2001:db8::7"},
+        ]}}))
+        .unwrap();
+        // Of a node, an address that the service answers on.
+        for (families, host) in [
+            (json!(null), "2001:db8::7"),
+            (json!(["IPv4"]), "10.0.0.7"),
+            (json!(["IPv6"]), "2001:db8::7"),
+            (json!(["IPv4", "IPv6"]), "2001:db8::7"),
+        ] {
+            let mut service = service.clone();
+            service.spec.as_mut().unwrap().ip_families = serde_json::from_value(families).unwrap();
+            let found = address_of(&listener("NodePort", None), None, &service, Some(&both));
+            assert_eq!(found, Some((host.to_owned(), 30_001)), "{service:?}");
+        }
+        assert_eq!(address_of_node(&node, &["IPv6".to_owned()]), None);
         assert_eq!(address("NodePort", None, Some(&node)), Some(("10.0.0.7".to_owned(), 30_001)));
         assert_eq!(address("NodePort", Some("k.example"), None), Some(("k.example".to_owned(), 30_001)));
         assert_eq!(address("NodePort", None, None), None);

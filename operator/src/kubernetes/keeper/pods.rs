@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod, PodStatus};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Preconditions};
 use serde_json::Value;
 use weir_crds::KafkaCluster;
@@ -28,8 +28,8 @@ pub(super) struct PodView {
     pub(super) id: i32,
     pub(super) name: String,
     pub(super) uid: String,
-    /// The address of the pod, once it has one.
-    pub(super) address: Option<IpAddr>,
+    /// The addresses of the pod, once it has some: of either family one at most, and first the one that is the pod's where only one is asked for.
+    pub(super) addresses: Vec<IpAddr>,
     /// The uid of the StatefulSet that controls it.
     pub(super) owner: Option<String>,
     /// Its container serves.
@@ -115,7 +115,7 @@ fn view(cluster: &str, pod: &Pod) -> Option<PodView> {
         id: broker_of_pod(cluster, &name)?,
         uid: pod.metadata.uid.clone().unwrap_or_default(),
         owner: controller_of(&pod.metadata).map(|owner| owner.uid.clone()),
-        address: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
+        addresses: status.map(addresses).unwrap_or_default(),
         ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
         revision: revision.cloned(),
         outdated: None,
@@ -126,6 +126,20 @@ fn view(cluster: &str, pod: &Pod) -> Option<PodView> {
         trouble: trouble(&name, pod),
         name,
     })
+}
+
+fn addresses(status: &PodStatus) -> Vec<IpAddr> {
+    let all = status.pod_ips.iter().flatten().map(|one| one.ip.as_str());
+    let mut addresses: Vec<IpAddr> = status
+        .pod_ip
+        .as_deref()
+        .into_iter()
+        .chain(all)
+        .filter_map(|text| text.parse().ok())
+        .collect();
+    // The first of them all is the one.
+    addresses.dedup();
+    addresses
 }
 
 fn ports(pod: &Pod) -> BTreeMap<String, u16> {
@@ -270,6 +284,23 @@ mod tests {
         assert_eq!(view("orders", &others), None);
         assert!(!view("orders", &pod(json!({}))).unwrap().ready);
         assert_eq!(view("others", &pod(json!({}))), None);
+    }
+
+    #[test]
+    fn a_pod_has_an_address_of_each_family() {
+        let cases = [
+            (json!({}), vec![]),
+            (json!({"podIP": "10.0.0.7"}), vec!["10.0.0.7"]),
+            (json!({"podIP": "fd00::7", "podIPs": [{"ip": "fd00::7"}]}), vec!["fd00::7"]),
+            (
+                json!({"podIP": "10.0.0.7", "podIPs": [{"ip": "10.0.0.7"}, {"ip": "fd00::7"}]}),
+                vec!["10.0.0.7", "fd00::7"],
+            ),
+        ];
+        for (status, expected) in cases {
+            let found = view("orders", &pod(status)).unwrap().addresses;
+            assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use kube::Resource as _;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 use weir_crds::{KafkaCluster, KafkaClusterStatus, Listener, ListenerStatus, ListenerType};
+use weir_protocol::address;
 use weir_protocol::types::BrokerId;
 
 use super::super::figures::{BrokerFigures, ConditionFigure};
@@ -171,7 +172,7 @@ pub(super) async fn listeners(
             let service = services.get_opt(&names.listener_bootstrap(&listener.name)).await.ok().flatten();
             if let Some(service) = if_ours(service, cluster.metadata.uid.as_deref().unwrap_or_default()) {
                 let addresses = nodes.iter().filter_map(|node| address_of(listener, None, &service, node.as_ref()));
-                let addresses: Vec<String> = addresses.map(|(host, port)| format!("{host}:{port}")).collect();
+                let addresses: Vec<String> = addresses.map(|(host, port)| address::join(&host, port)).collect();
                 status.bootstrap = addresses.join(",");
             }
             status.brokers = (0..replicas).map(|id| told(state, id, &listener_name(listener))).collect();
@@ -195,9 +196,7 @@ fn first_known(brokers: &[String]) -> String {
 fn told(state: Option<&State>, broker: i32, listener: &str) -> String {
     let broker = state.and_then(|state| state.brokers.get(&BrokerId(broker)));
     let endpoint = broker.and_then(|broker| broker.endpoints.iter().find(|endpoint| endpoint.listener == listener));
-    endpoint
-        .map(|endpoint| format!("{}:{}", endpoint.host, endpoint.port))
-        .unwrap_or_default()
+    endpoint.map(|endpoint| address::join(&endpoint.host, endpoint.port)).unwrap_or_default()
 }
 
 /// Some nodes that are there, the first ones by name: in that order the API server lists them, so the rest need not be read.
@@ -211,7 +210,11 @@ async fn some_nodes(context: &Context) -> Vec<Node> {
     let mut params = ListParams::default().limit(NODES_AT_A_TIME);
     // Without the right to read nodes there are none.
     while let Ok(page) = api.list(&params).await {
-        nodes.extend(page.items.into_iter().filter(|node| address_of_node(node).is_some() && is_ready(node)));
+        nodes.extend(
+            page.items
+                .into_iter()
+                .filter(|node| address_of_node(node, &[]).is_some() && is_ready(node)),
+        );
         match page.metadata.continue_.filter(|next| !next.is_empty() && nodes.len() < BOOTSTRAP_NODES) {
             Some(next) => params = params.continue_token(&next),
             None => break,

@@ -41,7 +41,7 @@ impl Strays {
     /// What there is; asks those brokers that have come since, or were asked some time ago. What a broker that does not answer had is said on.
     pub(super) async fn look(&mut self, key: &Key, pods: &[PodView]) -> Vec<BrokerStrays> {
         let due = self.due(pods, Instant::now());
-        let asked = due.iter().filter_map(|pod| Some((*pod, pod.address?)));
+        let asked = due.iter().filter_map(|pod| Some((*pod, *pod.addresses.first()?)));
         let answers = futures::future::join_all(asked.map(|(pod, address)| async move { (pod, list(address, HTTP_PORT).await) })).await;
         for (pod, answer) in answers {
             self.asked.insert(pod.id, Instant::now());

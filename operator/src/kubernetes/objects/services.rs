@@ -28,6 +28,18 @@ pub(super) fn build(plan: &Plan<'_>, names: &Names) -> Vec<Value> {
     services
 }
 
+/// The spec of a service, with the IP families that the cluster's services are to have. Where the resource says nothing, Kubernetes decides.
+pub(super) fn of_families(plan: &Plan<'_>, mut spec: Value) -> Value {
+    let network = &plan.cluster.spec.network;
+    if let Some(policy) = network.ip_family_policy {
+        spec["ipFamilyPolicy"] = json!(policy);
+    }
+    if !network.ip_families.is_empty() {
+        spec["ipFamilies"] = json!(network.ip_families);
+    }
+    spec
+}
+
 /// A listener's port. It leads to the container's port of that name: while a listener moves to another port, each pod is reached on the one that it has.
 fn port(listener: &Listener) -> Value {
     json!({"name": listener.name, "port": listener.port, "targetPort": listener.name, "protocol": "TCP"})
@@ -50,7 +62,7 @@ fn headless(plan: &Plan<'_>, names: &Names, ports: &[Value]) -> Value {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": plain_metadata(plan.cluster, names, &names.brokers()),
-        "spec": {"clusterIP": "None", "publishNotReadyAddresses": true, "selector": names.selector(), "ports": ports},
+        "spec": of_families(plan, json!({"clusterIP": "None", "publishNotReadyAddresses": true, "selector": names.selector(), "ports": ports})),
     })
 }
 
@@ -59,7 +71,7 @@ fn bootstrap(plan: &Plan<'_>, names: &Names, ports: &[Value]) -> Value {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": plain_metadata(plan.cluster, names, &names.bootstrap()),
-        "spec": {"type": "ClusterIP", "selector": names.selector(), "ports": ports},
+        "spec": of_families(plan, json!({"type": "ClusterIP", "selector": names.selector(), "ports": ports})),
     })
 }
 
@@ -69,7 +81,7 @@ fn broker(plan: &Plan<'_>, names: &Names, id: i32, ports: &[Value]) -> Value {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": plain_metadata(plan.cluster, names, &names.broker(id)),
-        "spec": {"type": "ClusterIP", "publishNotReadyAddresses": true, "selector": of_pod(names, id), "ports": ports},
+        "spec": of_families(plan, json!({"type": "ClusterIP", "publishNotReadyAddresses": true, "selector": of_pod(names, id), "ports": ports})),
     })
 }
 
@@ -83,11 +95,12 @@ fn of_pod(names: &Names, id: i32) -> BTreeMap<String, String> {
 /// listens: it may lead before the kubelet has looked whether it is ready.
 fn external(plan: &Plan<'_>, names: &Names, listener: &Listener, kind: &str) -> Vec<Value> {
     let service = |name: &str, selector: &BTreeMap<String, String>, also_not_ready: bool| {
+        let spec = json!({"type": kind, "publishNotReadyAddresses": also_not_ready, "selector": selector, "ports": [port(listener)]});
         json!({
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": metadata(plan.cluster, names, name, &listener.annotations),
-            "spec": {"type": kind, "publishNotReadyAddresses": also_not_ready, "selector": selector, "ports": [port(listener)]},
+            "spec": of_families(plan, spec),
         })
     };
     let bootstrap = names.listener_bootstrap(&listener.name);

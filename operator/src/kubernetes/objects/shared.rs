@@ -2,12 +2,13 @@
 //!
 //! A Service's selector cannot send its ports to different pods. So this one has none, and the operator writes the slices of endpoints that lead each port to its pod.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
-use weir_crds::{KafkaCluster, Listener, ListenerType};
+use weir_crds::{IpFamily, IpFamilyPolicy, KafkaCluster, Listener, ListenerType};
 
+use super::services::of_families;
 use super::{MANAGER, Names, Plan, listeners, metadata, plain_metadata};
 
 /// Who writes a slice, for Kubernetes' own controllers, which leave it alone then.
@@ -20,8 +21,8 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(in crate::kubernetes) struct Place<'a> {
     /// The broker.
     pub(in crate::kubernetes) id: i32,
-    /// The address of its pod.
-    pub(in crate::kubernetes) address: IpAddr,
+    /// The addresses of its pod, of either family one at most; at least one, and first the one that Kubernetes takes for the pod's.
+    pub(in crate::kubernetes) addresses: &'a [IpAddr],
     /// The ports of its listeners, by name.
     pub(in crate::kubernetes) ports: &'a BTreeMap<String, u16>,
     /// It serves.
@@ -29,9 +30,41 @@ pub(in crate::kubernetes) struct Place<'a> {
 }
 
 impl Place<'_> {
+    fn address(&self, family: IpFamily) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|address| family_of(*address) == family)
+    }
+
     /// The port on which it has a listener. A pod that is not restarted yet may have another one than the resource says.
     fn port(&self, listener: &Listener) -> u16 {
         self.ports.get(&listener.name).copied().unwrap_or(listener.port)
+    }
+}
+
+fn family_of(address: IpAddr) -> IpFamily {
+    match address {
+        IpAddr::V4(_) => IpFamily::IPv4,
+        IpAddr::V6(_) => IpFamily::IPv6,
+    }
+}
+
+/// The families that the service has, as far as the resource and the pods tell. A slice is of one, and whoever carries out a service looks at those of its families alone.
+fn families(cluster: &KafkaCluster, places: &[Place<'_>]) -> BTreeSet<IpFamily> {
+    let network = &cluster.spec.network;
+    let of_pods = places.iter().flat_map(|place| place.addresses).map(|address| family_of(*address));
+    let first = network.ip_families.first().copied();
+    match network.ip_family_policy {
+        Some(IpFamilyPolicy::PreferDualStack | IpFamilyPolicy::RequireDualStack) => of_pods.chain(first).collect(),
+        // That of a service is the first family of the Kubernetes cluster, and so is that of a pod's first address.
+        Some(IpFamilyPolicy::SingleStack) | None => [first.or_else(|| of_pods.into_iter().next()).unwrap_or(IpFamily::IPv4)].into(),
+    }
+}
+
+/// The name of a slice: no slice changes its family.
+fn name_of_slice(name: &str, family: IpFamily) -> String {
+    match family {
+        IpFamily::IPv4 => name.to_owned(),
+        // No service has a dot in its name, so no other slice has this one.
+        IpFamily::IPv6 => format!("{name}.ipv6"),
     }
 }
 
@@ -58,47 +91,51 @@ pub(super) fn service(plan: &Plan<'_>, names: &Names, listener: &Listener) -> Va
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(plan.cluster, names, &names.listener_bootstrap(&listener.name), &listener.annotations),
-        "spec": {"type": "LoadBalancer", "ports": ports},
+        "spec": of_families(plan, json!({"type": "LoadBalancer", "ports": ports})),
     })
 }
 
-/// The slices of all such listeners, for the pods as they are: one for those who look for any broker that serves, and one for each broker, served or not.
+/// The slices of all such listeners, for the pods as they are, of each family of the service: one for those who look for any broker that serves, and one for each broker, served or not.
 pub(in crate::kubernetes) fn slices(cluster: &KafkaCluster, replicas: i32, places: &[Place<'_>]) -> Vec<Value> {
     let names = Names::of(cluster);
     let all = listeners(cluster);
+    let families = families(cluster, places);
     let shared = all.iter().filter(|listener| listener.kind == ListenerType::SharedLoadBalancer);
     shared
-        .flat_map(|listener| slices_of(cluster, replicas, &names, listener, places))
+        .flat_map(|listener| families.iter().map(move |family| (listener, *family)))
+        .flat_map(|(listener, family)| slices_of(cluster, replicas, &names, listener, family, places))
         .collect()
 }
 
-fn slices_of(cluster: &KafkaCluster, replicas: i32, names: &Names, listener: &Listener, places: &[Place<'_>]) -> Vec<Value> {
+fn slices_of(cluster: &KafkaCluster, replicas: i32, names: &Names, listener: &Listener, family: IpFamily, places: &[Place<'_>]) -> Vec<Value> {
     let service = names.listener_bootstrap(&listener.name);
     let slice = |name: &str, port_name: &str, port: u16, endpoints: Vec<Value>| {
-        let mut metadata = plain_metadata(cluster, names, name);
+        let mut metadata = plain_metadata(cluster, names, &name_of_slice(name, family));
         metadata["labels"][SERVICE_NAME] = json!(service);
         metadata["labels"][SLICE_MANAGED_BY] = json!(MANAGER);
         json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": metadata,
-            // All pods have addresses of one family, that of the first.
-            "addressType": if places.iter().any(|place| place.address.is_ipv6()) { "IPv6" } else { "IPv4" },
+            "addressType": family,
             "ports": [{"name": port_name, "port": port, "protocol": "TCP"}],
             "endpoints": endpoints,
         })
     };
-    let endpoint = |place: &Place<'_>, ready: bool| json!({"addresses": [place.address.to_string()], "conditions": {"ready": ready}});
+    let endpoint = |place: &Place<'_>, ready: bool| {
+        let address = place.address(family)?;
+        Some(json!({"addresses": [address.to_string()], "conditions": {"ready": ready}}))
+    };
     // All endpoints of a slice have one port: while the listener moves to another, that of the first pod, and the pods that have it.
     let common = places.first().map_or(listener.port, |place| place.port(listener));
     let any = places.iter().filter(|place| place.port(listener) == common);
-    let any = any.map(|place| endpoint(place, place.ready)).collect();
+    let any = any.filter_map(|place| endpoint(place, place.ready)).collect();
     let mut slices = vec![slice(&service, &listener.name, common, any)];
     slices.extend((0..replicas).map(|id| {
         let place = places.iter().find(|place| place.id == id);
         let port = place.map_or(listener.port, |place| place.port(listener));
         // Who asks for a broker gets it, ready or not, as from the services of single brokers.
-        let endpoints = place.map(|place| endpoint(place, true)).into_iter().collect();
+        let endpoints = place.and_then(|place| endpoint(place, true)).into_iter().collect();
         slice(&names.listener_broker(&listener.name, id), &name_of_port(id), port, endpoints)
     }));
     slices
@@ -142,23 +179,21 @@ mod tests {
         );
 
         let (now, moved) = (BTreeMap::from([("ext".to_owned(), 9094)]), BTreeMap::from([("ext".to_owned(), 9000)]));
-        let place = |id, last, ready| Place {
+        let (seven, eight) = ([IpAddr::from([10, 244, 0, 7])], [IpAddr::from([10, 244, 0, 8])]);
+        let place = |id, ready| Place {
             id,
-            address: IpAddr::from([10, 244, 0, last]),
+            addresses: if id == 0 { &seven } else { &eight },
             ports: &now,
             ready,
         };
         let other = Place {
             ports: &moved,
-            ..place(1, 8, true)
+            ..place(1, true)
         };
         // Each is reached where it listens.
         let ports = |slices: Vec<Value>| slices.iter().map(|slice| slice["ports"][0]["port"].as_u64()).collect::<Vec<_>>();
-        assert_eq!(
-            ports(slices(&cluster, 2, &[place(0, 7, true), other])),
-            [Some(9094), Some(9094), Some(9000)]
-        );
-        let slices = slices(&cluster, 2, &[place(0, 7, true), place(1, 8, false)]);
+        assert_eq!(ports(slices(&cluster, 2, &[place(0, true), other])), [Some(9094), Some(9094), Some(9000)]);
+        let slices = slices(&cluster, 2, &[place(0, true), place(1, false)]);
         let told = |slice: &Value| {
             let endpoints = slice["endpoints"].as_array().unwrap();
             let address = |e: &Value| {
@@ -183,6 +218,52 @@ mod tests {
             ]
         );
         assert!(slices.iter().all(|slice| service_of(slice) == Some("c-bootstrap-ext")));
+    }
+
+    #[test]
+    fn slices_are_of_the_families_of_the_service() {
+        let slices_with = |network: Value, pods: &[&str]| {
+            let listeners = json!([{"name": "plain", "port": 9092}, {"name": "ext", "port": 9094, "type": "SharedLoadBalancer"}]);
+            let cluster: KafkaCluster = serde_json::from_value(json!({
+                "apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c", "namespace": "n"},
+                "spec": {"network": network, "listeners": listeners},
+            }))
+            .unwrap();
+            let addresses: Vec<IpAddr> = pods.iter().map(|text| text.parse().unwrap()).collect();
+            let place = Place {
+                id: 0,
+                addresses: &addresses,
+                ports: &BTreeMap::new(),
+                ready: true,
+            };
+            let places = if pods.is_empty() { vec![] } else { vec![place] };
+            let told = |slice: &Value| {
+                assert_eq!(service_of(slice), Some("c-bootstrap-ext"));
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let endpoint = &slice["endpoints"][0]["addresses"][0];
+                [text(&slice["metadata"]["name"]), text(&slice["addressType"]), text(endpoint)].join(" ")
+            };
+            slices(&cluster, 1, &places).iter().map(told).collect::<Vec<_>>()
+        };
+        let both = ["10.244.0.7", "fd00::7"];
+        let (ipv4, ipv6) = (
+            ["c-bootstrap-ext IPv4 10.244.0.7", "c-0-ext IPv4 10.244.0.7"],
+            ["c-bootstrap-ext.ipv6 IPv6 fd00::7", "c-0-ext.ipv6 IPv6 fd00::7"],
+        );
+        assert_eq!(slices_with(json!({}), &both), ipv4);
+        assert_eq!(slices_with(json!({}), &["fd00::7", "10.244.0.7"]), ipv6);
+        assert_eq!(slices_with(json!({}), &["fd00::7"]), ipv6);
+        assert_eq!(slices_with(json!({"ipFamilies": ["IPv6"]}), &both), ipv6);
+        for policy in ["PreferDualStack", "RequireDualStack"] {
+            assert_eq!(slices_with(json!({"ipFamilyPolicy": policy}), &both), [ipv4, ipv6].concat());
+        }
+        assert_eq!(slices_with(json!({"ipFamilyPolicy": "PreferDualStack"}), &["fd00::7"]), ipv6);
+        // Without a pod nobody is led anywhere.
+        assert_eq!(slices_with(json!({}), &[]), ["c-bootstrap-ext IPv4 ", "c-0-ext IPv4 "]);
+        assert_eq!(
+            slices_with(json!({"ipFamilies": ["IPv6"]}), &[]),
+            ["c-bootstrap-ext.ipv6 IPv6 ", "c-0-ext.ipv6 IPv6 "]
+        );
     }
 
     #[test]

@@ -35,6 +35,28 @@ pub(super) fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "spec: Invalid value: \"object\": config's transaction.state.log.min.isr must not be greater than brokers.replicas: no transaction could be written",
         ),
         (
+            cluster(&json!({"network": {"ipFamilies": ["IPv6", "IPv4"]}})),
+            None,
+            "spec.network: Invalid value: \"object\": two ipFamilies need the ipFamilyPolicy PreferDualStack or RequireDualStack",
+        ),
+        (
+            cluster(&json!({"network": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6", "IPv4"]}})),
+            None,
+            "spec.network: Invalid value: \"object\": two ipFamilies need the ipFamilyPolicy PreferDualStack or RequireDualStack",
+        ),
+        (
+            cluster(&json!({"network": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv6"]}})),
+            None,
+            "spec.network.ipFamilies: Invalid value: \"array\": no family is there twice",
+        ),
+        (
+            cluster(&json!({"network": {"ipFamilies": ["IPv6"]}})),
+            Some(cluster(
+                &json!({"network": {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4", "IPv6"]}}),
+            )),
+            "spec.network: Invalid value: \"object\": the first of ipFamilies cannot change: Kubernetes keeps that of a service; the second may come and go",
+        ),
+        (
             brokers(json!({"replicas": 3, "config": {"7": {"num.io.threads": 8}}})),
             None,
             "spec.brokers: Invalid value: \"object\": config names brokers by their ids, which are 0 to replicas - 1",
