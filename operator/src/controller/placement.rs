@@ -1,5 +1,7 @@
 //! On which brokers new partitions go: spread over racks first, over brokers second (`StripedReplicaPlacer` in Apache Kafka).
 //!
+//! A broker that is away for now counts too, so that topics can be made while one is restarted: it comes after those of its rack that serve, and never stands first.
+//!
 //! Called for each creation and growth of a topic. Deterministic: the topic's id stands in for chance, so that topics do not all begin at one broker.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -12,7 +14,7 @@ use super::state::State;
 /// Why there is no place for a partition. The wire's error is INVALID_REPLICATION_FACTOR.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoPlace {
-    /// There is no broker that is alive.
+    /// There is no broker that could lead.
     #[error("All brokers are currently fenced.")]
     AllFenced,
     /// There are fewer brokers than replicas.
@@ -36,13 +38,14 @@ pub(crate) enum NoPlace {
 /// # Errors
 /// When there are not enough brokers that can take partitions, or no room to keep them.
 pub(crate) fn place(state: &State, topic: TopicId, first: usize, count: usize, replicas: usize) -> Result<Vec<Vec<BrokerId>>, NoPlace> {
-    let mut by_rack: BTreeMap<Option<&str>, Vec<BrokerId>> = BTreeMap::new();
+    let mut by_rack: BTreeMap<Option<&str>, Rack> = BTreeMap::new();
     for broker in state.open_brokers() {
-        by_rack.entry(broker.rack.as_deref()).or_default().push(broker.id);
+        let rack = by_rack.entry(broker.rack.as_deref()).or_default();
+        if broker.is_usable() { &mut rack.serving } else { &mut rack.away }.push(broker.id);
     }
-    let racks: Vec<Vec<BrokerId>> = by_rack.into_values().collect();
-    let brokers: usize = racks.iter().map(Vec::len).sum();
-    if brokers == 0 && !state.brokers.is_empty() {
+    let racks: Vec<Rack> = by_rack.into_values().collect();
+    let brokers: usize = racks.iter().map(Rack::len).sum();
+    if brokers > 0 && racks.iter().all(|rack| rack.serving.is_empty()) {
         return Err(NoPlace::AllFenced);
     }
     if brokers < replicas || replicas == 0 {
@@ -57,20 +60,49 @@ pub(crate) fn place(state: &State, topic: TopicId, first: usize, count: usize, r
         .collect())
 }
 
-/// One replica from each rack in turn, starting at another rack and another broker of it for each partition.
-fn stripe(racks: &[Vec<BrokerId>], turn: usize, replicas: usize) -> Vec<BrokerId> {
-    let mut chosen = Vec::with_capacity(replicas);
-    let deepest = racks.iter().map(Vec::len).max().unwrap_or_default();
+/// The brokers of a rack.
+#[derive(Default)]
+struct Rack {
+    serving: Vec<BrokerId>,
+    away: Vec<BrokerId>,
+}
+
+impl Rack {
+    fn len(&self) -> usize {
+        self.serving.len() + self.away.len()
+    }
+
+    /// The broker that is taken as number `depth` of this rack: those that serve first, from another one of them for each `shift`.
+    fn broker(&self, depth: usize, shift: usize) -> Option<BrokerId> {
+        let (brokers, depth) = match depth.checked_sub(self.serving.len()) {
+            None => (&self.serving, depth),
+            Some(depth) => (&self.away, depth),
+        };
+        (depth < brokers.len()).then(|| brokers.get((shift + depth) % brokers.len()).copied())?
+    }
+}
+
+/// One replica from each rack in turn, starting at another rack and another broker of it for each partition. The first one serves.
+fn stripe(racks: &[Rack], turn: usize, replicas: usize) -> Vec<BrokerId> {
+    let mut chosen = Vec::new();
+    let deepest = racks.iter().map(Rack::len).max().unwrap_or_default();
+    let mut first = None;
     for depth in 0..deepest {
         for step in 0..racks.len() {
-            let Some(rack) = racks.get((turn + step) % racks.len()).filter(|rack| depth < rack.len()) else {
+            let rack = racks.get((turn + step) % racks.len());
+            let Some(broker) = rack.and_then(|rack| rack.broker(depth, turn / racks.len())) else {
                 continue;
             };
-            let shift = turn / racks.len() + depth;
-            if let Some(broker) = rack.get(shift % rack.len()).filter(|_| chosen.len() < replicas) {
-                chosen.push(*broker);
+            if first.is_none() && rack.is_some_and(|rack| depth < rack.serving.len()) {
+                first = Some(chosen.len());
             }
+            chosen.push(broker);
         }
     }
+    // The others keep their order.
+    if let Some(front) = first.and_then(|leader| chosen.get_mut(..=leader)) {
+        front.rotate_right(1);
+    }
+    chosen.truncate(replicas);
     chosen
 }

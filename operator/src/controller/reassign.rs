@@ -183,13 +183,15 @@ fn load(state: &State) -> BTreeMap<BrokerId, usize> {
     load
 }
 
-/// Adds brokers until there are `wanted`: racks first that have none yet, then those with the fewest replicas.
+/// Adds brokers until there are `wanted`: those first that serve, since a move to one that is away ends when it is back; racks that have none yet, then those with the fewest replicas.
 fn widen(state: &State, target: &mut Vec<BrokerId>, wanted: usize, load: &mut BTreeMap<BrokerId, usize>) -> Result<(), NoPlace> {
     let rack = |id: &BrokerId| state.brokers.get(id).and_then(|broker| broker.rack.as_deref());
     while target.len() < wanted {
         let in_rack = |id: &BrokerId| target.iter().filter(|other| rack(other) == rack(id)).count();
         let free = load.iter().filter(|(id, _)| !target.contains(id));
-        let next = free.min_by_key(|(id, count)| (in_rack(id), **count)).map(|(id, _)| *id);
+        let next = free
+            .min_by_key(|(id, count)| (!state.is_usable(**id), in_rack(id), **count))
+            .map(|(id, _)| *id);
         let Some(next) = next else {
             return Err(NoPlace::TooFew {
                 replicas: wanted,

@@ -244,9 +244,9 @@ impl State {
         id.0 >= self.cluster.resource.spec.brokers.replicas
     }
 
-    /// Brokers that can take new replicas.
+    /// Brokers that can take new replicas, those among them that are away for now.
     pub fn open_brokers(&self) -> impl Iterator<Item = &Broker> {
-        self.usable_brokers().filter(|broker| !self.is_cordoned(broker.id))
+        self.brokers.values().filter(|broker| !self.is_cordoned(broker.id))
     }
 
     /// Whether this broker can lead.
