@@ -11,7 +11,7 @@ use crate::coordinator::Coordinator;
 use crate::group::Groups;
 use crate::metadata::{Metadata, MetadataImage};
 use crate::metrics::Metrics;
-use crate::net::{LargeRequests, RequestMemory};
+use crate::net::{AnswerMemory, LargeRequests, RequestMemory};
 use crate::replica::{self, Replicas};
 use crate::transaction::Transactions;
 use crate::transaction_io::{Markers, Peers};
@@ -46,6 +46,8 @@ pub struct Broker {
     pub large_requests: LargeRequests,
     /// The budget for requests in memory.
     pub request_memory: RequestMemory,
+    /// The budget for answers in memory.
+    pub answer_memory: AnswerMemory,
     /// What is counted.
     pub metrics: Metrics,
     /// Looked up by [`Broker::settings`].

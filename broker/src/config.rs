@@ -83,6 +83,10 @@ pub struct Args {
     #[arg(long, env = "WEIR_REQUEST_MEMORY_MIB", value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub request_memory_mib: Option<u32>,
 
+    /// The memory, in MiB, that answers may take together which their clients have not read yet [default: a sixteenth of the memory that the process may have, 128 at most].
+    #[arg(long, env = "WEIR_ANSWER_MEMORY_MIB", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub answer_memory_mib: Option<u32>,
+
     /// How log lines look: "text" for people, "json" for machines.
     #[arg(long, env = "WEIR_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -139,6 +143,8 @@ pub struct Config {
     pub connections_max: usize,
     /// The most bytes of requests in memory.
     pub request_memory_bytes_max: usize,
+    /// The most bytes of answers in memory.
+    pub answer_memory_bytes_max: usize,
     /// What else may take memory.
     pub memory: MemoryBounds,
 }
@@ -186,6 +192,7 @@ impl Config {
             threads: args.threads.map_or(cores, usize::from),
             connections_max: args.max_connections.unwrap_or(memory.connections),
             request_memory_bytes_max: args.request_memory_mib.unwrap_or(memory.requests_mib) as usize * 1024 * 1024,
+            answer_memory_bytes_max: args.answer_memory_mib.unwrap_or(memory.answers_mib) as usize * 1024 * 1024,
             memory,
         })
     }
@@ -212,7 +219,7 @@ mod tests {
     #[test]
     fn what_is_said_of_memory_prevails_over_the_limit() {
         let derived = config(&[]).unwrap();
-        assert_eq!((derived.request_memory_bytes_max, derived.connections_max), (32 << 20, 512));
+        assert_eq!((derived.request_memory_bytes_max, derived.connections_max), (32 << 20, 409));
         let said = config(&["--request-memory-mib", "64", "--max-connections", "7"]).unwrap();
         assert_eq!((said.request_memory_bytes_max, said.connections_max), (64 << 20, 7));
     }

@@ -10,8 +10,9 @@ const MIB: u64 = 1 << 20;
 /// Where control groups are mounted.
 const GROUPS: &str = "/sys/fs/cgroup";
 
-/// The most that a connection takes outside of the budget for requests.
-const CONNECTION_BYTES: u64 = 64 * 1024;
+/// The most that a connection takes outside of the budgets for requests and answers: 16 KiB to see what comes, 32 for small requests, 16 for an answer that is
+/// small, or those that are promised, and 16 for what is gathered to be sent.
+const CONNECTION_BYTES: u64 = 80 * 1024;
 
 /// How much more than its bytes a request may take that is decoded.
 const DECODED_FACTOR: u64 = 40;
@@ -21,6 +22,8 @@ const DECODED_FACTOR: u64 = 40;
 pub struct MemoryBounds {
     /// Requests that are received or carried out, in MiB: a quarter, from 16 to 256.
     pub requests_mib: u32,
+    /// Answers that are encoded and not taken by their clients, in MiB: a sixteenth, from 8 to 128.
+    pub answers_mib: u32,
     /// The largest frame that is decoded: what it may become is half of the memory. From 1 to 16 MiB.
     pub decoded_frame: usize,
     /// Fetch sessions of clients: an eighth, from 4 to 128 MiB.
@@ -38,6 +41,7 @@ impl MemoryBounds {
         let part = |part: u64, min: u64, max: u64| usize::try_from((bytes / part).clamp(min, max)).unwrap_or(usize::MAX);
         Self {
             requests_mib: u32::try_from((bytes / 4 / MIB).clamp(16, 256)).unwrap_or(256),
+            answers_mib: u32::try_from((bytes / 16 / MIB).clamp(8, 128)).unwrap_or(128),
             decoded_frame: part(2 * DECODED_FACTOR, MIB, 16 * MIB),
             fetch_sessions: part(8, 4 * MIB, 128 * MIB),
             cleaner_keys: (bytes / 8).max(MIB),
@@ -83,18 +87,20 @@ mod tests {
             let requests = u64::from(bounds.requests_mib) * MIB;
             let sessions = bounds.fetch_sessions as u64;
             let connections = bounds.connections as u64 * CONNECTION_BYTES;
-            let all = requests + sessions + bounds.cleaner_keys + connections;
-            assert!(all <= limit_mib * MIB * 3 / 4, "{limit_mib} MiB: {bounds:?}");
+            let answers = u64::from(bounds.answers_mib) * MIB;
+            let all = requests + answers + sessions + bounds.cleaner_keys + connections;
+            assert!(all <= limit_mib * MIB * 13 / 16, "{limit_mib} MiB: {bounds:?}");
             assert!(
                 bounds.decoded_frame as u64 * DECODED_FACTOR <= limit_mib * MIB / 2,
                 "{limit_mib} MiB: {bounds:?}"
             );
         }
         let small = MemoryBounds::of(Some(128 * MIB));
-        assert_eq!((small.requests_mib, small.connections), (32, 512));
+        assert_eq!((small.requests_mib, small.answers_mib, small.connections), (32, 8, 409));
         // What nobody limits is as it is where there is plenty.
         let plenty = MemoryBounds {
             requests_mib: 256,
+            answers_mib: 128,
             decoded_frame: 16 << 20,
             fetch_sessions: 128 << 20,
             cleaner_keys: u64::MAX / 8,

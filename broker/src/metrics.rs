@@ -60,6 +60,8 @@ pub struct Readings {
     pub fetch_sessions: usize,
     /// Memory of requests that are being received or carried out.
     pub request_memory_bytes: usize,
+    /// Memory of answers that their clients have not read yet.
+    pub answer_memory_bytes: usize,
     /// Open transactions that this broker coordinates.
     pub transactions_open: usize,
     /// How long the oldest of them is open.
@@ -76,6 +78,7 @@ struct Gauges {
     metadata_version: Gauge,
     fetch_sessions: Gauge,
     request_memory: Gauge,
+    answer_memory: Gauge,
     resident_memory: Gauge,
 }
 
@@ -247,6 +250,11 @@ impl Gauges {
                 "Memory of requests that are being received or carried out",
                 &self.request_memory,
             ),
+            (
+                "answer_memory_bytes",
+                "Memory of answers that their clients have not read yet",
+                &self.answer_memory,
+            ),
             ("resident_memory_bytes", "Resident memory of the process", &self.resident_memory),
         ];
         for (name, help, gauge) in gauges {
@@ -264,6 +272,7 @@ impl Gauges {
         self.metadata_version.set(i64::try_from(readings.metadata_version).unwrap_or(i64::MAX));
         self.fetch_sessions.set(count(readings.fetch_sessions));
         self.request_memory.set(count(readings.request_memory_bytes));
+        self.answer_memory.set(count(readings.answer_memory_bytes));
         self.resident_memory.set(resident_memory_bytes().unwrap_or_default());
     }
 }

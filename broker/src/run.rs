@@ -26,7 +26,7 @@ use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
 use crate::memory::{self, MemoryBounds};
 use crate::metadata::Metadata;
 use crate::metrics::{Metrics, Readings};
-use crate::net::{self, Bound, LargeRequests, RequestMemory, Server};
+use crate::net::{self, AnswerMemory, Bound, LargeRequests, RequestMemory, Server};
 use crate::replica::{Fetchers, Maintenance, Replicas, now_ms};
 use crate::transaction_io::{Markers, Peers, keep_marking};
 
@@ -54,6 +54,7 @@ pub fn run(args: Args) -> ExitCode {
         info!(
             memory_mib = limit.map(|bytes| bytes >> 20),
             request_memory_mib = config.request_memory_bytes_max >> 20,
+            answer_memory_mib = config.answer_memory_bytes_max >> 20,
             connections_max = config.connections_max,
             "what the process may take"
         );
@@ -120,6 +121,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         settings: CachedSettings::default(),
         large_requests: LargeRequests::start().context("start the thread for large requests")?,
         request_memory: RequestMemory::new(config.request_memory_bytes_max),
+        answer_memory: AnswerMemory::new(config.answer_memory_bytes_max),
         metrics: Metrics::new(),
         config,
     });
@@ -296,6 +298,7 @@ fn readings(broker: &Broker) -> Readings {
         metadata_version: broker.metadata.load().version,
         fetch_sessions: broker.fetch_sessions.size().0,
         request_memory_bytes: broker.request_memory.used_bytes(),
+        answer_memory_bytes: broker.answer_memory.used_bytes(),
         transactions_open,
         transaction_oldest_seconds: u64::try_from(oldest_ms / 1_000).unwrap_or(0),
     }

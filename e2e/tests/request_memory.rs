@@ -1,24 +1,27 @@
-//! The memory for requests: frames get room for all of them before they are read, in turn, and give it back when they are written.
+//! The memory for requests: frames get room for all of them before they are read, in turn, and give it back when they are written. And that for answers, which have room before they
+//! are encoded, and give it back when they are taken.
 //!
-//! The brokers have 16 MiB for requests, so that it takes few clients to fill it.
+//! The brokers have 16 MiB for requests and 32 MiB for answers, so that it takes few clients to fill them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weir_e2e::batch::Batch;
 use weir_e2e::bystander::now_ms;
 use weir_e2e::cluster::Local;
-use weir_e2e::wire::{Body, Connection, PATIENCE, await_topic, create_topic, error, produce, produce_body};
+use weir_e2e::wire::{Body, Connection, PATIENCE, await_topic, coordinator, create_topic, error, produce, produce_body};
 
 const BUDGET: usize = 16 << 20;
 
 /// More than the budget has room for.
 const CLIENTS: usize = 40;
 
+const ANSWERS: usize = 32 << 20;
+
 /// What a connection may hold besides, by the arithmetic in ARCHITECTURE.md.
-const CONNECTION: usize = 64 << 10;
+const CONNECTION: usize = 80 << 10;
 
 /// Flushes, replies and what the allocator keeps for later.
 const SLACK: usize = 32 << 20;
@@ -29,7 +32,7 @@ fn start() -> Option<Local> {
     if std::env::var_os("WEIR_E2E_BOOTSTRAP").is_some() {
         return None;
     }
-    let local = Local::start_in(&[("WEIR_REQUEST_MEMORY_MIB", "16")], Some(1), None).unwrap();
+    let local = Local::start_in(&[("WEIR_REQUEST_MEMORY_MIB", "16"), ("WEIR_ANSWER_MEMORY_MIB", "32")], Some(1), None).unwrap();
     let mut c = Connection::open(&local.bootstrap()).unwrap();
     assert_eq!(create_topic(&mut c, TOPIC.as_bytes(), 1, 1, &[]).unwrap(), error::NONE);
     await_topic(&local.bootstrap(), TOPIC, 1).unwrap();
@@ -126,5 +129,80 @@ fn the_bound_is_reached_and_kept() {
         c.read_exact(&mut length).unwrap();
         assert!(i32::from_be_bytes(length) > 0);
     }
+    small_ones_are_served(&local);
+}
+
+/// Half of what describing a group of one member takes.
+const MEMBER_BYTES: usize = 2 << 20;
+
+/// A group of one member, which sends so much and is assigned as much (JoinGroup version 1, SyncGroup version 0).
+fn large_group(bootstrap: &str, group: &str) {
+    let large = vec![b'm'; MEMBER_BYTES];
+    let deadline = Instant::now() + PATIENCE;
+    while coordinator(bootstrap, group).is_err() {
+        assert!(Instant::now() < deadline, "nobody coordinates {group}");
+    }
+    let mut c = Connection::open(bootstrap).unwrap();
+    let joins = Body::default().str(group).i32(300_000).i32(300_000).str("").str("consumer");
+    let joins = joins.i32(1).str("range").bytes(&large);
+    let mut joined = loop {
+        let mut reply = c.call(11, 1, &joins).unwrap();
+        let code = reply.i16().unwrap();
+        if code == error::NONE {
+            break reply;
+        }
+        assert!(Instant::now() < deadline, "JoinGroup answers {code}");
+    };
+    let generation = joined.i32().unwrap();
+    joined.str().unwrap();
+    let leader = joined.str().unwrap();
+    let assigns = Body::default().str(group).i32(generation).str(&leader);
+    let assigns = assigns.i32(1).str(&leader).bytes(&large);
+    assert_eq!(c.call(14, 0, &assigns).unwrap().i16().unwrap(), error::NONE);
+}
+
+/// Clients that ask for much and read nothing have as much as the budget; each has its time, and then others have their turn.
+#[test]
+fn answers_that_nobody_reads_take_no_more_than_the_budget() {
+    const GROUPS: [&str; 3] = ["a", "b", "c"];
+    let Some(local) = start() else { return };
+    let bootstrap = local.bootstrap();
+    std::thread::scope(|scope| {
+        for group in GROUPS {
+            let bootstrap = &bootstrap;
+            scope.spawn(move || large_group(bootstrap, group));
+        }
+    });
+    let describes = GROUPS.iter().fold(Body::default().i32(3), |body, group| body.str(group));
+    let answer = 2 * MEMBER_BYTES * GROUPS.len();
+    let read = |c: &mut Connection| c.reply().is_ok_and(|reply| reply.rest().len() > answer);
+    let silent = || {
+        let mut c = Connection::open(&bootstrap).unwrap();
+        let frame = c.frame(15, 0, &describes);
+        c.send(&frame);
+        c
+    };
+    let mut first = silent();
+    assert!(read(&mut first), "a group of a large member is told of");
+    let before = local.broker_rss().unwrap() as usize;
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| silent()).collect();
+    let mut grown = 0;
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(100));
+        grown = grown.max((local.broker_rss().unwrap() as usize).saturating_sub(before));
+    }
+    assert!(grown <= ANSWERS + CLIENTS * CONNECTION + SLACK, "{grown} bytes for {CLIENTS} clients");
+    assert!(grown >= answer / 2, "the bound is not reached: {grown} bytes");
+    small_ones_are_served(&local);
+    // Two of them have all the room: who waits behind them has it once they had their time, and they are closed.
+    clients.truncate(3);
+    let mut reader = silent();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !read(&mut reader) {
+        assert!(Instant::now() < deadline, "who reads waits for ever behind who does not");
+        reader = silent();
+    }
+    let whole = clients.iter_mut().map(read).filter(|whole| *whole).count();
+    assert_eq!(whole, 1, "of those that did not read only the third is still there");
     small_ones_are_served(&local);
 }

@@ -57,6 +57,27 @@ pub(crate) fn failing(out: &mut String, each: &Struct<'_>) -> Result<()> {
     Ok(())
 }
 
+/// `impl Measured` for a struct of a response: what its fields take in whichever version has most of them.
+pub(crate) fn measured(out: &mut String, each: &Struct<'_>) -> Result<()> {
+    // The number of tagged fields; and for each of them its tag and its length.
+    let tagged = each.fields.iter().filter(|field| field.tag.is_some()).count();
+    let mut terms = vec![(1 + 6 * tagged).to_string()];
+    terms.extend(each.fields.iter().map(|field| {
+        let name = field_name(field);
+        match is_error_message(field) {
+            true => format!("self.{name}.as_deref().map(shortened).encoded_bytes_max()"),
+            false => format!("self.{name}.encoded_bytes_max()"),
+        }
+    }));
+    writeln!(out, "\n    impl Measured for {} {{", each.name)?;
+    writeln!(
+        out,
+        "        fn encoded_bytes_max(&self) -> usize {{\n            {}\n        }}\n    }}",
+        terms.join(" + ")
+    )?;
+    Ok(())
+}
+
 /// `impl Message` and, for requests and responses, the API they belong to.
 pub(crate) fn message(out: &mut String, message: &Message) -> Result<()> {
     let Versions { first, last } = message.valid_versions;

@@ -43,6 +43,7 @@ fn module(out: &mut String, message: &Message) -> Result<()> {
         codec::sample(out, &each)?;
         if message.kind == "response" {
             codec::failing(out, &each)?;
+            codec::measured(out, &each)?;
         }
     }
     codec::message(out, message)?;

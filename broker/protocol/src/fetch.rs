@@ -11,12 +11,18 @@ pub use crate::messages::fetch_response::{AbortedTransaction, EpochEndOffset, Le
 use crate::api::ApiKey;
 use crate::frame::write_length;
 use crate::header::write_response_header;
-use crate::messages::{self, Failing, Message};
+use crate::messages::{self, Failing, Measured, Message};
 use crate::primitive::{EncodeError, Version, Wire, write_array, write_long_length};
 use crate::tagged::{TagWriter, refuse_unsupported, write_no_tags};
 
 #[cfg(test)]
 mod tests;
+
+/// What a response takes besides its topics and endpoints, what a topic does besides its name and partitions, and a partition besides its aborted transactions: at most.
+const ENVELOPE_BYTES_MAX: usize = 64;
+const TOPIC_BYTES_MAX: usize = 32;
+/// Also for whoever needs room for an answer before it is made.
+pub const PARTITION_BYTES_MAX: usize = 128;
 
 /// A reference to records that knows how many bytes it stands for.
 pub trait RecordsLength {
@@ -108,6 +114,22 @@ impl<R> Failing for FetchResponse<R> {
     }
 }
 
+/// What is encoded: the records are not.
+impl<R> Measured for FetchResponse<R> {
+    fn encoded_bytes_max(&self) -> usize {
+        let topics: usize = self.topics.iter().map(|topic| topic.encoded_bytes_max()).sum();
+        ENVELOPE_BYTES_MAX + topics + self.node_endpoints.encoded_bytes_max()
+    }
+}
+
+impl<R> Measured for FetchTopic<R> {
+    fn encoded_bytes_max(&self) -> usize {
+        let aborted = |partition: &FetchPartition<R>| partition.aborted_transactions.encoded_bytes_max();
+        let partitions: usize = self.partitions.iter().map(|partition| PARTITION_BYTES_MAX + aborted(partition)).sum();
+        TOPIC_BYTES_MAX + self.topic.len() + partitions
+    }
+}
+
 impl<R> Default for FetchResponse<R> {
     fn default() -> Self {
         Self {
@@ -169,7 +191,7 @@ impl<R: RecordsLength> FetchResponse<R> {
         };
         let mut writer = Writer {
             v,
-            buf: BytesMut::new(),
+            buf: BytesMut::with_capacity(self.encoded_bytes_max()),
             records: Vec::new(),
         };
         writer.buf.put_i32(0);

@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, BytesMut};
 
 use crate::api::ApiKey;
 use crate::header::write_response_header;
-use crate::messages::{ApiMessage, Message as _, Request, RequestHeader};
+use crate::messages::{ApiMessage, Measured, Message as _, Request, RequestHeader};
 use crate::primitive::EncodeError;
 
 /// The bytes of a frame's length.
@@ -84,18 +84,26 @@ pub fn encode_request<R: Request>(body: &R, api: ApiKey, version: i16, correlati
     Ok(buf)
 }
 
-/// A whole response frame: length, header and body.
+/// What a response's length and header take at most.
+const RESPONSE_HEADER_SIZE_MAX: usize = LENGTH_SIZE + 5;
+
+/// A whole response frame: length, header and body. Takes no more memory than [`response_bytes_max`] says.
 ///
 /// # Errors
 /// When the body holds what the version cannot carry, or is longer than a frame can be.
-pub fn encode_response<M: ApiMessage>(body: &M, api: ApiKey, version: i16, correlation_id: i32) -> Result<BytesMut, EncodeError> {
-    let mut buf = BytesMut::new();
+pub fn encode_response<M: ApiMessage + Measured>(body: &M, api: ApiKey, version: i16, correlation_id: i32) -> Result<BytesMut, EncodeError> {
+    let mut buf = BytesMut::with_capacity(response_bytes_max(body));
     buf.put_i32(0);
     write_response_header(&mut buf, api, version, correlation_id);
     body.encode(&mut buf, version)?;
     let length = buf.len();
     write_length(&mut buf, length)?;
     Ok(buf)
+}
+
+/// The memory that a response's frame takes at most.
+pub fn response_bytes_max(body: &impl Measured) -> usize {
+    RESPONSE_HEADER_SIZE_MAX + body.encoded_bytes_max()
 }
 
 /// Writes the length of a frame that takes `total` bytes with it into the frame's first four bytes.

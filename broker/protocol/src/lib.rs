@@ -12,6 +12,7 @@ pub mod features;
 pub mod fetch;
 pub mod frame;
 pub mod header;
+mod measured;
 pub mod messages;
 pub mod primitive;
 pub mod produce;

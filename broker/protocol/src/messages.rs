@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 
 use bytes::{Bytes, BytesMut};
 
+pub use crate::measured::Measured;
 use crate::primitive::{DecodeError, EncodeError, Version, Wire};
 
 #[cfg(test)]
@@ -70,7 +71,7 @@ pub trait ApiMessage: Message {
 /// The body of a request.
 pub trait Request: ApiMessage {
     /// What answers it, in the same version.
-    type Response: ApiMessage + Failing;
+    type Response: ApiMessage + Failing + Measured;
 }
 
 /// The key or the value of a record that a coordinator keeps in its topic. The key begins with the type, the value with its version, both as `int16`.
@@ -106,7 +107,7 @@ mod prelude {
 
     #[cfg(test)]
     pub(super) use super::sample::{Random, Sample};
-    pub(super) use super::{ApiMessage, CoordinatorRecord, Failing, Message, Request};
+    pub(super) use super::{ApiMessage, CoordinatorRecord, Failing, Measured, Message, Request};
     pub(super) use crate::primitive::{DecodeError, EncodeError, Version, Wire, shortened, write_str};
     pub(super) use crate::tagged::{
         TagWriter, Tags, at_end, non_null, read_nullable_struct, refuse_null, refuse_unsupported, skip_tags, write_no_tags, write_nullable_struct,
@@ -121,7 +122,7 @@ mod prelude {
     clippy::single_match
 )]
 mod generated {
-    use super::{ApiMessage, CoordinatorRecord, Failing, Message, Request, prelude};
+    use super::{ApiMessage, CoordinatorRecord, Failing, Measured, Message, Request, prelude};
 
     include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 }

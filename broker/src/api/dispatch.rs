@@ -10,8 +10,9 @@ use futures::future::BoxFuture;
 use weir_protocol::api::{ApiKey, unsupported_api_versions};
 use weir_protocol::frame::encode_response;
 use weir_protocol::header::{HeaderError, RequestHeader};
-use weir_protocol::messages::{ApiMessage, Failing, Message};
+use weir_protocol::messages::Message;
 
+use super::answer::{Answer, Response};
 use super::{
     Caller, RequestContext, api_versions, cluster, configs, delete_records, describe_cluster, describe_quorum, describe_topic_partitions, fetch,
     groups, leader_epoch, list_offsets, log_dirs, metadata, produce, producer_ids, security, topics, transactions,
@@ -25,8 +26,14 @@ pub(crate) enum Handled {
     Now(Reply),
     /// It will be.
     Later(BoxFuture<'static, Reply>),
-    /// It will be, and what comes after it has to wait for that: also the next produce.
-    Alone(BoxFuture<'static, Reply>),
+    /// It will be, and other produces need not wait for that.
+    Produced {
+        reply: BoxFuture<'static, Reply>,
+        /// What the answer takes at most.
+        bytes_max: usize,
+        /// What comes after it has to wait for the answer: also the next produce.
+        alone: bool,
+    },
     /// It cannot be answered: the connection ends, for this reason.
     Close(String),
 }
@@ -47,7 +54,7 @@ const fn body_bytes_max(api: ApiKey) -> usize {
 pub(super) struct Request {
     pub(super) broker: Arc<Broker>,
     pub(super) cx: RequestContext,
-    api: ApiKey,
+    pub(super) api: ApiKey,
     correlation_id: i32,
     started: Instant,
 }
@@ -164,25 +171,34 @@ impl Request {
     }
 
     /// Answers a request for which nothing has to be waited.
-    fn now<Q, R>(self, body: BytesMut, act: impl FnOnce(&Broker, &RequestContext, Q) -> R + Send + 'static) -> Handled
+    fn now<Q, R>(self, body: BytesMut, act: impl Fn(&Broker, &RequestContext, Q) -> R + Send + Sync + 'static) -> Handled
     where
-        Q: Message + Send + 'static,
-        R: ApiMessage + Failing + Send + Sync + 'static,
+        Q: Message + Send + Sync + 'static,
+        R: Response,
     {
         if self.is_large(&body) {
             return self.aside(body, move |broker, cx, body| std::future::ready(act(&broker, &cx, body)));
         }
-        self.decoded(body, |request, body| {
-            let response = act(&request.broker, &request.cx, body);
-            Handled::Now(request.answer(&response))
+        self.decoded(body, |request, body: Q| {
+            let response = act(&request.broker, &request.cx, body.clone());
+            match request.try_answer(response) {
+                Answer::Encoded(reply) => Handled::Now(reply),
+                Answer::NoRoom(bytes_max, kept) => Handled::Later(
+                    async move {
+                        let response = async || kept.unwrap_or_else(|| act(&request.broker, &request.cx, body));
+                        request.once_there_is_room(bytes_max, response).await
+                    }
+                    .boxed(),
+                ),
+            }
         })
     }
 
     /// Answers a request for which something has to be waited.
-    fn later<Q, R, F>(self, body: BytesMut, act: impl FnOnce(Arc<Broker>, RequestContext, Q) -> F + Send + 'static) -> Handled
+    fn later<Q, R, F>(self, body: BytesMut, act: impl Fn(Arc<Broker>, RequestContext, Q) -> F + Send + Sync + 'static) -> Handled
     where
-        Q: Message + Send + 'static,
-        R: ApiMessage + Failing + Sync + 'static,
+        Q: Message + Send + Sync + 'static,
+        R: Response,
         F: Future<Output = R> + Send + 'static,
     {
         self.later_or_aside(body, |_, _| false, act)
@@ -193,11 +209,11 @@ impl Request {
         self,
         body: BytesMut,
         is_large: impl FnOnce(&Broker, &Q) -> bool,
-        act: impl FnOnce(Arc<Broker>, RequestContext, Q) -> F + Send + 'static,
+        act: impl Fn(Arc<Broker>, RequestContext, Q) -> F + Send + Sync + 'static,
     ) -> Handled
     where
-        Q: Message + Send + 'static,
-        R: ApiMessage + Failing + Sync + 'static,
+        Q: Message + Send + Sync + 'static,
+        R: Response,
         F: Future<Output = R> + Send + 'static,
     {
         if self.is_large(&body) {
@@ -205,10 +221,7 @@ impl Request {
         }
         self.decoded(body, |request, body| {
             let aside = is_large(&request.broker, &body).then(|| Arc::clone(&request.broker));
-            let reply = async move {
-                let response = act(Arc::clone(&request.broker), request.cx.clone(), body).await;
-                request.answer(&response)
-            };
+            let reply = async move { request.answer_to(body, act).await };
             Handled::Later(match aside {
                 Some(broker) => broker.large_requests.carry_out(reply),
                 None => reply.boxed(),
@@ -222,19 +235,16 @@ impl Request {
     }
 
     /// Decodes and answers a request on the thread for large ones.
-    fn aside<Q, R, F>(self, body: BytesMut, act: impl FnOnce(Arc<Broker>, RequestContext, Q) -> F + Send + 'static) -> Handled
+    fn aside<Q, R, F>(self, body: BytesMut, act: impl Fn(Arc<Broker>, RequestContext, Q) -> F + Send + Sync + 'static) -> Handled
     where
-        Q: Message + Send + 'static,
-        R: ApiMessage + Failing + Sync + 'static,
+        Q: Message + Send + Sync + 'static,
+        R: Response,
         F: Future<Output = R> + Send + 'static,
     {
         let broker = Arc::clone(&self.broker);
         let reply = async move {
             match Q::decode(&mut Bytes::from(body), self.cx.version) {
-                Ok(body) => {
-                    let response = act(Arc::clone(&self.broker), self.cx.clone(), body).await;
-                    self.answer(&response)
-                }
+                Ok(body) => self.answer_to(body, act).await,
                 Err(error) => self.unreadable(&error),
             }
         };
@@ -245,19 +255,6 @@ impl Request {
     pub(super) fn unreadable(&self, error: &dyn std::error::Error) -> Reply {
         self.broker.metrics.bad_request();
         tracing::info!(peer = %self.cx.peer, api = %self.api, version = self.cx.version, %error, "closed a connection over a request that cannot be answered");
-        Reply::close()
-    }
-
-    /// The frame of a response. One that cannot be encoded is a bug: the client sees the connection end, the log why.
-    pub(super) fn answer<R: ApiMessage + Failing>(&self, response: &R) -> Reply {
-        match encode_response(response, self.api, self.cx.version, self.correlation_id) {
-            Ok(frame) => self.reply(Reply::bytes(frame.freeze()), response.has_error()),
-            Err(error) => self.unencodable(&error),
-        }
-    }
-
-    pub(super) fn unencodable(&self, error: &dyn std::error::Error) -> Reply {
-        tracing::error!(api = %self.api, version = self.cx.version, %error, "a response cannot be encoded");
         Reply::close()
     }
 

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use indexmap::IndexMap;
 use tokio::time::Instant;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::fetch::{self, FetchPartition, FetchResponse, FetchTopic, RecordsLength};
+use weir_protocol::fetch::{self, FetchPartition, FetchResponse, FetchTopic, PARTITION_BYTES_MAX, RecordsLength};
 use weir_protocol::messages::fetch_response::{AbortedTransaction, EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint};
-use weir_protocol::messages::{Failing, FetchRequest, Message};
+use weir_protocol::messages::{Failing, FetchRequest, Measured, Message};
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
 use super::dispatch::Request;
@@ -23,11 +22,8 @@ use crate::auth::{Operation, Resource};
 use crate::broker::Broker;
 use crate::log::{Aborted, EpochEnd, LogReader, ReadSlice};
 use crate::metadata::MetadataImage;
-use crate::net::{Chunk, FileRegion, Reply};
+use crate::net::{Chunk, FileRegion, Reply, Room};
 use crate::replica::{Partition, Waiter, now_ms, read_error};
-
-/// The first version that names topics by id.
-const BY_ID: i16 = 13;
 
 /// The first version whose clients may read from followers (KIP-392).
 const FROM_FOLLOWERS: i16 = 11;
@@ -40,6 +36,9 @@ const SESSION_MAX: usize = 20_000;
 
 /// What a partition takes while it is read and answered.
 const READ_BYTES: usize = 400;
+
+/// What an aborted transaction takes in an answer.
+const ABORTED_BYTES_MAX: usize = 17;
 
 /// What a partition takes while a request waits: as it is asked for, and in the list of those who wait for it.
 const ASKED_BYTES: usize = 160;
@@ -135,13 +134,18 @@ pub(super) async fn decode_and_reply(request: Request, body: BytesMut) -> Reply 
 }
 
 async fn reply(request: Request, fetch: FetchRequest) -> Reply {
-    let response = answer(&request.broker, &request.cx, fetch).await;
+    let Some((response, room)) = answer(&request, fetch).await else {
+        return Reply::close();
+    };
     let failed = response.has_error();
+    // What is quiet in a session is not answered: now it is known what is.
+    room.shrink_to(response.encoded_bytes_max());
     match response.encode(request.cx.version, request.correlation_id()) {
         Ok(frame) => {
             let reply = Reply {
                 chunks: frame.chunks.into_iter().map(chunk).collect(),
-                close: false,
+                room,
+                ..Reply::default()
             };
             request.reply(reply, failed)
         }
@@ -156,10 +160,17 @@ fn chunk(chunk: fetch::Chunk<FileRegion>) -> Chunk {
     }
 }
 
-async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> FetchResponse<FileRegion> {
-    let failed = |code: ErrorCode| FetchResponse {
-        error_code: code.code(),
-        ..FetchResponse::default()
+/// The answer and its room; nothing where there was no room for too long.
+///
+/// A follower's answer needs none, whoever does not read: a leader that does not answer its followers is alone soon. What they may ask for is bounded by the partitions here.
+async fn answer(asking: &Request, request: FetchRequest) -> Option<(FetchResponse<FileRegion>, Room)> {
+    let Request { broker, cx, .. } = asking;
+    let failed = |code: ErrorCode| {
+        let response = FetchResponse {
+            error_code: code.code(),
+            ..FetchResponse::default()
+        };
+        Some((response, Room::default()))
     };
     let replica_id = if cx.version >= 15 {
         request.replica_state.replica_id
@@ -171,7 +182,8 @@ async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> 
     }
     let settings = broker.settings();
     if replica_id >= 0 {
-        return replica_fetch::answer(broker, cx, request, settings.fetch_bytes_max).await;
+        let response = replica_fetch::answer(broker, cx, request, settings.fetch_bytes_max).await;
+        return Some((response, Room::default()));
     }
     let mut limits = Limits {
         wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
@@ -181,13 +193,24 @@ async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> 
         from_followers: cx.version >= FROM_FOLLOWERS,
         rack: Some(request.rack_id.clone()).filter(|rack| !rack.is_empty()),
     };
-    let asked = match broker.fetch_sessions.ask(session_request(cx.version, request), now_ms()) {
+    let asked = match broker.fetch_sessions.ask(SessionRequest::of(cx.version, request), now_ms()) {
         Ok(asked) => asked,
         Err(code) => return failed(code),
     };
     // Of the request nothing else is left, and the wait for records may be long.
     limits.wait = cx.room.waits(asked.partitions.len() * ASKED_BYTES, limits.wait);
-    let reads = read_until_enough(broker, cx, &asked, &limits).await;
+    let mut reads = read_until_enough(broker, cx, &asked, &limits).await;
+    let bytes_max = answer_bytes_max(&asked, &reads);
+    let room = match broker.answer_memory.try_room(bytes_max) {
+        Some(room) => room,
+        None => {
+            // What was read is forgotten, and read again when there is room for it: the session has not heard of it yet.
+            drop(reads);
+            let room = asking.room_for_answer(bytes_max).await?;
+            reads = read_all(broker, cx, &asked, &limits);
+            room
+        }
+    };
     let answers: Vec<_> = reads.iter().map(Read::answer).collect();
     let (session_id, included) = broker.fetch_sessions.settle(&asked, &answers, settings.fetch_sessions_max, now_ms());
     let mut response = FetchResponse {
@@ -197,53 +220,14 @@ async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest) -> 
     for (((key, _), read), _) in asked.partitions.into_iter().zip(reads).zip(included).filter(|(_, included)| *included) {
         say(broker, cx, &mut response, key, read);
     }
-    response
+    Some((response, room))
 }
 
-fn session_request(version: i16, request: FetchRequest) -> SessionRequest {
-    let by_id = version >= BY_ID;
-    let name = |name: String, id| if by_id { TopicRef::Id(TopicId(id)) } else { TopicRef::Name(name.into()) };
-    // A partition that is named again and again is read once, as its last entry says.
-    let mut wanted = IndexMap::new();
-    for topic in request.topics {
-        let topic_ref = name(topic.topic, topic.topic_id);
-        wanted.extend(topic.partitions.into_iter().map(|partition| {
-            let wish = Wish {
-                fetch_offset: partition.fetch_offset,
-                max_bytes: partition.partition_max_bytes,
-                current_leader_epoch: partition.current_leader_epoch,
-                last_fetched_epoch: partition.last_fetched_epoch,
-            };
-            (
-                Key {
-                    topic: topic_ref.clone(),
-                    index: partition.partition,
-                },
-                wish,
-            )
-        }));
-    }
-    let mut forgotten = Vec::new();
-    for topic in request.forgotten_topics_data {
-        let topic_ref = name(topic.topic, topic.topic_id);
-        forgotten.extend(topic.partitions.into_iter().map(|index| Key {
-            topic: topic_ref.clone(),
-            index,
-        }));
-    }
-    // Versions before sessions ask for none.
-    let (id, epoch) = if version >= 7 {
-        (request.session_id, request.session_epoch)
-    } else {
-        (0, -1)
-    };
-    SessionRequest {
-        id,
-        epoch,
-        by_id,
-        wanted: wanted.into_iter().collect(),
-        forgotten,
-    }
+/// What an answer takes at most, if all that was asked about is in it.
+fn answer_bytes_max(asked: &Asked, reads: &[Read]) -> usize {
+    let named: usize = asked.partitions.iter().map(|(key, _)| key.bytes()).sum();
+    let aborted: usize = reads.iter().filter_map(|read| read.aborted.as_ref()).map(Vec::len).sum();
+    named + aborted * ABORTED_BYTES_MAX + reads.len() * PARTITION_BYTES_MAX
 }
 
 /// Reads all partitions; as long as that gives less than is wanted and time is left, waits until one of them advances and reads again.

@@ -4,6 +4,7 @@
 //! `FetchSession.scala`.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod request;
 #[cfg(test)]
 mod tests;
 
@@ -51,7 +52,7 @@ impl Key {
     }
 
     /// What it takes in a session at most.
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match &self.topic {
             TopicRef::Id(_) => PARTITION_BYTES,
             TopicRef::Name(name) => PARTITION_BYTES + name.len(),

@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use futures::FutureExt;
 use weir_protocol::batch::BatchHeader;
 use weir_protocol::error::ErrorCode;
+use weir_protocol::frame::response_bytes_max;
 use weir_protocol::messages::ProduceResponse;
 use weir_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
@@ -142,6 +143,10 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
         _ => Acks::All,
     };
     let timeout = Duration::from_millis(u64::try_from(produce.timeout_ms).unwrap_or(0));
+    let promised = match acks {
+        Acks::None => 0,
+        Acks::Leader | Acks::All => answer_bytes_max(&produce.topics),
+    };
     let refusal = refuse_all(broker, cx, &produce);
     let image = broker.metadata.load();
     let transactional_id = produce.transactional_id;
@@ -169,7 +174,7 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
             let id = transactional_id.unwrap_or_default();
             transactional::ask(&request.broker, request.cx.version, &id, &mut topics).await;
         }
-        let response = settle(&request, topics, acks, timeout).await;
+        let mut response = settle(&request, topics, acks, timeout).await;
         if acks == Acks::None {
             let failed = response
                 .responses
@@ -179,15 +184,47 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
             // There is no response that could carry the error: as in Kafka, the end of the connection tells of it.
             return request.reply(if failed { Reply::close() } else { Reply::default() }, failed);
         }
-        request.answer(&response)
+        keep_within(&mut response, promised);
+        // The connection has seen to the room, before others joined.
+        request.encoded(&response, Room::default())
     };
     // What comes after the first batch of a transaction has to be appended after it, and so has what comes after records that are not read yet.
-    if takes_long {
-        Handled::Alone(server.large_requests.carry_out_to_the_end(answer))
-    } else if must_ask {
-        Handled::Alone(answer.boxed())
-    } else {
-        Handled::Later(answer.boxed())
+    let reply = match takes_long {
+        true => server.large_requests.carry_out_to_the_end(answer),
+        false => answer.boxed(),
+    };
+    Handled::Produced {
+        reply,
+        bytes_max: promised,
+        alone: takes_long || must_ask,
+    }
+}
+
+/// The most bytes that an answer has for what it says of no partition, of a topic besides its name, and of a partition.
+const ANSWER_BYTES_MAX: usize = 2 * 1024;
+const TOPIC_BYTES_MAX: usize = 32;
+const PARTITION_BYTES_MAX: usize = 80;
+
+/// What the answer may take, which is known before anything is done.
+fn answer_bytes_max(topics: &[ProduceTopic]) -> usize {
+    let of_topic = |topic: &ProduceTopic| {
+        let name = match &topic.topic {
+            TopicRef::Name(name) => name.len(),
+            TopicRef::Id(_) => 0,
+        };
+        TOPIC_BYTES_MAX + name + topic.partitions.len() * PARTITION_BYTES_MAX
+    };
+    ANSWER_BYTES_MAX + topics.iter().map(of_topic).sum::<usize>()
+}
+
+/// Leaves out which records are to blame, and the text of errors, where an answer would take more than was promised: the codes say enough for any client.
+fn keep_within(response: &mut ProduceResponse, bytes_max: usize) {
+    if response_bytes_max(response) <= bytes_max {
+        return;
+    }
+    for partition in response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses) {
+        partition.record_errors = Vec::new();
+        partition.error_message = None;
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use weir_protocol::api::ApiKey;
 use weir_protocol::frame;
 
+use super::answers::Promised;
 use super::memory::{self, Allowance, READ_BUFFER_BYTES, Room};
 use super::reply::{Output, Reply};
 use crate::api::{self, Caller, Handled};
@@ -57,6 +58,9 @@ pub(crate) enum Closed {
     /// A frame came so slowly that others waited for its room.
     #[error("a request came too slowly, and others waited for its memory")]
     Slow,
+    /// An answer was read so slowly that others waited for its room.
+    #[error("an answer was read too slowly, and others waited for its memory")]
+    Unread,
     /// There was no room for a frame for `connections.max.idle.ms`.
     #[error("there was no memory for a request for too long")]
     NoRoom,
@@ -82,6 +86,7 @@ pub(crate) struct Accepted {
 /// Serves one connection to its end.
 pub(crate) async fn serve(accepted: Accepted, stream: TcpStream) -> Closed {
     let limits = Limits::of(&accepted.broker);
+    let answers = accepted.broker.answer_memory.clone();
     let mut connection = Connection {
         accepted,
         stream,
@@ -91,8 +96,9 @@ pub(crate) async fn serve(accepted: Accepted, stream: TcpStream) -> Closed {
         allowance: Allowance::default(),
         read_bytes: READ_BYTES_MIN,
         in_flight: FuturesOrdered::new(),
+        promised: Promised::default(),
         producing: false,
-        output: Output::new(limits.idle_max),
+        output: Output::new(limits.idle_max, answers),
         active: Instant::now(),
     };
     match connection.run().await {
@@ -156,6 +162,8 @@ struct Connection {
     read_bytes: usize,
     /// Requests that are taken up and not answered, in order.
     in_flight: FuturesOrdered<BoxFuture<'static, Reply>>,
+    /// What their answers take, of each of them.
+    promised: Promised,
     /// What is in flight are produces, and more of them may join.
     producing: bool,
     output: Output,
@@ -181,7 +189,7 @@ impl Connection {
             }
             tokio::select! {
                 biased;
-                Some(reply) = self.in_flight.next(), if !self.in_flight.is_empty() => self.push(reply).await?,
+                Some(reply) = self.in_flight.next(), if !self.in_flight.is_empty() => self.push_next(reply).await?,
                 () = room_given(&mut self.arriving), if !may_read && self.arriving.is_some() => {}
                 readable = self.stream.readable(), if may_read => {
                     readable?;
@@ -272,36 +280,65 @@ impl Connection {
         match api::dispatch(&self.accepted.broker, &self.accepted.caller, frame, room) {
             Handled::Now(reply) if self.in_flight.is_empty() => self.push(reply).await,
             Handled::Now(reply) => {
-                self.in_flight.push_back(std::future::ready(reply).boxed());
+                self.take_up(std::future::ready(reply).boxed(), 0);
                 Ok(())
             }
             Handled::Later(reply) => {
-                self.in_flight.push_back(reply);
+                self.take_up(reply, 0);
                 Ok(())
             }
-            Handled::Alone(reply) => {
-                self.producing = false;
-                self.in_flight.push_back(reply);
+            Handled::Produced { reply, bytes_max, alone } => {
+                self.take_up(reply, bytes_max);
+                self.producing &= !alone;
                 Ok(())
             }
             Handled::Close(reason) => {
                 // What was asked before is still answered.
                 while let Some(reply) = self.in_flight.next().await {
-                    self.push(reply).await?;
+                    self.push_next(reply).await?;
                 }
-                self.output.flush(&self.stream).await?;
+                self.flush().await?;
                 Err(Closed::BadRequest(reason))
             }
         }
     }
 
+    /// Waits for a reply behind those before it, which others may wait behind as long as there is memory for what they become.
+    fn take_up(&mut self, reply: BoxFuture<'static, Reply>, bytes_max: usize) {
+        let memory = &self.accepted.broker.answer_memory;
+        self.in_flight.push_back(match self.promised.add(bytes_max, memory) {
+            Some(room) if room.is_of_the_budget() => async move { Reply { room, ..reply.await } }.boxed(),
+            Some(_) => reply,
+            // Nothing joins it, and it is answered once there is room. What it brought is appended already.
+            None => {
+                self.producing = false;
+                let (memory, wait_max) = (memory.clone(), self.limits.idle_max);
+                async move {
+                    match memory.room(bytes_max, wait_max).await {
+                        Some(room) => Reply { room, ..reply.await },
+                        None => Reply::close(),
+                    }
+                }
+                .boxed()
+            }
+        });
+    }
+
     /// Sends what is answered by now: many replies, one write.
     async fn answer_what_is_ready(&mut self) -> Result<(), Closed> {
         while let Some(Some(reply)) = self.in_flight.next().now_or_never() {
-            self.push(reply).await?;
+            self.push_next(reply).await?;
         }
-        self.output.flush(&self.stream).await?;
-        Ok(())
+        self.flush().await
+    }
+
+    async fn push_next(&mut self, reply: Reply) -> Result<(), Closed> {
+        self.promised.take();
+        self.push(reply).await
+    }
+
+    async fn flush(&mut self) -> Result<(), Closed> {
+        Ok(self.output.flush(&self.stream).await?)
     }
 
     async fn push(&mut self, reply: Reply) -> Result<(), Closed> {
@@ -311,11 +348,15 @@ impl Connection {
             Some(_) => STALL_MAX.min(self.limits.idle_max),
             None => self.limits.idle_max,
         };
-        let sent = self.output.push(&self.stream, reply).await?;
+        let sent = match self.output.push(&self.stream, reply).await {
+            Ok(sent) => sent,
+            Err(_) if self.output.is_overdue() => return Err(Closed::Unread),
+            Err(error) => return Err(error.into()),
+        };
         self.accepted.broker.metrics.sent_bytes(sent);
         self.active = Instant::now();
         if close {
-            self.output.flush(&self.stream).await?;
+            self.flush().await?;
             return Err(Closed::Unanswerable);
         }
         Ok(())

@@ -40,6 +40,9 @@ pub(crate) fn charge(length: usize, is_produce: bool) -> usize {
 /// Of the whole budget what is not for records: where producers have used up theirs, also those that send slowly, followers still fetch, groups gather and transactions end.
 const DECODED_PART: usize = 4;
 
+/// What the log says where frames wait.
+const SHORTAGE: &str = "requests wait for memory: --request-memory-mib is used up";
+
 /// The broker's budget for requests in memory.
 #[derive(Clone, Debug)]
 pub struct RequestMemory {
@@ -54,8 +57,8 @@ impl RequestMemory {
     pub fn new(bytes_max: usize) -> Self {
         let decoded = bytes_max / DECODED_PART;
         Self {
-            common: Budget::new(bytes_max - decoded),
-            decoded: Budget::new(decoded),
+            common: Budget::new(bytes_max - decoded, SHORTAGE),
+            decoded: Budget::new(decoded, SHORTAGE),
         }
     }
 
@@ -92,9 +95,11 @@ impl RequestMemory {
     }
 }
 
-/// A part of the budget.
+/// Memory that is shared by many, each of whom has all that it needs or waits in turn.
 #[derive(Clone, Debug)]
-struct Budget {
+pub(super) struct Budget {
+    /// What the log says where somebody waits.
+    shortage: &'static str,
     pages: Arc<Semaphore>,
     pages_max: usize,
     waiting: Arc<AtomicUsize>,
@@ -194,9 +199,10 @@ impl Drop for Waiting {
 }
 
 impl Budget {
-    fn new(bytes_max: usize) -> Self {
+    pub(super) fn new(bytes_max: usize, shortage: &'static str) -> Self {
         let pages_max = (bytes_max / PAGE_BYTES).min(Semaphore::MAX_PERMITS);
         Self {
+            shortage,
             pages: Arc::new(Semaphore::new(pages_max)),
             pages_max,
             waiting: Arc::default(),
@@ -214,12 +220,12 @@ impl Budget {
         u32::try_from(bytes.div_ceil(PAGE_BYTES).min(self.pages_max)).unwrap_or(u32::MAX)
     }
 
-    fn try_room(&self, bytes: usize) -> Option<Room> {
+    pub(super) fn try_room(&self, bytes: usize) -> Option<Room> {
         let permit = Arc::clone(&self.pages).try_acquire_many_owned(self.pages_of(bytes)).ok()?;
         Some(Room::of(Held::Budget(permit)))
     }
 
-    fn room(&self, bytes: usize) -> impl Future<Output = Room> + Send + 'static {
+    pub(super) fn room(&self, bytes: usize) -> impl Future<Output = Room> + Send + 'static {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(Arc::clone(&self.waiting));
         let (pages, wanted) = (Arc::clone(&self.pages), self.pages_of(bytes));
@@ -231,24 +237,20 @@ impl Budget {
         }
     }
 
-    fn is_short(&self) -> bool {
+    pub(super) fn is_short(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    fn tell_of_waiting(&self) {
+    pub(super) fn tell_of_waiting(&self) {
         let mut told = self.told.lock();
         if told.is_none_or(|told| told.elapsed() >= LOG_INTERVAL) {
             *told = Some(Instant::now());
             let waiting = self.waiting.load(Ordering::Relaxed);
-            warn!(
-                waiting,
-                used_bytes = self.used_bytes(),
-                "requests wait for memory: --request-memory-mib is used up"
-            );
+            warn!(waiting, used_bytes = self.used_bytes(), "{}", self.shortage);
         }
     }
 
-    fn used_bytes(&self) -> usize {
+    pub(super) fn used_bytes(&self) -> usize {
         (self.pages_max - self.pages.available_permits()) * PAGE_BYTES
     }
 }
@@ -286,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_shared_and_given_back_with_the_last_piece_of_a_frame() {
-        let memory = Budget::new(1024 * KIB);
+        let memory = Budget::new(1024 * KIB, SHORTAGE);
         let one = memory.try_room(900 * KIB).unwrap();
         assert_eq!(memory.used_bytes(), 900 * KIB);
         assert!(memory.try_room(200 * KIB).is_none());
@@ -330,7 +332,7 @@ mod tests {
 
     #[test]
     fn who_keeps_little_does_not_stand_in_the_way_of_a_frame_that_needs_all() {
-        let memory = Budget::new(1024 * KIB);
+        let memory = Budget::new(1024 * KIB, SHORTAGE);
         let waits_for_ever = memory.try_room(100 * KIB).unwrap();
         let mut huge = Box::pin(memory.room(4096 * KIB));
         assert!((&mut huge).now_or_never().is_none());
@@ -342,7 +344,7 @@ mod tests {
 
     #[test]
     fn who_waits_no_more_is_forgotten() {
-        let memory = Budget::new(64 * KIB);
+        let memory = Budget::new(64 * KIB, SHORTAGE);
         let all = memory.try_room(64 * KIB).unwrap();
         let mut gone = Box::pin(memory.room(64 * KIB));
         assert!((&mut gone).now_or_never().is_none());

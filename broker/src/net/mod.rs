@@ -3,6 +3,7 @@
 //! Connections are spread over threads that each run a scheduler of their own: a request is read, carried out and answered on one core, and nobody steals it
 //! midway. What a partition does for it happens on that same thread too (`replica`).
 
+mod answers;
 mod connection;
 mod large;
 mod memory;
@@ -20,6 +21,7 @@ use tracing::{debug, info, warn};
 use weir_protocol::address;
 use weir_telemetry::listen::listen;
 
+pub use self::answers::AnswerMemory;
 use self::connection::{Accepted, Closed};
 pub use self::large::LargeRequests;
 pub use self::memory::{RequestMemory, Room};
@@ -226,6 +228,8 @@ async fn run_connection(shared: Shared, stream: std::net::TcpStream, caller: Arc
             shared.broker.metrics.bad_request();
             info!(%peer, listener = %listener.name, %reason, "closed a connection over a request that cannot be answered");
         }
+        // Not the client's mistake alone: this broker had too little memory for all of them.
+        closed @ (Closed::Slow | Closed::Unread | Closed::NoRoom) => info!(%peer, listener = %listener.name, reason = %closed, "closed a connection"),
         other => debug!(%peer, listener = %listener.name, reason = %other, "connection closed"),
     }
 }

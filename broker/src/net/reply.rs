@@ -8,11 +8,20 @@ use bytes::{Bytes, BytesMut};
 use rustix::net::SendFlags;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
+use super::answers::{AnswerMemory, Sending};
+use super::memory::Room;
 use crate::log::File;
 
 /// Below this many bytes, reading into the buffer that is written anyway costs less than a `sendfile` of its own.
 const SENDFILE_BYTES_MIN: usize = 16 * 1024;
+
+/// No more than this is gathered before it is sent.
+const GATHERED_BYTES_MAX: usize = SENDFILE_BYTES_MIN;
+
+/// While an answer is sent that has a part of the budget, it is looked this often whether the client has had its time.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// So much is given to one `sendfile`: what may have to be read from the disk before it.
 const SENDFILE_BYTES_MAX: usize = 1 << 20;
@@ -44,6 +53,8 @@ pub struct Reply {
     pub chunks: Vec<Chunk>,
     /// The connection ends after it.
     pub close: bool,
+    /// Its room among the answers in memory.
+    pub room: Room,
 }
 
 impl Reply {
@@ -51,15 +62,15 @@ impl Reply {
     pub fn bytes(bytes: Bytes) -> Self {
         Self {
             chunks: vec![Chunk::Bytes(bytes)],
-            close: false,
+            ..Self::default()
         }
     }
 
     /// No reply but the end of the connection: where there is no response that could carry an error.
     pub fn close() -> Self {
         Self {
-            chunks: Vec::new(),
             close: true,
+            ..Self::default()
         }
     }
 }
@@ -70,46 +81,50 @@ pub(crate) struct Output {
     gathered: BytesMut,
     /// How long the client may take to make room before it is given up.
     pub(super) stall_max: Duration,
+    /// The answer that is being sent.
+    sending: Sending,
+    memory: AnswerMemory,
 }
 
 impl Output {
     /// With nothing to send.
-    pub(crate) fn new(stall_max: Duration) -> Self {
+    pub(crate) fn new(stall_max: Duration, memory: AnswerMemory) -> Self {
         Self {
             gathered: BytesMut::new(),
             stall_max,
+            sending: Sending::of(Room::default()),
+            memory,
         }
+    }
+
+    /// Whether the client has had its time for the answer that is being sent, while others wait for its room.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.sending.is_overdue(&self.memory)
     }
 
     /// Takes `reply` up, and sends what should not be gathered. Returns the bytes of the reply.
     pub(crate) async fn push(&mut self, stream: &TcpStream, reply: Reply) -> io::Result<u64> {
         let mut bytes = 0;
+        self.sending = Sending::of(reply.room);
         for chunk in reply.chunks {
-            match chunk {
-                Chunk::Bytes(piece) => {
-                    bytes += piece.len() as u64;
-                    if piece.len() < SENDFILE_BYTES_MIN {
-                        self.gathered.extend_from_slice(&piece);
-                    } else {
-                        self.send_gathered(stream, true).await?;
-                        self.send(stream, &piece, false).await?;
-                    }
-                }
-                Chunk::Region(region) => {
-                    bytes += region.length as u64;
-                    match region.file.as_fd() {
-                        Some(_) if region.length >= SENDFILE_BYTES_MIN => {
-                            self.send_gathered(stream, true).await?;
-                            self.send_region(stream, &region).await?;
-                        }
-                        _ => self.gather(&region).await?,
-                    }
-                }
-            }
-            if self.gathered.len() >= 4 * SENDFILE_BYTES_MIN {
+            let length = match &chunk {
+                Chunk::Bytes(piece) => piece.len(),
+                Chunk::Region(region) => region.length,
+            };
+            bytes += length as u64;
+            if self.gathered.len() + length > GATHERED_BYTES_MAX {
                 self.send_gathered(stream, true).await?;
             }
+            match chunk {
+                Chunk::Bytes(piece) if length < SENDFILE_BYTES_MIN => self.gathered.extend_from_slice(&piece),
+                Chunk::Bytes(piece) => self.send(stream, &piece, false).await?,
+                Chunk::Region(region) if length >= SENDFILE_BYTES_MIN && region.file.as_fd().is_some() => {
+                    self.send_region(stream, &region).await?;
+                }
+                Chunk::Region(region) => self.gather(&region).await?,
+            }
         }
+        self.sending = Sending::of(Room::default());
         Ok(bytes)
     }
 
@@ -173,10 +188,16 @@ impl Output {
         Ok(())
     }
 
-    async fn writable(&self, stream: &TcpStream, write: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-        tokio::time::timeout(self.stall_max, stream.async_io(Interest::WRITABLE, write))
-            .await
-            .map_err(|_| io::ErrorKind::TimedOut)?
+    async fn writable(&self, stream: &TcpStream, mut write: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+        let since = Instant::now();
+        // Also who takes a byte now and then is asked for its time.
+        while !self.is_overdue() && since.elapsed() < self.stall_max {
+            let wait = CHECK_INTERVAL.min(self.stall_max);
+            if let Ok(written) = tokio::time::timeout(wait, stream.async_io(Interest::WRITABLE, &mut write)).await {
+                return written;
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 
@@ -272,10 +293,10 @@ mod tests {
                 length,
             };
             let sending = async {
-                let mut output = Output::new(Duration::from_secs(60));
+                let mut output = Output::new(Duration::from_secs(60), AnswerMemory::new(0));
                 let reply = Reply {
                     chunks: vec![Chunk::Region(region)],
-                    close: false,
+                    ..Reply::default()
                 };
                 output.push(&server, reply).await.unwrap();
                 output.flush(&server).await.unwrap();

@@ -16,6 +16,7 @@ async fn they_tell_of_a_broker_that_serves() {
         "weir_broker_request_errors_total{api=\"Produce\"} 1",
         "weir_broker_produced_records_total 1",
         "weir_broker_request_memory_bytes 0",
+        "weir_broker_answer_memory_bytes 0",
         "weir_broker_connections 1",
         "weir_broker_partitions 3",
         "weir_broker_log_dir_online 1",

@@ -46,7 +46,13 @@ fn the_frame_is_that_of_the_generated_codec() {
     for version in 4..=18 {
         for seed in 0..100 {
             let (ours, generated) = both(seed, version);
+            let bytes_max = ours.encoded_bytes_max();
             let frame = ours.encode(version, 11).unwrap();
+            let encoded = frame.chunks.iter().map(|chunk| match chunk {
+                Chunk::Bytes(piece) => piece.len(),
+                Chunk::Records(_) => 0,
+            });
+            assert!(encoded.sum::<usize>() <= bytes_max, "{version} seed {seed}");
             let mut bytes = BytesMut::new();
             for chunk in &frame.chunks {
                 let (Chunk::Bytes(piece) | Chunk::Records(piece)) = chunk;

@@ -97,8 +97,29 @@ fn survives_broken_bytes<M: Message + Sample>() {
     }
 }
 
+/// No version takes more than what was said before.
+fn is_measured<M: Message + Sample + Measured>() {
+    for version in M::VERSIONS {
+        for seed in 0..SEEDS {
+            let (message, bytes) = (sample::<M>(seed, version), sample_bytes::<M>(seed, version));
+            let bytes_max = message.encoded_bytes_max();
+            assert!(
+                bytes.len() <= bytes_max,
+                "{} {version} seed {seed}: {} bytes of {bytes_max}",
+                M::NAME,
+                bytes.len()
+            );
+        }
+    }
+}
+
 macro_rules! each_api {
     ($($api:ident, $request:ident, $min:literal, $max:literal;)*) => {
+        #[test]
+        fn it_is_known_what_a_response_takes_before_it_is_encoded() {
+            $(is_measured::<<$request as Request>::Response>();)*
+        }
+
         #[test]
         fn every_message_round_trips_in_every_version() {
             $(round_trips::<$request>(); round_trips::<<$request as Request>::Response>();)*
