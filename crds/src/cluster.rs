@@ -9,6 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::allowed_namespaces::AllowedNamespaces;
 use crate::cluster_settings::ClusterConfig;
 use crate::kubernetes_values::IMAGE;
 use crate::named_settings::{ClientMetricsConfig, GroupConfig};
@@ -110,6 +111,11 @@ pub struct KafkaClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), regex(pattern = IMAGE))]
     pub image: Option<String>,
+
+    /// The namespaces whose Topics and ConsumerGroups belong to the cluster where they name it, with spec.clusterRef.namespace. A Topic whose namespace is taken off stays as it is, and is followed no
+    /// more. Default: the cluster's own namespace.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub allowed_namespaces: AllowedNamespaces,
 
     /// Which consumer groups have a ConsumerGroup resource, and settings of single groups.
     #[serde(default, skip_serializing_if = "is_default")]

@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod allowed_namespaces;
 mod cluster;
 mod cluster_settings;
 mod consumer_group;
@@ -23,6 +24,7 @@ mod topic_settings;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
+pub use allowed_namespaces::{AllowedNamespaces, LabelExpression, LabelOperator, NamespaceSelector, NamespacesFrom};
 pub use cluster::{
     BrokerStrays, BrokerSummary, Brokers, GroupReflection, KafkaCluster, KafkaClusterSpec, KafkaClusterStatus, ListenerStatus, PartitionSummary,
     Reflect,

@@ -84,13 +84,25 @@ pub struct TopicSpec {
     pub deletion_protection: Option<bool>,
 }
 
-/// A reference to a `KafkaCluster` in the same namespace.
+/// A reference to a `KafkaCluster`.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterRef {
     /// The cluster's metadata.name.
     #[schemars(length(max = 37), regex(pattern = r"^[a-z]([a-z0-9-]*[a-z0-9])?$"))]
     pub name: String,
+
+    /// The cluster's namespace, which must allow this one (spec.allowedNamespaces of the KafkaCluster). Default: the namespace of this resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: Option<String>,
+}
+
+impl ClusterRef {
+    /// The cluster's namespace, as a resource in the namespace `own` means it.
+    pub fn namespace_from<'a>(&'a self, own: &'a str) -> &'a str {
+        self.namespace.as_deref().unwrap_or(own)
+    }
 }
 
 /// What the deletion of a topic does.
@@ -117,7 +129,7 @@ pub struct TopicStatus {
     /// The bytes of its records, each counted once however many replicas have it. It follows in steps of a tenth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<i64>,
-    /// `Ready`: every partition has a leader.
+    /// `Ready`: every partition has a leader. `Healthy`: all replicas are in sync. `Accepted`, where the cluster is in another namespace: the cluster takes Topics of this one.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

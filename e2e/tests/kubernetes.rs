@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 use weir_e2e::driver::{Client, Driver, From, Produce};
-use weir_e2e::kubernetes::{Namespace, eventually, kafka_cluster, operator_restarts, topic};
+use weir_e2e::kubernetes::{Namespace, eventually, kafka_cluster, kubectl, operator_restarts, topic};
 use weir_e2e::record::Record;
 use weir_e2e::tools::kcat;
 use weir_e2e::wire::await_topic;
@@ -156,6 +156,85 @@ fn clients_of_two_clusters_of_a_namespace_may_create_topics_of_one_name() {
     for topic in &topics {
         namespace.ready(&format!("topic/{}", topic["metadata"]["name"].as_str().unwrap()));
     }
+}
+
+#[test]
+fn teams_declare_topics_and_groups_in_namespaces_of_their_own() {
+    let [home, red, blue] = ["home", "red", "blue"].map(|stem| Namespace::create(stem).unwrap());
+    let of_cluster = |kind: &str, name: &str, more: &str| {
+        format!(
+            "apiVersion: weir.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n  clusterRef: {{name: k, namespace: {}}}\n{more}",
+            home.name
+        )
+    };
+    let orders = |team: &str| of_cluster("Topic", "orders", &format!("  topicName: {team}\n  partitions: 1\n  replicas: 1\n"));
+    let allowed = "  allowedNamespaces: {from: Selector, selector: {matchLabels: {kafka: mine}}}\n";
+    let bootstrap = home.kafka("k", 1, allowed).unwrap();
+    let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
+    let label = |team: &Namespace, label: &str| kubectl(&["label", "namespace", &team.name, label]).unwrap();
+
+    // Whom the cluster does not allow it does nothing for.
+    for (team, name) in [(&red, "red"), (&blue, "blue")] {
+        team.apply(&orders(name)).unwrap();
+        team.apply(&of_cluster("ConsumerGroup", "readers", &format!("  groupId: {name}\n")))
+            .unwrap();
+        assert_eq!(team.awaits("topic/orders", "Accepted", "False").reason, "NotAllowedByCluster");
+        assert_eq!(team.awaits("consumergroup/readers", "Ready", "False").reason, "NotAllowedByCluster");
+    }
+    assert!(listed(&mut driver).iter().all(|topic| topic != "red" && topic != "blue"));
+    for (team, name) in [(&red, "red"), (&blue, "blue")] {
+        let _ = label(team, "kafka=mine");
+        team.ready("topic/orders");
+        team.ready("consumergroup/readers");
+        driver.produce(Produce::records(name, &records(10)).set("acks", "all")).unwrap();
+        eventually("the status says how much it holds", || {
+            let topic = team.object("topic/orders")?.unwrap();
+            Ok(topic["status"]["bytes"].as_i64().filter(|bytes| *bytes > 0))
+        });
+    }
+
+    // Whom it does not allow any more keeps what it has, and can neither change it nor delete it.
+    let _ = label(&red, "kafka-");
+    assert_eq!(red.awaits("topic/orders", "Accepted", "False").reason, "NotAllowedByCluster");
+    red.patch("topic/orders", r#"{"spec": {"partitions": 2}}"#).unwrap();
+    red.unprotect("topic/orders").unwrap();
+    let before = red.uid("topic/orders").unwrap();
+    red.kubectl(&["delete", "topic", "orders"]).unwrap();
+    eventually("the Topic comes back", || {
+        let topic = red.object("topic/orders")?;
+        Ok(topic.filter(|topic| topic["metadata"]["uid"] != before && topic["spec"]["partitions"] == 1))
+    });
+    assert_eq!(driver.consume("red", &[0], From::Beginning, 10).unwrap().len(), 10);
+
+    // A namespace that is deleted takes no protected records along, and finds them when it is there again.
+    kubectl(&["delete", "namespace", &blue.name, "--timeout=120s"]).unwrap();
+    assert_eq!(driver.consume("blue", &[0], From::Beginning, 10).unwrap().len(), 10);
+    kubectl(&["create", "namespace", &blue.name]).unwrap();
+    let _ = label(&blue, "kafka=mine");
+    blue.ready("topic/orders");
+    assert_eq!(driver.consume("blue", &[0], From::Beginning, 10).unwrap().len(), 10);
+
+    // Followed again, a Topic counts as it is written, and the one of the same name elsewhere stays.
+    let _ = label(&red, "kafka=mine");
+    let _ = red.awaits("topic/orders", "Accepted", "True");
+    red.apply(&orders("red")).unwrap();
+    red.patch("topic/orders", r#"{"spec": {"deletionPolicy": "Delete", "deletionProtection": false}}"#)
+        .unwrap();
+    red.ready("topic/orders");
+    red.kubectl(&["delete", "topic", "orders"]).unwrap();
+    eventually("the topic is gone", || {
+        Ok((!listed(&mut driver).contains(&"red".to_owned())).then_some(()))
+    });
+    assert_eq!(driver.consume("blue", &[0], From::Beginning, 10).unwrap().len(), 10);
+
+    // Nobody owns a Topic of another namespace: it outlives its cluster, and says so.
+    let topic = blue.object("topic/orders").unwrap().unwrap();
+    assert!(topic["metadata"].get("ownerReferences").is_none(), "{topic}");
+    home.kubectl(&["delete", "kafkacluster", "k"]).unwrap();
+    eventually("the Topic has lost its cluster", || {
+        let said = blue.condition("topic/orders", "Ready")?;
+        Ok(said.filter(|said| said.reason == "ClusterNotFound"))
+    });
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod groups;
 mod keeper;
 mod lease;
 mod listed;
+mod namespaces;
 mod objects;
 mod sites;
 mod sizes;
@@ -61,6 +62,8 @@ struct Context {
     figures: Arc<Figures>,
     /// The ConsumerGroups that the watch knows of.
     groups: Arc<groups::Shelf>,
+    /// The labels of namespaces, where a cluster goes by them.
+    namespaces: Arc<namespaces::Namespaces>,
     /// Whether this term goes on.
     leads: LeaseCheck,
 }
@@ -156,6 +159,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
                     controllers: controllers.clone(),
                     figures: Arc::clone(&figures),
                     groups: Arc::default(),
+                    namespaces: Arc::default(),
                     leads: election.check(term),
                 };
                 clusters::look_after_all(context, Arc::clone(&sites)).boxed()

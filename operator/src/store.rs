@@ -27,7 +27,7 @@ use weir_protocol::types::{BrokerEpoch, TopicId};
 
 use self::packed::{Registry, Shard, write_registry, write_shard};
 use crate::controller::state::{Change, Cluster, State};
-use crate::controller::{Kind, TOPIC_ID_ANNOTATION};
+use crate::controller::{Key, Kind, TOPIC_ID_ANNOTATION};
 
 pub use crate::controller::state::{SHARDS, shard_of};
 
@@ -77,7 +77,7 @@ pub enum StoreError {
     #[error("{0}")]
     Taken(kube::ours::Taken),
     /// It took some of the resources that the changes touch, and none of these. Nothing else was written, and nothing has to be read anew: commit what is decided without them.
-    #[error("the store refuses {}", .0.iter().map(|one| format!("the {} {:?}: {}", one.kind, one.name, one.message)).collect::<Vec<_>>().join("; "))]
+    #[error("the store refuses {}", .0.iter().map(|one| format!("the {} {:?}: {}", one.kind, one.key.name, one.message)).collect::<Vec<_>>().join("; "))]
     Refused(Vec<Refused>),
     /// This process does not hold the lease any more.
     #[error("another replica of the operator leads")]
@@ -112,8 +112,8 @@ pub enum StoreError {
 pub struct Refused {
     /// Its kind.
     pub kind: Kind,
-    /// Its `metadata.name`.
-    pub name: String,
+    /// Where it lies.
+    pub key: Key,
     /// There is another resource of this name.
     pub taken: bool,
     /// It breaks a rule of the schema, and not a quota or a policy.
@@ -138,7 +138,7 @@ impl Touched {
         for change in changes {
             match change {
                 Change::Cluster(_) => touched.cluster_resource = true,
-                // Its shard holds the resource, too, if it is to be retained.
+                // Its shard holds the resource, too, if it is to be retained or lies in another namespace.
                 Change::Topic(id, _) | Change::RemoveTopic(id, _) => {
                     touched.topics.insert(*id);
                     touched.shards.insert(shard_of(*id));
@@ -161,8 +161,10 @@ impl Touched {
 pub(crate) fn shard_text(state: &State, shard: u8) -> String {
     let topics = || state.topics.iter().filter(|(id, _)| shard_of(**id) == shard);
     let partitions = topics().flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition)));
-    let retained = topics().filter(|(_, topic)| topic.resource.spec.deletion_policy == DeletionPolicy::Retain);
-    write_shard(partitions, retained.map(|(id, topic)| (*id, &topic.resource)))
+    let home = state.cluster.namespace();
+    // Whose resource it is stands nowhere else, where it lies in another namespace: what bears the id there may be anybody's.
+    let kept = topics().filter(|(_, topic)| topic.resource.spec.deletion_policy == DeletionPolicy::Retain || topic.key.namespace != home);
+    write_shard(partitions, kept.map(|(id, topic)| (*id, &topic.resource)), home)
 }
 
 /// The text of the state's registry.
@@ -204,12 +206,13 @@ impl Parts {
             state.apply(&Change::Broker(broker));
         }
         for (id, resource) in self.topics {
-            self.shards.retained.remove(&id);
+            self.shards.kept.remove(&id);
             self.shards.put(id, resource, &mut state);
         }
-        for (id, mut resource) in std::mem::take(&mut self.shards.retained) {
-            let name = resource.metadata.name.as_deref().unwrap_or_default();
-            if state.topic_by_resource(name).is_none() && state.topic_by_name(resource.topic_name()).is_none() {
+        let kept = std::mem::take(&mut self.shards.kept).into_iter();
+        for (id, mut resource) in kept.filter(|(_, resource)| resource.spec.deletion_policy == DeletionPolicy::Retain) {
+            let key = state.cluster.key_of(&resource.metadata);
+            if state.topic_by_resource(&key).is_none() && state.topic_by_name(resource.topic_name()).is_none() {
                 resource.metadata.annotations = Some([(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
                 self.shards.put(id, resource, &mut state);
             }
@@ -222,7 +225,7 @@ impl Shard {
     /// Takes in another one.
     pub(crate) fn extend(&mut self, other: Self) {
         self.partitions.extend(other.partitions);
-        self.retained.extend(other.retained);
+        self.kept.extend(other.kept);
     }
 
     /// Puts a topic and its partitions into a state.

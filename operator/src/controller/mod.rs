@@ -12,7 +12,9 @@ mod election;
 mod features;
 pub mod image;
 mod isr;
+mod key;
 mod leaders;
+mod names;
 mod partitions;
 mod placement;
 mod quorum;
@@ -35,10 +37,12 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
 pub use admin::{AdminRequest, AdminResponse};
 pub use brokers::{Heartbeat, Registration};
 pub use isr::{AlterPartitions, IsrChange, IsrChanged};
+pub use key::Key;
 pub use leaders::balance_interval_ms;
+pub use names::{is_subdomain, resource_name};
 pub use partitions::summary;
 pub(crate) use resources::gone;
-pub use resources::{DEFAULT_NAMESPACE, Kind, RETAINED, Refusal, Resource, TOPIC_ID_ANNOTATION, is_subdomain, resource_name, topic_id_on};
+pub use resources::{DEFAULT_NAMESPACE, Kind, RETAINED, Refusal, Resource, TOPIC_ID_ANNOTATION, topic_id_on};
 use sessions::{Sessions, Timestamp};
 use state::{Change, State};
 
@@ -97,7 +101,9 @@ pub enum Event {
     /// A user wrote resources: all of them or none.
     Apply(Vec<Resource>),
     /// A user deletes a resource.
-    Delete(Kind, String),
+    Delete(Kind, Key),
+    /// The Topic that lies here is not followed any more, or goes without its topic being meant: the topic is retained.
+    Retain(Key),
     /// It is time to balance the leaders.
     Balance,
     /// Time passed.
@@ -196,10 +202,11 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
                 }
             }
         },
-        Event::Delete(kind, name) => match resources::delete(&mut draft, kind, &name) {
+        Event::Delete(kind, key) => match resources::delete(&mut draft, kind, &key) {
             Ok(()) => Reply::Applied(vec!["deleted"]),
             Err(refusal) => Reply::Invalid(refusal),
         },
+        Event::Retain(key) => resources::retain(&mut draft, &key),
         Event::Balance => leaders::balance(&mut draft),
         Event::Tick => {
             brokers::fence(&mut draft, &sessions.expired(moment.now));

@@ -9,16 +9,17 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use uuid::Uuid;
-use weir_crds::{ClusterConfig, DeletionPolicy, KafkaCluster, Topic};
+use weir_crds::{ClusterConfig, DeletionPolicy, KafkaCluster, NamespacesFrom, Topic};
 use weir_protocol::config::{Door, Layers, validate_broker_entry, validate_group};
 use weir_protocol::types::{BrokerId, TopicId};
 
 use super::admin::ApiError;
 use super::configs::{canonical_topic_settings, check_named, put_cluster_resource};
+use super::key::Key;
 use super::placement::NoPlace;
-use super::state::{Change, State};
+use super::state::{Change, State, is_internal};
 use super::topics::{check_name, create::default_of};
-use super::{Draft, Moment, PARTITIONS_MAX, partitions, reassign};
+use super::{Draft, Moment, PARTITIONS_MAX, Reply, partitions, reassign};
 
 /// Where a topic's id is kept on its resource, as a UUID: a backup that drops the status keeps it.
 pub const TOPIC_ID_ANNOTATION: &str = "weir.dev/topic-id";
@@ -188,14 +189,15 @@ fn canonical_cluster_settings(settings: &ClusterConfig, door: Door) -> Result<Cl
 fn apply_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str, Wrong> {
     check_owner(draft, &wanted)?;
     wanted.status = None;
-    let name = wanted.metadata.name.clone().unwrap_or_default();
+    let key = draft.state.cluster.key_of(&wanted.metadata);
+    wanted.metadata.namespace = Some(key.namespace.clone());
     let settings = canonical_topic_settings(wanted.spec.config.texts(), draft.state.cluster.configs());
     wanted.spec.config = settings.map_err(|ApiError { message, .. }| wrong("spec.config", message))?;
-    match draft.state.topic_by_resource(&name).cloned() {
+    match draft.state.topic_by_resource(&key).cloned() {
         Some(before) if is_the_same(&before, &wanted) => update_topic(draft, &before, wanted),
         Some(before) => {
             // The resource was deleted and made anew, and nobody was there to see it: so it is another topic.
-            draft.push(Change::RemoveTopic(before.id, name));
+            draft.push(Change::RemoveTopic(before.id, key));
             create_topic(draft, wanted)
         }
         None => create_topic(draft, wanted),
@@ -228,22 +230,38 @@ fn new_topic_id(draft: &mut Draft<'_>, wanted: &Topic) -> TopicId {
 
 fn check_owner(draft: &Draft<'_>, wanted: &Topic) -> Result<(), Wrong> {
     let cluster = &draft.state.cluster;
-    if wanted.spec.cluster_ref.name != cluster.name() {
-        let reason = format!(
-            "there is no KafkaCluster {:?}; the one here is {:?}",
-            wanted.spec.cluster_ref.name,
-            cluster.name()
-        );
+    let named = &wanted.spec.cluster_ref;
+    if named.name != cluster.name() {
+        let reason = format!("there is no KafkaCluster {:?}; the one here is {:?}", named.name, cluster.name());
         return Err(wrong("spec.clusterRef.name", reason));
     }
-    let namespace = cluster.resource.metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
-    if wanted.metadata.namespace.as_deref().is_some_and(|other| other != namespace) {
-        return Err(wrong(
-            "metadata.namespace",
-            format!("must be that of the cluster, which is {namespace:?}"),
-        ));
+    let (home, own) = (cluster.namespace(), cluster.key_of(&wanted.metadata).namespace);
+    let meant = named.namespace_from(&own);
+    if meant != home {
+        let reason = format!(
+            "there is no KafkaCluster {:?} in the namespace {meant:?}; the one here is in {home:?}",
+            named.name
+        );
+        return Err(wrong("spec.clusterRef.namespace", reason));
+    }
+    // Whose labels a selector matches is known where the namespaces are: who offers the resource looks there.
+    if own != home && cluster.resource.spec.allowed_namespaces.from == NamespacesFrom::Same {
+        let reason = format!("the KafkaCluster takes Topics of its own namespace {home:?} alone: its spec.allowedNamespaces may name others");
+        return Err(wrong("metadata.namespace", reason));
+    }
+    if own != home && is_internal(wanted.topic_name()) {
+        let reason = format!(
+            "{:?} is a topic of the brokers, all of whose groups or transactions are in it: its Topic lies in the cluster's namespace {home:?}",
+            wanted.topic_name()
+        );
+        return Err(wrong("spec.topicName", reason));
     }
     Ok(())
+}
+
+/// A resource's name as somebody in this namespace says it.
+fn said_in(namespace: &str, key: &Key) -> String {
+    if key.namespace == namespace { key.name.clone() } else { key.to_string() }
 }
 
 fn create_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str, Wrong> {
@@ -253,11 +271,10 @@ fn create_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str
         "metadata.name"
     };
     check_name(wanted.topic_name()).map_err(|error| wrong(path, error.message))?;
+    let key = draft.state.cluster.key_of(&wanted.metadata);
     if let Some(owner) = draft.state.topic_by_name(wanted.topic_name()) {
-        return Err(wrong(
-            path,
-            format!("the topic {:?} is that of the Topic {:?} already", owner.name(), owner.resource_name()),
-        ));
+        let of = said_in(&key.namespace, &owner.key);
+        return Err(wrong(path, format!("the topic {:?} is that of the Topic {of:?} already", owner.name())));
     }
     if let Some(other) = draft.state.lookalike(wanted.topic_name()) {
         return Err(wrong(
@@ -279,8 +296,7 @@ fn create_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str
     check_numbers(draft, &wanted, 0)?;
     let id = new_topic_id(draft, &wanted);
     check_room(draft, id, &wanted, 0)?;
-    let name = wanted.metadata.name.clone().unwrap_or_default();
-    wanted.metadata = merged_meta(&new_meta(draft.moment, &name, id), wanted.metadata, false);
+    wanted.metadata = merged_meta(&new_meta(draft.moment, &key, id), wanted.metadata, false);
     draft.push(Change::Topic(id, Box::new(wanted)));
     // Without a broker that can take them, the partitions wait for one.
     let _ = partitions::grow(draft, id);
@@ -351,10 +367,10 @@ fn check_room(draft: &Draft<'_>, id: TopicId, wanted: &Topic, there: usize) -> R
     Ok(())
 }
 
-pub(super) fn delete(draft: &mut Draft<'_>, kind: Kind, name: &str) -> Result<(), Refusal> {
+pub(super) fn delete(draft: &mut Draft<'_>, kind: Kind, key: &Key) -> Result<(), Refusal> {
     let refusal = |path: &str, reason: &str| Refusal {
         kind,
-        name: name.to_owned(),
+        name: key.name.clone(),
         path: path.to_owned(),
         reason: reason.to_owned(),
     };
@@ -366,23 +382,36 @@ pub(super) fn delete(draft: &mut Draft<'_>, kind: Kind, name: &str) -> Result<()
         Kind::Topic => {
             let topic = draft
                 .state
-                .topic_by_resource(name)
+                .topic_by_resource(key)
                 .ok_or_else(|| refusal("metadata.name", "there is no such topic"))?;
             if topic.resource.spec.deletion_policy == DeletionPolicy::Retain {
                 return Err(refusal(RETAINED, "the policy is Retain: set it to Delete first"));
             }
             let id = topic.id;
-            draft.push(Change::RemoveTopic(id, name.to_owned()));
+            draft.push(Change::RemoveTopic(id, key.clone()));
             Ok(())
         }
     }
 }
 
+/// The topic is to be retained, whatever its resource says: nobody follows that any more, or it goes without the topic being meant. It stays so until a resource that is followed says otherwise.
+pub(super) fn retain(draft: &mut Draft<'_>, key: &Key) -> Reply {
+    let Some(topic) = draft.state.topic_by_resource(key) else {
+        return Reply::Nothing;
+    };
+    if topic.resource.spec.deletion_policy != DeletionPolicy::Retain {
+        let (id, mut resource) = (topic.id, with_generation(&topic.resource));
+        resource.spec.deletion_policy = DeletionPolicy::Retain;
+        draft.push(Change::Topic(id, Box::new(resource)));
+    }
+    Reply::Applied(vec!["retained"])
+}
+
 /// The metadata of a new topic.
-pub(super) fn new_meta(moment: &Moment, name: &str, id: TopicId) -> ObjectMeta {
+pub(super) fn new_meta(moment: &Moment, key: &Key, id: TopicId) -> ObjectMeta {
     ObjectMeta {
-        name: Some(name.to_owned()),
-        namespace: Some(DEFAULT_NAMESPACE.to_owned()),
+        name: Some(key.name.clone()),
+        namespace: Some(key.namespace.clone()),
         uid: Some(id.0.to_string()),
         generation: Some(1),
         creation_timestamp: Some(moment.wall.clone()),
@@ -431,48 +460,6 @@ pub(super) fn with_cluster_generation(resource: &KafkaCluster) -> KafkaCluster {
     let mut next = resource.clone();
     next.metadata.generation = next.metadata.generation.map(|generation| generation + 1);
     next
-}
-
-/// The longest part of a topic's name that a derived `metadata.name` shows; with the hash behind it, it stays a Kubernetes name.
-const READABLE_LENGTH_MAX: usize = 200;
-
-/// The `metadata.name` of a topic that a client names: the name itself where Kubernetes allows it, else a readable part of it and a hash. `taken` keeps
-/// names of others apart, so that two topics never share one.
-pub fn resource_name(topic: &str, taken: impl Fn(&str) -> bool) -> String {
-    if is_subdomain(topic) && !taken(topic) {
-        return topic.to_owned();
-    }
-    let readable: String = topic
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
-        .take(READABLE_LENGTH_MAX)
-        .collect();
-    let readable = readable.trim_matches('-');
-    let readable = if readable.is_empty() { "topic" } else { readable };
-    let mut hash = fnv1a(0xcbf2_9ce4_8422_2325, topic.as_bytes());
-    loop {
-        let name = format!("{readable}-{hash:016x}");
-        if !taken(&name) {
-            return name;
-        }
-        hash = fnv1a(hash, b"again");
-    }
-}
-
-/// Whether a name is an RFC 1123 subdomain, which is what Kubernetes takes as a name.
-pub fn is_subdomain(name: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    name.len() <= 253
-        && name.split('.').all(|label| {
-            let (first, last) = (label.bytes().next(), label.bytes().next_back());
-            first.is_some_and(inner) && last.is_some_and(inner) && label.bytes().all(|byte| inner(byte) || byte == b'-')
-        })
-}
-
-fn fnv1a(start: u64, bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// The id of a broker whose settings stand under `key` of `spec.brokers.config`.

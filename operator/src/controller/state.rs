@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use uuid::Uuid;
 use weir_crds::KafkaCluster;
 use weir_protocol::config::{self, Configs, Layers};
@@ -18,6 +19,8 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
 
 pub use self::partition::Partition;
 use self::sums::Sums;
+use super::key::Key;
+use super::resources::DEFAULT_NAMESPACE;
 
 /// The whole of the metadata.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,9 +33,9 @@ pub struct State {
     pub topics: OrdMap<TopicId, Arc<Topic>>,
     /// Topic ids by the name in Kafka.
     names: OrdMap<String, TopicId>,
-    /// Topic ids by the name of the resource.
-    resources: OrdMap<String, TopicId>,
-    /// Names of resources that the store has seen and that are no topics of this cluster: not to be had for new ones.
+    /// Topic ids by the namespace and the name of the resource.
+    resources: OrdMap<Key, TopicId>,
+    /// Names of resources in the cluster's namespace that the store has seen and that are no topics of this cluster: not to be had for new ones.
     pub(crate) taken: Arc<BTreeSet<String>>,
     /// The version that holds the last change of each broker's registration.
     pub(crate) told_at: OrdMap<BrokerId, u64>,
@@ -111,6 +114,8 @@ pub struct Endpoint {
 pub struct Topic {
     /// Its immutable id (KIP-516).
     pub id: TopicId,
+    /// Where its resource lies.
+    pub key: Key,
     /// The resource, whoever wrote it. Its `partitions` and `replicas` are set.
     pub resource: weir_crds::Topic,
     /// The partitions by index. Fewer than the resource asks for while no broker can take them.
@@ -136,8 +141,8 @@ pub enum Change {
     Features(Features),
     /// A topic was created or its resource changed.
     Topic(TopicId, Box<weir_crds::Topic>),
-    /// A topic is gone, its partitions with it. The name is its resource's.
-    RemoveTopic(TopicId, String),
+    /// A topic is gone, its partitions with it. The key is its resource's.
+    RemoveTopic(TopicId, Key),
     /// A partition was created or changed.
     Partition(TopicId, i32, Partition),
     /// Brokers hold later epochs than the state: it was restored from a backup. Nothing of it is stored.
@@ -181,9 +186,9 @@ impl State {
         self.topics.get(self.names.get(name)?)
     }
 
-    /// The topic of this `metadata.name`.
-    pub fn topic_by_resource(&self, name: &str) -> Option<&Arc<Topic>> {
-        self.topics.get(self.resources.get(name)?)
+    /// The topic whose resource lies here.
+    pub fn topic_by_resource(&self, key: &Key) -> Option<&Arc<Topic>> {
+        self.topics.get(self.resources.get(key)?)
     }
 
     /// Topics in the order of their names in Kafka.
@@ -315,12 +320,12 @@ impl State {
             Change::Topic(id, resource) => self.put_topic(*id, resource),
             Change::RemoveTopic(id, _) => {
                 if let Some(topic) = self.topics.remove(id) {
-                    self.sums.take_out(&topic);
+                    self.sums.take_out(&topic, self.cluster.namespace());
                     if let Some(unified) = unified(topic.name()) {
                         self.lookalikes.remove(&(unified, topic.name().to_owned()));
                     }
                     self.names.remove(topic.name());
-                    self.resources.remove(topic.resource_name());
+                    self.resources.remove(&topic.key);
                 }
             }
             Change::Partition(id, index, partition) => self.put_partition(*id, *index, partition),
@@ -330,19 +335,25 @@ impl State {
 
     fn put_topic(&mut self, id: TopicId, resource: &weir_crds::Topic) {
         let partitions = self.topics.get(&id).map(|topic| topic.partitions.clone()).unwrap_or_default();
+        let key = self.cluster.key_of(&resource.metadata);
         let topic = Topic {
             id,
+            key: key.clone(),
             resource: resource.clone(),
             partitions,
         };
         let wanted_before = self.topics.get(&id).map_or(0, |topic| topic.partitions_wanted());
         self.sums.wanted = self.sums.wanted + topic.partitions_wanted() - wanted_before;
+        let kept = |topic: &Topic| sums::kept(topic, self.cluster.namespace());
+        let (kept_before, kept_after) = (self.topics.get(&id).map_or(0, |topic| kept(topic)), kept(&topic));
+        self.sums.keep(id, kept_before, kept_after);
         if let Some(unified) = unified(topic.name()) {
             self.lookalikes.insert((unified, topic.name().to_owned()));
         }
         let owner = self.names.insert(topic.name().to_owned(), id);
         assert!(owner.is_none_or(|owner| owner == id), "a topic's name belongs to one topic");
-        self.resources.insert(topic.resource_name().to_owned(), id);
+        let owner = self.resources.insert(key, id);
+        assert!(owner.is_none_or(|owner| owner == id), "a resource is that of one topic");
         self.topics.insert(id, Arc::new(topic));
     }
 
@@ -412,6 +423,21 @@ impl Cluster {
     pub fn name(&self) -> &str {
         self.resource.metadata.name.as_deref().unwrap_or_default()
     }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        self.resource.metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)
+    }
+
+    /// The key of a resource of this name in the cluster's namespace.
+    pub fn key(&self, name: &str) -> Key {
+        Key::new(Some(self.namespace()), Some(name))
+    }
+
+    /// The key of a resource. One that names no namespace lies in the cluster's.
+    pub fn key_of(&self, metadata: &ObjectMeta) -> Key {
+        Key::new(metadata.namespace.as_deref().or_else(|| Some(self.namespace())), metadata.name.as_deref())
+    }
 }
 
 impl Broker {
@@ -432,11 +458,6 @@ impl Topic {
         self.resource.topic_name()
     }
 
-    /// Its resource's `metadata.name`.
-    pub fn resource_name(&self) -> &str {
-        self.resource.metadata.name.as_deref().unwrap_or_default()
-    }
-
     /// The number of partitions that its resource asks for.
     pub fn partitions_wanted(&self) -> usize {
         self.resource
@@ -448,6 +469,11 @@ impl Topic {
 
     /// Whether the brokers keep it for themselves.
     pub fn is_internal(&self) -> bool {
-        matches!(self.name(), "__consumer_offsets" | "__transaction_state" | "__share_group_state")
+        is_internal(self.name())
     }
+}
+
+/// Whether brokers keep the topic of this name for themselves.
+pub fn is_internal(name: &str) -> bool {
+    matches!(name, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
 }

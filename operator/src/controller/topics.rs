@@ -110,7 +110,7 @@ fn delete_one(draft: &mut Draft<'_>, name: Option<String>, id: TopicId) -> Delet
                 "The topic's deletionPolicy is Retain: set it to Delete first.",
             ));
         }
-        draft.push(Change::RemoveTopic(topic.id, topic.resource_name().to_owned()));
+        draft.push(Change::RemoveTopic(topic.id, topic.key.clone()));
         Ok(())
     });
     let (error_code, error_message) = wire(&result);

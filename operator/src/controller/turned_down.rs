@@ -61,7 +61,7 @@ pub fn without(event: Event, turned_down: &[TurnedDown]) -> (Option<Event>, Repl
             let first = resources.first().map(named);
             (None, invalid(first, turned_down))
         }
-        Event::Delete(kind, name) => (None, invalid(Some((kind, Some(name))), turned_down)),
+        Event::Delete(kind, key) => (None, invalid(Some((kind, Some(key.name))), turned_down)),
         _ => (None, Reply::Refused(ErrorCode::PolicyViolation, words(turned_down))),
     }
 }

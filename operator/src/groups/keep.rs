@@ -56,7 +56,7 @@ pub trait Home: Send + Sync + 'static {
     /// Removes a resource that was made for a group.
     fn remove(&self, resource: &ConsumerGroup) -> impl Future<Output = anyhow::Result<()>> + Send;
     /// Shows how the groups do, for whoever collects figures: the last status of each, and whether the last look at each, with what followed from it, came to its end.
-    fn show<'a>(&self, groups: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>, all_looked_after: bool);
+    fn show<'a>(&self, groups: impl Iterator<Item = (&'a Named, &'a ConsumerGroupStatus)>, all_looked_after: bool);
     /// Whether this process may still act: it has not been replaced by another.
     fn may_act(&self) -> impl Future<Output = bool> + Send;
 }
@@ -129,7 +129,7 @@ enum Away {
 
 /// Looks after the groups of a cluster until it is dropped.
 pub async fn keep<H: Home>(home: Arc<H>, client: Client, pace: Pace) -> Infallible {
-    let mut kept: BTreeMap<String, Kept> = BTreeMap::new();
+    let mut kept: BTreeMap<Named, Kept> = BTreeMap::new();
     let mut dying = Dying::default();
     let mut housekeeping = Instant::now();
     loop {
@@ -137,7 +137,7 @@ pub async fn keep<H: Home>(home: Arc<H>, client: Client, pace: Pace) -> Infallib
         let owners = owners(&groups);
         let due = due(&groups, &mut kept);
         let looks = due.into_iter().map(|(resource, kept)| {
-            let owner = owners.get(resource.group_id()).filter(|owner| **owner != name_of(&resource)).cloned();
+            let owner = owners.get(resource.group_id()).filter(|owner| **owner != named(&resource)).cloned();
             pass(&*home, &client, pace, resource, kept, owner)
         });
         let looked: Vec<_> = stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).collect().await;
@@ -145,10 +145,10 @@ pub async fn keep<H: Home>(home: Arc<H>, client: Client, pace: Pace) -> Infallib
         for (resource, mut done, soon) in looked {
             let wait_ms = if soon { pace.soon_ms } else { pace.look_ms }.max(each);
             done.next = Instant::now() + Duration::from_millis(wait_ms);
-            kept.insert(name_of(&resource), done);
+            kept.insert(named(&resource), done);
         }
         let all_looked_after = kept.values().all(|kept| kept.is_looked_after);
-        home.show(kept.iter().map(|(name, kept)| (name.as_str(), &kept.decided)), all_looked_after);
+        home.show(kept.iter().map(|(name, kept)| (name, &kept.decided)), all_looked_after);
         for gone in home.take_deleted() {
             if gone.spec.deletion_policy == GroupDeletionPolicy::Delete {
                 dying.add(gone.group_id());
@@ -174,36 +174,46 @@ pub async fn keep<H: Home>(home: Arc<H>, client: Client, pace: Pace) -> Infallib
     }
 }
 
+/// A resource's namespace and name.
+pub type Named = (String, String);
+
+fn named(resource: &ConsumerGroup) -> Named {
+    let metadata = &resource.metadata;
+    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+}
+
+/// A resource as the log names it.
 fn name_of(resource: &ConsumerGroup) -> String {
-    resource.metadata.name.clone().unwrap_or_default()
+    let (namespace, name) = named(resource);
+    format!("{namespace}/{name}")
 }
 
 /// Which resource has a group: the oldest that names it.
-fn owners(groups: &[Arc<ConsumerGroup>]) -> BTreeMap<String, String> {
+fn owners(groups: &[Arc<ConsumerGroup>]) -> BTreeMap<String, Named> {
     let mut sorted: Vec<&Arc<ConsumerGroup>> = groups.iter().collect();
     // One that was only made for the group gives way to a user's.
     sorted.sort_by_key(|resource| {
         (
             reflect::is_reflected(resource),
             resource.metadata.creation_timestamp.clone(),
-            name_of(resource),
+            named(resource),
         )
     });
     let mut owners = BTreeMap::new();
     for resource in sorted {
-        owners.entry(resource.group_id().to_owned()).or_insert_with(|| name_of(resource));
+        owners.entry(resource.group_id().to_owned()).or_insert_with(|| named(resource));
     }
     owners
 }
 
 /// The groups that are to be looked at now, with what was kept of them, which is taken out. What is kept of others that are gone goes.
-fn due(groups: &[Arc<ConsumerGroup>], kept: &mut BTreeMap<String, Kept>) -> Vec<(Arc<ConsumerGroup>, Kept)> {
-    let names: BTreeSet<String> = groups.iter().map(|resource| name_of(resource)).collect();
+fn due(groups: &[Arc<ConsumerGroup>], kept: &mut BTreeMap<Named, Kept>) -> Vec<(Arc<ConsumerGroup>, Kept)> {
+    let names: BTreeSet<Named> = groups.iter().map(|resource| named(resource)).collect();
     kept.retain(|name, _| names.contains(name));
     let now = Instant::now();
     let mut due = Vec::new();
     for resource in groups {
-        let name = name_of(resource);
+        let name = named(resource);
         let known = kept.remove(&name).filter(|known| known.uid == resource.metadata.uid);
         let known = known.unwrap_or_else(|| Kept::new(resource));
         if known.next <= now || known.generation != resource.metadata.generation {
@@ -222,13 +232,18 @@ async fn pass<H: Home>(
     pace: Pace,
     resource: Arc<ConsumerGroup>,
     mut kept: Kept,
-    owner: Option<String>,
+    owner: Option<Named>,
 ) -> (Arc<ConsumerGroup>, Kept, bool) {
     kept.take_over_done(&resource);
     kept.generation = resource.metadata.generation;
     kept.is_looked_after = false;
     let (decision, now_ms) = match owner {
-        Some(owner) => {
+        Some((namespace, name)) => {
+            let owner = if resource.metadata.namespace.as_ref().is_none_or(|own| *own == namespace) {
+                name
+            } else {
+                format!("{namespace}/{name}")
+            };
             let message = format!(
                 "the group {:?} is that of the ConsumerGroup {owner:?} already: delete one of the two, or give this one another groupId",
                 resource.group_id()

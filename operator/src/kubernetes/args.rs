@@ -83,6 +83,16 @@ pub enum Scope {
     Some(Vec<String>),
 }
 
+impl Scope {
+    /// Whether a namespace is watched.
+    pub fn has(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(namespaces) => namespaces.iter().any(|one| one == namespace),
+        }
+    }
+}
+
 impl Args {
     /// How Prometheus finds the brokers.
     pub(super) fn monitoring(&self) -> Monitoring {
@@ -146,5 +156,6 @@ mod tests {
         assert_eq!(scope(""), some(&["own"]));
         assert_eq!(scope("b, a,,b"), some(&["a", "b"]));
         assert_eq!(scope("a,*"), Scope::All);
+        assert!(scope("a,*").has("b") && scope("a,b").has("b") && !scope("a").has("b"));
     }
 }

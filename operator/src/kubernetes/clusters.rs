@@ -29,6 +29,7 @@ use super::args::Scope;
 use super::groups;
 use super::keeper::{Keeper, Wake};
 use super::listed::Listed;
+use super::namespaces;
 use super::objects::{MANAGED_BY, MANAGER, SLICE_MANAGED_BY};
 use super::sites::Sites;
 use super::topics::{self, Notice};
@@ -69,6 +70,7 @@ async fn look_after_until_a_defect(context: Context, sites: Arc<Sites>) {
     let (notices, noticed) = mpsc::channel(NOTICES);
     let topics = tasks.spawn(topics::run(context.clone(), noticed).map(|never| match never {}));
     let groups = tasks.spawn(groups::watch_groups(context.clone()).map(|never| match never {}));
+    let namespaces = tasks.spawn(namespaces::watch(context.clone()).map(|never| match never {}));
     let mut happenings = watches(&context.client, &context.scope);
     let mut all = All {
         context,
@@ -88,7 +90,7 @@ async fn look_after_until_a_defect(context: Context, sites: Arc<Sites>) {
                 // A keeper only ends by a defect: the others go on, and it begins anew.
                 if let Err(panicked) = ended && panicked.is_panic() {
                     error!(error = %panicked, "a task of the operator failed");
-                    if topics.is_finished() || groups.is_finished() {
+                    if topics.is_finished() || groups.is_finished() || namespaces.is_finished() {
                         return;
                     }
                     all.restart_ended(&mut tasks);

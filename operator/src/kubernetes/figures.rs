@@ -28,7 +28,7 @@ pub(super) struct Figures {
     brokers: Mutex<BTreeMap<(String, String), BrokerFigures>>,
     /// When what looks after a kind of resource last did so without an error, by the kind and the cluster, in seconds since 1970.
     successes: Mutex<BTreeMap<(&'static str, (String, String)), u64>>,
-    /// Those of ConsumerGroups, likewise.
+    /// Those of ConsumerGroups, by the cluster likewise.
     groups: Mutex<BTreeMap<(String, String), Vec<GroupFigures>>>,
 }
 
@@ -55,6 +55,8 @@ pub(super) struct BrokerFigures {
 /// What is shown of a ConsumerGroup. There are as many as somebody declared, or has reflected up to a bound.
 #[derive(Debug)]
 pub(super) struct GroupFigures {
+    /// The resource's namespace.
+    pub(super) namespace: String,
     /// The resource's name.
     pub(super) name: String,
     /// Records that it has not consumed.
@@ -105,10 +107,10 @@ impl Figures {
     fn register_groups(&self, registry: &mut Registry) {
         type OfGroup = Family<Vec<(&'static str, String)>, Gauge>;
         let [messages, seconds, members, exceeded] = [OfGroup::default(), OfGroup::default(), OfGroup::default(), OfGroup::default()];
-        for ((namespace, cluster), groups) in self.groups().iter() {
+        for ((_, cluster), groups) in self.groups().iter() {
             for group in groups {
                 let labels = vec![
-                    ("namespace", namespace.clone()),
+                    ("namespace", group.namespace.clone()),
                     ("cluster", cluster.clone()),
                     ("consumer_group", group.name.clone()),
                 ];
@@ -260,6 +262,7 @@ mod tests {
         };
         figures.partitions().insert(("n".to_owned(), "c".to_owned()), summary);
         let group = GroupFigures {
+            namespace: "n".to_owned(),
             name: "g".to_owned(),
             messages: 12,
             seconds: None,

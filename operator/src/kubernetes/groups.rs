@@ -24,6 +24,7 @@ use self::home::{KubeHome, put_status};
 use super::Context;
 use super::clusters::apis;
 use super::listed::Listed;
+use super::namespaces;
 use super::topics::{Key, now};
 use crate::controller::state::State;
 use crate::groups::keep;
@@ -140,7 +141,7 @@ impl Shelf {
         groups.filter(|group| cluster_of(group) == *cluster).cloned().collect()
     }
 
-    /// Whether there is a group of this name, in whatever cluster.
+    /// Whether there is a resource of this name, in whatever cluster.
     fn has(&self, key: &Key) -> bool {
         self.held().groups.contains_key(key)
     }
@@ -203,7 +204,8 @@ fn key_of(metadata: &ObjectMeta) -> Key {
 }
 
 fn cluster_of(group: &ConsumerGroup) -> Key {
-    Key::new(group.metadata.namespace.as_deref(), Some(&group.spec.cluster_ref.name))
+    let namespace = group.metadata.namespace.as_deref().unwrap_or_default();
+    namespaces::cluster_of(namespace, &group.spec.cluster_ref)
 }
 
 /// Watches all ConsumerGroups, and tells those whose cluster does not exist.
@@ -239,8 +241,9 @@ pub(super) async fn watch_groups(context: Context) -> Infallible {
                 None => std::future::pending().await,
             },
             _ = orphans.tick() => {
-                for (cluster, groups) in shelf.homeless() {
-                    tell_orphans(&context, &cluster, &groups).await;
+                // Another operator may watch the namespaces that this one does not.
+                for (cluster, groups) in shelf.homeless().iter().filter(|(cluster, _)| context.scope.has(&cluster.namespace)) {
+                    tell_orphans(&context, cluster, groups).await;
                 }
             }
         }
@@ -250,8 +253,12 @@ pub(super) async fn watch_groups(context: Context) -> Infallible {
 /// Looks after the groups of a cluster whose controller runs here.
 pub(super) async fn keep_groups(context: Context, cluster: Key, committed: watch::Receiver<State>) -> Infallible {
     let _hosting = Hosting::begin(&context.groups, &cluster);
-    let home = KubeHome::new(context, cluster, committed.clone());
-    keep::keep(Arc::new(home), Client::new(committed), Pace::KUBERNETES).await
+    let home = Arc::new(KubeHome::new(context, cluster, committed.clone()));
+    let keeping = keep::keep(Arc::clone(&home), Client::new(committed), Pace::KUBERNETES);
+    tokio::select! {
+        never = keeping => never,
+        never = home.keep_telling() => never,
+    }
 }
 
 /// Tells groups that their cluster does not exist, if that is so.
@@ -269,16 +276,20 @@ async fn tell_orphans(context: &Context, cluster: &Key, groups: &[Arc<ConsumerGr
         "there is no KafkaCluster {:?} in the namespace {:?}: make it, or delete this ConsumerGroup and name another",
         cluster.name, cluster.namespace
     );
-    let seen = Seen::Nothing("ClusterNotFound", message);
     for group in groups {
-        let before = group.status.clone().unwrap_or_default();
-        let now_ms = now().0.as_millisecond();
-        let status = reconcile(group, &before, &seen, &Workload::None, &mut Memory::default(), now_ms).status;
-        if status != before
-            && let Err(error) = put_status(context, group, &status).await
-        {
-            debug!(name = group.metadata.name, %error, "write the status of a ConsumerGroup without a cluster");
-        }
+        tell(context, group, Seen::Nothing("ClusterNotFound", message.clone())).await;
+    }
+}
+
+/// Tells a group that nobody looks after why.
+async fn tell(context: &Context, group: &ConsumerGroup, seen: Seen<'_>) {
+    let before = group.status.clone().unwrap_or_default();
+    let now_ms = now().0.as_millisecond();
+    let status = reconcile(group, &before, &seen, &Workload::None, &mut Memory::default(), now_ms).status;
+    if status != before
+        && let Err(error) = put_status(context, group, &status).await
+    {
+        debug!(resource = %key_of(&group.metadata), %error, "write the status of a ConsumerGroup that nobody looks after");
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! There is no finalizer: a deleted `Topic` is gone, and the topic with it, so that no namespace waits for an operator. A `Topic` that is deleted although it is to be retained comes back as it was:
 //! where the chart's policy is installed, the API server does not let it go at all.
+//!
+//! A `Topic` in another namespace than its cluster's is followed while the cluster allows that namespace. From then on the controller retains its topic ([`Asked::Retain`]).
 
 mod book;
 mod conditions;
@@ -26,12 +28,14 @@ use weir_protocol::types::TopicId;
 
 use super::clusters::apis;
 use super::listed::Listed;
+use super::namespaces::{self, Verdict, is_going};
 use super::sizes::Sizes;
 use super::{Context, metadata_for_the_controller};
 use crate::controller::{Event as Asked, Kind, RETAINED, Reply, Resource, TOPIC_ID_ANNOTATION, topic_id_on};
 use crate::shell::{Answer, Controller};
 use crate::store::kube::Seen;
 
+pub(super) use crate::controller::Key;
 pub(super) use book::Book;
 pub(super) use conditions::{Judgement, condition};
 pub(super) use status::{keep_statuses, now, publish};
@@ -39,24 +43,11 @@ pub(super) use status::{keep_statuses, now, publish};
 /// How soon a topic is offered again that the controller could not take, because it had to read its state anew.
 const OFFER_AGAIN: Duration = Duration::from_millis(200);
 
+/// How often it is looked whether clusters take Topics of other namespaces than before.
+const VERDICTS_EVERY: Duration = Duration::from_secs(1);
+
 /// How often it is looked for topics whose cluster does not exist; a cluster that is applied with its topics has this long to appear.
 const ORPHANS_EVERY: Duration = Duration::from_secs(3);
-
-/// A namespace and a name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
-    pub(super) namespace: String,
-    pub(super) name: String,
-}
-
-impl Key {
-    pub(super) fn new(namespace: Option<&str>, name: Option<&str>) -> Self {
-        Self {
-            namespace: namespace.unwrap_or_default().to_owned(),
-            name: name.unwrap_or_default().to_owned(),
-        }
-    }
-}
 
 /// A cluster whose controller runs here.
 #[derive(Clone, Debug)]
@@ -66,6 +57,15 @@ pub(super) struct Hosted {
     pub(super) seen: Seen,
     pub(super) sizes: Sizes,
     pub(super) book: Book,
+}
+
+impl Hosted {
+    /// Whether the cluster takes Topics of a namespace, as it stands in the committed state.
+    fn verdict(&self, context: &Context, namespace: &str) -> Verdict {
+        let committed = self.controller.committed();
+        let cluster = Arc::clone(&committed.borrow().cluster.resource);
+        context.namespaces.verdict(&cluster, namespace)
+    }
 }
 
 /// What keepers tell the task of the topics.
@@ -81,6 +81,8 @@ pub(super) enum Notice {
 struct Known {
     topic: Arc<Topic>,
     offered: Option<Version>,
+    /// What its cluster said of its namespace, when that was last looked at.
+    verdict: Option<Verdict>,
     /// The namespace's watch that knows of it.
     scope: usize,
 }
@@ -97,6 +99,8 @@ struct Offered {
     topic: Key,
     cluster: Key,
     generation: Option<i64>,
+    /// What was asked, where it was no offer of what the watch knows.
+    besides: Option<Asked>,
     answer: Result<Answer, oneshot::error::RecvError>,
 }
 
@@ -106,7 +110,7 @@ struct Topics {
     hosted: BTreeMap<Key, Hosted>,
     listed: Listed,
     offers: FuturesUnordered<BoxFuture<'static, Offered>>,
-    again: FuturesUnordered<BoxFuture<'static, (Key, Key)>>,
+    again: FuturesUnordered<BoxFuture<'static, (Key, Key, Option<Asked>)>>,
 }
 
 /// Brings topics to the controllers of their clusters.
@@ -127,6 +131,8 @@ pub(super) async fn run(context: Context, mut notices: mpsc::Receiver<Notice>) -
     let mut orphans = tokio::time::interval(ORPHANS_EVERY);
     orphans.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     orphans.tick().await;
+    let mut verdicts = tokio::time::interval(VERDICTS_EVERY);
+    verdicts.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             event = events.next() => match event {
@@ -136,8 +142,9 @@ pub(super) async fn run(context: Context, mut notices: mpsc::Receiver<Notice>) -
             },
             Some(notice) = notices.recv() => topics.notice(notice).await,
             Some(offered) = topics.offers.next() => topics.answered(offered),
-            Some((topic, cluster)) = topics.again.next() => topics.offer_again(&topic, &cluster).await,
+            Some((topic, cluster, besides)) = topics.again.next() => topics.offer_again(&topic, &cluster, besides).await,
             _ = orphans.tick() => topics.look_for_orphans().await,
+            _ = verdicts.tick() => topics.look_at_verdicts().await,
         }
     }
 }
@@ -185,10 +192,11 @@ impl Topics {
         };
         topic.metadata.managed_fields = None;
         let key = key_of(&topic.metadata);
-        let offered = self.known.remove(&key).and_then(|known| known.offered);
+        let (offered, verdict) = self.known.remove(&key).map_or((None, None), |known| (known.offered, known.verdict));
         let known = Known {
             topic: Arc::new(topic),
             offered,
+            verdict,
             scope,
         };
         self.known.insert(key.clone(), known);
@@ -202,6 +210,25 @@ impl Topics {
         let Some(hosted) = self.hosted.get(&cluster) else { return };
         hosted.book.see(&known.topic);
         hosted.seen.put_topic(&known.topic);
+        let verdict = hosted.verdict(&self.context, &key.namespace);
+        let is_news = known.verdict.as_ref() != Some(&verdict);
+        known.verdict = Some(verdict.clone());
+        if cluster.namespace != key.namespace {
+            hosted.book.allowed(key, &verdict);
+        }
+        match verdict {
+            Verdict::Allowed => {}
+            // What was followed so far stays, and goes on to be followed as soon as it is known that it may.
+            Verdict::Unknown(_) | Verdict::Pending => return known.offered = None,
+            Verdict::NotAllowed(_) => {
+                known.offered = None;
+                if is_news {
+                    let controller = hosted.controller.clone();
+                    self.ask(&controller, Asked::Retain(key.clone()), key.clone(), cluster).await;
+                }
+                return;
+            }
+        }
         let version = version_of(&known.topic);
         if known.offered.as_ref() == Some(&version) {
             return;
@@ -209,10 +236,15 @@ impl Topics {
         let event = Asked::Apply(vec![Resource::Topic(Box::new(as_offered(&known.topic)))]);
         known.offered = Some(version.clone());
         let controller = hosted.controller.clone();
-        self.submit(&controller, event, key.clone(), cluster, version.1).await;
+        self.submit(&controller, event, key.clone(), cluster, version.1, None).await;
     }
 
-    async fn submit(&mut self, controller: &Controller, event: Asked, topic: Key, cluster: Key, generation: Option<i64>) {
+    /// Puts something else to a controller than a topic as it is.
+    async fn ask(&mut self, controller: &Controller, event: Asked, topic: Key, cluster: Key) {
+        self.submit(controller, event.clone(), topic, cluster, None, Some(event)).await;
+    }
+
+    async fn submit(&mut self, controller: &Controller, event: Asked, topic: Key, cluster: Key, generation: Option<i64>, besides: Option<Asked>) {
         // A controller that is gone is followed by another, to which everything is offered.
         if let Ok(told) = controller.submit(event).await {
             let answered = async move {
@@ -221,6 +253,7 @@ impl Topics {
                     topic,
                     cluster,
                     generation,
+                    besides,
                     answer,
                 }
             };
@@ -232,11 +265,17 @@ impl Topics {
         let Some(known) = self.known.remove(key) else { return };
         let cluster = cluster_of(key, &known.topic);
         if let Some(hosted) = self.hosted.get(&cluster) {
-            hosted.seen.forget_topic(&key.name);
-            hosted.book.forget(&key.name, &known.topic.metadata);
+            hosted.seen.forget_topic(key);
+            hosted.book.forget(key, &known.topic.metadata);
             let controller = hosted.controller.clone();
-            self.submit(&controller, Asked::Delete(Kind::Topic, key.name.clone()), key.clone(), cluster, None)
-                .await;
+            let is_followed = hosted.verdict(&self.context, &key.namespace) == Verdict::Allowed;
+            let goes_with_its_topic = is_followed && !goes_with_a_namespace(&self.context, key, &known.topic, &cluster).await;
+            let event = if goes_with_its_topic {
+                Asked::Delete(Kind::Topic, key.clone())
+            } else {
+                Asked::Retain(key.clone())
+            };
+            self.ask(&controller, event, key.clone(), cluster).await;
         }
     }
 
@@ -245,42 +284,57 @@ impl Topics {
             topic,
             cluster,
             generation,
+            besides,
             answer,
         } = offered;
         let Some(hosted) = self.hosted.get(&cluster) else { return };
         match answer.map(|answer| answer.reply) {
-            // Where it is to be retained, the status task brings its resource back.
-            Ok(reply) if generation.is_none() => {
-                let refused = matches!(reply, Reply::Invalid(refusal) if refusal.path == RETAINED);
-                hosted.book.answered_deletion(&topic.name, refused);
+            // Where the topic is to be retained, the status task brings its resource back.
+            Ok(reply) if besides.is_some() => {
+                let refused = match reply {
+                    Reply::Invalid(refusal) => refusal.path == RETAINED,
+                    Reply::Applied(_) => matches!(besides, Some(Asked::Retain(_))),
+                    _ => false,
+                };
+                hosted.book.answered_deletion(&topic, refused);
             }
-            Ok(Reply::Applied(_)) => hosted.book.accepted(&topic.name, generation),
+            Ok(Reply::Applied(_)) => hosted.book.accepted(&topic, generation),
             Ok(Reply::Invalid(refusal)) => {
-                debug!(topic = topic.name, %refusal, "the controller refuses a Topic");
-                hosted.book.refused(&topic.name, generation, &refusal);
+                debug!(%topic, %refusal, "the controller refuses a Topic");
+                hosted.book.refused(&topic, generation, &refusal);
             }
             Ok(_) => {}
             Err(_) => {
                 if let Some(known) = self.known.get_mut(&topic) {
                     known.offered = None;
                 }
-                self.again.push(tokio::time::sleep(OFFER_AGAIN).map(move |()| (topic, cluster)).boxed());
+                self.again
+                    .push(tokio::time::sleep(OFFER_AGAIN).map(move |()| (topic, cluster, besides)).boxed());
             }
         }
     }
 
-    async fn offer_again(&mut self, topic: &Key, cluster: &Key) {
-        if self.known.contains_key(topic) {
-            self.offer(topic).await;
-        } else if let Some(controller) = self.hosted.get(cluster).map(|hosted| hosted.controller.clone()) {
-            self.submit(
-                &controller,
-                Asked::Delete(Kind::Topic, topic.name.clone()),
-                topic.clone(),
-                cluster.clone(),
-                None,
-            )
-            .await;
+    async fn offer_again(&mut self, topic: &Key, cluster: &Key, besides: Option<Asked>) {
+        let controller = self.hosted.get(cluster).map(|hosted| hosted.controller.clone());
+        if let (Some(event), Some(controller)) = (besides, controller)
+            && (matches!(event, Asked::Retain(_)) || !self.known.contains_key(topic))
+        {
+            self.ask(&controller, event, topic.clone(), cluster.clone()).await;
+        }
+        // One that was deleted meanwhile is not known any more.
+        self.offer(topic).await;
+    }
+
+    /// Offers what is allowed by now, and retains what is not any more.
+    async fn look_at_verdicts(&mut self) {
+        let others = self.known.iter().filter(|(_, known)| known.topic.spec.cluster_ref.namespace.is_some());
+        let is_other = |(key, known): &(&Key, &Known)| {
+            let hosted = self.hosted.get(&cluster_of(key, &known.topic));
+            hosted.is_some_and(|hosted| known.verdict != Some(hosted.verdict(&self.context, &key.namespace)))
+        };
+        let others: Vec<Key> = others.filter(is_other).map(|(key, _)| key.clone()).collect();
+        for key in others {
+            self.offer(&key).await;
         }
     }
 
@@ -290,15 +344,15 @@ impl Topics {
             Notice::Hosted(hosted) => {
                 let cluster = hosted.cluster.clone();
                 self.hosted.insert(cluster.clone(), hosted);
-                let its: Vec<Key> = self
-                    .known
-                    .iter()
-                    .filter(|(key, known)| cluster_of(key, &known.topic) == cluster)
-                    .map(|(key, _)| key.clone())
+                let its = self.known.iter().filter(|(key, known)| cluster_of(key, &known.topic) == cluster);
+                // Of two that claim one name the older one has it.
+                let mut its: Vec<_> = its
+                    .map(|(key, known)| (known.topic.metadata.creation_timestamp.clone(), key.clone()))
                     .collect();
-                for key in its {
+                its.sort();
+                for (_, key) in its {
                     if let Some(known) = self.known.get_mut(&key) {
-                        known.offered = None;
+                        (known.offered, known.verdict) = (None, None);
                     }
                     self.offer(&key).await;
                 }
@@ -313,13 +367,22 @@ impl Topics {
             .iter()
             .map(|(key, known)| cluster_of(key, &known.topic))
             .filter(|cluster| !self.hosted.contains_key(cluster))
+            // Another operator may watch that namespace.
+            .filter(|cluster| self.context.scope.has(&cluster.namespace))
             .collect();
         for cluster in homeless {
             let its = self.known.iter().filter(|(key, known)| cluster_of(key, &known.topic) == cluster);
-            let topics: Vec<Arc<Topic>> = its.map(|(_, known)| Arc::clone(&known.topic)).collect();
+            let topics: Vec<(Key, Arc<Topic>)> = its.map(|(key, known)| (key.clone(), Arc::clone(&known.topic))).collect();
             status::tell_orphans(&self.context, &cluster, &topics).await;
         }
     }
+}
+
+/// Whether a Topic that is protected goes since its namespace is deleted, while the cluster with its records stays: admission policies do not hold up whoever empties a namespace.
+async fn goes_with_a_namespace(context: &Context, key: &Key, topic: &Topic, cluster: &Key) -> bool {
+    let is_protected = topic.spec.deletion_protection.unwrap_or(true);
+    let holds_records = topic.status.as_ref().and_then(|status| status.bytes).is_some_and(|bytes| bytes > 0);
+    key.namespace != cluster.namespace && is_protected && holds_records && is_going(context, &key.namespace).await
 }
 
 fn key_of(metadata: &ObjectMeta) -> Key {
@@ -327,10 +390,7 @@ fn key_of(metadata: &ObjectMeta) -> Key {
 }
 
 fn cluster_of(topic: &Key, resource: &Topic) -> Key {
-    Key {
-        namespace: topic.namespace.clone(),
-        name: resource.spec.cluster_ref.name.clone(),
-    }
+    namespaces::cluster_of(&topic.namespace, &resource.spec.cluster_ref)
 }
 
 /// A topic without what a controller does not need: what it does not have cannot change.

@@ -16,7 +16,7 @@ use weir_crds::{ClusterRef, ConsumerGroup, ConsumerGroupSpec, ConsumerGroupStatu
 
 use crate::controller::state::State;
 use crate::controller::{DEFAULT_NAMESPACE, resource_name};
-use crate::groups::keep::Home;
+use crate::groups::keep::{Home, Named};
 use crate::groups::reconcile::Workload;
 use crate::groups::reflect::REFLECTED_LABEL;
 use crate::store::StoreError;
@@ -189,7 +189,10 @@ impl Home for LocalGroups {
         let name = resource_name(group, |name| self.held().groups.contains_key(name));
         let cluster = self.committed.borrow().cluster.name().to_owned();
         let spec = ConsumerGroupSpec {
-            cluster_ref: ClusterRef { name: cluster },
+            cluster_ref: ClusterRef {
+                name: cluster,
+                namespace: None,
+            },
             group_id: Some(group.to_owned()).filter(|group| *group != name),
             ..ConsumerGroupSpec::default()
         };
@@ -202,7 +205,7 @@ impl Home for LocalGroups {
         self.delete(resource.metadata.name.as_deref().unwrap_or_default()).map(drop)
     }
 
-    fn show<'a>(&self, _: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>, _: bool) {}
+    fn show<'a>(&self, _: impl Iterator<Item = (&'a Named, &'a ConsumerGroupStatus)>, _: bool) {}
 
     async fn may_act(&self) -> bool {
         true

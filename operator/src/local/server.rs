@@ -62,6 +62,14 @@ impl LocalServer {
         let invalid = |message: String| Status::invalid_argument(message);
         let object: Value = serde_json::from_str(text).map_err(|error| invalid(format!("not a resource: {error}")))?;
         let (kind, name) = admission::identify(&object).map_err(|violation| invalid(violation.to_string()))?;
+        if !matches!(kind, Kind::Controlled(controller::Kind::KafkaCluster)) {
+            let home = self
+                .controller
+                .look(|state| state.cluster.namespace().to_owned())
+                .await
+                .map_err(unavailable)?;
+            in_namespace(&object, &home).map_err(|violation| invalid(refusal(kind, &name, &[violation])))?;
+        }
         let old = self.find(kind, &name).await?;
         let admitted = admission::admit(kind, &object, old.as_ref()).map_err(|violations| invalid(refusal(kind, &name, &violations)))?;
         let failed = |error: serde_json::Error| invalid(format!("{kind} {name:?}: {error}"));
@@ -156,7 +164,10 @@ impl Local for LocalServer {
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
         let DeleteRequest { kind, name } = request.into_inner();
         match kind_of(&kind)? {
-            Kind::Controlled(kind) => drop(self.change(Event::Delete(kind, name)).await?),
+            Kind::Controlled(kind) => {
+                let key = self.controller.look(move |state| state.cluster.key(&name)).await.map_err(unavailable)?;
+                self.change(Event::Delete(kind, key)).await?;
+            }
             Kind::ConsumerGroup => match self.groups.delete(&name) {
                 Ok(true) => {}
                 Ok(false) => return Err(Status::not_found(format!("there is no ConsumerGroup {name:?}"))),
@@ -190,6 +201,22 @@ impl Local for LocalServer {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         Ok(Response::new(self.controller.look(status).await.map_err(unavailable)?))
     }
+}
+
+/// Whether a resource lies in the namespace of the cluster, and means a cluster there: local mode has no other.
+fn in_namespace(object: &Value, home: &str) -> Result<(), Violation> {
+    for (pointer, path) in [
+        ("/metadata/namespace", "metadata.namespace"),
+        ("/spec/clusterRef/namespace", "spec.clusterRef.namespace"),
+    ] {
+        if let Some(named) = object.pointer(pointer).and_then(Value::as_str).filter(|named| *named != home) {
+            return Err(Violation {
+                path: path.to_owned(),
+                reason: format!("{named:?} is another namespace than that of the cluster, {home:?}, and local mode has that one alone: leave it out"),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The group, if it is one of this cluster's.
@@ -246,4 +273,31 @@ fn kind_of(name: &str) -> Result<Kind, Status> {
     Err(Status::invalid_argument(format!(
         "there is no kind {name:?}: kafkacluster (kfc), topic (ktp) and consumergroup (kcg) are the kinds"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_resource_of_another_namespace_is_refused_and_told_why() {
+        let said = |namespace: Value, cluster: Value| {
+            let object = json!({"metadata": {"name": "t", "namespace": namespace}, "spec": {"clusterRef": {"name": "local", "namespace": cluster}}});
+            in_namespace(&object, "default").map_err(|violation| violation.to_string())
+        };
+        for own in [json!("default"), Value::Null] {
+            assert_eq!(said(own.clone(), own), Ok(()));
+        }
+        assert_eq!(
+            said(json!("payments"), json!("default")).unwrap_err(),
+            "metadata.namespace: \"payments\" is another namespace than that of the cluster, \"default\", and local mode has that one alone: leave it out"
+        );
+        assert!(
+            said(Value::Null, json!("kafka"))
+                .unwrap_err()
+                .starts_with("spec.clusterRef.namespace: \"kafka\" is another")
+        );
+    }
 }

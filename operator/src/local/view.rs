@@ -14,7 +14,7 @@ pub(super) fn resource(state: &State, kind: Kind, name: &str) -> Option<Value> {
         Kind::KafkaCluster => Some(&state.cluster.resource)
             .filter(|cluster| cluster.metadata.name.as_deref() == Some(name))
             .and_then(|_| cluster(state)),
-        Kind::Topic => state.topic_by_resource(name).and_then(|found| topic(found)),
+        Kind::Topic => state.topic_by_resource(&state.cluster.key(name)).and_then(|found| topic(found)),
     }
 }
 
@@ -24,7 +24,7 @@ pub(super) fn resources(state: &State, kind: Kind) -> Vec<Value> {
         Kind::KafkaCluster => cluster(state).into_iter().collect(),
         Kind::Topic => {
             let mut topics: Vec<_> = state.topics.values().collect();
-            topics.sort_by_key(|topic| topic.resource_name());
+            topics.sort_by_key(|topic| &topic.key);
             topics.into_iter().filter_map(|found| topic(found)).collect()
         }
     }

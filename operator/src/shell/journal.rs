@@ -12,7 +12,7 @@ pub(super) fn write(before: &State, changes: &[Change]) {
                 info!(topic = resource.topic_name(), %id, partitions = resource.spec.partitions, "created the topic");
             }
             Change::Topic(id, resource) => info!(topic = resource.topic_name(), %id, "changed the topic"),
-            Change::RemoveTopic(id, name) => info!(resource = name, %id, "deleted the topic"),
+            Change::RemoveTopic(id, key) => info!(resource = %key, %id, "deleted the topic"),
             Change::Broker(broker) => {
                 let (fenced, shutting_down) = (broker.fenced, broker.shutting_down);
                 info!(broker = %broker.id, broker_epoch = %broker.epoch, fenced, shutting_down, "changed the broker");

@@ -9,7 +9,7 @@ use tracing::{error, warn};
 
 use super::takeover::take_over_from;
 use super::{Answer, Call, Shell, Telling, journal};
-use crate::controller::state::{Change, State};
+use crate::controller::state::{Change, Cluster, State};
 use crate::controller::turned_down::{TurnedDown, join, without};
 use crate::controller::{Event, Kind, Moment, RECORDS_PER_REQUEST_MAX, Reply};
 use crate::store::{Refused, Store, StoreError};
@@ -44,7 +44,10 @@ struct Decided {
 impl Call {
     /// Whether it may change a `Topic` or the `KafkaCluster`.
     pub(super) fn may_write_resources(&self) -> bool {
-        matches!(self, Self::Ask(Event::Admin { .. } | Event::Apply(_) | Event::Delete(..), _))
+        matches!(
+            self,
+            Self::Ask(Event::Admin { .. } | Event::Apply(_) | Event::Delete(..) | Event::Retain(_), _)
+        )
     }
 }
 
@@ -108,7 +111,9 @@ impl<S: Store> Shell<S> {
             self.state = before.clone();
             let (theirs, others): (Vec<Decided>, Vec<Decided>) = decided.into_iter().partition(|one| {
                 let changes = changes.get(one.changes.clone()).unwrap_or_default();
-                changes.iter().any(|change| turned_down.iter().any(|refused| is_of(change, refused)))
+                changes
+                    .iter()
+                    .any(|change| turned_down.iter().any(|refused| is_of(&before.cluster, change, refused)))
             });
             // Each round leaves fewer, whatever the store says.
             let (theirs, others) = if theirs.is_empty() { (others, theirs) } else { (theirs, others) };
@@ -165,13 +170,13 @@ impl<S: Store> Shell<S> {
             let (taken, refused): (Vec<Refused>, Vec<Refused>) = refused.into_iter().partition(|one| one.taken);
             for one in taken {
                 // Somebody else's resource has the name: it is decided anew under another.
-                Arc::make_mut(&mut self.state.taken).insert(one.name);
+                Arc::make_mut(&mut self.state.taken).insert(one.key.name);
             }
             if refused.is_empty() {
                 continue;
             }
             for one in &refused {
-                warn!(kind = %one.kind, name = one.name, message = one.message, "the store does not take a resource as it was asked for");
+                warn!(kind = %one.kind, resource = %one.key, message = one.message, "the store does not take a resource as it was asked for");
             }
             let turned_down: Vec<TurnedDown> = refused.into_iter().map(|one| self.turned_down(one, &changes)).collect();
             let (rest, mut reply) = without(event, &turned_down);
@@ -191,10 +196,14 @@ impl<S: Store> Shell<S> {
     }
 
     fn turned_down(&self, refused: Refused, changes: &[Change]) -> TurnedDown {
-        let id = changes.iter().filter(|change| is_of(change, &refused)).find_map(|change| match change {
-            Change::Topic(id, _) | Change::RemoveTopic(id, _) => Some(*id),
-            _ => None,
-        });
+        let cluster = &self.state.cluster;
+        let id = changes
+            .iter()
+            .filter(|change| is_of(cluster, change, &refused))
+            .find_map(|change| match change {
+                Change::Topic(id, _) | Change::RemoveTopic(id, _) => Some(*id),
+                _ => None,
+            });
         let name = |id| {
             let decided = changes.iter().find_map(|change| match change {
                 Change::Topic(of, resource) if *of == id => Some(resource.topic_name().to_owned()),
@@ -211,11 +220,11 @@ impl<S: Store> Shell<S> {
 }
 
 /// Whether a change is one of the resource that was refused.
-fn is_of(change: &Change, refused: &Refused) -> bool {
+fn is_of(cluster: &Cluster, change: &Change, refused: &Refused) -> bool {
     match change {
         Change::Cluster(_) => refused.kind == Kind::KafkaCluster,
-        Change::Topic(_, resource) => refused.kind == Kind::Topic && resource.metadata.name.as_ref() == Some(&refused.name),
-        Change::RemoveTopic(_, name) => refused.kind == Kind::Topic && *name == refused.name,
+        Change::Topic(_, resource) => refused.kind == Kind::Topic && cluster.key_of(&resource.metadata) == refused.key,
+        Change::RemoveTopic(_, key) => refused.kind == Kind::Topic && *key == refused.key,
         _ => false,
     }
 }

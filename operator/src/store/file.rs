@@ -17,7 +17,7 @@ use weir_protocol::types::TopicId;
 use super::packed::{BadLine, Shard, read_registry, read_shard};
 use super::{Parts, SHARDS, Store, StoreError, Touched, registry_text, shard_text};
 use crate::controller::state::{Change, Cluster, State};
-use crate::controller::{Kind, TOPIC_ID_ANNOTATION};
+use crate::controller::{Key, Kind, TOPIC_ID_ANNOTATION};
 
 /// The largest file that is read: more than a shard of the largest cluster takes.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -98,7 +98,9 @@ impl FileStore {
         };
         let mut topics = Vec::new();
         for path in files_in(&self.folder(Kind::Topic))? {
-            let topic = read_resource::<weir_crds::Topic>(&path)?;
+            let mut topic = read_resource::<weir_crds::Topic>(&path)?;
+            // A cluster has one namespace here, whatever earlier versions wrote of it.
+            topic.metadata.namespace.clone_from(&resource.metadata.namespace);
             topics.push((topic_id(&path, &topic)?, topic));
         }
         let mut shards = Shard::default();
@@ -129,7 +131,7 @@ impl FileStore {
         if !touched.topics.is_empty() {
             let folder = self.folder(Kind::Topic);
             for topic in touched.topics.iter().filter_map(|id| state.topics.get(id)) {
-                write_resource(&folder, topic.resource_name(), &topic.resource)?;
+                write_resource(&folder, &topic.key.name, &topic.resource)?;
             }
             sync_dir(&folder)?;
         }
@@ -146,9 +148,9 @@ impl FileStore {
     }
 
     /// Removes the resources of topics that are gone. A name that another topic has by now is that one's.
-    fn remove(&self, state: &State, removed: &[String]) -> Result<(), StoreError> {
-        for name in removed.iter().filter(|name| state.topic_by_resource(name).is_none()) {
-            let path = self.folder(Kind::Topic).join(name);
+    fn remove(&self, state: &State, removed: &[Key]) -> Result<(), StoreError> {
+        for key in removed.iter().filter(|key| state.topic_by_resource(key).is_none()) {
+            let path = self.folder(Kind::Topic).join(&key.name);
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != ErrorKind::NotFound => {
                     return Err(StoreError::Io {
@@ -183,10 +185,10 @@ impl Store for FileStore {
 
     /// Blocks: the controller of local mode has nothing else to do while it waits, and must not answer.
     async fn commit(&mut self, state: &State, changes: &[Change]) -> Result<(), StoreError> {
-        let removed: Vec<String> = changes
+        let removed: Vec<Key> = changes
             .iter()
             .filter_map(|change| match change {
-                Change::RemoveTopic(_, name) => Some(name.clone()),
+                Change::RemoveTopic(_, key) => Some(key.clone()),
                 _ => None,
             })
             .collect();

@@ -7,6 +7,7 @@
 //!
 //! Where the volumes outlive the cluster, so does what is written here ([`goes_with_the_cluster`]): no part names an owner, whose end would be theirs. A cluster that is made anew under the name goes on with the parts that it finds.
 
+mod calls;
 mod merge;
 pub mod ours;
 mod read;
@@ -15,22 +16,22 @@ mod seen;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryFutureExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, Resource as _};
-use serde_json::json;
+use serde_json::{Value, json};
+use tracing::warn;
 use weir_crds::{KafkaCluster, PartitionTable, PartitionTableSpec, Topic, VolumePolicy};
-use weir_protocol::types::TopicId;
 
+use self::calls::{answered, is_forbidden, resource};
 use self::ours::{Taken, controller_of};
 use super::packed::Shard;
-use super::{Refused, SHARDS, Store, StoreError, Touched, registry_text, shard_text};
-use crate::controller::state::{Change, Cluster, State};
-use crate::controller::{Kind, TOPIC_ID_ANNOTATION};
+use super::{SHARDS, Store, StoreError, Touched, registry_text, shard_text};
+use crate::controller::state::{Change, Cluster, State, Topic as TopicState};
+use crate::controller::{Key, Kind, TOPIC_ID_ANNOTATION};
 
 pub use seen::{Seen, SeenTopic};
 
@@ -39,9 +40,6 @@ pub const FIELD_MANAGER: &str = "weir-operator";
 
 /// On every object of a cluster: the cluster's `metadata.name`.
 pub const CLUSTER_LABEL: &str = "weir.dev/cluster";
-
-/// How long the API server may take to answer before the outcome counts as unknown.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// Topics that are written at a time.
 const TOPICS_AT_ONCE: usize = 32;
@@ -84,8 +82,7 @@ pub struct KubeStore {
     owner: OwnerReference,
     clusters: Api<KafkaCluster>,
     tables: Api<PartitionTable>,
-    topics: Api<Topic>,
-    raw_topics: Api<kube::api::DynamicObject>,
+    client: Client,
     leads: LeaseCheck,
     /// The `resourceVersion` of each part that this controller has read or written.
     versions: BTreeMap<Part, String>,
@@ -113,14 +110,12 @@ impl KubeStore {
     /// The store of `cluster`. `seen` holds what is known of the resources that users write, too.
     pub fn new(client: Client, cluster: &KafkaCluster, leads: LeaseCheck, seen: Seen) -> Self {
         let namespace = cluster.metadata.namespace.clone().unwrap_or_default();
-        let topic = kube::api::ApiResource::erase::<Topic>(&());
         Self {
             cluster: cluster.metadata.name.clone().unwrap_or_default(),
             owner: owner(cluster),
             clusters: Api::namespaced(client.clone(), &namespace),
             tables: Api::namespaced(client.clone(), &namespace),
-            topics: Api::namespaced(client.clone(), &namespace),
-            raw_topics: Api::namespaced_with(client, &namespace, &topic),
+            client,
             leads,
             versions: BTreeMap::new(),
             committed: None,
@@ -257,15 +252,15 @@ impl KubeStore {
             writes.push(self.patch_cluster(&state.cluster.resource).boxed());
         }
         for change in changes {
-            if let Change::RemoveTopic(_, name) = change
-                && state.topic_by_resource(name).is_none()
+            if let Change::RemoveTopic(_, key) = change
+                && state.topic_by_resource(key).is_none()
             {
-                writes.push(self.remove_topic(name).boxed());
+                writes.push(self.remove_topic(key).boxed());
             }
         }
         for id in &touched.topics {
             if let Some(topic) = state.topics.get(id) {
-                writes.push(self.write_topic(topic.id, &topic.resource, state).boxed());
+                writes.push(self.write_topic(topic, state).boxed());
             }
         }
         // Every answer is waited for: whoever decides anew after a refusal finds the others done.
@@ -290,19 +285,33 @@ impl KubeStore {
         let patch = Patch::Merge(json!({"metadata": {"uid": self.owner.uid}, "spec": spec}));
         let params = PatchParams::default();
         let written = self.clusters.patch(&self.cluster, &params, &patch);
-        self.seen
-            .put_cluster(resource(Kind::KafkaCluster, "patch", &self.cluster, written).await?);
+        let key = Key::new(self.clusters.namespace(), Some(&self.cluster));
+        self.seen.put_cluster(resource(Kind::KafkaCluster, "patch", &key, written).await?);
         Ok(())
     }
 
-    async fn write_topic(&self, id: TopicId, wanted: &Topic, state: &State) -> Result<(), StoreError> {
-        let name = wanted.metadata.name.as_deref().unwrap_or_default();
-        let Some(there) = self.seen.topic(name) else {
-            return self.create_topic(id, wanted, self.owners(state)).await;
+    fn topics(&self, namespace: &str) -> Api<Topic> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    async fn write_topic(&self, topic: &TopicState, state: &State) -> Result<(), StoreError> {
+        let (id, key, wanted) = (topic.id, &topic.key, &topic.resource);
+        let Some(there) = self.seen.topic(key) else {
+            // One of another namespace was made by somebody there, and is only made again where it is to be retained, which need not succeed: the namespace may be gone.
+            return if is_elsewhere(key, state) {
+                Ok(())
+            } else {
+                self.create_topic(topic, state).await
+            };
         };
         let before = self.committed.as_ref().and_then(|state| state.topics.get(&id));
         let before = before.map_or(&there.spec, |topic| &topic.resource.spec);
-        let spec = merge::owed(&json!(before), &json!(wanted.spec), &json!(there.spec));
+        let mut spec = merge::owed(&json!(before), &json!(wanted.spec), &json!(there.spec));
+        // Whether its topic may go is the user's to write. That the controller retains it is kept with its partitions.
+        if let Some(Value::Object(fields)) = &mut spec {
+            fields.remove("deletionPolicy");
+        }
+        let spec = spec.filter(|spec| *spec != json!({}));
         let annotations = (there.id != Some(id)).then(|| json!({TOPIC_ID_ANNOTATION: id.0.to_string()}));
         if spec.is_none() && annotations.is_none() {
             return Ok(());
@@ -314,7 +323,8 @@ impl KubeStore {
             (None, annotations) => json!({"metadata": {"uid": there.uid, "annotations": annotations}}),
         };
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-        match resource(Kind::Topic, "patch", name, self.topics.patch(name, &params, &patch)).await {
+        let topics = self.topics(&key.namespace);
+        match resource(Kind::Topic, "patch", key, topics.patch(&key.name, &params, &patch)).await {
             Ok(written) => self.seen.put_topic(&written),
             // A user deleted it: that is heard of next.
             Err(StoreError::Gone(_)) => {}
@@ -323,42 +333,66 @@ impl KubeStore {
         Ok(())
     }
 
-    async fn create_topic(&self, id: TopicId, wanted: &Topic, owners: Option<Vec<OwnerReference>>) -> Result<(), StoreError> {
-        let name = wanted.metadata.name.as_deref().unwrap_or_default();
-        let mut topic = Topic::new(name, wanted.spec.clone());
+    async fn create_topic(&self, wanted: &TopicState, state: &State) -> Result<(), StoreError> {
+        let key = &wanted.key;
+        let mut topic = Topic::new(&key.name, wanted.resource.spec.clone());
         topic.metadata = ObjectMeta {
-            name: Some(name.to_owned()),
+            name: Some(key.name.clone()),
             labels: Some([(CLUSTER_LABEL.to_owned(), self.cluster.clone())].into()),
-            annotations: Some([(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into()),
-            owner_references: owners,
+            annotations: Some([(TOPIC_ID_ANNOTATION.to_owned(), wanted.id.0.to_string())].into()),
+            owner_references: self.owners(state),
             ..ObjectMeta::default()
         };
         let params = PostParams::default();
-        let created = resource(Kind::Topic, "create", name, self.topics.create(&params, &topic)).await?;
+        let topics = self.topics(&key.namespace);
+        let created = resource(Kind::Topic, "create", key, topics.create(&params, &topic)).await?;
         self.seen.put_topic(&created);
         Ok(())
     }
 
-    async fn remove_topic(&self, name: &str) -> Result<(), StoreError> {
-        let Some(seen) = self.seen.topic(name) else { return Ok(()) };
+    async fn remove_topic(&self, key: &Key) -> Result<(), StoreError> {
+        let Some(seen) = self.seen.topic(key) else { return Ok(()) };
         let params = DeleteParams::default().preconditions(Preconditions {
             uid: seen.uid,
             resource_version: None,
         });
-        match resource(Kind::Topic, "delete", name, self.topics.delete(name, &params)).await {
+        let topics = self.topics(&key.namespace);
+        match resource(Kind::Topic, "delete", key, topics.delete(&key.name, &params)).await {
             // Gone, or another one of that name by now, which is heard of next.
             Ok(_) | Err(StoreError::Gone(_) | StoreError::Conflict) => {}
             Err(error) => return Err(error),
         }
-        self.seen.forget_topic(name);
+        self.seen.forget_topic(key);
         Ok(())
+    }
+
+    /// The Topics of a namespace, whatever is wrong with their specs.
+    async fn list_topics(&self, namespace: &str) -> Result<Vec<DynamicObject>, StoreError> {
+        let topics: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<Topic>(&()));
+        Ok(answered("list", "Topics", topics.list(&ListParams::default())).await?.items)
+    }
+
+    /// The Topics of another namespace; `None`: this operator may not look there any more.
+    async fn list_topics_elsewhere(&self, namespace: &str) -> Result<Option<Vec<DynamicObject>>, StoreError> {
+        match self.list_topics(namespace).await {
+            Ok(topics) => Ok(Some(topics)),
+            Err(StoreError::Api { source, .. }) if is_forbidden(&*source) => {
+                warn!(
+                    namespace,
+                    "the operator may not list Topics there: the cluster's topics of this namespace stay as they are"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn load_all(&mut self) -> Result<State, StoreError> {
         // Tables before topics: what a predecessor writes in between makes the first write fail, and nothing of it is taken for an orphan.
         let parts = self.parts().await?;
         let resource = answered("get", &self.cluster, self.clusters.get(&self.cluster)).await?;
-        let topics = answered("list", "Topics", self.raw_topics.list(&ListParams::default())).await?;
+        let home = resource.metadata.namespace.clone().unwrap_or_default();
+        let topics = self.list_topics(&home).await?;
         self.versions.clear();
         let mut contents = BTreeMap::new();
         for (part, table) in parts {
@@ -374,11 +408,19 @@ impl KubeStore {
             shards.extend(read::shard(name, content)?);
         }
         self.seen.put_cluster(resource.clone());
-        let mut taken: BTreeSet<String> = topics.items.iter().filter_map(|topic| topic.metadata.name.clone()).collect();
-        let topics = read::topics(&self.cluster, topics.items, &shards.partitions);
+        let mut taken: BTreeSet<String> = topics.iter().filter_map(|topic| topic.metadata.name.clone()).collect();
+        let mut topics = read::topics(&self.cluster, &home, topics, &shards.partitions);
+        for (namespace, kept) in read::by_other_namespace(&shards.kept) {
+            let there = self.list_topics_elsewhere(&namespace).await?;
+            topics.extend(read::topics_elsewhere(kept, there, &shards.partitions));
+        }
+        let topics = read::oldest_of_each(topics);
         for topic in &topics {
-            self.seen.put_topic(&topic.seen);
-            taken.remove(topic.resource.metadata.name.as_deref().unwrap_or_default());
+            let metadata = &topic.resource.metadata;
+            if metadata.namespace.as_ref() == Some(&home) {
+                taken.remove(metadata.name.as_deref().unwrap_or_default());
+            }
+            topic.seen.iter().for_each(|seen| self.seen.put_topic(seen));
         }
         let mut state = read::assemble(registry, resource, topics, shards);
         // Another cluster of the namespace may have a topic of the same name: who meets one finds it here when everything was read anew.
@@ -437,45 +479,9 @@ pub fn owner(cluster: &KafkaCluster) -> OwnerReference {
     }
 }
 
-/// A write of a resource that users write, too: what the API server refuses is none of the others' business.
-async fn resource<T>(kind: Kind, action: &'static str, name: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, StoreError> {
-    let mut refused = None;
-    let call = call.inspect_err(|error| {
-        if let kube::Error::Api(status) = error {
-            let taken = status.code == 409 && action == "create";
-            // A rule of the schema, a quota, a policy of an admission webhook, or too large an object.
-            if taken || matches!(status.code, 400 | 403 | 413 | 422) {
-                refused = Some(Refused {
-                    kind,
-                    name: name.to_owned(),
-                    taken,
-                    invalid: matches!(status.code, 400 | 422),
-                    message: status.message.clone(),
-                });
-            }
-        }
-    });
-    let answer = answered(action, name, call).await;
-    match refused {
-        Some(refused) => Err(StoreError::Refused(vec![refused])),
-        None => answer,
-    }
-}
-
-/// Waits for the API server, but not for ever, and says what its answer means to a store.
-async fn answered<T>(action: &'static str, object: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, StoreError> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Api {
-        action,
-        object: object.to_owned(),
-        source,
-    };
-    match tokio::time::timeout(ANSWER_MAX, call).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(StoreError::Conflict),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(StoreError::Gone(object.to_owned())),
-        Ok(Err(error)) => Err(failed(error.into())),
-        Err(elapsed) => Err(failed(elapsed.into())),
-    }
+/// Whether a resource lies in another namespace than its cluster.
+fn is_elsewhere(key: &Key, state: &State) -> bool {
+    key.namespace != state.cluster.namespace()
 }
 
 #[cfg(test)]

@@ -12,7 +12,10 @@ pub(super) fn topic_spec(spec: &Value) -> Option<(TopicSpec, Vec<String>)> {
         return Some((whole, Vec::new()));
     }
     let cluster = spec.pointer("/clusterRef/name")?;
-    let reference = json!({"name": cluster});
+    let mut reference = json!({"name": cluster});
+    if let Some(Value::String(namespace)) = spec.pointer("/clusterRef/namespace") {
+        reference["namespace"] = json!(namespace);
+    }
     let mut known = Map::from_iter([("clusterRef".to_owned(), reference.clone())]);
     let mut left_out = Vec::new();
     for (field, value) in spec.as_object()? {
@@ -84,6 +87,8 @@ mod tests {
         let spec = json!({"clusterRef": {"name": "c"}, "partitions": 3, "deletionPolicy": "Delete"});
         let (read, left_out) = topic_spec(&spec).unwrap();
         assert_eq!((serde_json::to_value(read).unwrap(), left_out), (spec, Vec::new()));
+        let elsewhere = json!({"clusterRef": {"name": "c", "namespace": "n"}, "tier": 1});
+        assert_eq!(topic_spec(&elsewhere).unwrap().0.cluster_ref.namespace.as_deref(), Some("n"));
         assert!(topic_spec(&json!({"partitions": 3})).is_none());
         assert!(topic_spec(&json!({"clusterRef": {"name": 3}})).is_none());
         assert!(topic_spec(&json!([])).is_none());

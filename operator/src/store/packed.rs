@@ -1,5 +1,6 @@
 //! The packed text of a shard and of the registry: a versioned first line, then a line for each partition or broker. A topic that is to be retained has a line too, with its
-//! resource: it outlives a deletion that no controller saw.
+//! resource: it outlives a deletion that no controller saw. So has one whose resource lies in another namespace than the cluster's: the line says whose it is, and a version that does not know of other
+//! namespaces retains it.
 //!
 //! One string and not structured fields, because an API server walks every field of an object on each write. A person can still read it. Whatever
 //! is not exactly what [`write_shard`] and [`write_registry`] write is refused with its line, save for what another version of Weir knows of a topic that is to be retained: that is left out.
@@ -8,7 +9,7 @@
 //! ```text
 //! weir-partitions 3
 //! 5c5e8a1e-... 0 r=0,1,2 a=2 d= i=0,1 e= l=0 le=3 pe=7 k= u=0
-//! retain 5c5e8a1e-... {"name":"orders","spec":{...}}
+//! retain 5c5e8a1e-... {"namespace":"payments","name":"orders","spec":{...}}
 //! ```
 
 use std::borrow::Cow;
@@ -66,21 +67,24 @@ pub struct Registry {
 pub struct Shard {
     /// The partitions of each topic, in order and without a gap.
     pub partitions: BTreeMap<TopicId, Vec<Partition>>,
-    /// The resources of topics that are to be retained, with their names and specs alone.
-    pub retained: BTreeMap<TopicId, Topic>,
+    /// The resources of topics that are to be retained, or lie in another namespace than the cluster's, with their names and specs alone. One without a namespace lies in the cluster's.
+    pub kept: BTreeMap<TopicId, Topic>,
 }
 
-/// A topic that is to be retained.
+/// A resource that lies with its partitions.
 #[derive(Deserialize, Serialize)]
 struct Retained<'a> {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    namespace: Option<Cow<'a, str>>,
     name: Cow<'a, str>,
     spec: Value,
 }
 
-/// The text of a shard.
+/// The text of a shard. `home` is the cluster's namespace, which is not written.
 pub fn write_shard<'a>(
     partitions: impl Iterator<Item = (TopicId, i32, &'a Partition)>,
-    retained: impl Iterator<Item = (TopicId, &'a Topic)>,
+    kept: impl Iterator<Item = (TopicId, &'a Topic)>,
+    home: &str,
 ) -> String {
     let mut text = format!("{SHARD_HEADER}\n");
     for (topic, index, partition) in partitions {
@@ -111,8 +115,10 @@ pub fn write_shard<'a>(
             u8::from(*recovering),
         );
     }
-    for (id, topic) in retained {
+    for (id, topic) in kept {
+        let namespace = topic.metadata.namespace.as_deref().filter(|namespace| *namespace != home);
         let resource = Retained {
+            namespace: namespace.map(Into::into),
             name: topic.metadata.name.as_deref().unwrap_or_default().into(),
             // Neither can that: names and settings are texts and numbers.
             spec: serde_json::to_value(&topic.spec).unwrap_or_default(),
@@ -140,7 +146,7 @@ pub fn read_shard(text: &str) -> Result<Shard, BadLine> {
         let bad = |reason: String| BadLine { line, reason };
         if let Some(content) = content.strip_prefix(RETAIN) {
             let (id, topic) = read_retained(content).map_err(bad)?;
-            if shard.retained.insert(id, topic).is_some() {
+            if shard.kept.insert(id, topic).is_some() {
                 return Err(bad(format!("{} is retained twice", id.0)));
             }
             continue;
@@ -270,13 +276,15 @@ fn lines<'a>(text: &'a str, header: &str) -> Result<Vec<(usize, &'a str)>, BadLi
 
 fn read_retained(line: &str) -> Result<(TopicId, Topic), String> {
     let (id, json) = line.split_once(' ').ok_or("the resource is missing")?;
-    let Retained { name, spec } = serde_json::from_str(json).map_err(|error| format!("no resource of a topic: {error}"))?;
+    let Retained { namespace, name, spec } = serde_json::from_str(json).map_err(|error| format!("no resource of a topic: {error}"))?;
     let id = TopicId(parse(Some(id), "the topic's id")?);
     let (spec, left_out) = topic_spec(&spec).ok_or("no resource of a topic: its spec names no cluster")?;
     if !left_out.is_empty() {
-        warn!(topic = %name, left_out = left_out.join(", "), "a topic that is to be retained was kept by another version, and is read without what this one cannot read");
+        warn!(topic = %name, left_out = left_out.join(", "), "a topic was kept by another version, and is read without what this one cannot read");
     }
-    Ok((id, Topic::new(&name, spec)))
+    let mut topic = Topic::new(&name, spec);
+    topic.metadata.namespace = namespace.map(Cow::into_owned);
+    Ok((id, topic))
 }
 
 fn read_partition(line: &str) -> Result<(TopicId, i32, Partition), String> {

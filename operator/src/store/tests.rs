@@ -107,18 +107,14 @@ async fn what_was_committed_is_loaded() {
     assert_same(store.load().await.unwrap(), &state);
     // A topic that goes, and its successor under the same name in the same batch.
     let (old, (new, resource)) = (TopicId(Uuid::from_u128(17)), topic("orders", 49));
+    let [orders, invoices] = ["orders", "invoices"].map(|name| state.cluster.key(name));
     commit(
         &mut store,
         &mut state,
-        vec![Change::RemoveTopic(old, "orders".into()), Change::Topic(new, Box::new(resource))],
+        vec![Change::RemoveTopic(old, orders), Change::Topic(new, Box::new(resource))],
     )
     .await;
-    commit(
-        &mut store,
-        &mut state,
-        vec![Change::RemoveTopic(TopicId(Uuid::from_u128(33)), "invoices".into())],
-    )
-    .await;
+    commit(&mut store, &mut state, vec![Change::RemoveTopic(TopicId(Uuid::from_u128(33)), invoices)]).await;
     assert_same(store.load().await.unwrap(), &state);
     assert_eq!(std::fs::read_dir(root.path().join("topics")).unwrap().count(), 1);
 }
@@ -257,7 +253,7 @@ fn packed_text_reads_as_it_was_written() {
         recovering: true,
         ..led.clone()
     };
-    let text = write_shard([(id, 0, &led), (id, 1, &orphan)].into_iter(), std::iter::empty());
+    let text = write_shard([(id, 0, &led), (id, 1, &orphan)].into_iter(), std::iter::empty(), "n");
     assert_eq!(
         text,
         "weir-partitions 3\n\
@@ -293,6 +289,39 @@ async fn a_topic_that_is_to_be_retained_survives_its_resource() {
     assert!(store.load().await.unwrap().topic_by_name("orders").is_none());
 }
 
+/// Names are unique in a namespace alone, so the line says whose the resource is. It outlives a resource that is gone only where the topic is to be retained.
+#[test]
+fn a_topic_of_another_namespace_is_kept_with_its_namespace() {
+    let mut resource = topic("orders", 17).1;
+    resource.metadata.namespace = Some("payments".to_owned());
+    let mut state = State::new(Cluster::new("an-id".into(), cluster()));
+    let id = |id: u128| TopicId(Uuid::from_u128(id));
+    state.apply(&Change::Topic(id(17), Box::new(resource.clone())));
+    state.apply(&Change::Topic(id(33), Box::new(topic("invoices", 33).1)));
+    resource.spec.topic_name = Some("other".to_owned());
+    resource.metadata.namespace = Some("shipping".to_owned());
+    resource.spec.deletion_policy = DeletionPolicy::Retain;
+    state.apply(&Change::Topic(id(1), Box::new(resource)));
+    let text = shard_text(&state, shard_of(id(17)));
+    assert!(
+        text.contains(r#"{"namespace":"payments","name":"orders","spec":{"#) && !text.contains("invoices"),
+        "{text}"
+    );
+    let parts = Parts {
+        registry: read_registry(&registry_text(&state)).unwrap(),
+        resource: cluster(),
+        topics: Vec::new(),
+        shards: read_shard(&text).unwrap(),
+    };
+    let loaded = parts.assemble();
+    let keys: Vec<String> = loaded.topics.values().map(|topic| topic.key.to_string()).collect();
+    assert_eq!(keys, ["shipping/orders"]);
+    assert!(
+        loaded.topic_by_resource(&state.cluster.key("orders")).is_none(),
+        "it is none of the cluster's own"
+    );
+}
+
 /// After a downgrade the controller takes over, and no record goes for a setting that it does not know.
 #[test]
 fn a_topic_that_another_version_retained_is_retained() {
@@ -300,7 +329,7 @@ fn a_topic_that_another_version_retained_is_retained() {
     let resource =
         r#"{"name":"t","spec":{"clusterRef":{"name":"c"},"config":{"no.such.setting":1,"retention.ms":-1},"deletionPolicy":"Retain","tier":"cold"}}"#;
     let shard = read_shard(&format!("weir-partitions 3\nretain {id} {resource}\nend\n")).unwrap();
-    let kept = shard.retained.values().next().unwrap();
+    let kept = shard.kept.values().next().unwrap();
     assert_eq!((kept.topic_name(), kept.spec.deletion_policy), ("t", DeletionPolicy::Retain));
     let settings: Vec<_> = kept.spec.config.texts().iter().map(|(name, text)| format!("{name}={text}")).collect();
     assert_eq!(settings, ["retention.ms=-1"]);
@@ -402,7 +431,7 @@ fn a_full_shard_fits_into_an_object() {
             partition_epoch: weir_protocol::types::PartitionEpoch(99_999),
             ..Partition::new(brokers(100), brokers(100))
         };
-        let text = write_shard((0..).take(count).map(|index| (id, index, &moved)), std::iter::empty());
+        let text = write_shard((0..).take(count).map(|index| (id, index, &moved)), std::iter::empty(), "n");
         assert!(
             (7_000..20_000).contains(&count) || replicas == 10,
             "{count} partitions of {replicas} replicas"

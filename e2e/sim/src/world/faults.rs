@@ -1,6 +1,6 @@
 //! What goes wrong, and how it is put right again: processes die and pause, power and disks fail, nodes lose sight of each other, the lease moves.
 
-use weir_operator::controller::{AdminRequest, Event as ControllerEvent, Kind, Resource};
+use weir_operator::controller::{AdminRequest, DEFAULT_NAMESPACE, Event as ControllerEvent, Key, Kind, Resource};
 use weir_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use weir_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use weir_protocol::messages::{AlterPartitionReassignmentsRequest, IncrementalAlterConfigsRequest};
@@ -162,7 +162,8 @@ impl World {
         };
         self.renewing[partition] = true;
         self.note(|| format!("DELETE topic {partition}, which is {topic}"));
-        self.write_resource(ControllerEvent::Delete(Kind::Topic, topic_name(partition)));
+        let key = Key::new(Some(DEFAULT_NAMESPACE), Some(&topic_name(partition)));
+        self.write_resource(ControllerEvent::Delete(Kind::Topic, key));
         self.repair_after(1_500, Fault::Deleted(partition, topic));
     }
 

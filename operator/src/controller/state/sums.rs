@@ -1,6 +1,7 @@
 //! Sums over all topics, so that no decision has to make them: kept with every change, and compared with the topics by the tests.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use weir_crds::DeletionPolicy;
 use weir_protocol::types::TopicId;
 
 use super::{SHARDS, Topic, shard_of};
@@ -9,6 +10,9 @@ use super::{SHARDS, Topic, shard_of};
 const SHARD_BYTES_MAX: usize = 1_400_000;
 const PARTITION_BYTES: usize = 92;
 const REPLICA_BYTES: usize = 12;
+/// What a resource takes beside its names and settings, the names of namespaces and of the cluster included.
+const RESOURCE_BYTES: usize = 400;
+const SETTING_BYTES: usize = 6;
 
 /// What is summed up over all topics: kept with every change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,7 +21,7 @@ pub(super) struct Sums {
     pub(super) partitions: usize,
     /// Partitions that the topics' resources ask for.
     pub(super) wanted: usize,
-    /// What the partitions in each shard take, by estimate.
+    /// What the partitions in each shard take, and the resources that lie there, by estimate.
     shards: [usize; SHARDS as usize],
 }
 
@@ -49,12 +53,29 @@ impl Sums {
         *shard = *shard + weight(after) - weight(before);
     }
 
-    pub(super) fn take_out(&mut self, topic: &Topic) {
+    /// A topic's resource takes so much in its shard from now on, where it took so much.
+    pub(super) fn keep(&mut self, topic: TopicId, before: usize, after: usize) {
+        let shard = self.shard(topic);
+        *shard = *shard + after - before;
+    }
+
+    pub(super) fn take_out(&mut self, topic: &Topic, home: &str) {
+        self.keep(topic.id, kept(topic, home), 0);
         self.wanted -= topic.partitions_wanted();
         self.partitions -= topic.partitions.len();
         let weights = topic.partitions.iter().map(|partition| weight(partition.replicas.len()));
         *self.shard(topic.id) -= weights.sum::<usize>();
     }
+}
+
+/// What a topic's resource takes in its shard, by estimate: nothing, unless it is to be retained or lies in another namespace than the cluster's.
+pub(super) fn kept(topic: &Topic, home: &str) -> usize {
+    let spec = &topic.resource.spec;
+    if spec.deletion_policy != DeletionPolicy::Retain && topic.key.namespace == home {
+        return 0;
+    }
+    let settings = spec.config.texts().iter().map(|(name, text)| name.len() + text.len() + SETTING_BYTES);
+    RESOURCE_BYTES + topic.key.name.len() + topic.name().len() + settings.sum::<usize>()
 }
 
 /// What a partition takes in its shard, by estimate.

@@ -379,6 +379,6 @@ fn what_is_moved_has_room_or_stays() {
     assert!(moved.contains(&0) && moved.contains(&policy), "some could be moved, not all");
     let topic = world.state.topic_by_name("full").unwrap();
     let partitions = (0..).zip(&topic.partitions).map(|(index, partition)| (topic.id, index, partition));
-    let text = write_shard(partitions, std::iter::empty());
+    let text = write_shard(partitions, std::iter::empty(), "n");
     assert!(text.len() < 1_450_000, "{} bytes", text.len());
 }

@@ -138,7 +138,7 @@ proptest! {
             prop_assert!(world.state.sums_are_true(), "what is summed up is what there is");
         }
         let lines = world.state.topics.iter().flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition)));
-        let read = read_shard(&write_shard(lines, std::iter::empty())).unwrap().partitions;
+        let read = read_shard(&write_shard(lines, std::iter::empty(), "n")).unwrap().partitions;
         for (id, topic) in &world.state.topics {
             prop_assert_eq!(read.get(id).map_or(&[][..], Vec::as_slice), &topic.partitions[..]);
         }

@@ -77,7 +77,7 @@ async fn of_decisions_about_many_partitions() {
             .topics
             .iter()
             .flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition)));
-        let bytes = write_shard(lines, std::iter::empty()).len();
+        let bytes = write_shard(lines, std::iter::empty(), "n").len();
         timed(&format!("write their {bytes} bytes of text:"), started);
         let root = tempfile::tempdir().unwrap();
         let mut store = FileStore::open(root.path()).unwrap();

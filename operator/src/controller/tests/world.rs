@@ -16,7 +16,7 @@ use self::requests::admin_request;
 use self::say::{say_change, say_reply};
 use crate::controller::sessions::{Sessions, StreamId, Timestamp};
 use crate::controller::state::{Change, Cluster, Endpoint, State};
-use crate::controller::{AlterPartitions, Event, Heartbeat, IsrChange, Kind, Moment, Registration, Reply, Resource, decide, take_over};
+use crate::controller::{AlterPartitions, Event, Heartbeat, IsrChange, Key, Kind, Moment, Registration, Reply, Resource, decide, take_over};
 
 /// The controller of a cluster called `test` with the id `cluster`.
 pub(super) struct World {
@@ -199,7 +199,14 @@ impl World {
                 let objects = serde_json::from_str::<Vec<serde_json::Value>>(words.rest()).unwrap();
                 self.event(Event::Apply(objects.into_iter().map(resource).collect()))
             }
-            "delete-resource" => self.event(Event::Delete(Kind::Topic, words.next().to_owned())),
+            "retain" => {
+                let key = key(&self.state.cluster, words.next());
+                self.event(Event::Retain(key))
+            }
+            "delete-resource" => {
+                let key = key(&self.state.cluster, words.next());
+                self.event(Event::Delete(Kind::Topic, key))
+            }
             verb => {
                 let request = admin_request(verb, words);
                 let broker = BrokerId(0);
@@ -250,6 +257,12 @@ impl World {
             changes: vec![change],
         }
     }
+}
+
+/// `NAME` in the cluster's namespace, or `NAMESPACE/NAME`.
+fn key(cluster: &Cluster, text: &str) -> Key {
+    text.split_once('/')
+        .map_or_else(|| cluster.key(text), |(namespace, name)| Key::new(Some(namespace), Some(name)))
 }
 
 fn broker(words: &mut Words<'_>) -> BrokerId {

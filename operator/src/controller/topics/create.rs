@@ -15,8 +15,9 @@ use weir_protocol::types::{BrokerId, TopicId};
 
 use super::super::admin::{ApiError, too_large, wire};
 use super::super::configs::canonical_topic_settings;
+use super::super::names::resource_name;
 use super::super::placement::{NoPlace, place};
-use super::super::resources::{new_meta, resource_name};
+use super::super::resources::new_meta;
 use super::super::state::Change;
 use super::super::{Draft, PARTITIONS_PER_REQUEST_MAX, partitions};
 use super::{assigned, check_name, check_total, no_place, too_many_partitions};
@@ -179,13 +180,15 @@ fn resource_of(
     replicas: &[Vec<BrokerId>],
     config: TopicConfig,
 ) -> Result<weir_crds::Topic, ApiError> {
+    let cluster = &draft.state.cluster;
     let name = resource_name(&wanted.name, |name| {
-        draft.state.topic_by_resource(name).is_some() || draft.state.taken.contains(name)
+        draft.state.topic_by_resource(&cluster.key(name)).is_some() || draft.state.taken.contains(name)
     });
     let too_many = |_| ApiError::new(ErrorCode::InvalidPartitions, "Number of partitions is too large.");
     let spec = TopicSpec {
         cluster_ref: ClusterRef {
-            name: draft.state.cluster.name().to_owned(),
+            name: cluster.name().to_owned(),
+            namespace: None,
         },
         topic_name: (name != wanted.name).then(|| wanted.name.clone()),
         partitions: Some(i32::try_from(replicas.len()).map_err(too_many)?),
@@ -194,7 +197,7 @@ fn resource_of(
         ..TopicSpec::default()
     };
     Ok(weir_crds::Topic {
-        metadata: new_meta(draft.moment, &name, id),
+        metadata: new_meta(draft.moment, &cluster.key(&name), id),
         spec,
         status: None,
     })

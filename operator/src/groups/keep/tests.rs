@@ -27,15 +27,16 @@ fn the_oldest_resource_has_the_group_and_a_users_before_one_that_was_made() {
         made("b", "2026-01-02T00:00:00Z", false),
         made("c", "2026-01-01T00:00:00Z", true),
     ];
-    assert_eq!(owners(&groups), [("g".to_owned(), "b".to_owned())].into());
+    assert_eq!(owners(&groups), [("g".to_owned(), (String::new(), "b".to_owned()))].into());
 }
 
-/// Holds two resources for one group, and remembers what it is told to show.
-struct Conflicting(tokio::sync::watch::Sender<BTreeMap<String, ConsumerGroupStatus>>);
+/// Holds two resources for one group, of one name in two namespaces, and remembers what it is told to show.
+struct Conflicting(tokio::sync::watch::Sender<BTreeMap<Named, ConsumerGroupStatus>>);
 
 impl Home for Conflicting {
     fn groups(&self) -> Vec<Arc<ConsumerGroup>> {
-        ["a", "b"].map(|name| Arc::new(resource(name, json!({})))).into()
+        let of = |namespace: &str| resource("g", json!({"/metadata": {"name": "g", "namespace": namespace, "generation": 1}}));
+        ["a", "b"].map(|namespace| Arc::new(of(namespace))).into()
     }
 
     fn knows_all(&self) -> bool {
@@ -70,8 +71,8 @@ impl Home for Conflicting {
         Ok(())
     }
 
-    fn show<'a>(&self, groups: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>, _: bool) {
-        let shown = groups.map(|(name, status)| (name.to_owned(), status.clone()));
+    fn show<'a>(&self, groups: impl Iterator<Item = (&'a Named, &'a ConsumerGroupStatus)>, _: bool) {
+        let shown = groups.map(|(named, status)| (named.clone(), status.clone()));
         self.0.send_replace(shown.collect());
     }
 
@@ -92,9 +93,12 @@ async fn how_the_groups_do_is_shown_after_each_look() {
     let keeping = tokio::spawn(keep(Arc::clone(&home), Client::new(state), Pace::KUBERNETES));
     // Of two that name one group the second is judged without a broker.
     let judged = shown.wait_for(|shown| {
-        shown
-            .get("b")
-            .is_some_and(|status| status.conditions.iter().any(|c| c.reason == "Conflict"))
+        shown.get(&("b".to_owned(), "g".to_owned())).is_some_and(|status| {
+            status
+                .conditions
+                .iter()
+                .any(|c| c.reason == "Conflict" && c.message.contains("ConsumerGroup \"a/g\""))
+        })
     });
     let judged = tokio::time::timeout(Duration::from_secs(60), judged).await.unwrap().unwrap().clone();
     assert_eq!(judged.len(), 2);

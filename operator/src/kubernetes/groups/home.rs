@@ -1,7 +1,9 @@
 //! The ConsumerGroups of one cluster in the Kubernetes API, and the workloads that they scale.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
@@ -12,14 +14,19 @@ use tokio::sync::watch;
 use weir_crds::{ClusterRef, ConsumerGroup, ConsumerGroupSpec, ConsumerGroupStatus, TargetRef};
 
 use super::super::figures::GroupFigures;
+use super::super::namespaces::{NOT_ALLOWED, NOT_READABLE, Verdict};
 use super::super::topics::{Key, publish};
 use super::super::{Context, Figures};
+use super::tell;
 use crate::controller::resource_name;
 use crate::controller::state::State;
-use crate::groups::keep::Home;
-use crate::groups::reconcile::Workload;
+use crate::groups::keep::{Home, Named};
+use crate::groups::reconcile::{Seen, Workload};
 use crate::groups::reflect::REFLECTED_LABEL;
 use crate::store::kube::FIELD_MANAGER;
+
+/// How often groups are told that the cluster does not take them.
+const TELL_EVERY: Duration = Duration::from_secs(3);
 
 /// The home of one cluster's groups.
 pub(super) struct KubeHome {
@@ -52,12 +59,43 @@ impl KubeHome {
         }
     }
 
-    fn groups_api(&self) -> Api<ConsumerGroup> {
-        Api::namespaced(self.context.client.clone(), &self.cluster.namespace)
+    /// The ConsumerGroups that name the cluster, each with whether it takes them.
+    fn judged(&self) -> impl Iterator<Item = (Arc<ConsumerGroup>, Verdict)> {
+        let cluster = Arc::clone(&self.committed.borrow().cluster.resource);
+        let groups = self.context.groups.of_cluster(&self.cluster).into_iter();
+        groups.map(move |group| {
+            let verdict = self.context.namespaces.verdict(&cluster, namespace_of(&group));
+            (group, verdict)
+        })
     }
 
-    /// The API of a target's kind, if it can be scaled.
-    async fn target(&self, target: &TargetRef) -> Result<Api<DynamicObject>, Trouble> {
+    /// Tells groups whose namespace the cluster does not allow, as long as it lives.
+    pub(super) async fn keep_telling(&self) -> Infallible {
+        let mut round = tokio::time::interval(TELL_EVERY);
+        round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        round.tick().await;
+        loop {
+            round.tick().await;
+            self.tell_those_not_allowed().await;
+        }
+    }
+
+    async fn tell_those_not_allowed(&self) {
+        for (group, verdict) in self.judged().collect::<Vec<_>>() {
+            match verdict {
+                Verdict::Allowed | Verdict::Pending => {}
+                Verdict::NotAllowed(why) => tell(&self.context, &group, Seen::Nothing(NOT_ALLOWED, why)).await,
+                Verdict::Unknown(why) => tell(&self.context, &group, Seen::Nothing(NOT_READABLE, why)).await,
+            }
+        }
+    }
+
+    fn groups_api(&self, namespace: &str) -> Api<ConsumerGroup> {
+        Api::namespaced(self.context.client.clone(), namespace)
+    }
+
+    /// The API of a target's kind in a namespace, if it can be scaled.
+    async fn target(&self, target: &TargetRef, namespace: &str) -> Result<Api<DynamicObject>, Trouble> {
         let key = (target.api_version.clone(), target.kind.clone());
         let known = self.scalable.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         let resource = match known {
@@ -68,7 +106,7 @@ impl KubeHome {
                 resource
             }
         };
-        Ok(Api::namespaced_with(self.context.client.clone(), &self.cluster.namespace, &resource))
+        Ok(Api::namespaced_with(self.context.client.clone(), namespace, &resource))
     }
 
     async fn discover(&self, target: &TargetRef) -> Result<ApiResource, Trouble> {
@@ -114,6 +152,10 @@ fn trouble(target: &TargetRef, namespace: &str, error: &kube::Error) -> Trouble 
     }
 }
 
+fn namespace_of(resource: &ConsumerGroup) -> &str {
+    resource.metadata.namespace.as_deref().unwrap_or_default()
+}
+
 /// Writes a whole status: what it does not have any more goes.
 pub(super) async fn put_status(context: &Context, group: &ConsumerGroup, status: &ConsumerGroupStatus) -> kube::Result<()> {
     let metadata = &group.metadata;
@@ -142,15 +184,24 @@ pub(super) async fn put_status(context: &Context, group: &ConsumerGroup, status:
 
 impl Home for KubeHome {
     fn groups(&self) -> Vec<Arc<ConsumerGroup>> {
-        self.context.groups.of_cluster(&self.cluster)
+        let taken = self.judged().filter(|(_, verdict)| *verdict == Verdict::Allowed);
+        taken.map(|(group, _)| group).collect()
     }
 
     fn knows_all(&self) -> bool {
+        // One of which nobody knows whether the cluster takes it may have a group.
         self.context.groups.knows_all()
+            && !self
+                .judged()
+                .any(|(_, verdict)| matches!(verdict, Verdict::Unknown(_) | Verdict::Pending))
     }
 
     fn take_deleted(&self) -> Vec<Arc<ConsumerGroup>> {
-        self.context.groups.take_deleted(&self.cluster)
+        let cluster = Arc::clone(&self.committed.borrow().cluster.resource);
+        let is_followed = |group: &Arc<ConsumerGroup>| self.context.namespaces.verdict(&cluster, namespace_of(group)) == Verdict::Allowed;
+        let mut deleted = self.context.groups.take_deleted(&self.cluster);
+        deleted.retain(is_followed);
+        deleted
     }
 
     async fn changed(&self) {
@@ -164,12 +215,9 @@ impl Home for KubeHome {
 
     async fn workload(&self, resource: &ConsumerGroup) -> Workload {
         let Some(scaling) = &resource.spec.scaling else { return Workload::None };
-        let target = &scaling.target_ref;
-        let found = match self.target(target).await {
-            Ok(api) => api
-                .get_scale(&target.name)
-                .await
-                .map_err(|error| trouble(target, &self.cluster.namespace, &error)),
+        let (target, namespace) = (&scaling.target_ref, namespace_of(resource));
+        let found = match self.target(target, namespace).await {
+            Ok(api) => api.get_scale(&target.name).await.map_err(|error| trouble(target, namespace, &error)),
             Err(trouble) => Err(trouble),
         };
         match found {
@@ -180,13 +228,13 @@ impl Home for KubeHome {
 
     async fn scale(&self, resource: &ConsumerGroup, replicas: i32) -> anyhow::Result<()> {
         let Some(scaling) = &resource.spec.scaling else { return Ok(()) };
-        let target = &scaling.target_ref;
-        let api = self.target(target).await.map_err(|(_, message)| anyhow::anyhow!(message))?;
+        let (target, namespace) = (&scaling.target_ref, namespace_of(resource));
+        let api = self.target(target, namespace).await.map_err(|(_, message)| anyhow::anyhow!(message))?;
         Figures::count(&self.context.figures.writes);
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
         api.patch_scale(&target.name, &PatchParams::default(), &patch)
             .await
-            .map_err(|error| anyhow::anyhow!(trouble(target, &self.cluster.namespace, &error).1))?;
+            .map_err(|error| anyhow::anyhow!(trouble(target, namespace, &error).1))?;
         let note = format!("scales {} {} to {replicas}", target.kind, target.name);
         let regarding = kube::Resource::object_ref(resource, &());
         publish(&self.context, &regarding, true, "Scale", &note, "Scale").await;
@@ -200,6 +248,7 @@ impl Home for KubeHome {
         let spec = ConsumerGroupSpec {
             cluster_ref: ClusterRef {
                 name: self.cluster.name.clone(),
+                namespace: None,
             },
             group_id: Some(group.to_owned()).filter(|group| *group != name),
             ..ConsumerGroupSpec::default()
@@ -210,7 +259,7 @@ impl Home for KubeHome {
         let owner = kube::Resource::owner_ref(&*self.committed.borrow().cluster.resource, &());
         resource.metadata.owner_references = owner.map(|owner| vec![owner]);
         Figures::count(&self.context.figures.writes);
-        self.groups_api().create(&PostParams::default(), &resource).await?;
+        self.groups_api(&self.cluster.namespace).create(&PostParams::default(), &resource).await?;
         Ok(())
     }
 
@@ -221,17 +270,18 @@ impl Home for KubeHome {
         };
         let how = DeleteParams::default().preconditions(ours);
         Figures::count(&self.context.figures.writes);
-        self.groups_api()
+        self.groups_api(namespace_of(resource))
             .delete(resource.metadata.name.as_deref().unwrap_or_default(), &how)
             .await?;
         Ok(())
     }
 
-    fn show<'a>(&self, groups: impl Iterator<Item = (&'a str, &'a ConsumerGroupStatus)>, all_looked_after: bool) {
-        let figures = groups.filter_map(|(name, status)| {
+    fn show<'a>(&self, groups: impl Iterator<Item = (&'a Named, &'a ConsumerGroupStatus)>, all_looked_after: bool) {
+        let figures = groups.filter_map(|((namespace, name), status)| {
             let lag = status.lag.as_ref()?;
             Some(GroupFigures {
-                name: name.to_owned(),
+                namespace: namespace.clone(),
+                name: name.clone(),
                 messages: lag.messages,
                 seconds: lag.seconds,
                 members: status.members.unwrap_or_default(),
@@ -252,3 +302,6 @@ impl Home for KubeHome {
         (self.context.leads)().await
     }
 }
+
+#[cfg(test)]
+mod tests;

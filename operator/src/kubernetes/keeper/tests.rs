@@ -41,6 +41,7 @@ impl Context {
             controllers: Controllers::default(),
             figures: Arc::default(),
             groups: Arc::default(),
+            namespaces: Arc::default(),
             leads: Arc::new(|| async { true }.boxed()),
         }
     }

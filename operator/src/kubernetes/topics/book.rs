@@ -8,6 +8,8 @@ use kube::api::ObjectMeta;
 use tokio::sync::Notify;
 use weir_crds::{Topic, TopicStatus};
 
+use super::super::namespaces::Verdict;
+use super::{Key, key_of};
 use crate::controller::Refusal;
 
 /// Shared between the task that hears of topics and the one that writes their statuses.
@@ -18,9 +20,9 @@ pub(in crate::kubernetes) struct Book {
 
 #[derive(Debug, Default)]
 struct Shared {
-    pages: Mutex<BTreeMap<String, Page>>,
+    pages: Mutex<BTreeMap<Key, Page>>,
     /// Resources that went, and that the controller has not let go.
-    deletions: Mutex<BTreeMap<String, Deletion>>,
+    deletions: Mutex<BTreeMap<Key, Deletion>>,
     changed: Notify,
 }
 
@@ -43,27 +45,27 @@ pub(super) struct Page {
     pub(super) judged: Option<i64>,
     /// What the status says, as far as is known.
     pub(super) status: TopicStatus,
+    /// Whether the cluster takes resources of this one's namespace; `None` where that is its own.
+    pub(super) allowed: Option<Verdict>,
     /// Why the controller does not take the resource as it is.
     pub(super) refusal: Option<Refusal>,
     pub(super) written_at: Option<Instant>,
 }
 
 impl Book {
-    fn pages(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Page>> {
+    fn pages(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Page>> {
         self.shared.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn deletions(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Deletion>> {
+    fn deletions(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Deletion>> {
         self.shared.deletions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The resource was seen.
     pub(super) fn see(&self, topic: &Topic) {
-        if let Some(name) = &topic.metadata.name {
-            self.deletions().remove(name);
-        }
+        self.deletions().remove(&key_of(&topic.metadata));
         let mut pages = self.pages();
-        let page = pages.entry(topic.metadata.name.clone().unwrap_or_default()).or_default();
+        let page = pages.entry(key_of(&topic.metadata)).or_default();
         if page.uid != topic.metadata.uid {
             *page = Page::default();
         }
@@ -72,36 +74,49 @@ impl Book {
         page.status = topic.status.clone().unwrap_or_default();
     }
 
+    /// Its cluster, which is in another namespace, says whether it takes resources of this one.
+    pub(super) fn allowed(&self, key: &Key, verdict: &Verdict) {
+        if let Some(page) = self.pages().get_mut(key).filter(|_| *verdict != Verdict::Pending) {
+            if *verdict != Verdict::Allowed {
+                (page.judged, page.refusal) = (page.seen, None);
+            }
+            if page.allowed.as_ref() != Some(verdict) {
+                page.allowed = Some(verdict.clone());
+                self.changed();
+            }
+        }
+    }
+
     /// The resource is gone. With these metadata it is made again, if its topic may not go.
-    pub(super) fn forget(&self, name: &str, metadata: &ObjectMeta) {
+    pub(super) fn forget(&self, key: &Key, metadata: &ObjectMeta) {
         let deletion = Deletion {
             metadata: metadata.clone(),
             refused: false,
         };
-        self.deletions().insert(name.to_owned(), deletion);
-        self.pages().remove(name);
+        self.deletions().insert(key.clone(), deletion);
+        self.pages().remove(key);
         self.changed();
     }
 
     /// The controller has let the topic of a resource that is gone go, or not.
-    pub(super) fn answered_deletion(&self, name: &str, refused: bool) {
+    pub(super) fn answered_deletion(&self, key: &Key, refused: bool) {
         let mut deletions = self.deletions();
-        match deletions.get_mut(name) {
+        match deletions.get_mut(key) {
             Some(deletion) if refused => deletion.refused = true,
-            _ => drop(deletions.remove(name)),
+            _ => drop(deletions.remove(key)),
         }
         drop(deletions);
         self.changed();
     }
 
     /// The deletion of a resource that is gone, if it was seen to go.
-    pub(super) fn deletion(&self, name: &str) -> Option<Deletion> {
-        self.deletions().get(name).cloned()
+    pub(super) fn deletion(&self, key: &Key) -> Option<Deletion> {
+        self.deletions().get(key).cloned()
     }
 
     /// The controller took this generation of the resource up.
-    pub(super) fn accepted(&self, name: &str, generation: Option<i64>) {
-        if let Some(page) = self.pages().get_mut(name) {
+    pub(super) fn accepted(&self, key: &Key, generation: Option<i64>) {
+        if let Some(page) = self.pages().get_mut(key) {
             page.judged = generation;
             page.refusal = None;
         }
@@ -109,8 +124,8 @@ impl Book {
     }
 
     /// The controller refuses this generation of the resource.
-    pub(super) fn refused(&self, name: &str, generation: Option<i64>, refusal: &Refusal) {
-        if let Some(page) = self.pages().get_mut(name).filter(|page| page.seen == generation) {
+    pub(super) fn refused(&self, key: &Key, generation: Option<i64>, refusal: &Refusal) {
+        if let Some(page) = self.pages().get_mut(key).filter(|page| page.seen == generation) {
             page.judged = generation;
             page.refusal = Some(refusal.clone());
         }
@@ -118,8 +133,8 @@ impl Book {
     }
 
     /// A status was written.
-    pub(super) fn written(&self, name: &str, status: &TopicStatus) {
-        if let Some(page) = self.pages().get_mut(name) {
+    pub(super) fn written(&self, key: &Key, status: &TopicStatus) {
+        if let Some(page) = self.pages().get_mut(key) {
             page.status = status.clone();
             page.written_at = Some(Instant::now());
         }
@@ -135,8 +150,8 @@ impl Book {
         self.shared.changed.notified().await;
     }
 
-    /// All pages, by the resource's name.
-    pub(super) fn all(&self) -> BTreeMap<String, Page> {
+    /// All pages, by where the resources lie.
+    pub(super) fn all(&self) -> BTreeMap<Key, Page> {
         self.pages().clone()
     }
 }
@@ -149,7 +164,7 @@ mod tests {
     fn a_status_speaks_of_what_the_controller_has_said_something_of() {
         let topic = |uid: &str, generation: i64| {
             let object = serde_json::json!({
-                "apiVersion": weir_crds::API_VERSION, "kind": "Topic", "metadata": {"name": "t", "uid": uid, "generation": generation},
+                "apiVersion": weir_crds::API_VERSION, "kind": "Topic", "metadata": {"namespace": "n", "name": "t", "uid": uid, "generation": generation},
                 "spec": {"clusterRef": {"name": "c"}},
             });
             serde_json::from_value::<Topic>(object).unwrap()
@@ -161,17 +176,18 @@ mod tests {
             reason: "no".to_owned(),
         };
         let book = Book::default();
-        let judged = |book: &Book| book.all().remove("t").map(|page| (page.judged, page.refusal.is_some()));
+        let t = &Key::new(Some("n"), Some("t"));
+        let judged = |book: &Book| book.all().remove(t).map(|page| (page.judged, page.refusal.is_some()));
         book.see(&topic("a", 1));
         assert_eq!(judged(&book), Some((None, false)));
-        book.accepted("t", Some(1));
+        book.accepted(t, Some(1));
         book.see(&topic("a", 2));
         assert_eq!(judged(&book), Some((Some(1), false)), "not heard of yet");
-        book.refused("t", Some(1), &refusal);
+        book.refused(t, Some(1), &refusal);
         assert_eq!(judged(&book), Some((Some(1), false)), "a refusal of what is not any more");
-        book.refused("t", Some(2), &refusal);
+        book.refused(t, Some(2), &refusal);
         assert_eq!(judged(&book), Some((Some(2), true)));
-        book.accepted("t", Some(3));
+        book.accepted(t, Some(3));
         assert_eq!(judged(&book), Some((Some(3), false)));
         book.see(&topic("b", 1));
         assert_eq!(judged(&book), Some((None, false)), "another resource of that name");

@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::super::namespaces::{NOT_ALLOWED, NOT_READABLE, Verdict};
 use crate::controller::Refusal;
 use crate::controller::state::{Partition, Topic};
 
@@ -97,6 +98,19 @@ pub(super) fn healthy(topic: &Topic) -> Judgement {
     }
 }
 
+/// Whether the cluster, which is in another namespace, takes the Topic. One that `is_served` was taken once.
+pub(super) fn accepted(verdict: &Verdict, is_served: bool) -> Judgement {
+    match verdict {
+        Verdict::Allowed | Verdict::Pending => Judgement::holds("Accepted", "the cluster takes Topics of this namespace"),
+        Verdict::NotAllowed(why) if is_served => {
+            let message = format!("{why}. The topic stays as it is, with its records, and is retained; what is written here is not followed");
+            Judgement::fails(NOT_ALLOWED, message)
+        }
+        Verdict::NotAllowed(why) => Judgement::fails(NOT_ALLOWED, why.clone()),
+        Verdict::Unknown(why) => Judgement::fails(NOT_READABLE, why.clone()),
+    }
+}
+
 /// What a refused resource is told.
 pub(super) fn refused(refusal: &Refusal) -> Judgement {
     let reason = if refusal.reason.contains("already") || refusal.reason.contains("collides") {
@@ -118,6 +132,7 @@ mod tests {
     use weir_protocol::types::{BrokerId, TopicId};
 
     use super::*;
+    use crate::controller::Key;
 
     fn topic(partitions: Vec<Partition>) -> Topic {
         let object = serde_json::json!({
@@ -126,6 +141,7 @@ mod tests {
         });
         Topic {
             id: TopicId(Uuid::from_u128(1)),
+            key: Key::new(Some("n"), Some("t")),
             resource: serde_json::from_value(object).unwrap(),
             partitions,
         }

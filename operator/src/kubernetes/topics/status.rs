@@ -1,8 +1,10 @@
 //! The statuses of topics: a summary for people, written when it changes and not too often, and never read back.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -19,7 +21,7 @@ use super::super::sizes::{Sizes, shown};
 use super::super::{Context, Figures};
 use super::book::Page;
 use super::conditions::{self, Judgement, condition};
-use super::{Hosted, Key};
+use super::{Hosted, Key, key_of};
 use crate::controller::state::State;
 use crate::controller::{TOPIC_ID_ANNOTATION, summary};
 
@@ -30,28 +32,35 @@ const AT_ONCE: usize = 8;
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(100);
 const BETWEEN_WRITES: Duration = Duration::from_secs(2);
 
+/// How soon it is tried again to make a resource that was deleted: its namespace may be gone for good.
+const BRING_BACK_EVERY: Duration = Duration::from_secs(5);
+
 /// How often it is looked without any reason, if only to say that somebody looks.
 const WITHOUT_REASON: Duration = Duration::from_secs(60);
 
 /// A status that is to be written.
-struct Due {
-    name: String,
+pub(super) struct Due {
+    pub(super) key: Key,
     uid: Option<String>,
     before: TopicStatus,
-    status: TopicStatus,
+    pub(super) status: TopicStatus,
+}
+
+fn topics(context: &Context, namespace: &str) -> Api<Topic> {
+    Api::namespaced(context.client.clone(), namespace)
 }
 
 /// Keeps the statuses of a cluster's topics.
 pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hosted) -> Infallible {
-    let api: Api<Topic> = Api::namespaced(context.client.clone(), &hosted.cluster.namespace);
     let mut committed = hosted.controller.committed();
     let mut sizes = hosted.sizes.clone();
+    let mut tried: BTreeMap<Key, Instant> = BTreeMap::new();
     loop {
         let state = committed.borrow_and_update().clone();
         let (due, wake_in) = due(&state, &hosted, &now());
         let mut writes = Vec::with_capacity(due.len());
         for due in &due {
-            writes.push(write(&context, &api, &hosted, due));
+            writes.push(write(&context, &hosted, due));
         }
         let written: Vec<bool> = stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
         if written.into_iter().all(|is_written| is_written) {
@@ -59,8 +68,13 @@ pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hoste
                 .figures
                 .succeeded("Topic", (hosted.cluster.namespace.clone(), hosted.cluster.name.clone()));
         }
-        for topic in lost(&state, &hosted) {
-            bring_back(&context, &api, &topic).await;
+        let lost = lost(&state, &hosted);
+        tried.retain(|key, at| at.elapsed() < BRING_BACK_EVERY && lost.iter().any(|topic| key_of(&topic.metadata) == *key));
+        for topic in lost {
+            if let Entry::Vacant(untried) = tried.entry(key_of(&topic.metadata)) {
+                untried.insert(Instant::now());
+                bring_back(&context, &topic).await;
+            }
         }
         tokio::time::sleep(BETWEEN_ROUNDS).await;
         tokio::select! {
@@ -76,11 +90,11 @@ pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hoste
 }
 
 /// The statuses that are not as they should be, and when there will be others.
-fn due(state: &State, hosted: &Hosted, now: &Time) -> (Vec<Due>, Option<Duration>) {
+pub(super) fn due(state: &State, hosted: &Hosted, now: &Time) -> (Vec<Due>, Option<Duration>) {
     let mut due = Vec::new();
     let mut wake_in: Option<Duration> = None;
-    for (name, page) in hosted.book.all() {
-        let status = status_of(state, &hosted.sizes, &name, &page, now);
+    for (key, page) in hosted.book.all() {
+        let status = status_of(state, &hosted.sizes, &key, &page, now);
         let Some(status) = status.filter(|status| *status != page.status) else {
             continue;
         };
@@ -91,7 +105,7 @@ fn due(state: &State, hosted: &Hosted, now: &Time) -> (Vec<Due>, Option<Duration
         match early {
             Some(left) => wake_in = Some(wake_in.map_or(left, |other| other.min(left))),
             None => due.push(Due {
-                name,
+                key,
                 uid: page.uid,
                 before: page.status,
                 status,
@@ -102,15 +116,21 @@ fn due(state: &State, hosted: &Hosted, now: &Time) -> (Vec<Due>, Option<Duration
 }
 
 /// The status, as far as the controller has said something of the resource.
-fn status_of(state: &State, sizes: &Sizes, name: &str, page: &Page, now: &Time) -> Option<TopicStatus> {
+fn status_of(state: &State, sizes: &Sizes, key: &Key, page: &Page, now: &Time) -> Option<TopicStatus> {
     page.judged?;
     let before = &page.status.conditions;
     let of = |kind: &str, judgement: Judgement| condition(kind, judgement, page.judged, before, now);
-    let Some(topic) = state.topic_by_resource(name) else {
+    let topic = state.topic_by_resource(key);
+    let accepted = page.allowed.as_ref().map(|verdict| conditions::accepted(verdict, topic.is_some()));
+    let Some(topic) = topic else {
         // Not taken up, or not yet.
-        return page.refusal.as_ref().map(|refusal| TopicStatus {
+        let refused = page.refusal.as_ref().map(conditions::refused);
+        let why = refused.or_else(|| accepted.clone().filter(|accepted| !accepted.holds))?;
+        return Some(TopicStatus {
             observed_generation: page.judged,
-            conditions: vec![of("Ready", conditions::refused(refusal))],
+            conditions: std::iter::once(of("Ready", why))
+                .chain(accepted.map(|accepted| of("Accepted", accepted)))
+                .collect(),
             ..TopicStatus::default()
         });
     };
@@ -125,15 +145,20 @@ fn status_of(state: &State, sizes: &Sizes, name: &str, page: &Page, now: &Time) 
         topic_id: Some(topic.id.to_string()),
         partitions: Some(summary(topic.partitions.iter())),
         bytes: shown(page.status.bytes, sizes.of(topic.id)),
-        conditions: vec![
-            of("Ready", conditions::ready(topic, min_isr, page.refusal.as_ref())),
-            of("Healthy", conditions::healthy(topic)),
-        ],
+        conditions: [
+            Some(of("Ready", conditions::ready(topic, min_isr, page.refusal.as_ref()))),
+            Some(of("Healthy", conditions::healthy(topic))),
+            accepted.map(|accepted| of("Accepted", accepted)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     })
 }
 
 /// Whether it is as it should be now.
-async fn write(context: &Context, api: &Api<Topic>, hosted: &Hosted, due: &Due) -> bool {
+async fn write(context: &Context, hosted: &Hosted, due: &Due) -> bool {
+    let (key, api) = (&due.key, topics(context, &due.key.namespace));
     // Absent fields are set to null, so that what is not known any more goes.
     let patch = json!({"metadata": {"uid": due.uid}, "status": {
         "observedGeneration": due.status.observed_generation,
@@ -143,19 +168,19 @@ async fn write(context: &Context, api: &Api<Topic>, hosted: &Hosted, due: &Due) 
         "conditions": due.status.conditions,
     }});
     Figures::count(&context.figures.writes);
-    let written = api.patch_status(&due.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    let written = api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
     let is_written = !matches!(&written, Err(error) if !is_gone(error));
     match written {
-        Ok(_) => hosted.book.written(&due.name, &due.status),
-        Err(error) if is_gone(&error) => debug!(topic = due.name, "the Topic is gone: its status is not written"),
+        Ok(_) => hosted.book.written(key, &due.status),
+        Err(error) if is_gone(&error) => debug!(topic = %key, "the Topic is gone: its status is not written"),
         Err(error) => {
-            warn!(topic = due.name, %error, "write the status of a Topic");
+            warn!(topic = %key, %error, "write the status of a Topic");
             // It is tried again, like any other write that comes too soon.
-            hosted.book.written(&due.name, &due.before);
+            hosted.book.written(key, &due.before);
             hosted.book.changed();
         }
     }
-    tell(context, &hosted.cluster.namespace, due).await;
+    tell(context, due).await;
     is_written
 }
 
@@ -163,27 +188,29 @@ fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
 }
 
-/// An event for each change of readiness, but for the first time that all is well.
-async fn tell(context: &Context, namespace: &str, due: &Due) {
-    let ready = |status: &TopicStatus| status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned();
-    let (before, Some(after)) = (ready(&due.before), ready(&due.status)) else {
-        return;
-    };
-    let same = before
-        .as_ref()
-        .is_some_and(|before| before.status == after.status && before.reason == after.reason);
-    if same || (before.is_none() && after.status == "True") || (before.is_none() && after.reason == "WaitingForBrokers") {
-        return;
+/// An event for each change of readiness, but for the first time that all is well, and where the cluster takes or drops the Topic later.
+async fn tell(context: &Context, due: &Due) {
+    let named = |status: &TopicStatus, kind: &str| status.conditions.iter().find(|condition| condition.type_ == kind).cloned();
+    for kind in ["Ready", "Accepted"] {
+        let (before, Some(after)) = (named(&due.before, kind), named(&due.status, kind)) else {
+            continue;
+        };
+        let is_news = match before {
+            Some(before) => (before.status, before.reason) != (after.status.clone(), after.reason.clone()),
+            None => kind == "Ready" && after.status == "False" && after.reason != "WaitingForBrokers",
+        };
+        if is_news {
+            let regarding = ObjectReference {
+                api_version: Some(weir_crds::API_VERSION.to_owned()),
+                kind: Some("Topic".to_owned()),
+                name: Some(due.key.name.clone()),
+                namespace: Some(due.key.namespace.clone()),
+                uid: due.uid.clone(),
+                ..ObjectReference::default()
+            };
+            publish(context, &regarding, after.status == "True", &after.reason, &after.message, "Judge").await;
+        }
     }
-    let regarding = ObjectReference {
-        api_version: Some(weir_crds::API_VERSION.to_owned()),
-        kind: Some("Topic".to_owned()),
-        name: Some(due.name.clone()),
-        namespace: Some(namespace.to_owned()),
-        uid: due.uid.clone(),
-        ..ObjectReference::default()
-    };
-    publish(context, &regarding, after.status == "True", &after.reason, &after.message, "Judge").await;
 }
 
 /// Publishes an event. One that is lost is no harm: the condition says the same.
@@ -219,41 +246,48 @@ pub(super) fn lost(state: &State, hosted: &Hosted) -> Vec<Topic> {
         .topics
         .values()
         .filter(|topic| topic.resource.spec.deletion_policy == weir_crds::DeletionPolicy::Retain);
-    let gone = retained.filter(|topic| hosted.seen.topic(topic.resource_name()).is_none());
+    let gone = retained.filter(|topic| hosted.seen.topic(&topic.key).is_none());
     let is_owner = |owner: &OwnerReference| Some(&owner.uid) == state.cluster.resource.metadata.uid.as_ref();
+    let home = state.cluster.namespace();
     gone.filter_map(|topic| {
-        let deletion = hosted.book.deletion(topic.resource_name());
+        let deletion = hosted.book.deletion(&topic.key);
         if deletion.as_ref().is_some_and(|deletion| !deletion.refused) {
             return None;
         }
         let was = deletion.unwrap_or_default().metadata;
         let id = (TOPIC_ID_ANNOTATION.to_owned(), topic.id.0.to_string());
-        let mut resource = Topic::new(topic.resource_name(), topic.resource.spec.clone());
+        let mut resource = Topic::new(&topic.key.name, topic.resource.spec.clone());
+        resource.metadata.namespace = Some(topic.key.namespace.clone());
         resource.metadata.labels = was.labels;
         resource.metadata.annotations = Some(was.annotations.into_iter().flatten().chain([id]).collect());
-        // Kubernetes would take away at once what belongs to somebody who is gone.
-        let owners: Vec<_> = was.owner_references.into_iter().flatten().filter(is_owner).collect();
+        // Kubernetes would take away at once what belongs to somebody who is gone, or lies in another namespace.
+        let owners: Vec<_> = was
+            .owner_references
+            .into_iter()
+            .flatten()
+            .filter(|owner| topic.key.namespace == home && is_owner(owner))
+            .collect();
         resource.metadata.owner_references = Some(owners).filter(|owners| !owners.is_empty());
         Some(resource)
     })
     .collect()
 }
 
-pub(super) async fn bring_back(context: &Context, api: &Api<Topic>, topic: &Topic) {
-    let name = topic.metadata.name.as_deref().unwrap_or_default();
-    match api.create(&PostParams::default(), topic).await {
+pub(super) async fn bring_back(context: &Context, topic: &Topic) {
+    let key = key_of(&topic.metadata);
+    match topics(context, &key.namespace).create(&PostParams::default(), topic).await {
         Ok(made) => {
-            warn!(topic = name, "a Topic was deleted that is to be retained: it is made again");
+            warn!(topic = %key, "a Topic was deleted that is to be retained: it is made again");
             let note = "it was deleted, and is made again as it was, since its deletionPolicy is Retain: set that to Delete before you delete it";
             publish(context, &made.object_ref(&()), false, "Retained", note, "BringBack").await;
         }
         // Its namespace is being deleted, or somebody was faster.
-        Err(error) => debug!(topic = name, %error, "bring a Topic back that is to be retained"),
+        Err(error) => debug!(topic = %key, %error, "bring a Topic back that is to be retained"),
     }
 }
 
 /// Tells topics that their cluster does not exist, if that is so.
-pub(super) async fn tell_orphans(context: &Context, cluster: &Key, topics: &[Arc<Topic>]) {
+pub(super) async fn tell_orphans(context: &Context, cluster: &Key, orphans: &[(Key, Arc<Topic>)]) {
     let clusters: Api<KafkaCluster> = Api::namespaced(context.client.clone(), &cluster.namespace);
     match clusters.get_metadata_opt(&cluster.name).await {
         Ok(None) => {}
@@ -263,8 +297,7 @@ pub(super) async fn tell_orphans(context: &Context, cluster: &Key, topics: &[Arc
             return;
         }
     }
-    let api: Api<Topic> = Api::namespaced(context.client.clone(), &cluster.namespace);
-    for topic in topics {
+    for (key, topic) in orphans {
         let before = topic.status.clone().unwrap_or_default();
         let message = format!(
             "there is no KafkaCluster {:?} in the namespace {:?}: make it, or delete this Topic and name another",
@@ -275,11 +308,11 @@ pub(super) async fn tell_orphans(context: &Context, cluster: &Key, topics: &[Arc
         if before.conditions.contains(&ready) {
             continue;
         }
-        let name = topic.metadata.name.as_deref().unwrap_or_default();
         let patch = json!({"status": {"observedGeneration": topic.metadata.generation, "conditions": [&ready]}});
         Figures::count(&context.figures.writes);
-        if let Err(error) = api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            debug!(topic = name, %error, "write the status of a Topic without a cluster");
+        let (api, params, patch) = (topics(context, &key.namespace), PatchParams::default(), Patch::Merge(patch));
+        if let Err(error) = api.patch_status(&key.name, &params, &patch).await {
+            debug!(topic = %key, %error, "write the status of a Topic without a cluster");
             continue;
         }
         let regarding = topic.object_ref(&());

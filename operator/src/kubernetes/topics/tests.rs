@@ -1,5 +1,7 @@
 //! Topics beside an API server in memory: what becomes of a resource that is deleted.
 
+mod namespaces;
+
 use serde_json::{Value, json};
 use weir_crds::KafkaCluster;
 
@@ -84,15 +86,17 @@ impl World {
 
     /// The status task looks once for resources that are to come back.
     async fn look(&self) {
-        let api = kube::Api::namespaced(self.server.client(), "n");
         let state = self.hosted.controller.committed().borrow().clone();
         for topic in status::lost(&state, &self.hosted) {
-            status::bring_back(&self.topics.context, &api, &topic).await;
+            status::bring_back(&self.topics.context, &topic).await;
         }
     }
 
     async fn has_topic(&self) -> bool {
-        let look = self.hosted.controller.look(|state| state.topic_by_resource("orders").is_some());
+        let look = self
+            .hosted
+            .controller
+            .look(|state| state.topic_by_resource(&state.cluster.key("orders")).is_some());
         look.await.unwrap()
     }
 
@@ -128,7 +132,7 @@ async fn a_topic_that_is_to_be_retained_comes_back_as_it_was() {
     let id = world
         .hosted
         .controller
-        .look(|state| state.topic_by_resource("orders").unwrap().id)
+        .look(|state| state.topic_by_resource(&state.cluster.key("orders")).unwrap().id)
         .await
         .unwrap();
     // What was written last counts, though nobody heard of it before.
@@ -189,7 +193,7 @@ async fn a_topic_whose_policy_was_changed_goes() {
     world.answered().await;
     world.look().await;
     assert_eq!((world.server.get(TOPIC), world.has_topic().await), (None, false));
-    assert!(world.hosted.book.deletion("orders").is_none());
+    assert!(world.hosted.book.deletion(&Key::new(Some("n"), Some("orders"))).is_none());
 }
 
 #[tokio::test]
@@ -200,7 +204,7 @@ async fn what_went_while_nobody_looked_comes_back_with_its_id_and_spec() {
     world.answered().await;
     let before = world.topic();
     world.server.remove(TOPIC);
-    world.hosted.seen.forget_topic("orders");
+    world.hosted.seen.forget_topic(&Key::new(Some("n"), Some("orders")));
     world.look().await;
     let after = world.topic();
     assert_eq!((&after.spec, topic_id_on(&after)), (&before.spec, topic_id_on(&before)));

@@ -57,6 +57,21 @@ pub(super) fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "spec.network: Invalid value: \"object\": the first of ipFamilies cannot change: Kubernetes keeps that of a service; the second may come and go",
         ),
         (
+            cluster(&json!({"allowedNamespaces": {"from": "All", "selector": {"matchLabels": {"team": "a"}}}})),
+            None,
+            "spec.allowedNamespaces: Invalid value: \"object\": give selector with from: Selector, and with nothing else",
+        ),
+        (
+            cluster(&json!({"allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"a b": "c"}}}})),
+            None,
+            "spec.allowedNamespaces.selector.matchLabels: Invalid value: \"object\": the key of a label is a name of at most 63 letters, digits, '-', '_' and '.', which begins and ends with a letter or digit; before it there may be a DNS name and '/'",
+        ),
+        (
+            cluster(&json!({"allowedNamespaces": {"from": "Selector", "selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}})),
+            None,
+            "spec.allowedNamespaces.selector.matchExpressions[0]: Invalid value: \"object\": the operators In and NotIn need values, and the others take none",
+        ),
+        (
             brokers(json!({"replicas": 3, "config": {"7": {"num.io.threads": 8}}})),
             None,
             "spec.brokers: Invalid value: \"object\": config names brokers by their ids, which are 0 to replicas - 1",

@@ -20,8 +20,10 @@ const SAMPLE_CHARS_MAX: i64 = 320;
 fn beside(path: &str) -> Value {
     match path {
         "env[]" => json!({"name": "A", "value": "b"}),
+        "matchExpressions[]" => json!({"key": "k", "operator": "In", "values": ["v"]}),
         "listeners[]" => json!({"name": "ext", "port": 9094, "type": "NodePort"}),
         "tolerations[]" => json!({"key": "k", "effect": "NoExecute"}),
+        "clusterRef" => json!({"name": "c"}),
         "spec" => json!({"clusterRef": {"name": "c"}}),
         "lagPolicy" => json!({"maxSeconds": 1}),
         "scaling" => json!({"targetRef": {"name": "w"}, "targetLagSeconds": 10}),
@@ -86,6 +88,16 @@ impl Field<'_> {
                     if name != "shift" && above == "spec.reset.to" {
                         object = json!({});
                     }
+                    if above.ends_with("allowedNamespaces") {
+                        object = match name.as_str() {
+                            "from" if built == "Selector" => json!({"selector": {}}),
+                            "from" => json!({}),
+                            _ => json!({"from": "Selector"}),
+                        };
+                    }
+                    if above.ends_with("matchExpressions[]") && name == "operator" && ["Exists", "DoesNotExist"].iter().any(|one| built == *one) {
+                        object = json!({"key": "k"});
+                    }
                     if above.ends_with("tolerations[]") {
                         match name.as_str() {
                             "value" | "tolerationSeconds" => object["operator"] = json!("Equal"),
@@ -122,6 +134,7 @@ fn path_of(steps: &[Step]) -> String {
 fn tail(path: &str) -> &str {
     let known = [
         "env[]",
+        "matchExpressions[]",
         "listeners[]",
         "tolerations[]",
         "offsets[]",
@@ -129,6 +142,7 @@ fn tail(path: &str) -> &str {
         "lagPolicy",
         "scaling",
         "reset",
+        "clusterRef",
         "spec",
     ];
     known.into_iter().find(|end| path.ends_with(end)).unwrap_or(path)
@@ -167,6 +181,7 @@ fn samples(field: &Field<'_>) -> (Vec<Value>, Vec<Value>) {
         "resources",
         "pod.labels",
         "pod.nodeSelector",
+        "matchLabels",
         "pod.annotations",
         "pod.serviceAccountAnnotations",
         "annotations",

@@ -19,7 +19,8 @@ use crate::store::{Parts, StoreError};
 pub(super) struct Loaded {
     pub(super) id: TopicId,
     pub(super) resource: Topic,
-    pub(super) seen: Topic,
+    /// `None` where nobody could look.
+    pub(super) seen: Option<Topic>,
 }
 
 pub(super) fn registry(object: &str, content: &str) -> Result<Registry, StoreError> {
@@ -38,15 +39,75 @@ fn damaged(object: &str, bad: BadLine) -> StoreError {
     }
 }
 
-/// The cluster's topics: the resources that bear a topic's id. One without was never taken up and is an event to come; of two that claim one id or one name, the older counts, and the other is such an
-/// event, too.
-pub(super) fn topics(cluster: &str, objects: Vec<DynamicObject>, partitions: &BTreeMap<TopicId, Vec<Partition>>) -> Vec<Loaded> {
-    let mut all: Vec<Loaded> = objects
-        .into_iter()
-        .filter(|object| object.data.pointer("/spec/clusterRef/name").and_then(Value::as_str) == Some(cluster))
-        .filter_map(|object| load(object, partitions))
-        .collect();
-    let age = |topic: &Loaded| (topic.seen.metadata.creation_timestamp.clone(), topic.seen.metadata.name.clone());
+/// The topics of the cluster's own namespace: the resources that bear a topic's id. One without was never taken up and is an event to come.
+pub(super) fn topics(cluster: &str, home: &str, objects: Vec<DynamicObject>, partitions: &BTreeMap<TopicId, Vec<Partition>>) -> Vec<Loaded> {
+    let text = |object: &DynamicObject, pointer: &str| object.data.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let names_it = |object: &DynamicObject| {
+        let namespace = text(object, "/spec/clusterRef/namespace");
+        text(object, "/spec/clusterRef/name").as_deref() == Some(cluster) && namespace.is_none_or(|namespace| namespace == home)
+    };
+    let ours = objects.into_iter().filter(names_it);
+    ours.filter_map(|object| load(object, partitions)).collect()
+}
+
+/// The topics whose resources lie in other namespaces, by those.
+pub(super) fn by_other_namespace(kept: &BTreeMap<TopicId, Topic>) -> BTreeMap<String, Vec<(TopicId, Topic)>> {
+    let mut by_namespace: BTreeMap<String, Vec<(TopicId, Topic)>> = BTreeMap::new();
+    for (id, topic) in kept {
+        if let Some(namespace) = &topic.metadata.namespace {
+            by_namespace.entry(namespace.clone()).or_default().push((*id, topic.clone()));
+        }
+    }
+    by_namespace
+}
+
+/// The topics of another namespace. They are those that were taken up from there, and as they were taken up: whoever writes the id of a topic on a resource has none by that, and what was written while
+/// nobody listened, or is not followed, is an event to come, if it is one. One whose resource is gone goes, unless it is to be retained, or nobody can look.
+pub(super) fn topics_elsewhere(
+    kept: Vec<(TopicId, Topic)>,
+    there: Option<Vec<DynamicObject>>,
+    partitions: &BTreeMap<TopicId, Vec<Partition>>,
+) -> Vec<Loaded> {
+    let mut objects: Option<BTreeMap<String, DynamicObject>> = there.map(|there| {
+        there
+            .into_iter()
+            .map(|object| (object.metadata.name.clone().unwrap_or_default(), object))
+            .collect()
+    });
+    let mut topics = Vec::new();
+    for (id, kept) in kept {
+        let name = kept.metadata.name.as_deref().unwrap_or_default();
+        let found = match &mut objects {
+            Some(objects) => objects
+                .remove(name)
+                .and_then(|object| load(object, partitions))
+                .filter(|found| found.id == id),
+            None => Some(unseen(id, &kept, partitions)),
+        };
+        topics.extend(found.map(|found| {
+            let (count, replicas) = (found.resource.spec.partitions, found.resource.spec.replicas);
+            let mut resource = found.resource;
+            resource.spec.clone_from(&kept.spec);
+            (resource.spec.partitions, resource.spec.replicas) = (count, replicas);
+            Loaded { resource, ..found }
+        }));
+    }
+    topics
+}
+
+fn unseen(id: TopicId, kept: &Topic, partitions: &BTreeMap<TopicId, Vec<Partition>>) -> Loaded {
+    let mut resource = kept.clone();
+    resource.metadata.annotations = Some([(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
+    as_there_is(&mut resource, partitions.get(&id));
+    Loaded { id, resource, seen: None }
+}
+
+/// Of two that claim one id or one name, the older counts, and the other is an event to come.
+pub(super) fn oldest_of_each(mut all: Vec<Loaded>) -> Vec<Loaded> {
+    let age = |topic: &Loaded| {
+        let metadata = &topic.resource.metadata;
+        (metadata.creation_timestamp.clone(), metadata.namespace.clone(), metadata.name.clone())
+    };
     all.sort_by_key(age);
     let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::new());
     all.retain(|topic| ids.insert(topic.id) && names.insert(topic.resource.topic_name().to_owned()));
@@ -78,14 +139,22 @@ fn load(object: DynamicObject, partitions: &BTreeMap<TopicId, Vec<Partition>>) -
     metadata.annotations = Some([(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
     metadata.owner_references = None;
     resource.status = None;
-    // What there is counts, not what was asked for while nobody listened: that is an event to come, and is checked then.
-    if let Some(existing) = partitions.get(&id).filter(|existing| !existing.is_empty()) {
+    as_there_is(&mut resource, partitions.get(&id));
+    Some(Loaded {
+        id,
+        resource,
+        seen: Some(seen),
+    })
+}
+
+/// What there is counts, not what was asked for while nobody listened: that is an event to come, and is checked then.
+fn as_there_is(resource: &mut Topic, existing: Option<&Vec<Partition>>) {
+    if let Some(existing) = existing.filter(|existing| !existing.is_empty()) {
         resource.spec.partitions = i32::try_from(existing.len()).ok();
         resource.spec.replicas = existing.first().and_then(|partition| i16::try_from(partition.replicas_wanted()).ok());
     }
     resource.spec.partitions.get_or_insert(1);
     resource.spec.replicas.get_or_insert(1);
-    Some(Loaded { id, resource, seen })
 }
 
 fn as_far_as_it_can_be_read(object: &DynamicObject) -> Option<(Topic, Vec<String>)> {

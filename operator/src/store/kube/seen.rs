@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use weir_crds::{KafkaCluster, Topic, TopicSpec};
 use weir_protocol::types::TopicId;
 
-use crate::controller::topic_id_on;
+use crate::controller::{Key, topic_id_on};
 
 /// What was seen, shared between the watch and the store.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +19,7 @@ pub struct Seen {
 #[derive(Debug, Default)]
 struct Resources {
     cluster: Option<Arc<KafkaCluster>>,
-    topics: BTreeMap<String, SeenTopic>,
+    topics: BTreeMap<Key, SeenTopic>,
 }
 
 /// What matters of a topic's resource.
@@ -48,9 +48,9 @@ impl Seen {
         self.lock().cluster = Some(Arc::new(cluster));
     }
 
-    /// A topic's resource, by its name.
-    pub fn topic(&self, name: &str) -> Option<SeenTopic> {
-        self.lock().topics.get(name).cloned()
+    /// A topic's resource.
+    pub fn topic(&self, key: &Key) -> Option<SeenTopic> {
+        self.lock().topics.get(key).cloned()
     }
 
     /// A topic's resource was seen.
@@ -60,12 +60,12 @@ impl Seen {
             id: topic_id_on(topic),
             spec: topic.spec.clone(),
         };
-        let name = topic.metadata.name.clone().unwrap_or_default();
-        self.lock().topics.insert(name, seen);
+        let key = Key::new(topic.metadata.namespace.as_deref(), topic.metadata.name.as_deref());
+        self.lock().topics.insert(key, seen);
     }
 
     /// A topic's resource is gone.
-    pub fn forget_topic(&self, name: &str) {
-        self.lock().topics.remove(name);
+    pub fn forget_topic(&self, key: &Key) {
+        self.lock().topics.remove(key);
     }
 }

@@ -1,6 +1,7 @@
 //! What the API server holds becomes a state, whatever users did to it.
 
 pub(crate) mod broker;
+mod namespaces;
 mod refusals;
 pub(crate) mod server;
 
@@ -9,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 use uuid::Uuid;
-use weir_protocol::types::BrokerId;
+use weir_protocol::types::{BrokerId, TopicId};
 
 use super::*;
 use crate::controller::state::Partition;
@@ -43,16 +44,23 @@ fn topics_are_those_of_the_cluster_that_bear_an_id() {
         object("copied-with-its-id", 5, Some(1), &of("c")),
         object("the-same-name", 3, Some(2), &renamed),
         object("elsewhere", 3, Some(3), &of("d")),
+        object(
+            "of-another-namespace",
+            3,
+            Some(5),
+            &json!({"clusterRef": {"name": "c", "namespace": "m"}}),
+        ),
+        object("in-so-many-words", 1, Some(6), &json!({"clusterRef": {"name": "c", "namespace": "n"}})),
         object("not-taken-up", 3, None, &of("c")),
         object("broken", 3, Some(4), &broken),
     ];
-    let loaded = read::topics("c", objects, &partitions);
+    let loaded = read::oldest_of_each(read::topics("c", "n", objects, &partitions));
     let names: Vec<&str> = loaded.iter().filter_map(|topic| topic.resource.metadata.name.as_deref()).collect();
-    assert_eq!(names, ["orders", "broken"]);
+    assert_eq!(names, ["orders", "broken", "in-so-many-words"]);
     // What there is counts: the topic grows when the watch tells of the wish.
     let spec = &loaded[0].resource.spec;
     assert_eq!((spec.partitions, spec.replicas), (Some(2), Some(2)));
-    assert_eq!(loaded[0].seen.spec.partitions, Some(5));
+    assert_eq!(loaded[0].seen.as_ref().unwrap().spec.partitions, Some(5));
     // One setting that cannot be read costs no other: with retention.ms its records would go.
     let kept: Vec<_> = loaded[1].resource.spec.config.texts().iter().collect();
     assert_eq!(kept, [(&"retention.ms".to_owned(), &"-1".to_owned())]);

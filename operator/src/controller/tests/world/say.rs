@@ -1,5 +1,6 @@
 //! Outcomes as the lines of a scenario.
 
+use weir_crds::DeletionPolicy;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::BrokerId;
 
@@ -144,7 +145,21 @@ pub(super) fn say_change(before: &State, after: &State, change: &Change) -> Stri
             let (count, replicas) = (spec.partitions.unwrap_or(-1), spec.replicas.unwrap_or(-1));
             let config = serde_json::to_string(&spec.config).unwrap();
             let generation = resource.metadata.generation.unwrap_or(-1);
-            format!("* topic {} {count} x {replicas} generation {generation} {config}", resource.topic_name())
+            let key = after.cluster.key_of(&resource.metadata);
+            let of = if key.namespace == after.cluster.namespace() {
+                String::new()
+            } else {
+                format!(" of {key}")
+            };
+            let retained = if spec.deletion_policy == DeletionPolicy::Retain {
+                " retained"
+            } else {
+                ""
+            };
+            format!(
+                "* topic {}{of} {count} x {replicas} generation {generation}{retained} {config}",
+                resource.topic_name()
+            )
         }
         Change::RemoveTopic(id, _) => format!("* no topic {}", name(id)),
         Change::Partition(id, index, partition) => {

@@ -10,6 +10,7 @@ pub(super) const SAMPLES: &[(&str, &[&str], &[&str])] = &[
     ("^-?[0-9]{1,19}$", &[], &["x"]),
     ("^.*$", &["x", ""], &[]),
     ("^[a-zA-Z0-9._-]+$", &["A_b.c-9"], &["a b", "a/b", ""]),
+    ("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", &["n", "9-a"], &["N", "-a", "a-", "a.b", "a_b", ""]),
     ("^[a-z]([a-z0-9-]*[a-z0-9])?$", &["c", "a-9"], &["C", "9a", "a-", "a.b", ""]),
     ("^[a-z][a-z0-9]*(-[a-z0-9]+)*$", &["ext", "a-9"], &["Ext", "9", "a--b", "a-", ""]),
     ("^[A-Z][A-Za-z0-9]*$", &["Deployment"], &["deployment", "A b", ""]),
@@ -165,7 +166,7 @@ pub(super) fn samples_of(path: &str) -> Option<(Vec<Value>, Vec<Value>)> {
                 json!({"requests": {"example.com/gpu": 1}, "limits": {"example.com/gpu": 2}}),
             ],
         ),
-        "pod.labels" | "pod.nodeSelector" => (keyed(&labels), [keyed(&no_labels), keyed(&["A.b/c", &"a".repeat(64)])].concat()),
+        "pod.labels" | "pod.nodeSelector" | "matchLabels" => (keyed(&labels), [keyed(&no_labels), keyed(&["A.b/c", &"a".repeat(64)])].concat()),
         "pod.annotations" | "pod.serviceAccountAnnotations" | "annotations" => (
             [keyed(&labels), keyed(&["Example.com/a"])].concat(),
             [keyed(&no_labels), keyed(&[&"a".repeat(64)])].concat(),

@@ -236,7 +236,7 @@ async fn a_topic_whose_resources_name_is_taken_gets_another() {
     assert_eq!(world.server.get(&format!("{TOPICS}/t")), before);
     let resource = world
         .controller
-        .look(|state| state.topic_by_name("t").unwrap().resource_name().to_owned())
+        .look(|state| state.topic_by_name("t").unwrap().key.name.clone())
         .await
         .unwrap();
     assert!(resource.starts_with("t-"), "{resource}");
