@@ -297,6 +297,9 @@ impl Topics {
                     _ => false,
                 };
                 hosted.book.answered_deletion(&topic, refused);
+                if !refused {
+                    self.offer_the_refused(&cluster);
+                }
             }
             Ok(Reply::Applied(_)) => hosted.book.accepted(&topic, generation),
             Ok(Reply::Invalid(refusal)) => {
@@ -323,6 +326,17 @@ impl Topics {
         }
         // One that was deleted meanwhile is not known any more.
         self.offer(topic).await;
+    }
+
+    /// A topic may be gone: what the controller has refused is offered again, since one of that may have claimed its name.
+    fn offer_the_refused(&mut self, cluster: &Key) {
+        let Some(hosted) = self.hosted.get(cluster) else { return };
+        for key in hosted.book.refused_ones() {
+            if let Some(known) = self.known.get_mut(&key) {
+                known.offered = None;
+                self.again.push(std::future::ready((key, cluster.clone(), None)).boxed());
+            }
+        }
     }
 
     /// Offers what is allowed by now, and retains what is not any more.

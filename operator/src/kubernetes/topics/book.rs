@@ -132,6 +132,13 @@ impl Book {
         self.changed();
     }
 
+    /// The resources that the controller refuses as they are.
+    pub(super) fn refused_ones(&self) -> Vec<Key> {
+        let pages = self.pages();
+        let refused = pages.iter().filter(|(_, page)| page.refusal.is_some());
+        refused.map(|(key, _)| key.clone()).collect()
+    }
+
     /// A status was written.
     pub(super) fn written(&self, key: &Key, status: &TopicStatus) {
         if let Some(page) = self.pages().get_mut(key) {

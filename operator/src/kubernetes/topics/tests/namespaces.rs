@@ -97,8 +97,14 @@ impl World {
 
     /// What was asked of the controller is answered.
     async fn settle(&mut self) {
-        while let Some(offered) = self.topics.offers.next().await {
-            self.topics.answered(offered);
+        loop {
+            if let Some(offered) = self.topics.offers.next().await {
+                self.topics.answered(offered);
+            } else if let Some((topic, cluster, besides)) = self.topics.again.next().await {
+                self.topics.offer_again(&topic, &cluster, besides).await;
+            } else {
+                return;
+            }
         }
     }
 
@@ -249,4 +255,10 @@ async fn of_two_topics_that_claim_one_name_the_older_has_it() {
     assert_eq!(world.said(&late).await, "Ready=False Conflict, Accepted=True Accepted");
     world.delete(&late).await;
     assert_eq!(world.id_of("a").await, a);
+    // Once the name is free, it has it.
+    world.write(&late, json!({"topicName": "a"})).await;
+    world.delete(&orders("a")).await;
+    let freed = world.id_of("a").await;
+    assert!(freed.is_some() && freed != a, "{freed:?}");
+    assert_eq!(world.said(&late).await, "Ready=True Ready, Healthy=True InSync, Accepted=True Accepted");
 }
