@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::io::{Seek as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -125,6 +126,7 @@ pub struct PartitionCounts {
 #[derive(Debug)]
 pub struct Local {
     data: TempDir,
+    host: IpAddr,
     port: u32,
     /// As the command line said, else three.
     brokers: u32,
@@ -154,12 +156,25 @@ impl Local {
     /// # Errors
     /// As `start`.
     pub fn start_in(environment: &[(&str, &str)], brokers: Option<u32>, yaml: Option<&str>) -> Result<Self> {
+        Self::start_with(Ipv4Addr::LOCALHOST.into(), environment, brokers, yaml)
+    }
+
+    /// As `start_of`, with brokers that listen on this address.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_at(host: IpAddr, brokers: u32) -> Result<Self> {
+        Self::start_with(host, &[], Some(brokers), None)
+    }
+
+    fn start_with(host: IpAddr, environment: &[(&str, &str)], brokers: Option<u32>, yaml: Option<&str>) -> Result<Self> {
         let data = TempDir::with_prefix("weir-e2e-").context("make a data directory")?;
         let flag = brokers.map(|brokers| brokers.to_string());
         let brokers = brokers.unwrap_or(3);
         let mut local = Self {
             data,
-            port: free_ports(brokers)?,
+            host,
+            port: free_ports(host, brokers)?,
             brokers,
             environment: environment
                 .iter()
@@ -167,8 +182,12 @@ impl Local {
                 .collect(),
             printed: String::new(),
         };
-        let port = local.port.to_string();
+        let (address, port) = (host.to_string(), local.port.to_string());
         let mut arguments = vec!["up", "--detach", "--port", &port];
+        // What nobody says is tested, too.
+        if host != IpAddr::V4(Ipv4Addr::LOCALHOST) {
+            arguments.extend(["--host", &address]);
+        }
         if let Some(flag) = &flag {
             arguments.extend(["--brokers", flag]);
         }
@@ -196,7 +215,8 @@ impl Local {
     /// `host:port` of the brokers, with commas between.
     #[must_use]
     pub fn bootstrap(&self) -> String {
-        let addresses: Vec<_> = (0..self.brokers).map(|id| format!("127.0.0.1:{}", self.port + id)).collect();
+        let port = |id| u16::try_from(self.port + id).unwrap_or_default();
+        let addresses: Vec<_> = (0..self.brokers).map(|id| SocketAddr::new(self.host, port(id)).to_string()).collect();
         addresses.join(",")
     }
 
@@ -360,13 +380,13 @@ pub fn binary() -> Result<PathBuf> {
 }
 
 /// The first of `count` ports that nothing listens on.
-fn free_ports(count: u32) -> Result<u32> {
+fn free_ports(host: IpAddr, count: u32) -> Result<u32> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..1000 {
         let turn = NEXT.fetch_add(count, Ordering::Relaxed);
         // Test processes that run at the same time begin far from each other.
         let port = PORTS.start + (std::process::id().wrapping_mul(257).wrapping_add(turn)) % (PORTS.end - PORTS.start - count);
-        let is_free = |port| u16::try_from(port).is_ok_and(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok());
+        let is_free = |port| u16::try_from(port).is_ok_and(|port| std::net::TcpListener::bind((host, port)).is_ok());
         if (port..port + count).all(is_free) {
             return Ok(port);
         }

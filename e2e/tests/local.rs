@@ -1,12 +1,14 @@
 //! `weir local` as a new user meets it: the examples, and resources that are Kafka topics.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::net::{Ipv6Addr, TcpListener};
 use std::process::Command;
 
 use serde_json::json;
 use weir_e2e::cluster::{Cluster, Local};
-use weir_e2e::driver::{Client, Driver};
-use weir_e2e::wire::await_topic;
+use weir_e2e::driver::{Client, Driver, From, Produce};
+use weir_e2e::record::Record;
+use weir_e2e::wire::{Body, Connection, await_topic};
 
 /// These tests need `weir local` itself.
 fn own() -> bool {
@@ -138,4 +140,37 @@ fn a_controller_that_is_frozen() {
     // What is frozen is stopped all the same.
     signal("-STOP");
     local.run(&["down"]).unwrap();
+}
+
+/// Clients find brokers, and brokers one another, by IPv6 addresses alone. In messages they have no brackets, as in Apache Kafka; in what people read and write they do.
+#[test]
+fn ipv6() {
+    let host = Ipv6Addr::LOCALHOST;
+    if !own() || TcpListener::bind((host, 0)).is_err() {
+        return;
+    }
+    let local = Local::start_at(host.into(), 2).unwrap();
+    assert!(local.bootstrap().starts_with("[::1]:"), "{}", local.bootstrap());
+    // Metadata version 1, of no topic: brokers with their ids, hosts, ports and racks.
+    let mut metadata = Connection::open(&local.bootstrap()).unwrap().call(3, 1, &Body::default().i32(0)).unwrap();
+    assert_eq!(metadata.i32().unwrap(), 2);
+    assert_eq!((metadata.i32().unwrap(), metadata.str().unwrap().as_str()), (0, "::1"));
+    for (number, client) in [Client::Java, Client::Franz, Client::Librdkafka, Client::KafkaPython]
+        .into_iter()
+        .enumerate()
+    {
+        let mut driver = Driver::start(client, &local.bootstrap()).unwrap();
+        let topic = format!("t-{number}");
+        driver.create_replicated_topic(&topic, 1, 2, &json!({})).unwrap();
+        let record = Record::new("k", "v");
+        let produce = Produce::records(&topic, std::slice::from_ref(&record)).set("acks", "all");
+        driver.produce(produce).unwrap();
+        let read = driver.consume(&topic, &[0], From::Beginning, 1).unwrap();
+        assert_eq!((&read[0].key, &read[0].value), (&record.key, &record.value), "{client:?}");
+    }
+    // A broker that is killed comes back to the same address, and the other one leads meanwhile.
+    local.run(&["kill", "0"]).unwrap();
+    local.run(&["start", "0"]).unwrap();
+    let refused = local.output(&["up", "--host", "::"]).unwrap();
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("clients are told this address"));
 }
