@@ -11,6 +11,7 @@ pub mod controller_client;
 mod coordinator;
 pub mod cores;
 mod group;
+mod health;
 pub mod log;
 pub mod memory;
 pub mod metadata;

@@ -6,6 +6,7 @@
 //! never from what a client sends.
 
 mod latency;
+mod recovery;
 mod requests;
 mod transactions;
 
@@ -19,8 +20,14 @@ use prometheus_client::registry::Registry;
 use weir_protocol::api::ApiKey;
 
 use self::latency::SharedLatency;
+use self::recovery::RecoveryGauges;
+pub use self::recovery::RecoveryReadings;
+pub(crate) use self::recovery::render_recovery;
 use self::requests::Requests;
 use self::transactions::Transactions;
+
+/// How the names of all metrics begin.
+const PREFIX: &str = "weir_broker";
 
 /// The counts of one broker.
 #[derive(Debug)]
@@ -38,6 +45,7 @@ pub struct Metrics {
     produced_bytes: Counter,
     produced_records: Counter,
     transactions: Transactions,
+    recovery: RecoveryGauges,
     gauges: Gauges,
 }
 
@@ -66,6 +74,8 @@ pub struct Readings {
     pub transactions_open: usize,
     /// How long the oldest of them is open.
     pub transaction_oldest_seconds: u64,
+    /// How far the recovery of its logs is.
+    pub recovery: RecoveryReadings,
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +96,7 @@ impl Metrics {
     /// Everything at zero.
     pub fn new() -> Self {
         let mut metrics = Self {
-            registry: Registry::with_prefix("weir_broker"),
+            registry: Registry::with_prefix(PREFIX),
             requests: Arc::default(),
             flushes: SharedLatency::default(),
             flush_failures: Counter::default(),
@@ -99,10 +109,12 @@ impl Metrics {
             produced_bytes: Counter::default(),
             produced_records: Counter::default(),
             transactions: Transactions::default(),
+            recovery: RecoveryGauges::default(),
             gauges: Gauges::default(),
         };
         metrics.register_counts();
         metrics.transactions.register(&mut metrics.registry);
+        metrics.recovery.register(&mut metrics.registry);
         metrics.gauges.register(&mut metrics.registry);
         metrics
     }
@@ -212,6 +224,7 @@ impl Metrics {
     /// Everything in the OpenMetrics text format.
     pub(crate) fn render(&self, readings: Readings) -> String {
         self.gauges.set(readings);
+        self.recovery.set(readings.recovery);
         self.transactions
             .set_open(readings.transactions_open, readings.transaction_oldest_seconds);
         let mut text = String::new();

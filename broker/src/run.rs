@@ -1,7 +1,6 @@
 //! A broker's life, in order: what is started, and what is stopped.
 
 use std::io::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +13,21 @@ use uuid::Uuid;
 use weir_protocol::controller as rpc;
 use weir_telemetry::listen::listen;
 use weir_telemetry::logs;
-use weir_telemetry::pages::{self, Probes};
+use weir_telemetry::pages;
 
 use crate::api::{FetchSessions, FollowerSessions};
 use crate::auth::{Authorizer, Policy};
 use crate::broker::{Broker, CachedSettings};
-use crate::config::{Args, Config, STRAYS, StraysArgs};
+use crate::config::{Args, Config, StraysArgs};
 use crate::controller_client::{self, Controller, Identity, Session};
 use crate::coordinator::Coordinator;
+use crate::health::{self, Health};
 use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
 use crate::memory::{self, MemoryBounds};
 use crate::metadata::Metadata;
-use crate::metrics::{Metrics, Readings};
+use crate::metrics::Metrics;
 use crate::net::{self, AnswerMemory, Bound, LargeRequests, RequestMemory, Server};
-use crate::replica::{Fetchers, Maintenance, Replicas, now_ms};
+use crate::replica::{Fetchers, Maintenance, Replicas};
 use crate::transaction_io::{Markers, Peers, keep_marking};
 
 /// How long a controlled shutdown may take before the broker stops without one.
@@ -105,7 +105,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .and_then(TcpListener::from_std)
         .with_context(|| format!("listen on {} for metrics", config.http))?;
     info!(address = %door.local_addr()?, "metrics and health");
-    let log_dir = open_log_dir(&config).await?;
+    let health = Health::new(&config.data);
+    let _pages = tokio::spawn(pages::serve(door, health::probes(&health)));
+    let log_dir = open_log_dir(&config, &health).await?;
     let identity = identity(&config, &listeners, &log_dir);
     let broker = Arc::new(Broker {
         metadata: Metadata::new(),
@@ -126,7 +128,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         config,
     });
     broker.replicas.log_dir().observe(Observer(Arc::downgrade(&broker)));
-    let _pages = tokio::spawn(pages::serve(door, probes(&broker)));
+    health.opened(&broker);
     let mut session = tokio::spawn(Session::new(Arc::clone(&broker), identity).run());
     let told_to_stop = async {
         tokio::select! {
@@ -210,7 +212,7 @@ async fn stop(broker: &Arc<Broker>, serving: Option<Serving>) -> anyhow::Result<
     Ok(())
 }
 
-async fn open_log_dir(config: &Config) -> anyhow::Result<LogDir> {
+async fn open_log_dir(config: &Config, health: &Arc<Health>) -> anyhow::Result<LogDir> {
     let (root, threads) = (config.data.clone(), config.threads);
     let identity = log::Identity {
         cluster_id: config.cluster_id.clone(),
@@ -224,7 +226,13 @@ async fn open_log_dir(config: &Config) -> anyhow::Result<LogDir> {
         open_files_max,
         recovery_threads: threads,
     };
-    let opened = tokio::task::spawn_blocking(move || LogDir::open(Arc::new(Disk), &root, &identity, options)).await?;
+    let shown = Arc::clone(health);
+    let open = move || LogDir::open_shown(Arc::new(Disk), &root, &identity, options, shown.recovery());
+    let opened = tokio::select! {
+        biased;
+        opened = tokio::task::spawn_blocking(open) => opened?,
+        never = health.keep_saying() => match never {},
+    };
     opened.context("open the log directory")
 }
 
@@ -267,56 +275,4 @@ impl LogDirObserver for Observer {
             broker.controller.report_log_dir_failure(reason.to_owned());
         }
     }
-}
-
-fn probes(broker: &Arc<Broker>) -> Probes {
-    let (metrics, readiness, root) = (Arc::clone(broker), Arc::clone(broker), broker.config.data.clone());
-    Probes {
-        metrics: Box::new(move || metrics.metrics.render(readings(&metrics))),
-        not_ready: Box::new(move || not_ready(&readiness)),
-        from_disk: Some((STRAYS, Arc::new(move || listed(&root)))),
-    }
-}
-
-/// The logs that were set aside, a line each.
-fn listed(root: &Path) -> std::io::Result<String> {
-    let strays = log::strays(root)?;
-    Ok(strays.iter().map(|stray| format!("{stray}\n")).collect())
-}
-
-fn readings(broker: &Broker) -> Readings {
-    let standing = *broker.controller.standing().borrow();
-    let (partitions, partitions_led) = broker.replicas.count();
-    let (transactions_open, oldest_ms) = broker.markers.open();
-    let oldest_ms = oldest_ms.map_or(0, |began_ms| now_ms().saturating_sub(began_ms));
-    Readings {
-        partitions,
-        partitions_led,
-        controller_connected: standing.connected,
-        fenced: standing.fenced,
-        log_dir_online: broker.replicas.log_dir().failure().is_none(),
-        metadata_version: broker.metadata.load().version,
-        fetch_sessions: broker.fetch_sessions.size().0,
-        request_memory_bytes: broker.request_memory.used_bytes(),
-        answer_memory_bytes: broker.answer_memory.used_bytes(),
-        transactions_open,
-        transaction_oldest_seconds: u64::try_from(oldest_ms / 1_000).unwrap_or(0),
-    }
-}
-
-/// Why the broker should not be sent clients. That the controller is away is no reason: it serves on.
-fn not_ready(broker: &Broker) -> Vec<String> {
-    let mut reasons = Vec::new();
-    let standing = *broker.controller.standing().borrow();
-    if standing.broker_epoch.is_none() {
-        reasons.push("not registered with the controller yet".to_owned());
-    } else if broker.metadata.load().version == 0 {
-        reasons.push("no metadata from the controller yet".to_owned());
-    } else if standing.connected && standing.fenced {
-        reasons.push("the controller counts this broker as fenced".to_owned());
-    }
-    if let Some(failure) = broker.replicas.log_dir().failure() {
-        reasons.push(format!("the log directory is offline: {failure}"));
-    }
-    reasons
 }

@@ -119,6 +119,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         metrics: Box::new(move || shown.text()),
         // A replica that stands by is ready, too: it answers brokers, if only by saying that it does not lead.
         not_ready: Box::new(Vec::new),
+        stuck: Box::new(Vec::new),
         from_disk: None,
     };
     let _pages = tokio::spawn(pages::serve(door, probes));

@@ -20,7 +20,7 @@ use super::flusher::{self, Flusher};
 use super::identity::{self, Identity, Left, OpenError};
 use super::kept::{self, Kept, Owner};
 use super::storage::{OpenFiles, Storage};
-use super::{LogConfig, LogWriter, recovery};
+use super::{LogConfig, LogWriter, Recovery, recovery};
 
 /// What the directory of a deleted log ends with, until its files go.
 pub(super) const DELETED: &str = "-delete";
@@ -128,6 +128,20 @@ impl LogDir {
     /// # Errors
     /// When the directory is somebody else's, in use, or cannot be read.
     pub fn open(storage: Arc<dyn Storage>, root: &Path, identity: &Identity, options: LogDirOptions) -> Result<Self, OpenError> {
+        Self::open_shown(storage, root, identity, options, &Recovery::default())
+    }
+
+    /// As [`LogDir::open`], and says meanwhile how far recovery is.
+    ///
+    /// # Errors
+    /// As [`LogDir::open`].
+    pub fn open_shown(
+        storage: Arc<dyn Storage>,
+        root: &Path,
+        identity: &Identity,
+        options: LogDirOptions,
+        progress: &Recovery,
+    ) -> Result<Self, OpenError> {
         let path = || root.display().to_string();
         let failed = |error| OpenError::Io { path: path(), error };
         storage.create_dir(root).map_err(failed)?;
@@ -150,7 +164,8 @@ impl LogDir {
         let found = match remembered {
             Some(remembered) if left.orderly => remembered,
             remembered => {
-                let recovered = recovery::recover_all(&shared, remembered, left.disowned, options.recovery_threads).map_err(failed)?;
+                let threads = options.recovery_threads;
+                let recovered = recovery::recover_all(&shared, remembered, left.disowned, threads, progress).map_err(failed)?;
                 // What was recovered is not looked at again, and it counts from here on whether it is damaged.
                 catalogue::write(storage.as_ref(), root, &recovered).map_err(failed)?;
                 recovered

@@ -38,6 +38,7 @@ pub use identity::{Identity, Left, OpenError};
 pub use reader::{LogReader, ReadError, ReadSlice, TimestampedOffset};
 #[cfg(any(test, fuzzing))]
 pub use recovery::recover_bytes;
+pub use recovery::{Recovered, Recovery};
 pub use segment::SegmentSummary;
 pub use storage::{Disk, Entry, File, Mode, Storage};
 pub use strays::{Stray, remove_strays, strays};

@@ -8,13 +8,15 @@ mod examine;
 #[cfg(any(test, fuzzing))]
 mod fuzzed;
 mod log;
+mod progress;
 
 #[cfg(any(test, fuzzing))]
 pub use fuzzed::recover_bytes;
+pub use progress::{Recovered, Recovery};
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -25,8 +27,9 @@ use weir_protocol::types::{LeaderEpoch, TopicId};
 use super::catalogue::Remembered;
 use super::dir::Shared;
 use super::epochs::Epochs;
-use super::storage::{Storage, read_file, replace_file};
+use super::storage::{Mode, Storage, read_file, replace_file};
 use log::Recovering;
+use progress::Share;
 
 /// The logs that the catalogue remembers, by topic, partition and topic id.
 type Known = HashMap<(String, i32, Uuid), Remembered>;
@@ -38,11 +41,17 @@ pub(super) const STRAY: &str = "-stray";
 pub(super) const PARTITION_METADATA: &str = "partition.metadata";
 
 /// Recovers every log in the directory, `threads` at a time. `remembered` is what the catalogue says, if there is one. With `disowned`, what is looked at is written again:
-/// after a failed flush the kernel shows it, and would not write it.
+/// after a failed flush the kernel shows it, and would not write it. `progress` is told how far it is.
 ///
 /// # Errors
 /// When the directory cannot be read or written: damage in it is no error.
-pub(super) fn recover_all(shared: &Shared, remembered: Option<Vec<Remembered>>, disowned: bool, threads: usize) -> io::Result<Vec<Remembered>> {
+pub(super) fn recover_all(
+    shared: &Shared,
+    remembered: Option<Vec<Remembered>>,
+    disowned: bool,
+    threads: usize,
+    progress: &Recovery,
+) -> io::Result<Vec<Remembered>> {
     let storage = shared.storage();
     let key = |log: Remembered| ((log.topic.clone(), log.partition, log.topic_id), log);
     let known: Option<Known> = remembered.map(|logs| logs.into_iter().map(key).collect());
@@ -51,26 +60,32 @@ pub(super) fn recover_all(shared: &Shared, remembered: Option<Vec<Remembered>>, 
         if entry.name.ends_with("-delete") {
             info!(directory = entry.name, "finishing a deletion");
             storage.remove_dir_all(&shared.root().join(&entry.name))?;
+            progress.steps();
         } else if let Some((topic, partition)) = parse_dir_name(&entry.name) {
             dirs.push((topic.to_owned(), partition));
         } else if !entry.name.ends_with("-stray") && entry.name != "lost+found" {
             warn!(directory = entry.name, "not a partition's directory; it is left alone");
         }
     }
-    let next = AtomicUsize::new(0);
+    progress.begins(dirs.len());
+    let sizes = Mutex::new(HashMap::with_capacity(dirs.len()));
+    side_by_side(threads, &dirs, |(topic, partition)| {
+        let bytes = bytes_of(storage, &dir_of(shared, topic, *partition));
+        progress.has(bytes);
+        sizes.lock().insert((topic.clone(), *partition), bytes);
+    });
+    let sizes = sizes.into_inner();
     let recovered = Mutex::new(Vec::with_capacity(dirs.len()));
     let failed = Mutex::new(None);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, dirs.len().max(1)) {
-            scope.spawn(|| {
-                while let Some((topic, partition)) = dirs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    match recover(shared, topic, *partition, known.as_ref(), disowned) {
-                        Ok(log) => recovered.lock().extend(log),
-                        Err(error) => *failed.lock() = Some(io::Error::new(error.kind(), format!("recover {topic}-{partition}: {error}"))),
-                    }
-                }
-            });
+    side_by_side(threads, &dirs, |(topic, partition)| {
+        let bytes = sizes.get(&(topic.clone(), *partition)).copied().unwrap_or_default();
+        let mut share = Share::new(progress, bytes);
+        match recover(shared, topic, *partition, known.as_ref(), disowned, &mut share) {
+            Ok(log) => recovered.lock().extend(log),
+            Err(error) => *failed.lock() = Some(io::Error::new(error.kind(), format!("recover {topic}-{partition}: {error}"))),
         }
+        drop(share);
+        progress.recovered_log();
     });
     if let Some(error) = failed.into_inner() {
         return Err(error);
@@ -78,6 +93,35 @@ pub(super) fn recover_all(shared: &Shared, remembered: Option<Vec<Remembered>>, 
     // What was written by the process that died may still be only in memory; from now on it counts as flushed.
     storage.sync_all(shared.root())?;
     Ok(recovered.into_inner())
+}
+
+/// Does something for each, as many at a time as there are threads.
+fn side_by_side<T: Sync>(threads: usize, all: &[T], act: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, all.len().max(1)) {
+            scope.spawn(|| {
+                while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    act(one);
+                }
+            });
+        }
+    });
+}
+
+fn dir_of(shared: &Shared, topic: &str, partition: i32) -> PathBuf {
+    shared.root().join(format!("{topic}-{partition}"))
+}
+
+/// The bytes of a log's segments. Only to say how far recovery is: what cannot be read now is said by who needs it.
+fn bytes_of(storage: &dyn Storage, dir: &Path) -> u64 {
+    let entries = storage.list(dir).unwrap_or_default();
+    let segments = entries.iter().filter(|entry| !entry.is_dir && entry.name.ends_with(".log"));
+    let bytes = segments.map(|entry| {
+        let length = storage.open(&dir.join(&entry.name), Mode::Existing).and_then(|file| file.length());
+        length.unwrap_or_default()
+    });
+    bytes.sum()
 }
 
 /// What a partition's directory says of itself.
@@ -103,8 +147,15 @@ fn topic_id(storage: &dyn Storage, dir: &Path) -> io::Result<Option<Uuid>> {
     Ok(id.and_then(|id| TopicId::parse(id.trim())).map(|id| id.0))
 }
 
-fn recover(shared: &Shared, topic: &str, partition: i32, known: Option<&Known>, disowned: bool) -> io::Result<Option<Remembered>> {
-    let dir = shared.root().join(format!("{topic}-{partition}"));
+fn recover(
+    shared: &Shared,
+    topic: &str,
+    partition: i32,
+    known: Option<&Known>,
+    disowned: bool,
+    share: &mut Share<'_>,
+) -> io::Result<Option<Remembered>> {
+    let dir = dir_of(shared, topic, partition);
     let Some(id) = topic_id(shared.storage(), &dir)? else {
         warn!(directory = %dir.display(), "it does not say which topic it belongs to; it is left alone");
         return Ok(None);
@@ -114,7 +165,7 @@ fn recover(shared: &Shared, topic: &str, partition: i32, known: Option<&Known>, 
     }
     let remembered = known.and_then(|known| known.get(&(topic.to_owned(), partition, id)));
     let mut log = Recovering::new(shared.storage(), &dir, remembered, known.is_some(), disowned)?;
-    log.run()?;
+    log.run(share)?;
     Ok(Some(log.finish(topic, partition, id)))
 }
 

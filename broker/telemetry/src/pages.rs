@@ -1,7 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz`, for Prometheus, kubelets and people.
 //!
 //! They only show: nothing can be changed here, and what is slow or many at this door takes no place at another. The process is healthy when this answers
-//! at all; whether it is ready depends on what [`Probes`] says.
+//! and [`Probes`] knows of nothing that is stuck; whether it is ready depends on what that says, too.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -38,6 +38,8 @@ pub struct Probes {
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Why the program is not ready, a sentence each; empty when it is.
     pub not_ready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Why the program should be started anew, a sentence each; empty while it works.
+    pub stuck: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// One more page, which waits for a disk: its name, and its text.
     pub from_disk: Option<(&'static str, FromDisk)>,
 }
@@ -131,12 +133,16 @@ fn page(probes: &Probes, method: &Method, path: &str) -> Response<Full<Bytes>> {
     }
     match path {
         "/metrics" => response(StatusCode::OK, OPEN_METRICS, (probes.metrics)()),
-        "/healthz" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
-        "/readyz" => match (probes.not_ready)().as_slice() {
-            [] => response(StatusCode::OK, TEXT, "ready\n".to_owned()),
-            reasons => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, reasons.join("\n") + "\n"),
-        },
+        "/healthz" => unless(&(probes.stuck)(), "ok\n"),
+        "/readyz" => unless(&(probes.not_ready)(), "ready\n"),
         _ => response(StatusCode::NOT_FOUND, TEXT, "there are /metrics, /healthz and /readyz\n".to_owned()),
+    }
+}
+
+fn unless(reasons: &[String], else_: &str) -> Response<Full<Bytes>> {
+    match reasons {
+        [] => response(StatusCode::OK, TEXT, else_.to_owned()),
+        reasons => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, reasons.join("\n") + "\n"),
     }
 }
 
@@ -157,6 +163,7 @@ mod tests {
         Probes {
             metrics: Box::new(|| "a 1\n".to_owned()),
             not_ready: Box::new(|| reasons.iter().map(ToString::to_string).collect()),
+            stuck: Box::new(Vec::new),
             from_disk: None,
         }
     }
@@ -164,11 +171,17 @@ mod tests {
     #[test]
     fn each_page_has_its_status() {
         let (ready, waiting) = (probes(&[]), probes(&["recovers 3 of 7 partitions", "no controller yet"]));
+        let stuck = Probes {
+            stuck: Box::new(|| vec!["does not get on".to_owned()]),
+            ..probes(&[])
+        };
         let rows = [
             (&ready, Method::GET, "/healthz", 200),
             (&waiting, Method::GET, "/healthz", 200),
             (&ready, Method::HEAD, "/readyz", 200),
             (&waiting, Method::GET, "/readyz", 503),
+            (&stuck, Method::GET, "/healthz", 503),
+            (&stuck, Method::GET, "/readyz", 200),
             (&ready, Method::GET, "/metrics", 200),
             (&ready, Method::POST, "/metrics", 405),
             (&ready, Method::GET, "/", 404),

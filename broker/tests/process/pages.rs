@@ -28,6 +28,25 @@ async fn they_tell_of_a_broker_that_serves() {
 }
 
 #[tokio::test]
+async fn how_much_was_recovered_can_be_measured() {
+    let mut cluster = Cluster::start(vec![topic(1, "t", 3, &[])]).await;
+    let mut client = cluster.client().await;
+    for partition in 0..3 {
+        client.produce("t", partition, -1, batch(&["a"])).await;
+    }
+    cluster.broker.kill().await;
+    cluster.restart().await;
+    let (_, metrics) = cluster.broker.page("/metrics").await;
+    let value = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not in\n{metrics}")).parse::<u64>().unwrap()
+    };
+    assert_eq!((value("weir_broker_recovery_logs"), value("weir_broker_recovery_logs_done")), (3, 3));
+    let bytes = value("weir_broker_recovery_bytes");
+    assert!(bytes > 0 && value("weir_broker_recovery_bytes_done") == bytes, "{metrics}");
+}
+
+#[tokio::test]
 async fn a_broker_without_a_controller_is_healthy_and_not_ready() {
     let mut controller = FakeController::start(vec![topic(1, "t", 1, &[])]);
     controller.go_away();

@@ -12,7 +12,9 @@ mod findings;
 mod host;
 mod judge;
 mod kept;
+mod page;
 mod pods;
+mod recovering;
 mod rollout;
 mod status;
 mod strays;
@@ -35,6 +37,7 @@ use self::apply::Applied;
 use self::findings::Findings;
 use self::host::Host;
 use self::pods::PodView;
+use self::recovering::Recovering;
 use self::rollout::Step;
 use self::strays::Strays;
 use self::volumes::Volumes;
@@ -93,6 +96,7 @@ pub(super) struct Keeper {
     absences: Absences,
     topics: kept::Topics,
     strays: Strays,
+    recovering: Recovering,
     /// Whether the kind `PodMonitor` was known when that was last looked up.
     monitored: Option<(bool, Instant)>,
 }
@@ -131,6 +135,7 @@ impl Keeper {
             absences: Absences::default(),
             topics: kept::Topics::default(),
             strays: Strays::default(),
+            recovering: Recovering::default(),
             monitored: None,
         }
     }
@@ -408,6 +413,8 @@ impl Keeper {
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         pods::compare(&self.context, &self.key, uid, &mut findings.pods).await?;
         elsewhere::look_who_came(self.host.as_ref(), findings).await;
+        // No event tells of how far they are.
+        findings.under_way |= self.recovering.look(&mut findings.pods).await;
         findings.troubles.extend(findings.pods.iter().filter_map(|pod| pod.trouble.clone()));
         let missing = usize::try_from(findings.replicas).unwrap_or_default().saturating_sub(findings.pods.len());
         if missing > 0 {

@@ -39,11 +39,18 @@ enum Found {
 }
 
 /// Examines the segment of `file`, which begins with `base`, and takes up the epochs that are in it. What lies before the offset `flushed` was on the disk once: where it is
-/// not what was written, it is damage and stays. What lies behind it and is not whole is a torn tail.
+/// not what was written, it is damage and stays. What lies behind it and is not whole is a torn tail. `checked` hears of the bytes of each batch.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub(super) fn examine(path: &Path, file: &dyn File, base: i64, flushed: i64, epochs: &mut Epochs) -> io::Result<Examined> {
+pub(super) fn examine(
+    path: &Path,
+    file: &dyn File,
+    base: i64,
+    flushed: i64,
+    epochs: &mut Epochs,
+    mut checked: impl FnMut(u64),
+) -> io::Result<Examined> {
     let mut reader = Reader {
         file,
         length: file.length()?,
@@ -76,6 +83,7 @@ pub(super) fn examine(path: &Path, file: &dyn File, base: i64, flushed: i64, epo
                 if epochs.epoch_of(header.base_offset) != Some(header.leader_epoch) {
                     epochs.assign(header.leader_epoch, header.base_offset);
                 }
+                checked(header.size_bytes() as u64);
                 found.take(&header);
             }
             Err(why) if found.end >= flushed => {

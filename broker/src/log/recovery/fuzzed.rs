@@ -52,7 +52,7 @@ impl File for Bytes<'_> {
 pub fn recover_bytes(bytes: &[u8]) {
     let path = Path::new("00000000000000000000.log");
     for flushed in [0, 1, i64::MAX] {
-        let Ok(found) = examine(path, &Bytes(bytes), 0, flushed, &mut Epochs::default()) else {
+        let Ok(found) = examine(path, &Bytes(bytes), 0, flushed, &mut Epochs::default(), |_| {}) else {
             continue;
         };
         let kept = usize::try_from(found.summary.size_bytes).unwrap_or(usize::MAX);

@@ -13,6 +13,7 @@ use super::super::segment::{SegmentSummary, file_name};
 use super::super::snapshots;
 use super::super::storage::{File, Mode, Storage, read_file, replace_file};
 use super::examine::{WINDOW_BYTES, examine};
+use super::progress::Share;
 
 /// The most that is read of a file of epochs.
 const EPOCHS_BYTES_MAX: u64 = 64 << 20;
@@ -112,7 +113,7 @@ impl<'a> Recovering<'a> {
         Ok(bases)
     }
 
-    pub(super) fn run(&mut self) -> io::Result<()> {
+    pub(super) fn run(&mut self, share: &mut Share<'_>) -> io::Result<()> {
         self.swapped = cleaner::finish(self.storage, self.dir)?;
         let bases = self.bases()?;
         self.end = match bases.first() {
@@ -132,10 +133,11 @@ impl<'a> Recovering<'a> {
             let next = bases.get(index + 1).copied().filter(|&next| next <= self.scan_from);
             match next.and_then(|next| self.believed(base).map(|summary| (next, summary))) {
                 Some((next, summary)) => {
+                    share.checked(summary.size_bytes);
                     self.segments.push(summary);
                     self.end = next;
                 }
-                None => cut = self.scan(base)?,
+                None => cut = self.scan(base, share)?,
             }
         }
         self.settle_epochs();
@@ -178,10 +180,10 @@ impl<'a> Recovering<'a> {
     }
 
     /// Checks every batch of a segment, and cuts off a tail that is torn; returns whether there was one.
-    fn scan(&mut self, base: i64) -> io::Result<bool> {
+    fn scan(&mut self, base: i64, share: &mut Share<'_>) -> io::Result<bool> {
         let path = self.dir.join(file_name(base, "log"));
         let file = self.storage.open(&path, Mode::Existing)?;
-        let examined = examine(&path, file.as_ref(), base, self.flushed, &mut self.epochs)?;
+        let examined = examine(&path, file.as_ref(), base, self.flushed, &mut self.epochs, |bytes| share.checked(bytes))?;
         let mut summary = examined.summary;
         summary.modified_ms = self.known.and_then(|known| known.segments.last()).map_or(0, |last| last.modified_ms);
         if let Some(why) = &examined.torn {

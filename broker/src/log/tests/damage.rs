@@ -350,3 +350,40 @@ fn recovery_of_any_bytes_ends_well() {
         recover_bytes(&damaged);
     }
 }
+
+/// How far recovery came.
+fn recovered(fs: &Faulty) -> Recovered {
+    let recovery = Recovery::default();
+    let identity = Identity {
+        cluster_id: "test".into(),
+        broker_id: 0,
+    };
+    let options = LogDirOptions {
+        open_files_max: 3,
+        recovery_threads: 1,
+    };
+    drop(LogDir::open_shown(Arc::new(fs.clone()), Path::new(ROOT), &identity, options, &recovery).unwrap());
+    recovery.now()
+}
+
+/// Who waits is told of every log and of every byte once, whatever is found in them.
+#[test]
+fn how_far_recovery_is_ends_with_all_that_there_was() {
+    let harms: [(&str, Harm); 4] = [
+        ("nothing", |_| {}),
+        ("a torn tail", |fs| fs.edit(path(18, "log"), |bytes| bytes.truncate(bytes.len() - 3))),
+        ("damage where it was flushed", |fs| fs.edit(path(6, "log"), |bytes| bytes[100] ^= 1)),
+        ("a segment that is missing", |fs| fs.edit(path(12, "log"), Vec::clear)),
+    ];
+    for (what, harm) in harms {
+        let fs = log();
+        harm(&fs);
+        let bytes: u64 = BASES.iter().map(|base| fs.bytes(path(*base, "log")).unwrap().len() as u64).sum();
+        let now = recovered(&fs);
+        assert_eq!((now.logs_done, now.logs, now.bytes_done, now.bytes), (1, 1, bytes, bytes), "{what}");
+    }
+    // After a stop in order there is nothing to wait for.
+    let fs = log();
+    Opened::new(&fs).unwrap().close().unwrap();
+    assert_eq!(recovered(&fs), Recovered::default());
+}

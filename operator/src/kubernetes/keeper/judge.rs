@@ -167,11 +167,13 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> 
     // What the API server refuses, and names that are taken, come before all that waits for them, and a pod that waits for its volume says less of it than the volume does.
     let taken = findings.taken.iter().flatten().find(|by| KEEP_BROKERS_AWAY.contains(&by.kind.as_str()));
     let taken = taken.map(|by| name_taken(std::slice::from_ref(by)).message);
+    let recovers = recovers(findings);
     let troubles = [
         findings.failed.as_ref(),
         taken.as_ref(),
         findings.storage.first(),
         findings.troubles.first(),
+        recovers.as_ref(),
     ];
     let trouble = troubles.into_iter().flatten().next();
     let available = available(state, &brokers, findings, &partitions, trouble);
@@ -221,7 +223,8 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> 
     } else if brokers.lost > 0 {
         Judgement::fails(degraded.reason, degraded.message.clone())
     } else if brokers.new > 0 {
-        let message = format!("{} of {} brokers serve: the others are starting", brokers.serving, brokers.wanted);
+        let message = recovers.as_deref().unwrap_or("the others are starting");
+        let message = format!("{} of {} brokers serve: {message}", brokers.serving, brokers.wanted);
         Judgement::fails("Starting", message)
     } else if findings.failed.is_some() || findings.refusal.is_some() {
         up_to_date.clone()
@@ -248,6 +251,15 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> 
         ("ListenersReady", listeners_ready(cluster, findings)),
         ("Paused", paused),
     ]
+}
+
+/// The first broker that recovers its logs, and how far it is.
+fn recovers(findings: &Findings) -> Option<String> {
+    let mut far = findings
+        .pods
+        .iter()
+        .filter_map(|pod| Some(format!("broker {} {}", pod.id, pod.recovers.as_ref()?)));
+    far.next()
 }
 
 /// How the brokers that the spec wants do.

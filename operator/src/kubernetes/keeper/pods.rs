@@ -45,6 +45,8 @@ pub(super) struct PodView {
     pub(super) reads_address: bool,
     /// The controller has not heard of its broker since it took over.
     pub(super) unheard: bool,
+    /// How far its broker is with the recovery of its logs, while it does not serve for that.
+    pub(super) recovers: Option<String>,
     /// Why it does not serve, as far as its status tells.
     pub(super) trouble: Option<String>,
 }
@@ -123,6 +125,7 @@ fn view(cluster: &str, pod: &Pod) -> Option<PodView> {
         terminating: pod.metadata.deletion_timestamp.is_some(),
         reads_address: has_variable(pod, CONTROLLER_FILE_VARIABLE),
         unheard: false,
+        recovers: None,
         trouble: trouble(&name, pod),
         name,
     })

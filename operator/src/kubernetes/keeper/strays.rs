@@ -4,18 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::client::conn::http1::handshake;
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use anyhow::ensure;
+use hyper::StatusCode;
 use tracing::debug;
 use weir_crds::BrokerStrays;
 
 use super::super::objects::HTTP_PORT;
 use super::super::topics::Key;
+use super::page::page;
 use super::pods::PodView;
 
 /// How often the brokers are asked.
@@ -23,9 +19,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// How long a broker may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-
-/// The largest list that is read.
-const LIST_BYTES_MAX: usize = 1 << 20;
 
 /// The logs of a broker that are named.
 const NAMED_MAX: usize = 10;
@@ -81,28 +74,9 @@ impl Strays {
 
 /// A broker's list, as it shows it on its page.
 async fn list(address: IpAddr, port: u16) -> anyhow::Result<String> {
-    let ask = async {
-        let stream = TcpStream::connect((address, port)).await.context("connect")?;
-        let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
-        let request = Request::get("/strays").header("host", "broker").body(Empty::<Bytes>::new())?;
-        let answered = async {
-            let response = sender.send_request(request).await?;
-            ensure!(response.status() == StatusCode::OK, "the broker answers {}", response.status());
-            let body = Limited::new(response.into_body(), LIST_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
-            Ok(String::from_utf8_lossy(&body).into_owned())
-        };
-        tokio::pin!(answered);
-        tokio::select! {
-            biased;
-            text = &mut answered => text,
-            ended = connection => {
-                ended?;
-                answered.await
-            }
-        }
-    };
-    tokio::time::timeout(ANSWER_MAX, ask).await.context("no answer in time")?
+    let (status, list) = page(address, port, "/strays", ANSWER_MAX).await?;
+    ensure!(status == StatusCode::OK, "the broker answers {status}");
+    Ok(list)
 }
 
 /// What a list says: lines of bytes and a name. `None` if there is none.
@@ -140,6 +114,7 @@ mod tests {
         let probes = Probes {
             metrics: Box::new(String::new),
             not_ready: Box::new(Vec::new),
+            stuck: Box::new(Vec::new),
             from_disk: Some(("strays", Arc::new(text))),
         };
         let server = tokio::spawn(serve(listener, probes));
@@ -182,6 +157,7 @@ mod tests {
         let probes = Probes {
             metrics: Box::new(String::new),
             not_ready: Box::new(Vec::new),
+            stuck: Box::new(Vec::new),
             from_disk: None,
         };
         let server = tokio::spawn(serve(listener, probes));

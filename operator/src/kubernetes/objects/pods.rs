@@ -29,9 +29,10 @@ const CONTROLLER_FILE: &str = "controller";
 /// The variable that tells a broker of that file.
 pub(in crate::kubernetes) const CONTROLLER_FILE_VARIABLE: &str = "WEIR_CONTROLLER_FILE";
 
-/// How often a start is looked at, and how many looks may fail: recovery after a crash may take long, and a broker that recovers must not be killed for it.
+/// How often a start is looked at, and how many looks may fail. A broker answers as soon as its process runs. That it recovers, however long, is no failure, as long as it gets on: then /healthz says that
+/// all is well, and once it has not got on for five minutes that it is not, and the liveness probe has it restarted.
 const START_LOOK_SECONDS: u32 = 1;
-const START_LOOKS_MAX: u32 = 3_600;
+const START_LOOKS_MAX: u32 = 300;
 
 /// # Errors
 /// What is wrong with the user's patch of the pod template.

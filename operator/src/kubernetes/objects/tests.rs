@@ -172,6 +172,20 @@ fn prometheus_finds_the_brokers_as_it_is_set_up_and_knows_their_cluster() {
 }
 
 #[test]
+fn a_broker_that_does_not_get_on_is_restarted_in_minutes_and_one_that_does_never() {
+    let objects = built(&plan(&cluster(json!({}))));
+    let container = &stateful_set(&objects)["spec"]["template"]["spec"]["containers"][0];
+    // Whether it gets on says /healthz, from the start of its process on.
+    for (probe, seconds_max) in [("startupProbe", 300), ("livenessProbe", 60)] {
+        let probe = &container[probe];
+        assert_eq!(probe["httpGet"]["path"], "/healthz");
+        let seconds = probe["periodSeconds"].as_u64().unwrap() * probe["failureThreshold"].as_u64().unwrap();
+        assert_eq!(seconds, seconds_max, "{probe}");
+    }
+    assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz");
+}
+
+#[test]
 fn pods_are_restricted() {
     let spec = cluster(json!({"brokers": {
         "storage": {"size": "20Gi", "storageClassName": "fast", "onDelete": "Delete"},

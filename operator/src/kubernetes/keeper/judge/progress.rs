@@ -88,13 +88,10 @@ fn pods(state: Option<&State>, findings: &Findings) -> Option<Said> {
         return said("RollingOut", format!("broker {id} is being restarted"));
     }
     if let Some(away) = waiting.iter().copied().find(|id| pod(*id).is_none() || !serves(*id)) {
-        let trouble = pod(away)
-            .and_then(|pod| pod.trouble.as_deref())
-            .or(findings.troubles.first().map(String::as_str));
-        return said(
-            "Starting",
-            trouble.map_or_else(|| format!("broker {away} does not serve yet"), str::to_owned),
-        );
+        let recovers = pod(away).and_then(|pod| pod.recovers.as_ref()).map(|far| format!("broker {away} {far}"));
+        let trouble = pod(away).and_then(|pod| pod.trouble.clone()).or(recovers);
+        let trouble = trouble.or_else(|| findings.troubles.first().cloned());
+        return said("Starting", trouble.unwrap_or_else(|| format!("broker {away} does not serve yet")));
     }
     // It serves; whether as it should is known once the StatefulSet's controller has looked at what was applied.
     pod(first)

@@ -72,6 +72,14 @@ fn broken() -> Findings {
     findings
 }
 
+/// The last broker recovers its logs.
+fn recovering() -> Findings {
+    let mut findings = found();
+    findings.pods[2].ready = false;
+    findings.pods[2].recovers = Some("recovers its logs: 340 of 1200, 1 of 2 MiB".to_owned());
+    findings
+}
+
 /// The pods of these brokers are not as the spec wants them.
 fn outdated(ids: &[usize], step: Step) -> Findings {
     let mut findings = found();
@@ -143,6 +151,20 @@ fn what_is_wrong_comes_first() {
             },
             "Ready",
             "Ready=False NoBroker: there is no StorageClass",
+        ),
+        (
+            &three,
+            Some(2),
+            recovering(),
+            "Ready",
+            "Ready=False Starting: 2 of 3 brokers serve: broker 2 recovers its logs: 340 of 1200, 1 of 2 MiB",
+        ),
+        (
+            &three,
+            Some(2),
+            recovering(),
+            "Progressing",
+            "Progressing=True Starting: 2 of 3 brokers are as the spec wants them: broker 2 recovers its logs: 340 of 1200, 1 of 2 MiB",
         ),
         // A cluster that serves, and whose spec cannot be carried out.
         (
