@@ -1,7 +1,7 @@
 # The images: one static binary each, and nothing else. Nothing is pulled to build them.
 #
-#   RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --target x86_64-unknown-linux-gnu -p weir-broker -p weir-operator --bins
-#   docker build --target weir-broker -t weir-broker target/x86_64-unknown-linux-gnu/release
+#   RUSTFLAGS='-C target-feature=+crt-static' cargo build --profile image --target x86_64-unknown-linux-gnu -p weir-broker -p weir-operator --bins
+#   docker build --target weir-broker -t weir-broker target/x86_64-unknown-linux-gnu/image
 #
 # The user is a number: there is no /etc/passwd.
 FROM scratch AS weir-operator

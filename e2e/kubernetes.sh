@@ -85,8 +85,9 @@ kubectl_tool() {
   docker rm "$container" >/dev/null
 }
 
-# The binaries of the product, static: the images hold nothing else.
+# The binaries of the product, static: the images hold nothing else. They are there where e2e/test has built them.
 binaries() {
+  [ "${WEIR_BIN:-}" != "$root/target/$target/release/weir" ] || return 0
   RUSTFLAGS="-C target-feature=+crt-static ${RUSTFLAGS:-}" cargo build --release --locked --target "$target" \
     --manifest-path "$root/Cargo.toml" -p weir -p weir-broker -p weir-operator --bins >&2
 }
