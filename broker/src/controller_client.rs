@@ -9,6 +9,7 @@ mod isr;
 mod kept;
 mod producer_ids;
 mod session;
+mod stock;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub(crate) use self::isr::keep_proposing;
 use self::kept::Keeper;
 use self::producer_ids::ProducerIds;
 pub use self::session::{Fatal, Identity, Session};
+pub use self::stock::{Tables, await_tables, is_recovering};
 use crate::api::RequestContext;
 use crate::log::LogDir;
 use crate::metadata::Metadata;

@@ -215,6 +215,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_waits_for_tables_is_not_stuck_however_long() {
+        let health = Health::new(Path::new("nowhere"));
+        let much_later = || Instant::now() + 10 * STUCK_AFTER;
+        assert_eq!(health.stuck(much_later()).len(), 1);
+        health.awaits_tables(true);
+        assert_eq!(health.stuck(much_later()), Vec::<String>::new());
+        assert!(health.not_ready()[0].starts_with("the cluster has no tables yet"));
+        // What it opens then has its time.
+        health.awaits_tables(false);
+        assert_eq!(health.stuck(Instant::now() + STUCK_AFTER / 2), Vec::<String>::new());
+        assert_eq!(health.stuck(much_later()).len(), 1);
+    }
+
+    #[test]
     fn a_recovery_that_gets_on_is_never_stuck() {
         let health = Health::new(Path::new("/data"));
         let begin = Instant::now();

@@ -19,7 +19,7 @@ use crate::api::{FetchSessions, FollowerSessions};
 use crate::auth::{Authorizer, Policy};
 use crate::broker::{Broker, CachedSettings};
 use crate::config::{Args, Config, StraysArgs};
-use crate::controller_client::{self, Controller, Identity, Session};
+use crate::controller_client::{self, Controller, Identity, Session, Tables};
 use crate::coordinator::Coordinator;
 use crate::health::{self, Health};
 use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
@@ -94,7 +94,7 @@ pub fn strays(args: &StraysArgs) -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(mut config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut listeners = Vec::new();
@@ -107,8 +107,22 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     info!(address = %door.local_addr()?, "metrics and health");
     let health = Health::new(&config.data);
     let _pages = tokio::spawn(pages::serve(door, health::probes(&health)));
-    let log_dir = open_log_dir(&config, &health).await?;
-    let identity = identity(&config, &listeners, &log_dir);
+    let (log_dir, was_heard) = if controller_client::is_recovering(&config.cluster_id) {
+        let told_to_stop = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let Some((log_dir, tables)) = recover(&config, &health, told_to_stop).await? else {
+            return Ok(());
+        };
+        config.cluster_id = tables.cluster_id;
+        (log_dir, tables.was_heard)
+    } else {
+        (open_log_dir(&config, config.cluster_id.clone(), &health).await?, false)
+    };
+    let identity = identity(&config, &listeners, &log_dir, was_heard);
     let broker = Arc::new(Broker {
         metadata: Metadata::new(),
         controller: Controller::new(&config.controller, config.controller_file.as_deref(), &config.cluster_id, config.id.0)?,
@@ -212,10 +226,36 @@ async fn stop(broker: &Arc<Broker>, serving: Option<Serving>) -> anyhow::Result<
     Ok(())
 }
 
-async fn open_log_dir(config: &Config, health: &Arc<Health>) -> anyhow::Result<LogDir> {
+/// Takes part in the recovery of a cluster that has lost its tables: says what is on the volume as it is found, and is part of the cluster once that has tables again. `None` where it is told to stop before.
+async fn recover(config: &Config, health: &Arc<Health>, told_to_stop: impl Future<Output = ()>) -> anyhow::Result<Option<(LogDir, Tables)>> {
+    let root = config.data.clone();
+    let owner = tokio::task::spawn_blocking(move || log::owner_of(&Disk, &root)).await?;
+    let found = match owner.context("look whose the log directory is")? {
+        Some(owner) => Some(open_log_dir(config, owner.cluster_id, health).await?),
+        None => None,
+    };
+    let tables = tokio::select! {
+        tables = controller_client::await_tables(config, found.as_ref()) => tables?,
+        () = told_to_stop => {
+            info!("stopping");
+            if let Some(log_dir) = found {
+                log_dir.close(&mut []).context("leave the log directory in order")?;
+            }
+            return Ok(None);
+        }
+    };
+    let log_dir = match found.filter(|found| found.identity().cluster_id == tables.cluster_id) {
+        Some(found) => found,
+        None => open_log_dir(config, tables.cluster_id.clone(), health).await?,
+    };
+    log_dir.there_are_tables(tables.was_heard).context("note that the cluster has tables")?;
+    Ok(Some((log_dir, tables)))
+}
+
+async fn open_log_dir(config: &Config, cluster_id: String, health: &Arc<Health>) -> anyhow::Result<LogDir> {
     let (root, threads) = (config.data.clone(), config.threads);
     let identity = log::Identity {
-        cluster_id: config.cluster_id.clone(),
+        cluster_id,
         broker_id: config.id.0,
     };
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
@@ -236,7 +276,8 @@ async fn open_log_dir(config: &Config, health: &Arc<Health>) -> anyhow::Result<L
     opened.context("open the log directory")
 }
 
-fn identity(config: &Config, listeners: &[Bound], log_dir: &LogDir) -> Identity {
+/// `was_heard`: the cluster's tables are made of what is in the log directory, however the last run left it.
+fn identity(config: &Config, listeners: &[Bound], log_dir: &LogDir, was_heard: bool) -> Identity {
     let endpoint = |bound: &Bound| {
         let (host, port) = &bound.config.advertised;
         rpc::Endpoint {
@@ -255,7 +296,7 @@ fn identity(config: &Config, listeners: &[Bound], log_dir: &LogDir) -> Identity 
         endpoints: listeners.iter().map(endpoint).collect(),
         rack: config.rack.clone().unwrap_or_default(),
         previous_broker_epoch: left.broker_epoch,
-        clean: left.whole,
+        clean: left.whole || was_heard,
     }
 }
 

@@ -126,6 +126,10 @@ pub struct KafkaClusterSpec {
     #[schemars(extend("maxProperties" = 100))]
     pub client_metrics: BTreeMap<String, ClientMetricsConfig>,
 
+    /// Where the cluster gets its partition tables from where they are gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recover_from: Option<RecoverFrom>,
+
     /// Whether the API server refuses to delete this KafkaCluster while its topics hold records, as status.bytes says: the chart's policy does (deletionProtection.enabled). With false it may be deleted.
     /// Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,6 +139,14 @@ pub struct KafkaClusterSpec {
     /// same. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+}
+
+/// Where the cluster gets its partition tables from where they are gone. Volumes: from what the brokers find on their volumes, once all of them have come (docs/backup.md). With its tables, a cluster
+/// goes on as without this; where all volumes are new, it begins. Default: from nowhere, and a cluster that has run does not begin without them.
+#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub enum RecoverFrom {
+    /// From what the brokers find on their volumes.
+    Volumes,
 }
 
 /// Which consumer groups have a resource, and what is set for single groups.

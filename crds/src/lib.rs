@@ -27,7 +27,7 @@ use kube::CustomResourceExt;
 pub use allowed_namespaces::{AllowedNamespaces, LabelExpression, LabelOperator, NamespaceSelector, NamespacesFrom};
 pub use cluster::{
     BrokerStrays, BrokerSummary, Brokers, GroupReflection, KafkaCluster, KafkaClusterSpec, KafkaClusterStatus, ListenerStatus, PartitionSummary,
-    Reflect,
+    RecoverFrom, Reflect,
 };
 pub use cluster_settings::ClusterConfig;
 pub use consumer_group::{

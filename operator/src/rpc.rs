@@ -2,6 +2,7 @@
 //!
 //! Called by tonic. Decodes and checks what a broker sends; decides nothing.
 
+mod desk;
 mod directory;
 
 use std::pin::Pin;
@@ -21,6 +22,7 @@ use crate::controller::state::Endpoint;
 use crate::controller::{AdminRequest, AlterPartitions, Event, Heartbeat, IsrChange, IsrChanged, PRODUCER_IDS_PER_BLOCK, Registration, Reply, image};
 use crate::shell::{Answer, Controller, Outbound, STREAM_MESSAGES_MAX, Unavailable};
 
+pub use desk::Desk;
 pub use directory::{Controllers, Dresser};
 
 /// The largest message that a broker may send: a forwarded request is the largest, and Kafka's own bound on requests is 100 MiB.
@@ -45,9 +47,13 @@ impl ControllerRpc {
 
     /// The controller of the cluster that the request names.
     fn controller_of<T>(&self, request: &Request<T>) -> Result<Controller, Status> {
-        let cluster = request.metadata().get(rpc::CLUSTER_HEADER).and_then(|id| id.to_str().ok());
-        self.controllers.of(cluster.unwrap_or_default()).map_err(unavailable)
+        self.controllers.of(cluster_of(request)).map_err(unavailable)
     }
+}
+
+fn cluster_of<T>(request: &Request<T>) -> &str {
+    let cluster = request.metadata().get(rpc::CLUSTER_HEADER).and_then(|id| id.to_str().ok());
+    cluster.unwrap_or_default()
 }
 
 async fn ask(controller: &Controller, event: Event) -> Result<Answer, Status> {
@@ -123,6 +129,12 @@ impl controller_server::Controller for ControllerRpc {
         Ok(Response::new(response))
     }
 
+    async fn take_stock(&self, request: Request<rpc::TakeStockRequest>) -> Result<Response<rpc::TakeStockResponse>, Status> {
+        let desk = self.controllers.desk(cluster_of(&request)).map_err(unavailable)?;
+        let answer = desk.hand_in(request.into_inner()).map_err(Status::invalid_argument)?;
+        Ok(Response::new(answer))
+    }
+
     async fn forward(&self, request: Request<rpc::ForwardRequest>) -> Result<Response<rpc::ForwardResponse>, Status> {
         let controller = self.controller_of(&request)?;
         let request = request.into_inner();
@@ -177,22 +189,18 @@ async fn receive(controllers: Controllers, stream: StreamId, mut inbound: Stream
     let Some(broker_message::Message::Registration(registration)) = first else {
         return Err(Status::invalid_argument("the first message of a stream is a registration"));
     };
-    let controller = controllers.of(&registration.cluster_id).map_err(unavailable)?;
+    let controller = match controllers.of(&registration.cluster_id) {
+        Ok(controller) => controller,
+        Err(_) if controllers.desk(&registration.cluster_id).is_ok() => {
+            let reason =
+                "the cluster has lost its tables and recovers: this process ends, so that its successor says what is on its volume".to_owned();
+            return refuse(&out, reason).await;
+        }
+        Err(error) => return Err(unavailable(error)),
+    };
     let registration = match registration_of(registration) {
         Ok(registration) => controllers.dress(registration).await,
-        Err(reason) => {
-            let refused = rpc::Refused {
-                error_code: (ErrorCode::InvalidRegistration as i16).into(),
-                reason,
-            };
-            let message = rpc::ControllerMessage {
-                controller_epoch: 0,
-                message: Some(controller_message::Message::Refused(refused)),
-            };
-            // The broker may be gone already.
-            let _ = out.send(Ok(message)).await;
-            return Ok(());
-        }
+        Err(reason) => return refuse(&out, reason).await,
     };
     let broker = registration.broker;
     let _end = End {
@@ -209,6 +217,21 @@ async fn receive(controllers: Controllers, stream: StreamId, mut inbound: Stream
             _ => return Err(Status::invalid_argument("after the registration a stream carries heartbeats")),
         }
     }
+    Ok(())
+}
+
+/// Tells a broker that it cannot be part of the cluster as it is.
+async fn refuse(out: &Outbound, reason: String) -> Result<(), Status> {
+    let refused = rpc::Refused {
+        error_code: (ErrorCode::InvalidRegistration as i16).into(),
+        reason,
+    };
+    let message = rpc::ControllerMessage {
+        controller_epoch: 0,
+        message: Some(controller_message::Message::Refused(refused)),
+    };
+    // The broker may be gone already.
+    let _ = out.send(Ok(message)).await;
     Ok(())
 }
 

@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use weir_protocol::controller as rpc;
 use weir_protocol::types::BrokerId;
 
+pub use self::door::moment;
 use self::door::{Clock, Door};
 use self::requests::Committed;
 use self::takeover::take_over_from;

@@ -28,4 +28,7 @@ pub mod controller {
 
     /// The header of a request that names the cluster which it is about: one operator is the controller of many. A session names it in its registration.
     pub const CLUSTER_HEADER: &str = "weir-cluster";
+
+    /// What stands before the name of a cluster in place of its id while that is to be found on its brokers' volumes.
+    pub const RECOVERS: &str = "recover:";
 }

@@ -80,6 +80,28 @@ fn read(frames: &[Vec<u8>]) -> Option<Left> {
     (left.image.version > 0).then_some(left)
 }
 
+/// What some run knew here, as far as it makes sense: the metadata, if there is any, and the first producer id that nobody was given by then.
+pub(super) fn last_known(frames: &[Vec<u8>]) -> (Option<MetadataImage>, i64) {
+    let (mut image, mut producer_ids_end) = (MetadataImage::default(), 0);
+    for frame in frames {
+        let Some((kind, payload)) = frame.split_first() else { break };
+        if *kind == METADATA {
+            let next = rpc::ControllerMessage::decode(payload).ok().and_then(|message| {
+                let Some(FromController::Metadata(update)) = message.message else {
+                    return None;
+                };
+                image.after(ControllerEpoch(message.controller_epoch), &update).ok()
+            });
+            let Some((next, _)) = next else { break };
+            image = next;
+        } else if *kind == PRODUCER_IDS {
+            let left: [Range<i64>; 2] = serde_json::from_slice(payload).unwrap_or_default();
+            producer_ids_end = left.iter().map(|ids| ids.end).fold(producer_ids_end, i64::max);
+        }
+    }
+    ((image.version > 0).then_some(image), producer_ids_end)
+}
+
 impl Keeper {
     /// Keeps metadata that is about to be acted on: as a change of what was kept before, or whole, as `next`.
     pub(super) fn keep(&self, log_dir: &LogDir, broker_epoch: i64, update: rpc::MetadataUpdate, next: &MetadataImage) {

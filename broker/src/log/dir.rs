@@ -113,11 +113,11 @@ impl std::fmt::Debug for Shared {
 /// An open log directory.
 #[derive(Debug)]
 pub struct LogDir {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     id: Uuid,
-    identity: Identity,
+    pub(super) identity: Identity,
     left: Left,
-    kept: Kept,
+    pub(super) kept: Kept,
     flusher: Mutex<Option<std::thread::JoinHandle<()>>>,
     _lock: Box<dyn Any + Send + Sync>,
 }
@@ -200,6 +200,11 @@ impl LogDir {
     /// The directory's own id, made when it was formatted.
     pub fn id(&self) -> Uuid {
         self.id
+    }
+
+    /// Whose it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// How the last run left it.

@@ -101,16 +101,7 @@ pub(super) fn check_or_format(storage: &dyn Storage, root: &Path, ours: &Identit
     match read_file(storage, &root.join(META), BYTES_MAX) {
         Ok(bytes) => check(&String::from_utf8_lossy(&bytes), path(), ours),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // A directory of its own file system has lost+found in it, and a format that was cut off its temporary file.
-            let known = [LOCK, "lost+found", "meta.properties.tmp"];
-            if storage
-                .list(root)
-                .map_err(failed)?
-                .iter()
-                .any(|entry| !known.contains(&entry.name.as_str()))
-            {
-                return Err(OpenError::Unknown { path: path() });
-            }
+            check_is_new(storage, root)?;
             let id = Uuid::new_v4();
             let text = format!(
                 "version=1\ncluster.id={}\nnode.id={}\ndirectory.id={id}\n",
@@ -130,7 +121,46 @@ pub(super) fn check_or_format(storage: &dyn Storage, root: &Path, ours: &Identit
     }
 }
 
+/// Whose directory `root` is; `None` where it is new, and nobody's yet.
+///
+/// # Errors
+/// When it holds files and does not say whose they are, or cannot be read.
+pub(super) fn owner(storage: &dyn Storage, root: &Path) -> Result<Option<Identity>, OpenError> {
+    let path = || root.display().to_string();
+    match read_file(storage, &root.join(META), BYTES_MAX) {
+        Ok(bytes) => parse(&String::from_utf8_lossy(&bytes), path()).map(|(identity, _)| Some(identity)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => check_is_new(storage, root).map(|()| None),
+        Err(error) => Err(OpenError::Io { path: path(), error }),
+    }
+}
+
+/// Refuses a directory that holds something, though nothing says whose it is.
+fn check_is_new(storage: &dyn Storage, root: &Path) -> Result<(), OpenError> {
+    // A directory of its own file system has lost+found in it, and a format that was cut off its temporary file.
+    let known = [LOCK, "lost+found", "meta.properties.tmp"];
+    let path = || root.display().to_string();
+    let entries = storage.list(root).map_err(|error| OpenError::Io { path: path(), error })?;
+    if entries.iter().any(|entry| !known.contains(&entry.name.as_str())) {
+        return Err(OpenError::Unknown { path: path() });
+    }
+    Ok(())
+}
+
 fn check(text: &str, path: String, ours: &Identity) -> Result<Uuid, OpenError> {
+    let (theirs, id) = parse(text, path.clone())?;
+    if theirs != *ours {
+        let name = |it: &Identity| format!("broker {} of cluster {}", it.broker_id, it.cluster_id);
+        return Err(OpenError::Foreign {
+            path,
+            theirs: name(&theirs),
+            ours: name(ours),
+        });
+    }
+    Ok(id)
+}
+
+/// Whose a directory is, and its own id.
+fn parse(text: &str, path: String) -> Result<(Identity, Uuid), OpenError> {
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::trim);
     let wrong = |reason: &str| OpenError::Meta {
         path: path.clone(),
@@ -143,18 +173,10 @@ fn check(text: &str, path: String, ours: &Identity) -> Result<Uuid, OpenError> {
     let broker_id = value("node.id")
         .and_then(|id| id.parse().ok())
         .ok_or_else(|| wrong("it has no node.id"))?;
-    let theirs = Identity { cluster_id, broker_id };
-    if theirs != *ours {
-        let name = |it: &Identity| format!("broker {} of cluster {}", it.broker_id, it.cluster_id);
-        return Err(OpenError::Foreign {
-            path: path.clone(),
-            theirs: name(&theirs),
-            ours: name(ours),
-        });
-    }
-    value("directory.id")
+    let id = value("directory.id")
         .and_then(|id| id.parse().ok())
-        .ok_or_else(|| wrong("it has no directory.id"))
+        .ok_or_else(|| wrong("it has no directory.id"))?;
+    Ok((Identity { cluster_id, broker_id }, id))
 }
 
 /// How the last run left the directory.

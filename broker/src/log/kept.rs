@@ -90,21 +90,49 @@ pub(super) fn read(storage: &dyn Storage, root: &Path, owner: &Owner) -> Option<
     Some(frames.map(<[u8]>::to_vec).collect())
 }
 
+/// The frames that some run left here, up to the first that is not as it was written. What it knew then may be old: nobody takes up a role by it, but where nobody knows more it is the best that there is.
+pub(super) fn read_as_far_as_it_goes(storage: &dyn Storage, root: &Path, identity: &super::Identity, log_dir: Uuid) -> Vec<Vec<u8>> {
+    let bytes = match read_file(storage, &root.join(FILE), BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::warn!(directory = %root.display(), %error, "there is nothing to be read of what the last run knew of the cluster");
+            return Vec::new();
+        }
+    };
+    let (mut frames, mut rest) = (Vec::new(), bytes.as_slice());
+    while let Some((payload, after)) = next_frame(rest) {
+        frames.push(payload.to_vec());
+        rest = after;
+    }
+    let mut frames = frames.into_iter();
+    let found: Option<Owner> = frames.next().and_then(|frame| serde_json::from_slice(&frame).ok());
+    let is_ours = |found: &Owner| *found == Owner::new(identity, log_dir, found.broker_epoch);
+    if found.as_ref().is_some_and(is_ours) {
+        frames.collect()
+    } else {
+        Vec::new()
+    }
+}
+
 /// The frames, if each of them is as it was written and nothing else is there.
 fn parse(bytes: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
     let mut frames = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
-        let (length, after) = rest.split_first_chunk::<4>()?;
-        let (crc, after) = after.split_first_chunk::<4>()?;
-        let payload = after.get(..usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
-        if checksum(*length, payload) != u32::from_le_bytes(*crc) {
-            return None;
-        }
+        let (payload, after) = next_frame(rest)?;
         frames.push(payload);
-        rest = after.get(payload.len()..)?;
+        rest = after;
     }
     Some(frames.into_iter())
+}
+
+/// The first frame and what is behind it, if it is as it was written.
+fn next_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, after) = bytes.split_first_chunk::<4>()?;
+    let (crc, after) = after.split_first_chunk::<4>()?;
+    let payload = after.get(..usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+    let is_whole = checksum(*length, payload) == u32::from_le_bytes(*crc);
+    is_whole.then_some((payload, after.get(payload.len()..)?))
 }
 
 /// Covers the length too: one that is too large must not look like a file that ends early.
@@ -288,6 +316,27 @@ mod tests {
         assert!(kept.append(b"late").unwrap());
         kept.replace(&Disk, dir.path(), &owner(6), &[]).unwrap();
         assert_eq!(read(&Disk, dir.path(), &owner(5)), before);
+    }
+
+    #[test]
+    fn where_nobody_knows_more_a_file_is_read_as_far_as_it_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let _kept = written(dir.path());
+        let identity = |cluster_id: &str| super::super::Identity {
+            cluster_id: cluster_id.to_owned(),
+            broker_id: 3,
+        };
+        let frames = |cluster_id: &str, log_dir| read_as_far_as_it_goes(&Disk, dir.path(), &identity(cluster_id), Uuid::from_u128(log_dir)).len();
+        // Under whatever registration it was written, but here.
+        assert_eq!((frames("c", 7), frames("d", 7), frames("c", 8)), (3, 0, 0));
+        let path = dir.path().join(FILE);
+        let right = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &right[..right.len() - 1]).unwrap();
+        assert_eq!(frames("c", 7), 2, "the last frame is torn");
+        std::fs::write(&path, b"something else").unwrap();
+        assert_eq!(frames("c", 7), 0);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(frames("c", 7), 0);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod faulty;
 mod flusher;
 mod identity;
 mod index;
+mod inventory;
 mod kept;
 pub mod producers;
 mod reader;
@@ -35,6 +36,7 @@ pub use config::{Cleanup, Compression, FlushMode, InvalidConfig, LogConfig, Reco
 pub use dir::{LogDir, LogDirObserver, LogDirOptions};
 pub use epochs::{EpochEnd, EpochStart, Epochs};
 pub use identity::{Identity, Left, OpenError};
+pub use inventory::{FoundLog, owner_of};
 pub use reader::{LogReader, ReadError, ReadSlice, TimestampedOffset};
 #[cfg(any(test, fuzzing))]
 pub use recovery::recover_bytes;

@@ -19,6 +19,7 @@ mod partitions;
 mod placement;
 mod quorum;
 mod reassign;
+pub mod recovery;
 mod resources;
 pub mod sessions;
 pub mod state;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::command::Target;
-use super::manifests::Manifest;
+use super::manifests::{Manifest, declared_brokers, set_brokers};
 use super::process::Process;
 use super::shape::{Shape, loopback};
 
@@ -31,7 +31,7 @@ const STOP_MAX: Duration = Duration::from_secs(60);
 const GOES_ON_MAX: Duration = Duration::from_secs(60);
 
 /// How often a start is looked at.
-const POLL: Duration = Duration::from_millis(10);
+pub(super) const POLL: Duration = Duration::from_millis(10);
 
 /// A local cluster.
 #[derive(Clone, Debug)]
@@ -135,7 +135,7 @@ impl LocalCluster {
         Process::new(&self.data, "controller")
     }
 
-    fn broker(&self, id: i32) -> anyhow::Result<Process> {
+    pub(super) fn broker(&self, id: i32) -> anyhow::Result<Process> {
         anyhow::ensure!(
             (0..self.shape.brokers).contains(&id),
             "there is no broker {id}: ids are 0 to {}",
@@ -144,7 +144,7 @@ impl LocalCluster {
         Ok(Process::new(&self.data, &format!("broker-{id}")))
     }
 
-    fn brokers(&self) -> std::ops::Range<i32> {
+    pub(super) fn brokers(&self) -> std::ops::Range<i32> {
         0..self.shape.brokers
     }
 
@@ -204,7 +204,7 @@ impl LocalCluster {
     }
 
     /// Remembers the cluster's id for a start without a controller.
-    fn remember_cluster_id(&self, cluster_id: &str) -> anyhow::Result<()> {
+    pub(super) fn remember_cluster_id(&self, cluster_id: &str) -> anyhow::Result<()> {
         // What is there now counts: another command may have changed the number of brokers.
         let shape = Shape::read(&self.data)?.unwrap_or_else(|| self.shape.clone());
         if shape.cluster_id.as_deref() == Some(cluster_id) {
@@ -226,6 +226,7 @@ impl LocalCluster {
             .map(|manifest| &manifest.resource);
         let is_new = !self.data.join("controller").exists();
         self.start_controller(cluster).await?;
+        let recovered = self.recover().await?;
         if !resources.is_empty() {
             let mut applied = self.apply(&resources_of(resources)).await?;
             // The controller was started with it, and finds it as it is to be.
@@ -235,7 +236,14 @@ impl LocalCluster {
             super::output::applied(&applied);
         }
         self.agree_on_brokers().await?;
-        self.start_brokers(self.brokers()).await
+        if !recovered {
+            return self.start_brokers(self.brokers()).await;
+        }
+        // They run already, and register as soon as they hear that there is a state.
+        for id in self.brokers() {
+            self.broker_ready(id, Some(-1)).await?;
+        }
+        Ok(())
     }
 
     /// Has the resource of a cluster that is there already say how many brokers there are now.
@@ -285,11 +293,13 @@ impl LocalCluster {
 
     /// Starts a broker's process; what it returns is the epoch of the process before it, `-1` if there was none, and `None` where no controller says so: the broker goes on
     /// with what it has then.
-    async fn launch_broker(&self, id: i32) -> anyhow::Result<Option<i64>> {
+    pub(super) async fn launch_broker(&self, id: i32) -> anyhow::Result<Option<i64>> {
         let status = self.ask_status().await;
         let (cluster_id, epoch) = match status {
             Ok(status) => {
-                self.remember_cluster_id(&status.cluster_id)?;
+                if status.recovering.is_empty() {
+                    self.remember_cluster_id(&status.cluster_id)?;
+                }
                 let before = status.brokers.iter().find(|broker| broker.id == id);
                 (status.cluster_id, Some(before.map_or(-1, |broker| broker.epoch)))
             }
@@ -319,7 +329,7 @@ impl LocalCluster {
     }
 
     /// Waits until the process that was started last serves, however long its recovery takes, as long as it lives.
-    async fn broker_ready(&self, id: i32, epoch_before: Option<i64>) -> anyhow::Result<()> {
+    pub(super) async fn broker_ready(&self, id: i32, epoch_before: Option<i64>) -> anyhow::Result<()> {
         let broker = self.broker(id)?;
         let Some(epoch_before) = epoch_before else {
             return self.broker_goes_on(id, &broker).await;
@@ -478,23 +488,4 @@ impl LocalCluster {
 
 fn resources_of(manifests: Vec<Manifest>) -> Vec<Value> {
     manifests.into_iter().map(|manifest| manifest.resource).collect()
-}
-
-/// The brokers that a KafkaCluster among these says there are.
-fn declared_brokers(resources: &[Manifest]) -> Option<i32> {
-    let cluster = resources.iter().find(|manifest| manifest.text("/kind") == "KafkaCluster")?;
-    let replicas = cluster.resource.pointer("/spec/brokers/replicas").and_then(Value::as_i64);
-    // Where it does not say, its schema does.
-    i32::try_from(replicas.unwrap_or(1)).ok()
-}
-
-/// Has a KafkaCluster say how many brokers there are. One that is no object is refused later, with its reason.
-fn set_brokers(cluster: &mut Value, brokers: i32) {
-    let Some(cluster) = cluster.as_object_mut() else { return };
-    let spec = cluster.entry("spec").or_insert_with(|| json!({}));
-    let Some(spec) = spec.as_object_mut() else { return };
-    let declared = spec.entry("brokers").or_insert_with(|| json!({}));
-    if let Some(declared) = declared.as_object_mut() {
-        declared.insert("replicas".to_owned(), brokers.into());
-    }
 }

@@ -16,11 +16,12 @@ use weir_protocol::types::TopicId;
 use weir_telemetry::logs::{self, LogFormat};
 
 use super::groups::LocalGroups;
+use super::recovery;
 use super::server::LocalServer;
 use crate::admission;
 use crate::groups::{keep, pace::Pace};
 use crate::kafka::Client;
-use crate::rpc::{ControllerRpc, Controllers};
+use crate::rpc::{ControllerRpc, Controllers, Desk};
 use crate::shell::Controller;
 use crate::store::file::FileStore;
 
@@ -49,22 +50,29 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     logs::init(LogFormat::Text)?;
     std::fs::create_dir_all(&args.data).with_context(|| format!("create {}", args.data.display()))?;
     let mut store = FileStore::open(&args.data)?;
+    let port_file = args.data.join("port");
+    let desk = Desk::default();
     if store.is_empty() {
-        // Kafka's ids of clusters have the form of its ids of topics.
-        store.create(TopicId::random().to_string(), first_resource(&args)?)?;
+        let resource = first_resource(&args)?;
+        if resource.spec.recover_from.is_some() && recovery::has_volumes(&args.data) {
+            recovery::recover(&mut store, resource, bind(&port_file).await?, &desk).await?;
+        } else {
+            // Kafka's ids of clusters have the form of its ids of topics.
+            store.create(TopicId::random().to_string(), resource)?;
+        }
     }
     let (controller, mut shell) = Controller::start(store).await?;
-    let port_file = args.data.join("port");
     let listener = bind(&port_file).await?;
-    let port = listener.local_addr()?.port();
-    std::fs::write(&port_file, format!("{port}\n")).with_context(|| format!("write {}", port_file.display()))?;
-    info!(port, "the controller serves");
+    info!(port = listener.local_addr()?.port(), "the controller serves");
+    let controllers = Controllers::one(controller.clone());
+    // Brokers that have not heard yet that there is a state again.
+    controllers.put_desk(recovery::name(), desk);
     let groups = Arc::new(LocalGroups::open(&args.data, controller.committed())?);
     let keeping = keep::keep(Arc::clone(&groups), Client::new(controller.committed()), Pace::LOCAL);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let server = tonic::transport::Server::builder()
         .tcp_nodelay(true)
-        .add_service(ControllerRpc::service(Controllers::one(controller.clone())))
+        .add_service(ControllerRpc::service(controllers))
         .add_service(LocalServer::service(controller, groups))
         .serve_with_incoming(TcpListenerStream::new(listener));
     // Streams of brokers never end by themselves: the end of this process ends them.
@@ -77,16 +85,19 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// The same port as before, so that brokers find a restarted controller; a free one the first time.
+/// The same port as before, so that brokers find a restarted controller; a free one the first time, which is written down.
 async fn bind(port_file: &Path) -> anyhow::Result<TcpListener> {
     let port: u16 = match std::fs::read_to_string(port_file) {
         Ok(text) => text.trim().parse().with_context(|| format!("{} holds no port", port_file.display()))?,
         Err(error) if error.kind() == ErrorKind::NotFound => 0,
         Err(error) => return Err(error).with_context(|| format!("read {}", port_file.display())),
     };
-    TcpListener::bind(("127.0.0.1", port))
+    let listener = TcpListener::bind(("127.0.0.1", port))
         .await
-        .with_context(|| format!("listen on 127.0.0.1:{port}"))
+        .with_context(|| format!("listen on 127.0.0.1:{port}"))?;
+    let port = listener.local_addr()?.port();
+    std::fs::write(port_file, format!("{port}\n")).with_context(|| format!("write {}", port_file.display()))?;
+    Ok(listener)
 }
 
 fn first_resource(args: &Args) -> anyhow::Result<KafkaCluster> {

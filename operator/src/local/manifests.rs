@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The largest file that is read.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -77,6 +77,25 @@ fn read_from(input: impl Read, file: &Path, manifests: &mut Vec<Manifest>) -> an
         }
     }
     Ok(())
+}
+
+/// The brokers that a KafkaCluster among these says there are.
+pub(super) fn declared_brokers(resources: &[Manifest]) -> Option<i32> {
+    let cluster = resources.iter().find(|manifest| manifest.text("/kind") == "KafkaCluster")?;
+    let replicas = cluster.resource.pointer("/spec/brokers/replicas").and_then(Value::as_i64);
+    // Where it does not say, its schema does.
+    i32::try_from(replicas.unwrap_or(1)).ok()
+}
+
+/// Has a KafkaCluster say how many brokers there are. One that is no object is refused later, with its reason.
+pub(super) fn set_brokers(cluster: &mut Value, brokers: i32) {
+    let Some(cluster) = cluster.as_object_mut() else { return };
+    let spec = cluster.entry("spec").or_insert_with(|| json!({}));
+    let Some(spec) = spec.as_object_mut() else { return };
+    let declared = spec.entry("brokers").or_insert_with(|| json!({}));
+    if let Some(declared) = declared.as_object_mut() {
+        declared.insert("replicas".to_owned(), brokers.into());
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod groups;
 mod manifests;
 mod output;
 mod process;
+mod recovery;
 mod server;
 mod shape;
 mod view;

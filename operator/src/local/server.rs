@@ -252,6 +252,7 @@ fn status(state: &State) -> StatusResponse {
         under_replicated: count(partitions.under_replicated),
         offline: count(partitions.offline),
         cluster_id: state.cluster.id.clone(),
+        recovering: String::new(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::Desk;
 use crate::controller::Registration;
 use crate::shell::{Controller, Unavailable};
 
@@ -16,6 +17,8 @@ pub type Dresser = Arc<dyn Fn(Registration) -> Pin<Box<dyn Future<Output = Regis
 #[derive(Clone, Default)]
 pub struct Controllers {
     shared: Arc<RwLock<BTreeMap<String, Controller>>>,
+    /// The desks of clusters that recover, and of those that have and whose brokers may not have heard of it, by what brokers are told in place of the cluster's id, and by that where it is known.
+    desks: Arc<RwLock<BTreeMap<String, Desk>>>,
     /// Serves every cluster; a wrong id is then for the controller itself to refuse.
     only: Option<Controller>,
     dresser: Option<Dresser>,
@@ -54,9 +57,25 @@ impl Controllers {
         self.shared.write().unwrap_or_else(PoisonError::into_inner).remove(cluster_id);
     }
 
+    /// From now on this is the desk for brokers that call their cluster so.
+    pub fn put_desk(&self, name: String, desk: Desk) {
+        self.desks.write().unwrap_or_else(PoisonError::into_inner).insert(name, desk);
+    }
+
+    /// There is no such desk any more.
+    pub fn remove_desk(&self, name: &str) {
+        self.desks.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    pub(super) fn desk(&self, name: &str) -> Result<Desk, Unavailable> {
+        let desks = self.desks.read().unwrap_or_else(PoisonError::into_inner);
+        desks.get(name).cloned().ok_or(Unavailable)
+    }
+
     /// No cluster has a controller here any more.
     pub fn clear(&self) {
         self.shared.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.desks.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// # Errors

@@ -27,15 +27,7 @@ impl Clock {
     }
 
     pub(super) fn moment(&self) -> Moment {
-        let wall = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default();
-        // Kubernetes knows whole seconds.
-        let wall = jiff::Timestamp::from_second(wall.as_second()).unwrap_or_default();
-        Moment {
-            now: self.now(),
-            wall: Time(wall),
-            seed: uuid::Uuid::new_v4().as_u128(),
-            given: BTreeMap::new(),
-        }
+        Moment { now: self.now(), ..moment() }
     }
 
     pub(super) async fn sleep_until(&self, at: Option<Timestamp>) {
@@ -43,6 +35,19 @@ impl Clock {
             Some(at) => tokio::time::sleep(Duration::from_millis(at.0.saturating_sub(self.now().0))).await,
             None => std::future::pending().await,
         }
+    }
+}
+
+/// The time of day, for what is decided before there is a controller.
+pub fn moment() -> Moment {
+    let wall = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default();
+    // Kubernetes knows whole seconds.
+    let wall = jiff::Timestamp::from_second(wall.as_second()).unwrap_or_default();
+    Moment {
+        now: Timestamp::default(),
+        wall: Time(wall),
+        seed: uuid::Uuid::new_v4().as_u128(),
+        given: BTreeMap::new(),
     }
 }
 

@@ -82,6 +82,28 @@ impl FileStore {
         )
     }
 
+    /// Makes a cluster of which there is a state already: all of it is written, the registry last.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn recover(&mut self, state: &State) -> Result<(), StoreError> {
+        let touched = Touched {
+            cluster_resource: true,
+            topics: state.topics.keys().copied().collect(),
+            shards: (0..SHARDS).collect(),
+            registry: true,
+        };
+        self.write(state, &touched)
+    }
+
+    /// The topics that have a resource here, whatever else is missing.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn topics(&self) -> Result<Vec<weir_crds::Topic>, StoreError> {
+        files_in(&self.folder(Kind::Topic))?.iter().map(|path| read_resource(path)).collect()
+    }
+
     fn read_all(&self) -> Result<State, StoreError> {
         let path = self.root.join("registry");
         let registry = read_registry(&read(&path)?).map_err(|bad| damaged(&path, bad))?;

@@ -5,11 +5,12 @@ mod replicas;
 mod support;
 
 use tonic::Code;
+use weir_operator::rpc::Desk;
 use weir_protocol::api::ApiKey;
 use weir_protocol::controller::{self as rpc, broker_message, controller_message};
 use weir_protocol::error::ErrorCode;
 
-use support::{FakeBroker, item, next, open, refusal, registration, serve, serve_from};
+use support::{FakeBroker, item, next, open, refusal, registration, serve, serve_desk, serve_from};
 
 #[tokio::test]
 async fn a_broker_joins_serves_and_leaves() {
@@ -102,6 +103,42 @@ async fn registrations_that_cannot_be_are_refused() {
         ..registration(1, 3)
     };
     assert_eq!(refusal(&served, other_broker_same_disk).await.0, ErrorCode::InvalidRegistration);
+}
+
+#[tokio::test]
+async fn who_runs_on_in_a_cluster_that_recovers_is_to_begin_anew() {
+    let desk = Desk::default();
+    let served = serve_desk("cluster", &desk).await;
+    let (code, reason) = refusal(&served, registration(0, 1)).await;
+    assert_eq!(
+        (code, reason.contains("this process ends")),
+        (ErrorCode::InvalidRegistration, true),
+        "{reason}"
+    );
+    let elsewhere = broker_message::Message::Registration(rpc::Registration {
+        cluster_id: "another".into(),
+        ..registration(0, 1)
+    });
+    let (_client, _out, mut inbound) = open(&served, elsewhere).await;
+    assert_eq!(
+        item(&mut inbound).await.unwrap().unwrap_err().code(),
+        Code::Unavailable,
+        "that one may come yet"
+    );
+    // Its successor comes to the desk.
+    let mut client = rpc::controller_client::ControllerClient::connect(format!("http://{}", served.address))
+        .await
+        .unwrap();
+    let mut request = tonic::Request::new(rpc::TakeStockRequest {
+        incarnation: vec![2; 16],
+        inventory: Some(rpc::Inventory::default()),
+        ..Default::default()
+    });
+    request.metadata_mut().insert(rpc::CLUSTER_HEADER, "cluster".parse().unwrap());
+    let answer = client.take_stock(request).await.unwrap().into_inner();
+    assert!(answer.heard && desk.look(std::collections::BTreeMap::len) == 1);
+    let nowhere = client.take_stock(rpc::TakeStockRequest::default()).await.unwrap_err();
+    assert_eq!(nowhere.code(), Code::Unavailable);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::Streaming;
 use tonic::transport::Channel;
 use weir_operator::controller::state::{Cluster, State};
-use weir_operator::rpc::{ControllerRpc, Controllers};
+use weir_operator::rpc::{ControllerRpc, Controllers, Desk};
 use weir_operator::shell::Controller;
 use weir_operator::store::Store;
 use weir_operator::store::memory::MemoryStore;
@@ -43,6 +43,23 @@ pub(crate) async fn serve() -> Served {
 
 pub(crate) async fn serve_from(store: MemoryStore) -> Served {
     serve_over(store.clone(), store).await
+}
+
+/// Serves the desk of a cluster that has no controller.
+pub(crate) async fn serve_desk(cluster: &str, desk: &Desk) -> Served {
+    let controllers = Controllers::default();
+    controllers.put_desk(cluster.to_owned(), desk.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tonic::transport::Server::builder()
+        .add_service(ControllerRpc::service(controllers))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    let object = serde_json::json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "test"}, "spec": {}});
+    Served {
+        store: MemoryStore::new(State::new(Cluster::new(cluster.to_owned(), serde_json::from_value(object).unwrap()))),
+        address,
+        tasks: vec![tokio::spawn(async { drop(server.await) })],
+    }
 }
 
 /// Serves over a store, which is not necessarily the one that can be looked into.

@@ -436,6 +436,10 @@ impl Controller for Service {
         }))
     }
 
+    async fn take_stock(&self, _: tonic::Request<rpc::TakeStockRequest>) -> Result<Response<rpc::TakeStockResponse>, Status> {
+        Err(Status::unavailable("this cluster has its tables"))
+    }
+
     async fn forward(&self, request: tonic::Request<rpc::ForwardRequest>) -> Result<Response<rpc::ForwardResponse>, Status> {
         Ok(Response::new(rpc::ForwardResponse {
             response: admin::carried_out(&request.into_inner()),
