@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ pub(crate) struct Health {
     data: PathBuf,
     recovery: Recovery,
     pace: Mutex<Pace>,
+    /// The logs are there, and the cluster has no tables yet.
+    awaits_tables: AtomicBool,
     /// Once the logs are there.
     broker: OnceLock<Arc<Broker>>,
 }
@@ -45,6 +48,7 @@ impl Health {
             data: data.to_owned(),
             recovery: Recovery::default(),
             pace: Mutex::new(Pace::new(Instant::now())),
+            awaits_tables: AtomicBool::new(false),
             broker: OnceLock::new(),
         })
     }
@@ -52,6 +56,12 @@ impl Health {
     /// Where recovery says how far it is.
     pub(crate) fn recovery(&self) -> &Recovery {
         &self.recovery
+    }
+
+    /// Whether it is the cluster's tables that this process waits for: others bring those about, however long it takes them.
+    pub(crate) fn awaits_tables(&self, awaits: bool) {
+        self.awaits_tables.store(awaits, Ordering::Relaxed);
+        *self.pace.lock() = Pace::new(Instant::now());
     }
 
     /// The logs are there, and the broker with them.
@@ -64,7 +74,7 @@ impl Health {
         loop {
             tokio::time::sleep(SAID_EVERY).await;
             let now = self.recovery.now();
-            if self.broker.get().is_none() && now.logs > 0 {
+            if self.is_opening() && now.logs > 0 {
                 let seconds_without_progress = self.pace.lock().look(now, Instant::now()).as_secs();
                 let Recovered {
                     logs,
@@ -78,9 +88,14 @@ impl Health {
         }
     }
 
+    /// Whether the log directory is being opened.
+    fn is_opening(&self) -> bool {
+        self.broker.get().is_none() && !self.awaits_tables.load(Ordering::Relaxed)
+    }
+
     /// Why the process should be started anew.
     fn stuck(&self, now: Instant) -> Vec<String> {
-        if self.broker.get().is_some() {
+        if !self.is_opening() {
             return Vec::new();
         }
         let recovered = self.recovery.now();
@@ -92,9 +107,11 @@ impl Health {
     }
 
     fn not_ready(&self) -> Vec<String> {
-        self.broker
-            .get()
-            .map_or_else(|| vec![recovers(self.recovery.now())], |broker| not_ready(broker))
+        match self.broker.get() {
+            Some(broker) => not_ready(broker),
+            None if self.is_opening() => vec![recovers(self.recovery.now())],
+            None => vec!["the cluster has no tables yet: this broker has said what is on its volume, or is about to".to_owned()],
+        }
     }
 
     fn metrics(&self) -> String {

@@ -234,6 +234,7 @@ async fn recover(config: &Config, health: &Arc<Health>, told_to_stop: impl Futur
         Some(owner) => Some(open_log_dir(config, owner.cluster_id, health).await?),
         None => None,
     };
+    health.awaits_tables(true);
     let tables = tokio::select! {
         tables = controller_client::await_tables(config, found.as_ref()) => tables?,
         () = told_to_stop => {
@@ -244,6 +245,7 @@ async fn recover(config: &Config, health: &Arc<Health>, told_to_stop: impl Futur
             return Ok(None);
         }
     };
+    health.awaits_tables(false);
     let log_dir = match found.filter(|found| found.identity().cluster_id == tables.cluster_id) {
         Some(found) => found,
         None => open_log_dir(config, tables.cluster_id.clone(), health).await?,

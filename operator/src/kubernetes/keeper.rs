@@ -15,6 +15,7 @@ mod kept;
 mod page;
 mod pods;
 mod recovering;
+mod recovery;
 mod rollout;
 mod status;
 mod strays;
@@ -38,6 +39,7 @@ use self::findings::Findings;
 use self::host::Host;
 use self::pods::PodView;
 use self::recovering::Recovering;
+use self::recovery::Recovery;
 use self::rollout::Step;
 use self::strays::Strays;
 use self::volumes::Volumes;
@@ -89,6 +91,7 @@ pub(super) struct Keeper {
     wake: Arc<Wake>,
     notices: mpsc::Sender<Notice>,
     host: Option<Host>,
+    recovery: Option<Recovery>,
     applied: Applied,
     /// The generation of the resource that the controller took up, or why it did not.
     taken_up: Option<(Option<i64>, Result<(), String>)>,
@@ -130,6 +133,7 @@ impl Keeper {
             wake,
             notices,
             host: None,
+            recovery: None,
             taken_up: None,
             status: status::Written::default(),
             absences: Absences::default(),
@@ -183,6 +187,7 @@ impl Keeper {
             () = self.wake.woken() => {}
             _ = self.resource.changed() => {}
             () = host::news(host) => {}
+            () = recovery::news(self.recovery.as_ref()) => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -238,6 +243,7 @@ impl Keeper {
         if let Some(host) = &self.host {
             kept::remember(&self.context, &self.key, &cluster, host.cluster_id(), &findings.image).await?;
         }
+        findings.recovering = self.recovery.as_ref().and_then(Recovery::stage).cloned();
         findings.pods = pods::look(&self.context, &self.key, &cluster).await?;
         if !findings.paused {
             self.take_up(&cluster).await;
@@ -295,24 +301,22 @@ impl Keeper {
                 }
             }
         }
-        match Host::start(&self.context, &self.sites, &self.key, cluster, &self.resource, &self.notices).await {
-            Ok(host) => {
-                info!(
-                    cluster = self.key.name,
-                    namespace = self.key.namespace,
-                    id = host.cluster_id(),
-                    "this replica is the controller of the cluster"
-                );
-                if host.takes_up() {
-                    let note = kept::taken_up(host.cluster_id(), &host.state());
-                    info!(cluster = self.key.name, namespace = self.key.namespace, note, "takes up what was kept");
-                    status::tell(&self.context, cluster, true, "TakesUpKept", &note).await;
-                }
-                self.host = Some(host);
-                Ok(())
-            }
-            Err(trouble) => Err(trouble.said(&self.key)),
+        let Some(host) = self.begin(cluster).await? else {
+            return Ok(());
+        };
+        info!(
+            cluster = self.key.name,
+            namespace = self.key.namespace,
+            id = host.cluster_id(),
+            "this replica is the controller of the cluster"
+        );
+        if host.takes_up() {
+            let note = kept::taken_up(host.cluster_id(), &host.state());
+            info!(cluster = self.key.name, namespace = self.key.namespace, note, "takes up what was kept");
+            status::tell(&self.context, cluster, true, "TakesUpKept", &note).await;
         }
+        self.host = Some(host);
+        Ok(())
     }
 
     /// Puts the resource to the controller, when it is another than before.
@@ -342,14 +346,18 @@ impl Keeper {
     }
 
     async fn make_objects(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
-        let Some(host) = &self.host else { return Ok(()) };
-        let state = host.state();
+        let recovery = self.recovery.as_ref().filter(|recovery| recovery.stage().is_some());
+        let (state, cluster_id) = match (&self.host, recovery) {
+            (Some(host), _) => (host.state(), host.cluster_id().to_owned()),
+            (None, Some(recovery)) => (recovery.state(cluster), recovery.name().to_owned()),
+            (None, None) => return Ok(()),
+        };
+        let held = recovery.map_or_else(|| pods::brokers_held(&state), Recovery::replicas);
         // It may come later than the cluster.
         let is_fresh = |(known, at): &(bool, Instant)| *known || at.elapsed() < WITHOUT_REASON;
         if !self.monitored.as_ref().is_some_and(is_fresh) {
             self.monitored = Some((self.applied.knows_pod_monitors().await?, Instant::now()));
         }
-        let held = pods::brokers_held(&state);
         let wanted = cluster.spec.brokers.replicas;
         findings.replicas = wanted.max(held);
         (findings.scale_down, findings.moving) = rollout::held_back(&state, wanted, held);
@@ -366,7 +374,7 @@ impl Keeper {
         let plan = Plan {
             cluster: &effective,
             image: &findings.image,
-            cluster_id: host.cluster_id(),
+            cluster_id: &cluster_id,
             controller: &self.context.controller_address,
             replicas: findings.replicas,
             listening: &listening,

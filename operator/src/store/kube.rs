@@ -11,6 +11,7 @@ mod calls;
 mod merge;
 pub mod ours;
 mod read;
+mod recover;
 mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use weir_crds::{BrokerStrays, ListenerStatus};
 
 use super::pods::PodView;
+use super::recovery::Stage;
 use super::rollout::Step;
 use crate::store::kube::ours::Taken;
 
@@ -41,6 +42,8 @@ pub(super) struct Findings {
     pub(super) taken: Option<Vec<Taken>>,
     /// What clients outside are told, by listener.
     pub(super) listeners: Vec<ListenerStatus>,
+    /// The partition tables are gone, and this is how far it is to have them made anew.
+    pub(super) recovering: Option<Stage>,
     /// Something is under way of which no event will tell.
     pub(super) under_way: bool,
 }

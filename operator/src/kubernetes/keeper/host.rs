@@ -13,7 +13,7 @@ use super::super::sites::Sites;
 use super::super::sizes::{Sizes, keep_sizes};
 use super::super::topics::{Book, Hosted, Key, Notice, keep_statuses, now};
 use super::super::{groups, metadata_for_the_controller};
-use super::{CLUSTER_ID_ANNOTATION, Context, STATE_ANNOTATION, elsewhere};
+use super::{CLUSTER_ID_ANNOTATION, Context, STATE_ANNOTATION, elsewhere, recovery};
 use crate::controller::state::State;
 use crate::kafka::Client;
 use crate::rpc::Controllers;
@@ -24,6 +24,8 @@ use crate::store::kube::{CLUSTER_LABEL, Kept, KubeStore, Seen};
 /// Why there is no controller.
 #[derive(Debug)]
 pub(super) enum Trouble {
+    /// There are no tables, and they are to be made of what the brokers have.
+    Recovers,
     /// The cluster has run, and its state is gone.
     StateLost,
     /// A cluster of this name left its state but for the registry, and so nobody knows its id.
@@ -50,11 +52,12 @@ impl Trouble {
     pub(super) fn said(self, cluster: &Key) -> anyhow::Error {
         let Key { namespace, name } = cluster;
         match self {
+            Self::Recovers => anyhow::anyhow!("the partition tables are made anew of what the brokers have"),
             Self::StateLost => anyhow::anyhow!(
-                "the PartitionTable {name}-registry is missing, though the cluster has run: restore the PartitionTables from a backup, or begin without any topic's partitions by the annotation {STATE_ANNOTATION}=new"
+                "the PartitionTable {name}-registry is missing, though the cluster has run: restore the PartitionTables from a backup, have them made of what is on the brokers' volumes by spec.recoverFrom: Volumes, or begin without any topic's partitions by the annotation {STATE_ANNOTATION}=new"
             ),
             Self::RegistryLost => anyhow::anyhow!(
-                "a KafkaCluster of this name left PartitionTables, but {name}-registry, which has its id, is missing: restore it from a backup, or, if the records may go, remove what is left: kubectl delete partitiontables,pvc -n {namespace} -l {CLUSTER_LABEL}={name}"
+                "a KafkaCluster of this name left PartitionTables, but {name}-registry, which has its id, is missing: restore it from a backup, have all made of what is on the brokers' volumes by spec.recoverFrom: Volumes, or, if the records may go, remove what is left: kubectl delete partitiontables,pvc -n {namespace} -l {CLUSTER_LABEL}={name}"
             ),
             Self::AnotherCluster { kept, annotated } => anyhow::anyhow!(
                 "a KafkaCluster of this name left the PartitionTables of the cluster {kept}, and by its annotation {CLUSTER_ID_ANNOTATION} this one is {annotated}: remove the annotation to go on with what was left, or restore the PartitionTables of {annotated} from a backup"
@@ -99,6 +102,7 @@ impl Drop for Host {
 }
 
 impl Host {
+    /// `begins`: brokers have said that there is nothing to recover.
     pub(super) async fn start(
         context: &Context,
         sites: &Arc<Sites>,
@@ -106,6 +110,7 @@ impl Host {
         cluster: &KafkaCluster,
         resource: &watch::Receiver<Arc<KafkaCluster>>,
         notices: &mpsc::Sender<Notice>,
+        begins: bool,
     ) -> Result<Self, Trouble> {
         let seen = Seen::default();
         let mut store = KubeStore::new(context.client.clone(), cluster, Arc::clone(&context.leads), seen.clone());
@@ -114,6 +119,7 @@ impl Host {
                 check_identity(cluster, &kept)?;
                 (kept.cluster_id, kept.of_a_former_one)
             }
+            None if recovery::is_wanted(cluster) && !begins => return Err(Trouble::Recovers),
             None => {
                 let id = id_of_new(cluster, store.has_shards().await?)?;
                 store.create(id.clone(), cluster.clone()).await?;

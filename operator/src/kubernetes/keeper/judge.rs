@@ -12,6 +12,7 @@ use super::super::sizes::shown;
 use super::super::topics::{Judgement, condition};
 use super::Findings;
 use super::drain::{Drain, drain};
+use super::recovery::Stage;
 use crate::controller::state::{Partition, State};
 use crate::controller::summary;
 use crate::store::kube::ours::Taken;
@@ -20,13 +21,22 @@ use crate::store::kube::ours::Taken;
 const ROLLED_BACK_SECONDS: i64 = 24 * 3600;
 
 /// The conditions whose changes are events.
-const TOLD: [&str; 7] = ["Ready", "StorageOk", "ListenersReady", NAME_TAKEN, ROLLED_BACK, DRAIN_BLOCKED, "Stalled"];
+const TOLD: [&str; 8] = [
+    "Ready",
+    "StorageOk",
+    "ListenersReady",
+    NAME_TAKEN,
+    ROLLED_BACK,
+    DRAIN_BLOCKED,
+    RECOVERING,
+    "Stalled",
+];
 
 /// Reasons for which nothing is wrong, though a condition is not as it should be: it is being made so.
 const IN_ITS_TURN: [&str; 2] = ["Starting", "Restarting"];
 
 /// Conditions that are not as they should be where they hold.
-const ABNORMAL: [&str; 8] = [
+const ABNORMAL: [&str; 9] = [
     "Degraded",
     "Paused",
     "Progressing",
@@ -35,6 +45,7 @@ const ABNORMAL: [&str; 8] = [
     DRAIN_BLOCKED,
     NAME_TAKEN,
     ROLLED_BACK,
+    RECOVERING,
 ];
 
 /// Objects of others that a message names; it says how many there are besides.
@@ -53,6 +64,7 @@ const KEEP_BROKERS_AWAY: [&str; 6] = [
 const NAME_TAKEN: &str = "NameTaken";
 const ROLLED_BACK: &str = "StateRolledBack";
 const DRAIN_BLOCKED: &str = "DrainBlocked";
+const RECOVERING: &str = "Recovering";
 
 /// Whether what a condition says is as it should be.
 pub(super) fn is_good(condition: &Condition) -> bool {
@@ -129,6 +141,11 @@ pub(super) fn status_of(
     match &findings.taken {
         Some(taken) => conditions.push(said(NAME_TAKEN, name_taken(taken))),
         None => conditions.extend(before.conditions.iter().find(|condition| condition.type_ == NAME_TAKEN).cloned()),
+    }
+    match recovering(state, findings) {
+        _ if cluster.spec.recover_from.is_none() => {}
+        Some(judgement) => conditions.push(said(RECOVERING, judgement)),
+        None => conditions.extend(before.conditions.iter().find(|condition| condition.type_ == RECOVERING).cloned()),
     }
     let rolled_back = before.conditions.iter().find(|condition| condition.type_ == ROLLED_BACK);
     let is_told = rolled_back.is_some_and(|condition| now.0.duration_since(condition.last_transition_time.0).as_secs() < ROLLED_BACK_SECONDS);
@@ -325,6 +342,11 @@ fn missing_replicas(state: Option<&State>, findings: &Findings) -> usize {
 fn available(state: Option<&State>, brokers: &Brokers, findings: &Findings, partitions: &PartitionSummary, trouble: Option<&String>) -> Judgement {
     let said = |else_: &str| trouble.cloned().unwrap_or_else(|| else_.to_owned());
     let Some(state) = state else {
+        // What keeps a broker from coming is what it waits for in the end.
+        if let Some(Stage::Waits(reason) | Stage::Refused(reason)) = &findings.recovering {
+            let trouble = trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();
+            return Judgement::fails(RECOVERING, format!("{reason}{trouble}"));
+        }
         return Judgement::fails("NoController", said("the controller is starting"));
     };
     let is_away = |id: &BrokerId| findings.away.contains(&id.0);
@@ -356,6 +378,19 @@ fn available(state: Option<&State>, brokers: &Brokers, findings: &Findings, part
         Judgement::fails("PartitionsOffline", message)
     } else {
         Judgement::holds("Available", "every partition has a leader")
+    }
+}
+
+/// How far it is that a cluster gets its tables of what its brokers have; `None`: that is not known.
+fn recovering(state: Option<&State>, findings: &Findings) -> Option<Judgement> {
+    match (&findings.recovering, state) {
+        (Some(Stage::Waits(reason)), _) => Some(Judgement::holds("WaitsForBrokers", reason.clone())),
+        (Some(Stage::Refused(reason)), _) => Some(Judgement::holds("CannotRecover", reason.clone())),
+        (_, Some(_)) => Some(Judgement::fails(
+            "HasTables",
+            "the partition tables are there: spec.recoverFrom does nothing",
+        )),
+        (_, None) => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod deletion;
+mod recovery;
 
 use futures::FutureExt as _;
 use serde_json::{Value, json};

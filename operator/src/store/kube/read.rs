@@ -41,13 +41,14 @@ fn damaged(object: &str, bad: BadLine) -> StoreError {
 
 /// The topics of the cluster's own namespace: the resources that bear a topic's id. One without was never taken up and is an event to come.
 pub(super) fn topics(cluster: &str, home: &str, objects: Vec<DynamicObject>, partitions: &BTreeMap<TopicId, Vec<Partition>>) -> Vec<Loaded> {
-    let text = |object: &DynamicObject, pointer: &str| object.data.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    let names_it = |object: &DynamicObject| {
-        let namespace = text(object, "/spec/clusterRef/namespace");
-        text(object, "/spec/clusterRef/name").as_deref() == Some(cluster) && namespace.is_none_or(|namespace| namespace == home)
-    };
-    let ours = objects.into_iter().filter(names_it);
+    let ours = objects.into_iter().filter(|object| names_it(cluster, home, object));
     ours.filter_map(|object| load(object, partitions)).collect()
+}
+
+/// Whether a topic of the cluster's own namespace is the cluster's.
+fn names_it(cluster: &str, home: &str, object: &DynamicObject) -> bool {
+    let text = |pointer: &str| object.data.pointer(pointer).and_then(Value::as_str);
+    text("/spec/clusterRef/name") == Some(cluster) && text("/spec/clusterRef/namespace").is_none_or(|namespace| namespace == home)
 }
 
 /// The topics whose resources lie in other namespaces, by those.
@@ -114,11 +115,37 @@ pub(super) fn oldest_of_each(mut all: Vec<Loaded>) -> Vec<Loaded> {
     all
 }
 
-fn load(object: DynamicObject, partitions: &BTreeMap<TopicId, Vec<Partition>>) -> Option<Loaded> {
+/// The topics of the cluster's own namespace that have a resource, one for each name, as the state would have them and as they lie at the API server, whether they were ever taken up or not.
+pub(super) fn written(cluster: &str, home: &str, objects: Vec<DynamicObject>) -> Vec<(Topic, Topic)> {
+    let mut all: Vec<(Topic, Topic)> = objects
+        .into_iter()
+        .filter(|object| names_it(cluster, home, object))
+        .filter_map(|object| seen(object).map(|seen| (stripped(&seen), seen)))
+        .collect();
+    all.sort_by_key(|(_, seen)| (seen.metadata.creation_timestamp.clone(), seen.metadata.name.clone()));
+    let mut names = BTreeSet::new();
+    all.retain(|(topic, _)| names.insert(topic.topic_name().to_owned()));
+    all
+}
+
+/// A topic without what the state does not keep of it.
+fn stripped(seen: &Topic) -> Topic {
+    let mut resource = seen.clone();
+    let metadata = &mut resource.metadata;
+    metadata.managed_fields = None;
+    metadata.resource_version = None;
+    metadata.labels = None;
+    metadata.annotations = topic_id_on(seen).map(|id| [(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
+    metadata.owner_references = None;
+    resource.status = None;
+    resource
+}
+
+fn seen(object: DynamicObject) -> Option<Topic> {
     let name = object.metadata.name.clone().unwrap_or_default();
     let raw = serde_json::to_value(&object).ok()?;
-    let seen: Topic = match serde_json::from_value(raw) {
-        Ok(topic) => topic,
+    match serde_json::from_value(raw) {
+        Ok(topic) => Some(topic),
         Err(_) => {
             // Whatever is wrong with its settings, its records stay. The watch tells the user.
             let (topic, left_out) = as_far_as_it_can_be_read(&object)?;
@@ -127,18 +154,15 @@ fn load(object: DynamicObject, partitions: &BTreeMap<TopicId, Vec<Partition>>) -
                 left_out = left_out.join(", "),
                 "a Topic is kept without what cannot be read of it"
             );
-            topic
+            Some(topic)
         }
-    };
+    }
+}
+
+fn load(object: DynamicObject, partitions: &BTreeMap<TopicId, Vec<Partition>>) -> Option<Loaded> {
+    let seen = seen(object)?;
     let id = topic_id_on(&seen)?;
-    let mut resource = seen.clone();
-    let metadata = &mut resource.metadata;
-    metadata.managed_fields = None;
-    metadata.resource_version = None;
-    metadata.labels = None;
-    metadata.annotations = Some([(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
-    metadata.owner_references = None;
-    resource.status = None;
+    let mut resource = stripped(&seen);
     as_there_is(&mut resource, partitions.get(&id));
     Some(Loaded {
         id,

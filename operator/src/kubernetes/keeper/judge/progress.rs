@@ -4,6 +4,7 @@ use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
 
 use super::super::Findings;
+use super::super::recovery::Stage;
 use super::super::rollout::Step;
 use super::{NAME_TAKEN, name_taken};
 use crate::controller::state::State;
@@ -43,6 +44,9 @@ pub(super) fn progress(cluster: &KafkaCluster, state: Option<&State>, findings: 
 }
 
 fn stuck(findings: &Findings) -> Option<Said> {
+    if let Some(Stage::Refused(reason)) = &findings.recovering {
+        return Some(("CannotRecover", reason.clone()));
+    }
     if let Some(refusal) = &findings.refusal {
         return Some(("Refused", refusal.clone()));
     }
@@ -60,6 +64,9 @@ fn stuck(findings: &Findings) -> Option<Said> {
 }
 
 fn under_way(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Option<Said> {
+    if let Some(Stage::Waits(reason)) = &findings.recovering {
+        return Some(("Recovering", reason.clone()));
+    }
     if !findings.taken_up {
         return Some(("Progressing", "the controller has not taken up the spec yet".to_owned()));
     }

@@ -8,8 +8,8 @@ use crate::controller::state::SHARDS;
 use crate::controller::{AdminRequest, TOPIC_ID_ANNOTATION};
 use crate::store::kube::tests::broker::Broker;
 
-const TABLES: &str = "/apis/weir.dev/v1alpha1/namespaces/n/partitiontables";
-const TOPICS: &str = "/apis/weir.dev/v1alpha1/namespaces/n/topics";
+pub(super) const TABLES: &str = "/apis/weir.dev/v1alpha1/namespaces/n/partitiontables";
+pub(super) const TOPICS: &str = "/apis/weir.dev/v1alpha1/namespaces/n/topics";
 /// Of the cluster that is made when the first one was deleted.
 const ANEW: &str = "5c5e8a1e-0000-4000-8000-000000000002";
 
@@ -18,7 +18,7 @@ fn spec(on_delete: &str) -> Value {
 }
 
 /// A cluster `c` of this uid is made.
-fn make(server: &Server, uid: &str, spec: &Value) {
+pub(super) fn make(server: &Server, uid: &str, spec: &Value) {
     server.put(
         CLUSTER,
         &json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c", "namespace": "n", "uid": uid}, "spec": spec}),
@@ -26,7 +26,7 @@ fn make(server: &Server, uid: &str, spec: &Value) {
 }
 
 /// A cluster with a broker, and with the topic `made`, which a client made.
-async fn in_use(server: &Server) -> (Kept, Broker) {
+pub(super) async fn in_use(server: &Server) -> (Kept, Broker) {
     let mut kept = Kept::by(server);
     kept.pass(server).await;
     let host = kept.keeper.host.as_ref().unwrap();
@@ -46,7 +46,7 @@ async fn in_use(server: &Server) -> (Kept, Broker) {
     (kept, broker)
 }
 
-fn tables(server: &Server) -> Vec<Value> {
+pub(super) fn tables(server: &Server) -> Vec<Value> {
     let paths = server.paths().into_iter().filter(|path| path.starts_with(TABLES));
     paths.map(|path| server.get(&path).unwrap()).collect()
 }
@@ -56,7 +56,7 @@ fn owners(object: &Value) -> Vec<String> {
     owners.iter().map(|owner| owner["uid"].as_str().unwrap().to_owned()).collect()
 }
 
-fn events(server: &Server) -> String {
+pub(super) fn events(server: &Server) -> String {
     let paths = server.paths().into_iter().filter(|path| path.contains("/events"));
     paths.map(|path| server.get(&path).unwrap().to_string()).collect()
 }
