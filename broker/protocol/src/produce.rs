@@ -8,6 +8,7 @@ use std::cell::Cell;
 use bytes::{Buf, BytesMut};
 use uuid::Uuid;
 
+use crate::batch::HEADER_BYTES;
 use crate::messages::{self, Message};
 use crate::primitive::{DecodeError, long_length, need, read_length, read_string};
 use crate::tagged::skip_all_tags;
@@ -68,7 +69,7 @@ impl ProduceRequest {
                 version,
             });
         }
-        let left = Cell::new(NAMED_MAX);
+        let left = Cell::new(named_max(body.len()));
         let reader = Reader {
             left: &left,
             flexible: version >= messages::ProduceRequest::FIRST_FLEXIBLE_VERSION,
@@ -99,8 +100,13 @@ struct Reader<'a> {
     by_id: bool,
 }
 
-/// The most topics and partitions that a request may name together: without a record in it a partition takes six bytes, and fifty times as much while it is answered.
-const NAMED_MAX: usize = 100_000;
+/// The most topics and partitions that a request of so many bytes may name together. Without a record in it a partition takes six bytes, and some eighty while it is answered; a batch
+/// has a header of 61, so that nobody who has records to send names more than this.
+fn named_max(bytes: usize) -> usize {
+    const NAMED_MAX: usize = 100_000;
+    const WITHOUT_RECORDS_MAX: usize = 500;
+    NAMED_MAX.min(WITHOUT_RECORDS_MAX + bytes / HEADER_BYTES)
+}
 
 /// The fewest bytes that a topic or a partition takes: an index or a name's length, and a length. Bounds the capacity of an array by the bytes received.
 const MIN_ELEMENT_SIZE: usize = 3;
@@ -191,21 +197,27 @@ mod tests {
 
     #[test]
     fn it_refuses_more_partitions_than_anybody_has() {
-        let request = |topics: i32, partitions: i32| {
+        let request = |topics: i32, partitions: i32, records: usize| {
             let mut body = BytesMut::new();
-            // No transaction, acks 1, some time; then topics without a name, and partitions without records.
+            // No transaction, acks 1, some time; then topics without a name.
             body.extend_from_slice(&[0xff, 0xff, 0, 1, 0, 0, 0, 9]);
             body.extend_from_slice(&topics.to_be_bytes());
             for _ in 0..topics {
                 body.extend_from_slice(&[0, 0]);
                 body.extend_from_slice(&partitions.to_be_bytes());
-                (0..partitions).for_each(|_| body.extend_from_slice(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]));
+                for index in 0..partitions {
+                    body.extend_from_slice(&index.to_be_bytes());
+                    body.extend_from_slice(&u32::try_from(records).unwrap().to_be_bytes());
+                    body.extend_from_slice(&vec![0; records]);
+                }
             }
             ProduceRequest::decode(body, 7).map(|request| request.topics.len())
         };
-        assert_eq!(request(1, 99_999), Ok(1));
-        assert_eq!(request(1, 100_000), Err(DecodeError::Length(100_000)));
-        assert_eq!(request(300, 400), Err(DecodeError::Length(400)), "all topics together");
+        assert_eq!(request(1, 99_999, HEADER_BYTES), Ok(1));
+        assert_eq!(request(1, 100_000, HEADER_BYTES), Err(DecodeError::Length(100_000)));
+        assert_eq!(request(300, 400, HEADER_BYTES), Err(DecodeError::Length(400)), "all topics together");
+        assert_eq!(request(1, 500, 0), Ok(1));
+        assert_eq!(request(1, 600, 0), Err(DecodeError::Length(600)), "nobody has nothing to send to so many");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
 use weir_protocol::api::ApiKey;
 use weir_protocol::frame::{encode_response, response_bytes_max};
 use weir_protocol::messages::{ApiMessage, Failing, Measured};
@@ -49,6 +50,11 @@ const fn only_reads(api: ApiKey) -> bool {
     )
 }
 
+/// Whether what answers it may be megabytes that a coordinator writes down for each who asks.
+const fn describes_groups(api: ApiKey) -> bool {
+    matches!(api, ApiKey::OffsetFetch | ApiKey::DescribeGroups | ApiKey::ConsumerGroupDescribe)
+}
+
 /// What has become of a request so far.
 pub(super) enum Answer<R> {
     /// Its frame is there.
@@ -83,11 +89,21 @@ impl Request {
             (Answer::Encoded(reply), _) => reply,
             (Answer::NoRoom(bytes_max, Some(response)), _) => self.once_there_is_room(bytes_max, async || response).await,
             (Answer::NoRoom(bytes_max, None), Some(body)) => {
-                let act_again = async || act(Arc::clone(&self.broker), self.cx.clone(), body).await;
+                let act_again = async || {
+                    let _turn = self.turn().await;
+                    act(Arc::clone(&self.broker), self.cx.clone(), body).await
+                };
                 self.once_there_is_room(bytes_max, act_again).await
             }
             // What is not kept can be done again.
             (Answer::NoRoom(_, None), None) => Reply::close(),
+        }
+    }
+
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        match describes_groups(self.api) {
+            true => self.broker.answer_memory.turn().await,
+            false => None,
         }
     }
 

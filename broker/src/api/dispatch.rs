@@ -39,10 +39,10 @@ pub(crate) enum Handled {
 }
 
 /// The largest body that is decoded and answered on the thread of its connection: some milliseconds of work. Of a resource with nothing but its name DescribeConfigs tells a hundred
-/// settings.
+/// settings, and so does CreateTopics.
 const fn body_bytes_max(api: ApiKey) -> usize {
     match api {
-        ApiKey::DescribeConfigs => 2 * 1024,
+        ApiKey::DescribeConfigs | ApiKey::CreateTopics => 2 * 1024,
         // Some twenty thousand partitions: who fetches, a follower too, does so again and again, and is not to wait for others.
         ApiKey::Fetch => 1024 * 1024,
         _ => 64 * 1024,

@@ -34,6 +34,9 @@ const LEADER_IN_RESPONSE: i16 = 16;
 /// The most partitions in a session that are read on the thread of its connection: some milliseconds of work.
 const SESSION_MAX: usize = 20_000;
 
+/// The most partitions in a session that are read without room for them: a part of what each connection may take.
+const SMALL_SESSION_MAX: usize = 80;
+
 /// What a partition takes while it is read and answered.
 const READ_BYTES: usize = 400;
 
@@ -106,7 +109,7 @@ struct Limits {
     rack: Option<String>,
 }
 
-/// Takes up a request. What a large session asks for is not in the frame: it has room of its own, and is read where it holds up nobody else.
+/// Takes up a request. What a session asks for is not in the frame: it has room of its own, and where it is much it is read where it holds up nobody else.
 pub(super) fn handle(mut request: Request, fetch: FetchRequest) -> Handled {
     let broker = Arc::clone(&request.broker);
     let is_of_follower = fetch.replica_id >= 0 || fetch.replica_state.replica_id >= 0;
@@ -115,14 +118,18 @@ pub(super) fn handle(mut request: Request, fetch: FetchRequest) -> Handled {
     } else {
         broker.fetch_sessions.partitions_of(fetch.session_id)
     };
-    if partitions <= SESSION_MAX {
+    if partitions <= SMALL_SESSION_MAX {
         return Handled::Later(reply(request, fetch).boxed());
     }
     let room = broker.request_memory.room(partitions * READ_BYTES, false);
-    Handled::Later(broker.large_requests.carry_out(async move {
+    let replied = async move {
         request.cx.room = room.await;
         reply(request, fetch).await
-    }))
+    };
+    Handled::Later(match partitions <= SESSION_MAX {
+        true => replied.boxed(),
+        false => broker.large_requests.carry_out(replied),
+    })
 }
 
 /// Decodes a large request and takes it up: for whoever carries out what would hold up others.

@@ -142,7 +142,7 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
         1 => Acks::Leader,
         _ => Acks::All,
     };
-    let timeout = Duration::from_millis(u64::try_from(produce.timeout_ms).unwrap_or(0));
+    let timeout = Duration::from_millis(u64::try_from(produce.timeout_ms).unwrap_or(0)).min(ACKNOWLEDGED_WITHIN_MAX);
     let promised = match acks {
         Acks::None => 0,
         Acks::Leader | Acks::All => answer_bytes_max(&produce.topics),
@@ -161,8 +161,11 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
         .map(|topic| bring_topic(broker, &asker, &image, topic, refusal))
         .collect();
     drop(image);
-    // From here on the room is that of the records which are not written yet.
-    request.cx.room = Room::default();
+    // From here on the room is that of the records which are not written yet, unless what is kept until the answer is large as well.
+    let named: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
+    if named <= SMALL_MAX {
+        request.cx.room = Room::default();
+    }
     let takes_long = holds(&topics, |outcome| matches!(outcome, Outcome::Unread(_)));
     let must_ask = holds(&topics, |outcome| matches!(outcome, Outcome::Asking(_)));
     let server = Arc::clone(&request.broker);
@@ -227,6 +230,12 @@ fn keep_within(response: &mut ProduceResponse, bytes_max: usize) {
         partition.error_message = None;
     }
 }
+
+/// The most partitions of a request whose outcomes, of some eighty bytes each, are kept without room until the answer.
+const SMALL_MAX: usize = 200;
+
+/// The longest that a request waits for its acknowledgements, whatever it says: the room of its answer is promised meanwhile. Clients wait for half a minute.
+const ACKNOWLEDGED_WITHIN_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// What of a request its partitions are judged by.
 struct Asker<'a> {

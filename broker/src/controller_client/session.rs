@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
@@ -222,6 +223,12 @@ impl Session {
                     }
                 }
                 _ = beat.tick() => {
+                    // What lies here already was heard: this broker may have stood still itself.
+                    while let Some(message) = incoming.message().now_or_never() {
+                        let message = message?.ok_or_else(|| Ended::Broken("the controller ended the stream".into()))?;
+                        heard = Instant::now();
+                        self.take_up(message)?;
+                    }
                     if heard.elapsed() > silence_max {
                         // No use in asking the same address once more, over a connection of which nobody can tell that it is dead.
                         self.controller().candidates.turn_to_next();

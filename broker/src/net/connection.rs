@@ -314,7 +314,7 @@ impl Connection {
                 self.producing = false;
                 let (memory, wait_max) = (memory.clone(), self.limits.idle_max);
                 async move {
-                    match memory.room(bytes_max, wait_max).await {
+                    match memory.produced_room(bytes_max, wait_max).await {
                         Some(room) => Reply { room, ..reply.await },
                         None => Reply::close(),
                     }
@@ -338,7 +338,7 @@ impl Connection {
     }
 
     async fn flush(&mut self) -> Result<(), Closed> {
-        Ok(self.output.flush(&self.stream).await?)
+        self.output.flush(&self.stream).await.map_err(ended)
     }
 
     async fn push(&mut self, reply: Reply) -> Result<(), Closed> {
@@ -348,11 +348,7 @@ impl Connection {
             Some(_) => STALL_MAX.min(self.limits.idle_max),
             None => self.limits.idle_max,
         };
-        let sent = match self.output.push(&self.stream, reply).await {
-            Ok(sent) => sent,
-            Err(_) if self.output.is_overdue() => return Err(Closed::Unread),
-            Err(error) => return Err(error.into()),
-        };
+        let sent = self.output.push(&self.stream, reply, self.promised.have_room()).await.map_err(ended)?;
         self.accepted.broker.metrics.sent_bytes(sent);
         self.active = Instant::now();
         if close {
@@ -472,6 +468,14 @@ impl Arriving {
             self.body = Some(body);
         }
         self.body.take_if(|body| body.len() >= self.length)
+    }
+}
+
+/// Why a connection ends that cannot be written to.
+fn ended(error: io::Error) -> Closed {
+    match error.kind() {
+        io::ErrorKind::QuotaExceeded => Closed::Unread,
+        _ => Closed::Io(error),
     }
 }
 

@@ -92,20 +92,18 @@ impl Output {
         Self {
             gathered: BytesMut::new(),
             stall_max,
-            sending: Sending::of(Room::default()),
+            sending: Sending::of(Room::default(), false),
             memory,
         }
     }
 
-    /// Whether the client has had its time for the answer that is being sent, while others wait for its room.
-    pub(crate) fn is_overdue(&self) -> bool {
-        self.sending.is_overdue(&self.memory)
-    }
-
-    /// Takes `reply` up, and sends what should not be gathered. Returns the bytes of the reply.
-    pub(crate) async fn push(&mut self, stream: &TcpStream, reply: Reply) -> io::Result<u64> {
+    /// Takes `reply` up, and sends what should not be gathered. Returns the bytes of the reply. With it goes whether replies behind it have room already.
+    ///
+    /// # Errors
+    /// Those of the socket; `TimedOut` where the client takes nothing for too long; `QuotaExceeded` where others wait for the room that it holds.
+    pub(crate) async fn push(&mut self, stream: &TcpStream, reply: Reply, others_have_room: bool) -> io::Result<u64> {
         let mut bytes = 0;
-        self.sending = Sending::of(reply.room);
+        self.sending = Sending::of(reply.room, others_have_room);
         for chunk in reply.chunks {
             let length = match &chunk {
                 Chunk::Bytes(piece) => piece.len(),
@@ -124,7 +122,7 @@ impl Output {
                 Chunk::Region(region) => self.gather(&region).await?,
             }
         }
-        self.sending = Sending::of(Room::default());
+        self.sending.is_done();
         Ok(bytes)
     }
 
@@ -190,14 +188,19 @@ impl Output {
 
     async fn writable(&self, stream: &TcpStream, mut write: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
         let since = Instant::now();
-        // Also who takes a byte now and then is asked for its time.
-        while !self.is_overdue() && since.elapsed() < self.stall_max {
+        loop {
+            // Also who takes a byte now and then is asked for its time.
+            if self.sending.is_overdue(since.elapsed(), &self.memory) {
+                return Err(io::ErrorKind::QuotaExceeded.into());
+            }
+            if since.elapsed() >= self.stall_max {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             let wait = CHECK_INTERVAL.min(self.stall_max);
             if let Ok(written) = tokio::time::timeout(wait, stream.async_io(Interest::WRITABLE, &mut write)).await {
                 return written;
             }
         }
-        Err(io::ErrorKind::TimedOut.into())
     }
 }
 
@@ -298,7 +301,7 @@ mod tests {
                     chunks: vec![Chunk::Region(region)],
                     ..Reply::default()
                 };
-                output.push(&server, reply).await.unwrap();
+                output.push(&server, reply, false).await.unwrap();
                 output.flush(&server).await.unwrap();
             };
             let mut received = vec![0; length];

@@ -14,6 +14,9 @@ use crate::controller::turned_down::{TurnedDown, join, without};
 use crate::controller::{Event, Kind, Moment, RECORDS_PER_REQUEST_MAX, Reply};
 use crate::store::{Refused, Store, StoreError};
 
+/// How long requests are decided before brokers are heard again, but for the last of them: their sessions take seconds.
+const DECIDING_MS_MAX: u64 = 100;
+
 /// How often one request is decided anew. Each time less is left of it, or another name is taken.
 const ROUNDS_MAX: usize = 16;
 
@@ -88,12 +91,14 @@ impl<S: Store> Shell<S> {
         Ok(())
     }
 
-    /// Decides and commits requests; returns what is left for the next batch, since this one has become large.
+    /// Decides and commits requests; returns what is left for the next batch, since this one has become large, or has taken long.
     pub(super) async fn requests(&mut self, calls: Vec<Call>) -> Result<Vec<Call>, StoreError> {
         let before = self.state.clone();
+        let until = self.clock.now().plus(DECIDING_MS_MAX);
         let (mut decided, mut changes) = (Vec::new(), Vec::new());
         let mut calls = calls.into_iter();
         while changes.len() <= RECORDS_PER_REQUEST_MAX
+            && self.clock.now() <= until
             && let Some(call) = calls.next()
         {
             if let Call::Ask(event, tell) = call {

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use weir_protocol::messages::CreateTopicsRequest;
+use weir_protocol::messages::create_topics_request::CreatableTopic;
 use weir_protocol::types::ControllerEpoch;
 
 use super::*;
+use crate::controller::AdminRequest;
 use crate::controller::state::Endpoint;
 use crate::store::file::FileStore;
 
@@ -114,4 +117,47 @@ async fn who_does_not_know_yet_where_the_controller_is_is_not_fenced() {
     shell.batch(Vec::new(), Timestamp(180_000)).await.unwrap();
     assert!(!shell.state.is_usable(BrokerId(0)), "it did not come");
     assert_eq!(shell.sessions.unheard(), []);
+}
+
+/// Clients ask for so much that it takes seconds to decide: a heartbeat that comes with it is answered first, and what is left waits behind the next ones.
+#[tokio::test]
+async fn a_heartbeat_does_not_wait_for_all_that_clients_ask_for() {
+    const REQUESTS: usize = 200;
+    let root = tempfile::tempdir().unwrap();
+    let (mut shell, mut told) = shell(root.path(), Timestamp(0)).await;
+    let topic = |number: usize| CreatableTopic {
+        name: format!("topic-{number}"),
+        num_partitions: 1,
+        replication_factor: 1,
+        ..CreatableTopic::default()
+    };
+    let request = CreateTopicsRequest {
+        topics: (0..2_000).map(topic).collect(),
+        validate_only: true,
+        ..CreateTopicsRequest::default()
+    };
+    let epoch = shell.state.brokers[&BrokerId(0)].epoch;
+    let mut answers = Vec::new();
+    let asks = (0..REQUESTS).map(|_| {
+        let (tell, answer) = oneshot::channel();
+        answers.push(answer);
+        let request = AdminRequest::CreateTopics(request.clone());
+        let event = Event::Admin {
+            broker: BrokerId(0),
+            epoch,
+            request,
+        };
+        Call::Ask(event, tell)
+    });
+    let mut calls: Vec<_> = asks.collect();
+    calls.push(heartbeat(&shell));
+    while told.try_recv().is_ok() {}
+    let left = shell.batch(calls, Timestamp(0)).await.unwrap();
+    assert!(!left.is_empty() && left.len() < REQUESTS, "{} are left", left.len());
+    let heard = told.try_recv().unwrap().unwrap().message;
+    assert!(matches!(heard, Some(rpc::controller_message::Message::HeartbeatReply(_))), "{heard:?}");
+    assert_eq!(
+        answers.iter_mut().filter_map(|answer| answer.try_recv().ok()).count(),
+        REQUESTS - left.len()
+    );
 }
