@@ -113,17 +113,19 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
         }),
         ApiKey::FindCoordinator => request.later(frame, async |broker, cx, body| groups::find_coordinator(&broker, &cx, body).await),
         ApiKey::OffsetCommit => request.later(frame, async |broker, cx, body| groups::offset_commit(&broker, &cx, body).await),
-        ApiKey::OffsetFetch => request.later(frame, async |broker, cx, body| groups::offset_fetch(&broker, &cx, body).await),
+        ApiKey::OffsetFetch => request.later_or_aside(frame, groups::fetches_many, async |broker, cx, body| {
+            groups::offset_fetch(&broker, &cx, body).await
+        }),
         ApiKey::OffsetDelete => request.later(frame, async |broker, cx, body| groups::offset_delete(&broker, &cx, body).await),
         ApiKey::JoinGroup => request.later(frame, async |broker, cx, body| groups::join(&broker, &cx, body).await),
         ApiKey::SyncGroup => request.later(frame, async |broker, cx, body| groups::sync(&broker, &cx, body).await),
         ApiKey::Heartbeat => request.later(frame, async |broker, cx, body| groups::heartbeat(&broker, &cx, body).await),
         ApiKey::LeaveGroup => request.later(frame, async |broker, cx, body| groups::leave(&broker, &cx, body).await),
         ApiKey::ListGroups => request.aside(frame, async |broker, cx, body| groups::list_groups(&broker, &cx, body).await),
-        ApiKey::DescribeGroups => request.later(frame, async |broker, cx, body| groups::describe_groups(&broker, &cx, body).await),
+        ApiKey::DescribeGroups => request.aside(frame, async |broker, cx, body| groups::describe_groups(&broker, &cx, body).await),
         ApiKey::DeleteGroups => request.later(frame, async |broker, cx, body| groups::delete_groups(&broker, &cx, body).await),
         ApiKey::ConsumerGroupHeartbeat => request.later(frame, async |broker, cx, body| groups::consumer_group_heartbeat(&broker, &cx, body).await),
-        ApiKey::ConsumerGroupDescribe => request.later(frame, async |broker, cx, body| groups::consumer_group_describe(&broker, &cx, body).await),
+        ApiKey::ConsumerGroupDescribe => request.aside(frame, async |broker, cx, body| groups::consumer_group_describe(&broker, &cx, body).await),
         ApiKey::ElectLeaders => request.later(frame, async |broker, cx, body| cluster::handle_elect_leaders(&broker, &cx, body).await),
         ApiKey::AlterPartitionReassignments => request.later(frame, async |broker, cx, body| {
             cluster::handle_alter_reassignments(&broker, &cx, body).await

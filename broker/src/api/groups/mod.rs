@@ -14,7 +14,7 @@ pub(crate) use self::list::{handle as list_groups, handle_delete as delete_group
 pub(crate) use self::membership::{heartbeat, join, leave, sync};
 pub(crate) use self::offset_commit::{handle as offset_commit, merge, take_refused};
 pub(crate) use self::offset_delete::handle as offset_delete;
-pub(crate) use self::offset_fetch::handle as offset_fetch;
+pub(crate) use self::offset_fetch::{fetches_many, handle as offset_fetch};
 
 use weir_protocol::error::ErrorCode;
 

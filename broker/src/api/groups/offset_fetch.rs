@@ -22,6 +22,18 @@ const GROUP_ERROR_VERSION: i16 = 2;
 /// The first version with topic ids.
 const TOPIC_ID_VERSION: i16 = 10;
 
+/// The most partitions whose offsets are told on the thread of the connection: with each may come kilobytes of metadata.
+const FEW: usize = 100;
+
+/// Whether a request is for more offsets than its connection's thread tells, or for all that a group has.
+pub(crate) fn fetches_many(_: &Broker, request: &OffsetFetchRequest) -> bool {
+    let of_topics = request.topics.iter().flatten().map(|topic| topic.partition_indexes.len());
+    let of_groups = request.groups.iter().flat_map(|group| group.topics.iter().flatten());
+    let named = of_topics.chain(of_groups.map(|topic| topic.partition_indexes.len())).sum::<usize>();
+    let all_of_one = request.groups.is_empty() && request.topics.is_none();
+    named > FEW || all_of_one || request.groups.iter().any(|group| group.topics.is_none())
+}
+
 /// Answers a request.
 pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse {
     let stable = request.require_stable;
