@@ -141,7 +141,8 @@ impl Controller {
             client_host: cx.peer.ip().to_string(),
         };
         let answer = self
-            .client()
+            .candidates
+            .forwards()
             .forward(forwarded)
             .await
             .map_err(|status| unreachable(&status))?

@@ -60,6 +60,8 @@ struct State {
     /// Where `client` goes.
     target: Option<SocketAddr>,
     client: Client,
+    /// Goes there too, over a connection of its own.
+    forwards: Client,
 }
 
 impl Candidates {
@@ -83,7 +85,8 @@ impl Candidates {
             addresses: Vec::new(),
             turn: 0,
             target: None,
-            client: client(endpoint, &cluster),
+            client: client(endpoint.clone(), &cluster),
+            forwards: client(endpoint, &cluster),
         };
         Ok(Self {
             file: file.map(Path::to_owned),
@@ -95,6 +98,11 @@ impl Candidates {
     /// The way to the candidate whose turn it is.
     pub(super) fn client(&self) -> Client {
         self.state.lock().client.clone()
+    }
+
+    /// The way there for what clients ask for. Their answers may fill a connection for seconds, and the answer to a heartbeat is not to stand behind them.
+    pub(super) fn forwards(&self) -> Client {
+        self.state.lock().forwards.clone()
     }
 
     /// Lets the next candidate have its turn at the next [`Self::resolve`], over a new connection even if it is the only one.
@@ -128,7 +136,8 @@ impl Candidates {
             && let Ok(endpoint) = endpoint_of(&address.to_string())
         {
             state.target = Some(address);
-            state.client = client(endpoint, &self.cluster);
+            state.client = client(endpoint.clone(), &self.cluster);
+            state.forwards = client(endpoint, &self.cluster);
         }
     }
 

@@ -1,5 +1,7 @@
 //! The pages for Prometheus, kubelets and people.
 
+use std::time::Duration;
+
 use crate::support::{BrokerProcess, Cluster, FakeController, Launch, batch, topic};
 
 #[tokio::test]
@@ -55,8 +57,16 @@ async fn a_broker_without_a_controller_is_healthy_and_not_ready() {
     broker.find_pages().await;
     broker.wait_for_line("opened the log directory").await;
     assert_eq!(broker.page("/healthz").await.0, 200);
-    let (status, reason) = broker.page("/readyz").await;
-    assert_eq!((status, reason.contains("not registered")), (503, true), "{reason}");
+    let registers = async {
+        loop {
+            let (status, reason) = broker.page("/readyz").await;
+            assert_eq!(status, 503, "{reason}");
+            if reason.contains("not registered") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), registers).await.unwrap();
     controller.come_back();
     broker.wait_for_line("listening").await;
     broker.ready().await;
