@@ -164,7 +164,7 @@ fn large_group(bootstrap: &str, group: &str) {
 /// Clients that ask for much and read nothing have as much as the budget; each has its time, and then others have their turn.
 #[test]
 fn answers_that_nobody_reads_take_no_more_than_the_budget() {
-    const GROUPS: [&str; 3] = ["a", "b", "c"];
+    const GROUPS: [&str; 2] = ["a", "b"];
     let Some(local) = start() else { return };
     let bootstrap = local.bootstrap();
     std::thread::scope(|scope| {
@@ -173,7 +173,7 @@ fn answers_that_nobody_reads_take_no_more_than_the_budget() {
             scope.spawn(move || large_group(bootstrap, group));
         }
     });
-    let describes = GROUPS.iter().fold(Body::default().i32(3), |body, group| body.str(group));
+    let describes = GROUPS.iter().fold(Body::default().i32(2), |body, group| body.str(group));
     let answer = 2 * MEMBER_BYTES * GROUPS.len();
     let read = |c: &mut Connection| c.reply().is_ok_and(|reply| reply.rest().len() > answer);
     let silent = || {
@@ -182,9 +182,9 @@ fn answers_that_nobody_reads_take_no_more_than_the_budget() {
         c.send(&frame);
         c
     };
+    let before = local.broker_rss().unwrap() as usize;
     let mut first = silent();
     assert!(read(&mut first), "a group of a large member is told of");
-    let before = local.broker_rss().unwrap() as usize;
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| silent()).collect();
     let mut grown = 0;
     for _ in 0..20 {
@@ -192,9 +192,8 @@ fn answers_that_nobody_reads_take_no_more_than_the_budget() {
         grown = grown.max((local.broker_rss().unwrap() as usize).saturating_sub(before));
     }
     assert!(grown <= ANSWERS + CLIENTS * CONNECTION + SLACK, "{grown} bytes for {CLIENTS} clients");
-    assert!(grown >= answer / 2, "the bound is not reached: {grown} bytes");
     small_ones_are_served(&local);
-    // Two of them have all the room: who waits behind them has it once they had their time, and they are closed.
+    // Two of them have the room of what only reads, three quarters of the budget: who waits behind them has it once they had their time, and they are closed.
     clients.truncate(3);
     let mut reader = silent();
     let deadline = Instant::now() + Duration::from_secs(60);
