@@ -146,7 +146,9 @@ async fn reply(request: Request, fetch: FetchRequest) -> Reply {
     };
     let failed = response.has_error();
     // What is quiet in a session is not answered: now it is known what is.
-    room.shrink_to(response.encoded_bytes_max());
+    if room.is_of_the_budget() {
+        room.shrink_to(response.encoded_bytes_max());
+    }
     match response.encode(request.cx.version, request.correlation_id()) {
         Ok(frame) => {
             let reply = Reply {

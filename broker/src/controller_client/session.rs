@@ -215,9 +215,8 @@ impl Session {
         loop {
             tokio::select! {
                 message = incoming.message() => {
-                    let message = message?.ok_or_else(|| Ended::Broken("the controller ended the stream".into()))?;
                     heard = Instant::now();
-                    if self.take_up(message)? {
+                    if self.take_up(said(message)?)? {
                         // What was applied is told at once: others wait for it.
                         beat.reset_immediately();
                     }
@@ -225,9 +224,8 @@ impl Session {
                 _ = beat.tick() => {
                     // What lies here already was heard: this broker may have stood still itself.
                     while let Some(message) = incoming.message().now_or_never() {
-                        let message = message?.ok_or_else(|| Ended::Broken("the controller ended the stream".into()))?;
                         heard = Instant::now();
-                        self.take_up(message)?;
+                        self.take_up(said(message)?)?;
                     }
                     if heard.elapsed() > silence_max {
                         // No use in asking the same address once more, over a connection of which nobody can tell that it is dead.
@@ -250,7 +248,7 @@ impl Session {
         let message = tokio::time::timeout(CONNECT_MAX * 5, incoming.message())
             .await
             .map_err(|_| Ended::Broken("no answer to the registration".into()))?;
-        let message = message?.ok_or_else(|| Ended::Broken("the controller ended the stream".into()))?;
+        let message = said(message)?;
         self.check_epoch(message.controller_epoch)?;
         match message.message {
             Some(FromController::Registered(registered)) => {
@@ -371,6 +369,11 @@ impl Session {
             log_dir_failure: self.controller().log_dir_failure.lock().clone().unwrap_or_default(),
         }
     }
+}
+
+/// What the controller said, unless it has nothing more to say.
+fn said(message: Result<Option<rpc::ControllerMessage>, tonic::Status>) -> Result<rpc::ControllerMessage, Ended> {
+    message?.ok_or_else(|| Ended::Broken("the controller ended the stream".into()))
 }
 
 /// Returns when a start has waited long enough for a controller, and none has taken its registration.

@@ -263,7 +263,8 @@ where
     }
 }
 
-fn metadata_of<K>(event: Event<PartialObjectMeta<K>>) -> Event<ObjectMeta> {
+/// What of an object a watch of its metadata tells.
+pub(super) fn metadata_of<K>(event: Event<PartialObjectMeta<K>>) -> Event<ObjectMeta> {
     match event {
         Event::Apply(object) => Event::Apply(object.metadata),
         Event::Delete(object) => Event::Delete(object.metadata),

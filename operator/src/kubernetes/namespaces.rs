@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 use weir_crds::{KafkaCluster, NamespacesFrom};
 
 use super::Context;
+use super::clusters::metadata_of;
 use super::topics::Key;
 
 /// How long the API server may take to say whether a namespace is being deleted.
@@ -139,16 +140,6 @@ pub(super) async fn watch(context: Context) -> Infallible {
             }
             None => std::future::pending().await,
         }
-    }
-}
-
-fn metadata_of(event: Event<PartialObjectMeta<Namespace>>) -> Event<ObjectMeta> {
-    match event {
-        Event::Apply(object) => Event::Apply(object.metadata),
-        Event::Delete(object) => Event::Delete(object.metadata),
-        Event::InitApply(object) => Event::InitApply(object.metadata),
-        Event::Init => Event::Init,
-        Event::InitDone => Event::InitDone,
     }
 }
 

@@ -3,6 +3,7 @@
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::super::producers::Producers;
+use super::deletion::open_dir_shown;
 use super::*;
 
 /// What is done to the files of [`log`] while nothing runs.
@@ -354,15 +355,7 @@ fn recovery_of_any_bytes_ends_well() {
 /// How far recovery came.
 fn recovered(fs: &Faulty) -> Recovered {
     let recovery = Recovery::default();
-    let identity = Identity {
-        cluster_id: "test".into(),
-        broker_id: 0,
-    };
-    let options = LogDirOptions {
-        open_files_max: 3,
-        recovery_threads: 1,
-    };
-    drop(LogDir::open_shown(Arc::new(fs.clone()), Path::new(ROOT), &identity, options, &recovery).unwrap());
+    drop(open_dir_shown(Arc::new(fs.clone()), Path::new(ROOT), &recovery));
     recovery.now()
 }
 

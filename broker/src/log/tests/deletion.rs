@@ -92,6 +92,11 @@ fn id_of(topic: u128) -> TopicPartition {
 }
 
 fn open_dir(storage: Arc<dyn Storage>, root: &Path) -> LogDir {
+    open_dir_shown(storage, root, &Recovery::default())
+}
+
+/// Opens a log directory of the tests, and says how far that is.
+pub(super) fn open_dir_shown(storage: Arc<dyn Storage>, root: &Path, recovery: &Recovery) -> LogDir {
     let identity = Identity {
         cluster_id: "test".into(),
         broker_id: 0,
@@ -100,7 +105,7 @@ fn open_dir(storage: Arc<dyn Storage>, root: &Path) -> LogDir {
         open_files_max: 3,
         recovery_threads: 1,
     };
-    LogDir::open(storage, root, &identity, options).unwrap()
+    LogDir::open_shown(storage, root, &identity, options, recovery).unwrap()
 }
 
 fn try_append(writer: &mut LogWriter, salt: u8) -> Result<i64, AppendError> {
