@@ -3,6 +3,8 @@
 //! That the YAML of the resources is what `crdgen` writes is a test of `crds/`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod pages;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -268,7 +270,11 @@ fn words_that_have_no_place() {
 #[test]
 fn examples_are_used() {
     let examples = weir_e2e::cluster::files_outside(&root().join("examples"), &root().join("target"));
-    let tests: String = sources("e2e/tests").iter().filter(|f| !f.ends_with("tidy.rs")).map(|f| read(f)).collect();
+    let tests: String = sources("e2e/tests")
+        .iter()
+        .filter(|f| !shown(f).contains("/tidy/"))
+        .map(|f| read(f))
+        .collect();
     let folder = tests.contains("\"examples\"");
     let unused = examples.iter().filter(|f| !folder && !tests.contains(&shown(f)));
     none("examples that no test applies", unused.map(|f| shown(f)).collect());
