@@ -1,6 +1,8 @@
 //! `weir local` as a new user meets it: the examples, and resources that are Kafka topics.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod examples;
+
 use std::net::{Ipv6Addr, TcpListener};
 use std::process::Command;
 
@@ -13,32 +15,6 @@ use weir_e2e::wire::{Body, Connection, await_topic};
 /// These tests need `weir local` itself.
 fn own() -> bool {
     std::env::var_os("WEIR_E2E_BOOTSTRAP").is_none()
-}
-
-/// Each example starts a cluster, and its topics are there.
-#[test]
-fn examples() {
-    if !own() {
-        return;
-    }
-    for entry in std::fs::read_dir(weir_e2e::workspace().join("examples")).unwrap() {
-        let yaml = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-        let local = Local::start(Some(&yaml)).unwrap();
-        // Nothing was there before.
-        assert!(
-            !local.printed().contains("unchanged") && !local.printed().contains("configured"),
-            "{}",
-            local.printed()
-        );
-        let listed: serde_json::Value = serde_json::from_str(&local.run(&["get", "topics", "-o", "json"]).unwrap()).unwrap();
-        for topic in listed["items"].as_array().unwrap() {
-            // Where a group is declared there is the topic of committed offsets, too, whose name Kubernetes would not take.
-            let name = topic["spec"]["topicName"].as_str().or(topic["metadata"]["name"].as_str()).unwrap();
-            await_topic(&local.bootstrap(), name, 1).unwrap();
-        }
-        // The same file again changes nothing.
-        assert!(!local.apply(&yaml).unwrap().contains("configured"));
-    }
 }
 
 /// A topic is a resource, whichever way it came: one door.
