@@ -99,6 +99,12 @@ impl Client {
         (self.attempt.is_some() && is_inside, is_last)
     }
 
+    /// Whether it sent `write` and had an answer to it, though another copy is still under way, and is in the same epoch.
+    pub fn has_an_answer_to(&self, write: &Write) -> bool {
+        let is_answered = write.from.request < self.request && !self.needs_epoch;
+        !self.is_dead && (self.chain, self.process) == (write.from.chain, write.from.process) && self.producer == Some(write.producer) && is_answered
+    }
+
     /// It is killed, or cannot go on.
     pub fn die(&mut self, checks: &mut Checks) {
         if !std::mem::replace(&mut self.is_dead, true) && self.attempt.is_some() {
