@@ -1,7 +1,7 @@
 //! From a response to its frame, for which there is room first (`net::answers`).
 //!
 //! What only reads is carried out again once there is room for the answer, and keeps nothing of it meanwhile: a response may take ten times what its frame does. What changes something is
-//! carried out once, and keeps its response, which is no more than what its request named.
+//! carried out once, and keeps its response, which is no more than what its request named. Where the response describes more than that, it is made anew once there is room.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -100,6 +100,18 @@ impl Request {
         }
     }
 
+    /// Answers a request that has changed something: with what `describe` makes of what came of it, which is little.
+    pub(super) async fn answer_described<D, R: Response>(&self, done: D, describe: impl Fn(&Broker, &RequestContext, &D) -> R) -> Reply {
+        let response = || describe(&self.broker, &self.cx, &done);
+        match self.try_answer(response()) {
+            Answer::Encoded(reply) => reply,
+            Answer::NoRoom(bytes_max, kept) => {
+                drop(kept);
+                self.once_there_is_room(bytes_max, async || response()).await
+            }
+        }
+    }
+
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         match describes_groups(self.api) {
             true => self.broker.answer_memory.turn().await,
@@ -118,7 +130,7 @@ impl Request {
     /// Room for an answer; `None` where there is none for as long as a connection may be idle.
     pub(super) async fn room_for_answer(&self, bytes_max: usize) -> Option<Room> {
         let wait_max = self.broker.settings().connections_idle_max;
-        self.broker.answer_memory.room(bytes_max, wait_max).await
+        self.broker.answer_memory.room(self.cx.caller.peer.ip(), bytes_max, wait_max).await
     }
 
     /// The frame of a response. One that cannot be encoded is a bug: the client sees the connection end, the log why.

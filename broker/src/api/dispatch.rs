@@ -97,7 +97,11 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, caller: &Arc<Caller>, mut frame: By
         }),
         ApiKey::DescribeCluster => request.now(frame, describe_cluster::handle),
         ApiKey::DescribeTopicPartitions => request.now(frame, describe_topic_partitions::handle),
-        ApiKey::CreateTopics => request.later(frame, async |broker, cx, body| topics::handle_create(&broker, &cx, body).await),
+        ApiKey::CreateTopics => request.described(
+            frame,
+            async |broker, cx, body| topics::create(&broker, &cx, body).await,
+            topics::describe_creations,
+        ),
         ApiKey::DeleteTopics => request.later(frame, async |broker, cx, body| topics::handle_delete(&broker, &cx, body).await),
         ApiKey::CreatePartitions => request.later(frame, async |broker, cx, body| topics::handle_create_partitions(&broker, &cx, body).await),
         ApiKey::DescribeAcls => request.now(frame, security::describe_acls),
@@ -231,6 +235,29 @@ impl Request {
         })
     }
 
+    /// Answers a request that changes something, and whose answer describes at length what came of it.
+    fn described<Q, D, R, F>(
+        self,
+        body: BytesMut,
+        act: impl Fn(Arc<Broker>, RequestContext, Q) -> F + Send + Sync + 'static,
+        describe: impl Fn(&Broker, &RequestContext, &D) -> R + Send + Sync + 'static,
+    ) -> Handled
+    where
+        Q: Message + Send + Sync + 'static,
+        D: Send + Sync + 'static,
+        R: Response,
+        F: Future<Output = D> + Send + 'static,
+    {
+        let reply = async move |request: Self, body: Q| {
+            let done = act(Arc::clone(&request.broker), request.cx.clone(), body).await;
+            request.answer_described(done, describe).await
+        };
+        if self.is_large(&body) {
+            return self.aside_by(body, reply);
+        }
+        self.decoded(body, |request, body| Handled::Later(reply(request, body).boxed()))
+    }
+
     /// Whether what the body asks for would hold up the others of its connection's thread.
     fn is_large(&self, body: &BytesMut) -> bool {
         body.len() > body_bytes_max(self.api)
@@ -243,10 +270,19 @@ impl Request {
         R: Response,
         F: Future<Output = R> + Send + 'static,
     {
+        self.aside_by(body, async move |request: Self, body| request.answer_to(body, act).await)
+    }
+
+    /// Decodes a request on the thread for large ones, and has it answered there.
+    fn aside_by<Q, F>(self, body: BytesMut, reply: impl FnOnce(Self, Q) -> F + Send + 'static) -> Handled
+    where
+        Q: Message + Send + 'static,
+        F: Future<Output = Reply> + Send + 'static,
+    {
         let broker = Arc::clone(&self.broker);
         let reply = async move {
             match Q::decode(&mut Bytes::from(body), self.cx.version) {
-                Ok(body) => self.answer_to(body, act).await,
+                Ok(body) => reply(self, body).await,
                 Err(error) => self.unreadable(&error),
             }
         };

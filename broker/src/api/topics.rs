@@ -7,12 +7,12 @@ mod delete;
 use std::collections::BTreeMap;
 
 use weir_protocol::api::ApiKey;
-use weir_protocol::config::{Configs, Layers, TOPIC};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use weir_protocol::messages::create_topics_request::CreatableTopic;
 use weir_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use weir_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse};
+use weir_settings::{Configs, Layers, TOPIC};
 
 pub(crate) use self::delete::handle as handle_delete;
 use super::RequestContext;
@@ -21,22 +21,34 @@ use crate::broker::Broker;
 
 const DUPLICATE_NAME: &str = "Duplicate topic name.";
 
-/// Answers CreateTopics.
-pub(crate) async fn handle_create(broker: &Broker, cx: &RequestContext, mut request: CreateTopicsRequest) -> CreateTopicsResponse {
+/// What came of a CreateTopics: little, until it is described.
+#[derive(Debug)]
+pub(crate) struct Creations {
+    /// In what the controller was asked for: the settings that new topics were given.
+    asked: Vec<CreatableTopic>,
+    results: Vec<CreatableTopicResult>,
+}
+
+/// Carries out CreateTopics.
+pub(crate) async fn create(broker: &Broker, cx: &RequestContext, mut request: CreateTopicsRequest) -> Creations {
     let mut results = refuse_creations(&broker.authorizer, cx, &mut request.topics);
     if !request.topics.is_empty() {
         let answer = broker
             .controller
             .forward::<_, CreateTopicsResponse>(&broker.metadata, cx, ApiKey::CreateTopics, &request)
             .await;
-        let image = broker.metadata.load();
-        let layers = crate::replica::layers(&image, broker.config.id);
-        results.extend(created(&broker.authorizer, cx, &request.topics, answer, layers));
+        results.extend(created(&request.topics, answer));
     }
-    CreateTopicsResponse {
-        topics: results,
-        ..Default::default()
+    Creations {
+        asked: request.topics,
+        results,
     }
+}
+
+/// The answer to CreateTopics.
+pub(crate) fn describe_creations(broker: &Broker, cx: &RequestContext, creations: &Creations) -> CreateTopicsResponse {
+    let image = broker.metadata.load();
+    creations.describe(&broker.authorizer, cx, crate::replica::layers(&image, broker.config.id))
 }
 
 /// Takes out of `topics` what the controller need not see, and answers it.
@@ -59,33 +71,37 @@ fn refuse_creations(authorizer: &Authorizer, cx: &RequestContext, topics: &mut V
         .collect()
 }
 
-/// The controller's answer as the caller may see it: with the new topics' configuration from version 5 on (KIP-525), if it may read that.
-fn created(
-    authorizer: &Authorizer,
-    cx: &RequestContext,
-    asked: &[CreatableTopic],
-    answer: Result<CreateTopicsResponse, ErrorCode>,
-    layers: Layers<'_>,
-) -> Vec<CreatableTopicResult> {
-    let mut results = match answer {
+/// What the controller answered about each topic that it was asked for.
+fn created(asked: &[CreatableTopic], answer: Result<CreateTopicsResponse, ErrorCode>) -> Vec<CreatableTopicResult> {
+    match answer {
         Ok(response) => response.topics,
-        Err(error) => return asked.iter().map(|topic| creation_error(topic.name.clone(), error, None)).collect(),
-    };
-    let asked: BTreeMap<&str, &CreatableTopic> = asked.iter().map(|topic| (topic.name.as_str(), topic)).collect();
-    for result in results.iter_mut().filter(|result| result.error_code == 0) {
-        if !authorizer.allows(&cx.principal, Operation::DescribeConfigs, Resource::Topic(&result.name)) {
-            result.topic_config_error_code = ErrorCode::TopicAuthorizationFailed.code();
-            result.num_partitions = -1;
-            result.replication_factor = -1;
-            result.configs = None;
-        } else if cx.version >= 5 {
-            let topic = asked.get(result.name.as_str());
-            let set = topic.into_iter().flat_map(|topic| &topic.configs);
-            let set: Configs = set.filter_map(|config| Some((config.name.clone(), config.value.clone()?))).collect();
-            result.configs = Some(describe_new(&set, layers));
+        Err(error) => asked.iter().map(|topic| creation_error(topic.name.clone(), error, None)).collect(),
+    }
+}
+
+impl Creations {
+    /// As the caller may see it: with the new topics' configuration from version 5 on (KIP-525), if it may read that.
+    fn describe(&self, authorizer: &Authorizer, cx: &RequestContext, layers: Layers<'_>) -> CreateTopicsResponse {
+        let asked: BTreeMap<&str, &CreatableTopic> = self.asked.iter().map(|topic| (topic.name.as_str(), topic)).collect();
+        let mut topics = self.results.clone();
+        for result in topics.iter_mut().filter(|result| result.error_code == 0) {
+            if !authorizer.allows(&cx.principal, Operation::DescribeConfigs, Resource::Topic(&result.name)) {
+                result.topic_config_error_code = ErrorCode::TopicAuthorizationFailed.code();
+                result.num_partitions = -1;
+                result.replication_factor = -1;
+                result.configs = None;
+            } else if cx.version >= 5 {
+                let topic = asked.get(result.name.as_str());
+                let set = topic.into_iter().flat_map(|topic| &topic.configs);
+                let set: Configs = set.filter_map(|config| Some((config.name.clone(), config.value.clone()?))).collect();
+                result.configs = Some(describe_new(&set, layers));
+            }
+        }
+        CreateTopicsResponse {
+            topics,
+            ..Default::default()
         }
     }
-    results
 }
 
 fn describe_new(set: &Configs, layers: Layers<'_>) -> Vec<CreatableTopicConfigs> {
@@ -239,7 +255,11 @@ mod tests {
             })
         };
         let asked = [creatable("a"), creatable("b")];
-        let seen = created(&everyone(), &request(7), &asked, answer(), Layers::default());
+        let creations = |answer| Creations {
+            asked: asked.to_vec(),
+            results: created(&asked, answer),
+        };
+        let seen = creations(answer()).describe(&everyone(), &request(7), Layers::default()).topics;
         let configs = seen[0].configs.as_ref().unwrap();
         let retention = configs.iter().find(|config| config.name == "retention.ms").unwrap();
         assert_eq!(
@@ -247,12 +267,12 @@ mod tests {
             (TOPIC.len(), Some("5"), 1)
         );
         assert_eq!((seen[1].error_code, seen[1].configs.as_ref().map_or(0, Vec::len)), (36, 0));
-        let hidden = created(&nobody(), &request(7), &asked, answer(), Layers::default());
+        let hidden = creations(answer()).describe(&nobody(), &request(7), Layers::default()).topics;
         assert_eq!(
             (hidden[0].topic_config_error_code, hidden[0].num_partitions, &hidden[0].configs),
             (29, -1, &None)
         );
-        let failed = created(&everyone(), &request(7), &asked, Err(ErrorCode::NotController), Layers::default());
+        let failed = created(&asked, Err(ErrorCode::NotController));
         assert_eq!(failed.iter().map(|topic| topic.error_code).collect::<Vec<_>>(), [41, 41]);
     }
 
@@ -271,15 +291,11 @@ mod tests {
                     topics: vec![good],
                     ..Default::default()
                 });
-                let mut topics = created(&authorizer, &request(version), &[creatable("a")], answer, Layers::default());
-                topics.extend(refuse_creations(&nobody(), &request(version), &mut vec![creatable("b")]));
-                assert_encodes(
-                    &CreateTopicsResponse {
-                        topics,
-                        ..Default::default()
-                    },
-                    version,
-                );
+                let asked = vec![creatable("a")];
+                let mut results = created(&asked, answer);
+                results.extend(refuse_creations(&nobody(), &request(version), &mut vec![creatable("b")]));
+                let creations = Creations { asked, results };
+                assert_encodes(&creations.describe(&authorizer, &request(version), Layers::default()), version);
             }
         }
     }

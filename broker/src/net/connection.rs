@@ -312,9 +312,9 @@ impl Connection {
             // Nothing joins it, and it is answered once there is room. What it brought is appended already.
             None => {
                 self.producing = false;
-                let (memory, wait_max) = (memory.clone(), self.limits.idle_max);
+                let (memory, peer, wait_max) = (memory.clone(), self.accepted.caller.peer.ip(), self.limits.idle_max);
                 async move {
-                    match memory.produced_room(bytes_max, wait_max).await {
+                    match memory.produced_room(peer, bytes_max, wait_max).await {
                         Some(room) => Reply { room, ..reply.await },
                         None => Reply::close(),
                     }
