@@ -16,6 +16,7 @@ use crate::replica::{self, Replicas};
 use crate::transaction::Transactions;
 use crate::transaction_io::{Markers, Peers};
 use arc_swap::ArcSwap;
+use weir_settings::Layers;
 
 /// Everything that a request may need. One per process, shared by all connections.
 #[derive(Debug)]
@@ -58,6 +59,9 @@ pub struct Broker {
 #[derive(Debug, Default)]
 pub struct CachedSettings(ArcSwap<Option<(u64, Settings)>>);
 
+/// Longer than any broker runs, and short enough to be added to any moment.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// Settings of the broker that its parts look up as they go, from the configuration that is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -93,16 +97,49 @@ impl Broker {
 
     fn read_settings(&self, image: &MetadataImage) -> Settings {
         let layers = replica::layers(image, self.config.id);
-        let number = |key, default| layers.broker_value(key).and_then(|value| value.parse::<u64>().ok()).unwrap_or(default);
-        let size = |key, default| usize::try_from(number(key, default)).unwrap_or(usize::MAX);
+        let millis = |key| Duration::from_millis(layers.broker_size(key));
+        let size = |key| usize::try_from(layers.broker_size(key)).unwrap_or(usize::MAX);
         Settings {
-            socket_request_bytes_max: size("socket.request.max.bytes", 104_857_600),
-            connections_idle_max: Duration::from_millis(number("connections.max.idle.ms", 600_000)),
-            retention_check_interval: Duration::from_millis(number("log.retention.check.interval.ms", 300_000)),
-            cleaner_backoff: Duration::from_millis(number("log.cleaner.backoff.ms", 15_000)),
-            cleaner_dedupe_bytes: number("log.cleaner.dedupe.buffer.size", 134_217_728).min(self.config.memory.cleaner_keys),
-            fetch_bytes_max: size("fetch.max.bytes", 57_671_680),
-            fetch_sessions_max: size("max.incremental.fetch.session.cache.slots", 1_000),
+            socket_request_bytes_max: size("socket.request.max.bytes"),
+            connections_idle_max: connections_idle_max(&layers),
+            retention_check_interval: millis("log.retention.check.interval.ms"),
+            cleaner_backoff: millis("log.cleaner.backoff.ms"),
+            cleaner_dedupe_bytes: layers.broker_size("log.cleaner.dedupe.buffer.size").min(self.config.memory.cleaner_keys),
+            fetch_bytes_max: size("fetch.max.bytes"),
+            fetch_sessions_max: size("max.incremental.fetch.session.cache.slots"),
         }
+    }
+}
+
+/// `connections.max.idle.ms`, of which a negative number stands for no limit.
+fn connections_idle_max(layers: &Layers<'_>) -> Duration {
+    match layers.broker_number("connections.max.idle.ms") {
+        ..0 => FOR_EVER,
+        idle_ms => Duration::from_millis(idle_ms.unsigned_abs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_settings::Configs;
+
+    use super::*;
+
+    #[test]
+    fn connections_may_be_idle_for_ever() {
+        let idle_max = |set: &[&str]| {
+            let set: Configs = set
+                .iter()
+                .map(|value| ("connections.max.idle.ms".to_owned(), (*value).to_owned()))
+                .collect();
+            connections_idle_max(&Layers {
+                cluster: Some(&set),
+                ..Layers::default()
+            })
+        };
+        assert_eq!(idle_max(&[]), Duration::from_secs(600));
+        assert_eq!(idle_max(&["1500"]), Duration::from_millis(1500));
+        assert_eq!(idle_max(&["-1"]), FOR_EVER);
+        assert!(std::time::Instant::now().checked_add(idle_max(&["-1"])).is_some());
     }
 }

@@ -1,28 +1,18 @@
-//! Kafka's settings as schema: a table row per setting, from which a schema is made and against which values are read.
+//! Kafka's settings as schema: made of the rows of `weir_settings`, against which values are read as well.
 //!
-//! [`crate::TopicConfig`] and [`crate::ClusterConfig`] are maps of Kafka's names to Kafka's text forms; their tables say what may be in
-//! them. Kafka's users write numbers both bare and quoted, so a number is an integer or a string (`x-kubernetes-int-or-string`). A boolean is a boolean.
+//! [`crate::TopicConfig`] and [`crate::ClusterConfig`] are maps of Kafka's names to Kafka's text forms. Kafka's users write numbers both bare and quoted, so a number is an integer or
+//! a string (`x-kubernetes-int-or-string`). A boolean is a boolean.
 
 use schemars::Schema;
 use serde_json::{Map, Value, json};
+use weir_settings::{Check, ConfigKey, ConfigType};
 
 /// A setting that a resource may carry.
-#[derive(Debug)]
-pub struct Setting {
-    /// Kafka's name of it.
-    pub name: &'static str,
-    /// What values it takes.
-    pub kind: Kind,
-    /// What holds where it is not set, in Kafka's text form; empty where another setting or nothing decides.
-    pub default: &'static str,
-    /// What it does, for `kubectl explain`.
-    pub doc: &'static str,
-    /// The setting of topics that this is the default of.
-    pub of_topics: Option<&'static str>,
-}
+#[derive(Clone, Copy, Debug)]
+pub struct Setting(&'static ConfigKey);
 
 /// The values of a setting.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A whole number in these bounds, both included.
     Integer(i64, i64),
@@ -31,10 +21,16 @@ pub enum Kind {
     /// A number from 0 to 1.
     Ratio,
     /// One of these words.
-    Choice(&'static [&'static str]),
+    Choice(Vec<String>),
     /// Text of this regular expression.
     Text(&'static str),
 }
+
+/// A number with a point, an exponent, or neither.
+const NUMBER: &str = r"^[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$";
+const THROTTLED: &str = r"^(\*|([0-9]+:[0-9]+)?(,[0-9]+:[0-9]+)*)$";
+const SHARE_RESET: &str = "^(earliest|latest|by_duration:P[0-9DTHMS.]{2,64})$";
+const ANYTHING: &str = "^.*$";
 
 /// Why a value is none of its setting's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,23 +45,51 @@ pub struct InvalidSetting {
 /// Beyond this a JSON number loses digits, so that the bound cannot be said in the schema's `minimum` and `maximum`.
 const EXACT_MAX: i64 = 1 << 53;
 
-/// A row of a table of settings.
-pub(crate) const fn row(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
-    Setting {
-        name,
-        kind,
-        default,
-        doc,
-        of_topics: None,
-    }
-}
-
 impl Setting {
+    /// The setting that this row of a table describes.
+    pub(crate) fn of(key: &'static ConfigKey) -> Self {
+        Self(key)
+    }
+
+    /// Kafka's name of it.
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    /// What holds where it is not set, in Kafka's text form; `None` where another setting or nothing decides.
+    pub fn default(self) -> Option<&'static str> {
+        self.0.default
+    }
+
+    /// What values it takes.
+    pub fn kind(self) -> Kind {
+        let (low, high) = match self.0.check {
+            Check::AtLeast(low) => (Some(low), None),
+            Check::Between(low, high) => (Some(low), Some(high)),
+            Check::GzipLevel => (Some(-1), Some(9)),
+            _ => (None, None),
+        };
+        let integer = |min: i64, max: i64| Kind::Integer(low.unwrap_or(min), high.unwrap_or(max));
+        match (self.0.kind, self.0.check) {
+            (ConfigType::Boolean, _) => Kind::Boolean,
+            (ConfigType::Short, _) => integer(i16::MIN.into(), i16::MAX.into()),
+            (ConfigType::Int, _) => integer(i32::MIN.into(), i32::MAX.into()),
+            (ConfigType::Long, _) => integer(i64::MIN, i64::MAX),
+            (ConfigType::Double, Check::Between(0, 1)) => Kind::Ratio,
+            (ConfigType::Double, _) => Kind::Text(NUMBER),
+            (ConfigType::List, Check::OneOf(words)) => Kind::Choice(selections(words)),
+            (_, Check::OneOf(words)) => Kind::Choice(words.iter().map(|word| (*word).to_owned()).collect()),
+            (_, Check::ThrottledReplicas) => Kind::Text(THROTTLED),
+            (_, Check::ShareReset) => Kind::Text(SHARE_RESET),
+            _ => Kind::Text(ANYTHING),
+        }
+    }
+
     /// The value as Kafka's text, whether it was written as a number, a boolean or a string.
     ///
     /// # Errors
     /// When the value has the wrong type or lies outside of the setting's bounds.
-    pub fn text_of(&self, value: &Value) -> Result<String, InvalidSetting> {
+    pub fn text_of(self, value: &Value) -> Result<String, InvalidSetting> {
         let text = match value {
             Value::String(text) => text.clone(),
             Value::Number(number) => number.to_string(),
@@ -76,8 +100,8 @@ impl Setting {
         Ok(text)
     }
 
-    fn check(&self, text: &str) -> Result<(), InvalidSetting> {
-        match self.kind {
+    fn check(self, text: &str) -> Result<(), InvalidSetting> {
+        match self.kind() {
             Kind::Integer(min, max) => match text.trim().parse::<i64>() {
                 Ok(number) if (min..=max).contains(&number) => Ok(()),
                 Ok(number) => Err(self.invalid(&format!("{number} is not between {min} and {max}"))),
@@ -91,7 +115,7 @@ impl Setting {
                 Ok(number) if (0.0..=1.0).contains(&number) => Ok(()),
                 _ => Err(self.invalid(&format!("{text:?} is not a number from 0 to 1"))),
             },
-            Kind::Choice(words) if words.contains(&text) => Ok(()),
+            Kind::Choice(words) if words.iter().any(|word| word == text) => Ok(()),
             Kind::Choice(words) => {
                 let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
                 Err(self.invalid(&format!("{text:?} is none of {}", words.join(", "))))
@@ -101,16 +125,16 @@ impl Setting {
         }
     }
 
-    fn invalid(&self, reason: &str) -> InvalidSetting {
+    fn invalid(self, reason: &str) -> InvalidSetting {
         InvalidSetting {
-            name: self.name.to_owned(),
+            name: self.0.name.to_owned(),
             reason: reason.to_owned(),
         }
     }
 
     /// The value as it is shown in a resource: a number as a number, a flag as a flag.
-    fn value_of(&self, text: &str) -> Value {
-        let parsed = match self.kind {
+    pub(crate) fn value_of(self, text: &str) -> Value {
+        let parsed = match self.kind() {
             Kind::Integer(..) => text.trim().parse::<i64>().ok().map(Value::from),
             Kind::Boolean => text.parse::<bool>().ok().map(Value::from),
             Kind::Ratio => text.parse::<f64>().ok().map(Value::from),
@@ -119,20 +143,18 @@ impl Setting {
         parsed.unwrap_or_else(|| Value::from(text))
     }
 
-    fn schema(&self) -> Value {
-        let mut schema = match self.kind {
+    fn schema(self) -> Value {
+        let mut schema = match self.kind() {
             Kind::Integer(min, max) => integer_schema(min, max),
             Kind::Boolean => json!({"type": "boolean"}),
             Kind::Ratio => json!({"type": "number", "minimum": 0.0, "maximum": 1.0}),
             Kind::Choice(words) => json!({"type": "string", "enum": words}),
             Kind::Text(pattern) => json!({"type": "string", "pattern": pattern, "maxLength": 4096}),
         };
-        let mut description = self.doc.to_owned();
-        if let Some(topic) = self.of_topics {
-            description += &format!(" It holds for topics that do not set {topic}.");
-        }
-        if !self.default.is_empty() {
-            description += &format!(" Default: {}.", self.default);
+        // `kubectl explain` shows it as it is.
+        let mut description = self.0.documentation().replace('`', "");
+        if let Some(default) = self.default().filter(|default| !default.is_empty()) {
+            description += &format!(" Default: {default}.");
         }
         schema["description"] = Value::from(description);
         schema
@@ -165,9 +187,24 @@ fn integer_schema(min: i64, max: i64) -> Value {
     schema
 }
 
+/// Each selection of these words, in each order, as a list in Kafka's text form.
+fn selections(words: &[&'static str]) -> Vec<String> {
+    let mut all = vec![Vec::new()];
+    let mut longest: Vec<Vec<&'static str>> = vec![Vec::new()];
+    for _ in words {
+        let longer = |chosen: &Vec<&'static str>| -> Vec<Vec<&'static str>> {
+            let others = words.iter().filter(|word| !chosen.contains(word));
+            others.map(|word| [chosen.as_slice(), &[*word]].concat()).collect()
+        };
+        longest = longest.iter().flat_map(longer).collect();
+        all.extend(longest.iter().cloned());
+    }
+    all.iter().map(|chosen| chosen.join(",")).collect()
+}
+
 /// The schema of a map of settings, with rules that look at more than one of them.
-pub(crate) fn schema_of(settings: &[Setting], doc: &str, rules: &[(&str, &str)]) -> Schema {
-    let properties: Map<String, Value> = settings.iter().map(|setting| (setting.name.to_owned(), setting.schema())).collect();
+pub(crate) fn schema_of(settings: impl Iterator<Item = Setting>, doc: &str, rules: &[(&str, &str)]) -> Schema {
+    let properties: Map<String, Value> = settings.map(|setting| (setting.name().to_owned(), setting.schema())).collect();
     let mut schema = json!({"type": "object", "description": doc, "properties": properties});
     if !rules.is_empty() {
         schema["x-kubernetes-validations"] = rules.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect();
@@ -175,58 +212,30 @@ pub(crate) fn schema_of(settings: &[Setting], doc: &str, rules: &[(&str, &str)])
     Schema::try_from(schema).unwrap_or_default()
 }
 
-/// What the setting of this name does; nothing where there is none.
-pub(crate) const fn doc_of(settings: &[Setting], name: &str) -> &'static str {
-    let mut rows = settings;
-    while let [setting, others @ ..] = rows {
-        if is_same(setting.name.as_bytes(), name.as_bytes()) {
-            return setting.doc;
-        }
-        rows = others;
-    }
-    ""
-}
-
-/// `==`, where constants are made.
-const fn is_same(mut left: &[u8], mut right: &[u8]) -> bool {
-    while let ([first, left_rest @ ..], [second, right_rest @ ..]) = (left, right) {
-        if *first != *second {
-            return false;
-        }
-        (left, right) = (left_rest, right_rest);
-    }
-    left.is_empty() && right.is_empty()
-}
-
-/// The setting of this name.
-pub(crate) fn find(settings: &'static [Setting], name: &str) -> Result<&'static Setting, InvalidSetting> {
-    settings.iter().find(|setting| setting.name == name).ok_or_else(|| InvalidSetting {
+/// The setting that was found under this name.
+pub(crate) fn found(name: &str, key: Option<&'static ConfigKey>) -> Result<Setting, InvalidSetting> {
+    key.map(Setting).ok_or_else(|| InvalidSetting {
         name: name.to_owned(),
         reason: "there is no such setting".to_owned(),
     })
 }
 
-/// The values as a resource shows them.
-pub(crate) fn values_of<'a>(
-    settings: &'static [Setting],
-    texts: impl Iterator<Item = (&'a String, &'a String)>,
-) -> impl Iterator<Item = (&'a String, Value)> {
-    texts.map(move |(name, text)| {
-        let value = find(settings, name).map_or_else(|_| Value::from(text.as_str()), |setting| setting.value_of(text));
-        (name, value)
-    })
-}
-
-/// Declares a map of settings that is checked against its table when it is read, and is shown with the types of the table.
+/// Declares a map of settings that is checked against its table when it is read, and is shown with the types of the table: all settings, and the one of a name.
 macro_rules! config {
-    ($(#[$doc:meta])* $name:ident, $settings:expr, $rules:expr, $summary:expr) => {
+    ($(#[$doc:meta])* $name:ident, $settings:expr, $key:expr, $rules:expr, $summary:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct $name(std::collections::BTreeMap<String, String>);
 
         impl $name {
             /// What may be set.
-            pub const SETTINGS: &'static [crate::Setting] = $settings;
+            pub fn settings() -> impl Iterator<Item = crate::Setting> {
+                $settings.map(crate::Setting::of)
+            }
+
+            fn setting(name: &str) -> Result<crate::Setting, crate::InvalidSetting> {
+                crate::setting::found(name, $key(name))
+            }
 
             /// A map of names and text forms, checked.
             ///
@@ -234,7 +243,7 @@ macro_rules! config {
             /// When a name is unknown or a value is out of its bounds.
             pub fn from_texts(texts: std::collections::BTreeMap<String, String>) -> Result<Self, crate::InvalidSetting> {
                 for (name, text) in &texts {
-                    crate::setting::find(Self::SETTINGS, name)?.text_of(&serde_json::Value::from(text.as_str()))?;
+                    Self::setting(name)?.text_of(&serde_json::Value::from(text.as_str()))?;
                 }
                 Ok(Self(texts))
             }
@@ -252,7 +261,10 @@ macro_rules! config {
 
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_map(crate::setting::values_of(Self::SETTINGS, self.0.iter()))
+                serializer.collect_map(self.0.iter().map(|(name, text)| {
+                    let value = Self::setting(name).map_or_else(|_| serde_json::Value::from(text.as_str()), |setting| setting.value_of(text));
+                    (name, value)
+                }))
             }
         }
 
@@ -260,7 +272,7 @@ macro_rules! config {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let values = std::collections::BTreeMap::<String, serde_json::Value>::deserialize(deserializer)?;
                 let texts = values.into_iter().map(|(name, value)| {
-                    let text = crate::setting::find(Self::SETTINGS, &name)?.text_of(&value)?;
+                    let text = Self::setting(&name)?.text_of(&value)?;
                     Ok((name, text))
                 });
                 texts.collect::<Result<_, crate::InvalidSetting>>().map(Self).map_err(serde::de::Error::custom)
@@ -277,7 +289,7 @@ macro_rules! config {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                crate::setting::schema_of(Self::SETTINGS, $summary, $rules)
+                crate::setting::schema_of(Self::settings(), $summary, $rules)
             }
         }
     };

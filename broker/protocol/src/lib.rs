@@ -6,7 +6,6 @@ pub mod address;
 pub mod api;
 pub mod batch;
 pub mod compression;
-pub mod config;
 pub mod error;
 pub mod features;
 pub mod fetch;

@@ -7,12 +7,12 @@ mod list;
 
 use std::sync::Arc;
 
-use weir_protocol::config::{self, BROKER, CLIENT_METRICS, ConfigKey, ConfigSource, Configs, Effective, GROUP, Layers, Synonym, TOPIC, Value};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use weir_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym};
 use weir_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use weir_protocol::types::BrokerId;
+use weir_settings::{self as config, BROKER, CLIENT_METRICS, ConfigKey, ConfigSource, Configs, Effective, GROUP, Layers, Synonym, TOPIC, Value};
 
 pub(crate) use self::alter::{handle_alter, handle_incremental_alter};
 pub(crate) use self::list::handle as handle_list;
@@ -240,7 +240,7 @@ fn entry(key: &ConfigKey, effective: Effective<'_>, read_only: bool, request: &D
             Vec::new()
         },
         config_type: key.kind as i8,
-        documentation: request.include_documentation.then(|| key.documentation.to_owned()),
+        documentation: request.include_documentation.then(|| key.documentation().into_owned()),
     }
 }
 

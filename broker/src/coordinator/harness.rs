@@ -7,8 +7,8 @@ use std::task::Poll;
 
 use futures::FutureExt;
 use tokio::sync::oneshot::Receiver;
-use weir_protocol::config::{Configs, Layers};
 use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
+use weir_settings::{Configs, Layers};
 
 use super::machine::Commit;
 use super::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use tokio::sync::oneshot;
-use weir_protocol::config::Layers;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
+use weir_settings::Layers;
 
 use crate::metadata::MetadataImage;
 

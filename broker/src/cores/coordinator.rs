@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use weir_protocol::config::Layers;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{LeaderEpoch, ProducerId};
+use weir_settings::Layers;
 
 use super::{Marker, Producer, Record, answered, now, records};
 use crate::coordinator::{Logged, Machine, Origin, Outcome, ReplyTo};

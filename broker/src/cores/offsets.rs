@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use uuid::Uuid;
-use weir_protocol::config::Layers;
 use weir_protocol::controller as rpc;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::OffsetCommitRequest;
 use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use weir_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use weir_protocol::types::{ControllerEpoch, LeaderEpoch};
+use weir_settings::Layers;
 
 use super::{Guard, Marker, Producer, Record, answered, header, now};
 use crate::coordinator::{InTransaction, Logged, Machine, Origin, Outcome, ReplyTo, Transactional};

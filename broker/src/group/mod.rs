@@ -23,9 +23,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
-use weir_protocol::config::Layers;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
+use weir_settings::Layers;
 
 use self::classic::{ClassicGroup, Phase};
 pub(crate) use self::classic::{Join, refused_join, refused_sync};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir_protocol::config::Layers;
+use weir_settings::Layers;
 
 use crate::metadata::MetadataImage;
 
@@ -77,8 +77,7 @@ impl Default for Settings {
 
 /// `offsets.commit.timeout.ms`, which is looked at for each commit that has to be waited for.
 pub(super) fn commit_timeout(layers: &Layers<'_>) -> Duration {
-    let set = layers.broker_value("offsets.commit.timeout.ms").and_then(|value| value.parse().ok());
-    Duration::from_millis(set.unwrap_or(5_000))
+    Duration::from_millis(layers.broker_size("offsets.commit.timeout.ms"))
 }
 
 /// What one group of the consumer protocol goes by: what is set on it, within the bounds of the cluster, else what holds for all groups.
@@ -119,22 +118,20 @@ impl Settings {
     }
 
     pub(super) fn of(layers: &Layers<'_>) -> Self {
-        let number = |key| layers.broker_value(key).and_then(|value| value.parse::<i64>().ok());
-        let unsigned = |key, default: u64| number(key).and_then(|value| u64::try_from(value).ok()).unwrap_or(default);
-        let size = |key, default: usize| number(key).and_then(|value| usize::try_from(value).ok()).unwrap_or(default);
-        let int = |key, default: i32| number(key).and_then(|value| i32::try_from(value).ok()).unwrap_or(default);
+        let size = |key| usize::try_from(layers.broker_size(key)).unwrap_or(usize::MAX);
+        let int = |key| i32::try_from(layers.broker_number(key)).unwrap_or(i32::MAX);
         Self {
-            offset_metadata_bytes_max: size("offset.metadata.max.bytes", 4096),
-            offsets_retention_ms: number("offsets.retention.minutes").unwrap_or(10_080).saturating_mul(60_000),
-            retention_check_ms: unsigned("offsets.retention.check.interval.ms", 600_000).max(1),
-            group_size_max: size("group.max.size", i32::MAX as usize),
-            session_timeout_ms_min: int("group.min.session.timeout.ms", 6_000),
-            session_timeout_ms_max: int("group.max.session.timeout.ms", 1_800_000),
-            initial_rebalance_delay_ms: unsigned("group.initial.rebalance.delay.ms", 3_000),
-            consumer_session_timeout_ms: int("group.consumer.session.timeout.ms", 45_000),
-            consumer_heartbeat_interval_ms: int("group.consumer.heartbeat.interval.ms", 5_000),
-            consumer_group_size_max: size("group.consumer.max.size", i32::MAX as usize),
-            consumer_assignment_interval_ms: int("group.consumer.assignment.interval.ms", 1_000),
+            offset_metadata_bytes_max: size("offset.metadata.max.bytes"),
+            offsets_retention_ms: layers.broker_number("offsets.retention.minutes").saturating_mul(60_000),
+            retention_check_ms: layers.broker_size("offsets.retention.check.interval.ms").max(1),
+            group_size_max: size("group.max.size"),
+            session_timeout_ms_min: int("group.min.session.timeout.ms"),
+            session_timeout_ms_max: int("group.max.session.timeout.ms"),
+            initial_rebalance_delay_ms: layers.broker_size("group.initial.rebalance.delay.ms"),
+            consumer_session_timeout_ms: int("group.consumer.session.timeout.ms"),
+            consumer_heartbeat_interval_ms: int("group.consumer.heartbeat.interval.ms"),
+            consumer_group_size_max: size("group.consumer.max.size"),
+            consumer_assignment_interval_ms: int("group.consumer.assignment.interval.ms"),
             migration: Migration::of(&layers.broker_value("group.consumer.migration.policy").unwrap_or_default()),
         }
     }

@@ -25,8 +25,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 use tracing::{error, info, warn};
-use weir_protocol::config::{Layers, topic_key};
 use weir_protocol::types::{BrokerId, TopicId, TopicPartition};
+use weir_settings::{Layers, topic_key};
 
 use self::core::{Asked, PartitionState};
 pub(crate) use self::fetcher::Connection;
@@ -87,41 +87,25 @@ pub(crate) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            fetch_wait_max: Duration::from_millis(500),
-            fetch_bytes_max: 1 << 20,
-            fetch_response_bytes_max: 10 << 20,
-            fetch_bytes_min: 1,
-            lag_ms_max: 30_000,
-            fetch_backoff_ms: core::follower::FETCH_BACKOFF_MS,
-            throttled_rates: (u64::MAX, u64::MAX),
-        }
+        Self::of(&Layers::default())
     }
 }
 
 impl Settings {
     fn of(layers: &Layers<'_>) -> Self {
-        let default = Self::default();
-        let number = |key, default: i32| {
-            let value = layers.broker_value(key).and_then(|value| value.parse::<i32>().ok());
-            value.unwrap_or(default)
-        };
-        let long = |key, default: u64| {
-            let value = layers.broker_value(key).and_then(|value| value.parse::<u64>().ok());
-            value.unwrap_or(default)
-        };
+        let number = |key| i32::try_from(layers.broker_number(key)).unwrap_or(i32::MAX);
         // Kafka's default is the largest number, and means that there is no limit.
-        let rate = |key| match long(key, u64::MAX) {
-            rate if rate >= i64::MAX as u64 => u64::MAX,
-            rate => rate,
+        let rate = |key| match layers.broker_number(key) {
+            i64::MAX => u64::MAX,
+            rate => rate.unsigned_abs(),
         };
         Self {
-            fetch_wait_max: Duration::from_millis(long("replica.fetch.wait.max.ms", 500)),
-            fetch_bytes_max: number("replica.fetch.max.bytes", default.fetch_bytes_max),
-            fetch_response_bytes_max: number("replica.fetch.response.max.bytes", default.fetch_response_bytes_max),
-            fetch_bytes_min: number("replica.fetch.min.bytes", default.fetch_bytes_min),
-            lag_ms_max: long("replica.lag.time.max.ms", default.lag_ms_max),
-            fetch_backoff_ms: long("replica.fetch.backoff.ms", default.fetch_backoff_ms),
+            fetch_wait_max: Duration::from_millis(layers.broker_size("replica.fetch.wait.max.ms")),
+            fetch_bytes_max: number("replica.fetch.max.bytes"),
+            fetch_response_bytes_max: number("replica.fetch.response.max.bytes"),
+            fetch_bytes_min: number("replica.fetch.min.bytes"),
+            lag_ms_max: layers.broker_size("replica.lag.time.max.ms"),
+            fetch_backoff_ms: layers.broker_size("replica.fetch.backoff.ms"),
             throttled_rates: (rate("leader.replication.throttled.rate"), rate("follower.replication.throttled.rate")),
         }
     }

@@ -14,9 +14,9 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weir_protocol::config::Layers;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
+use weir_settings::Layers;
 
 pub(crate) use self::request::{Described, Prepared, Request};
 use self::state::{End, Init, Transaction};
@@ -59,12 +59,9 @@ pub(crate) struct Transactions {
 
 impl Settings {
     fn of(layers: &Layers<'_>, version: i16) -> Self {
-        let number = |key| layers.broker_value(key).and_then(|value| value.parse::<i64>().ok());
         Self {
-            timeout_ms_max: number("transaction.max.timeout.ms")
-                .and_then(|value| i32::try_from(value).ok())
-                .unwrap_or(900_000),
-            expiration_ms: number("transactional.id.expiration.ms").unwrap_or(604_800_000),
+            timeout_ms_max: i32::try_from(layers.broker_number("transaction.max.timeout.ms")).unwrap_or(i32::MAX),
+            expiration_ms: layers.broker_number("transactional.id.expiration.ms"),
             version,
         }
     }

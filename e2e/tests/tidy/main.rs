@@ -8,20 +8,26 @@ mod pages;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use weir_settings::{BROKER, Scope, topic_key_of};
+
 /// A file tells one story; one that is longer tells two.
 const LINES_MAX: usize = 500;
 
 /// Which of our crates each crate may use.
 const CRATES: &[(&str, &[&str])] = &[
     ("broker/protocol", &[]),
+    ("broker/settings", &[]),
     ("broker/telemetry", &[]),
-    ("crds", &[]),
+    ("crds", &["weir-settings"]),
     // What the scenarios of the tests are played with knows nobody.
     ("e2e/scenario", &[]),
-    ("broker", &["weir-protocol", "weir-scenario", "weir-telemetry"]),
-    ("operator", &["weir-crds", "weir-protocol", "weir-scenario", "weir-telemetry"]),
+    ("broker", &["weir-protocol", "weir-scenario", "weir-settings", "weir-telemetry"]),
+    (
+        "operator",
+        &["weir-crds", "weir-protocol", "weir-scenario", "weir-settings", "weir-telemetry"],
+    ),
     ("cli", &["weir-broker", "weir-operator"]),
-    ("e2e", &[]),
+    ("e2e", &["weir-settings"]),
     // The cores of both sides, driven together.
     ("e2e/sim", &["weir-broker", "weir-crds", "weir-operator", "weir-protocol"]),
 ];
@@ -280,33 +286,6 @@ fn examples_are_used() {
     none("examples that no test applies", unused.map(|f| shown(f)).collect());
 }
 
-/// The settings of brokers as their tables have them: name, scope and what is said of them.
-fn broker_settings() -> Vec<(String, String, String)> {
-    let mut settings = Vec::new();
-    let tables = sources("broker/protocol/src/config/broker");
-    for file in tables.into_iter().chain([root().join("broker/protocol/src/config/broker.rs")]) {
-        for row in code(&file).split("\n    broker(").skip(1) {
-            let row = row.split_once("\n    ),").map_or(row, |(row, _)| row);
-            // A line, or a line for each field.
-            let texts: Vec<&str> = row.split('"').collect();
-            let (name, doc) = (texts[1], texts[texts.len() - 2]);
-            let before_doc = texts[texts.len() - 3];
-            let scope = before_doc.split(',').map(str::trim).rfind(|word| !word.is_empty()).unwrap_or_default();
-            settings.push((name.to_owned(), scope.to_owned(), doc.to_owned()));
-        }
-    }
-    settings
-}
-
-/// What the settings of topics are called on brokers: `layers.rs` says it.
-fn topics_name_of(broker_name: &str) -> Option<String> {
-    let layers = code(&root().join("broker/protocol/src/config/layers.rs"));
-    let rows = layers.split("=> &[").zip(layers.split("=> &[").skip(1));
-    let topic_name = |before: &str| before.rsplit('"').nth(1).map(str::to_owned);
-    rows.filter(|(_, after)| after.split(']').next().unwrap().contains(&format!("(\"{broker_name}\",")))
-        .find_map(|(before, _)| topic_name(before))
-}
-
 /// Whoever may set something at a level is honoured there: what the controller goes by is the same for all brokers, since the controller knows no broker's own;
 /// and what nobody reads says that it has no effect.
 #[test]
@@ -320,30 +299,25 @@ fn each_setting_is_read_at_the_level_where_it_is_set() {
     let (controller, brokers) = (
         program("operator/src/controller"),
         // The bounds of groups' settings are looked up where those are checked.
-        program("broker/src") + &code(&root().join("broker/protocol/src/config/named.rs")),
+        program("broker/src") + &code(&root().join("broker/settings/src/named.rs")),
     );
-    let topic_docs = code(&root().join("broker/protocol/src/config/topic.rs"));
     let mut wrong = Vec::new();
-    let settings = broker_settings();
-    assert!(settings.len() > 80, "the tables are written in another way: {}", settings.len());
-    for (name, scope, doc) in settings {
-        assert!(
-            ["Process", "Cluster", "ClusterWide", "Dynamic"].contains(&scope.as_str()),
-            "{name}: {scope}"
-        );
-        let topic = topics_name_of(&name);
-        let names: Vec<String> = [Some(&name), topic.as_ref()]
+    for key in BROKER.iter() {
+        let name = key.name;
+        let topic = topic_key_of(name);
+        let names: Vec<String> = [Some(name), topic.map(|topic| topic.name)]
             .into_iter()
             .flatten()
             .map(|name| format!("\"{name}\""))
             .collect();
         let is_read = |program: &str| names.iter().any(|name| program.contains(name));
-        if scope == "Dynamic" && is_read(&controller) {
+        if key.scope == Scope::Dynamic && is_read(&controller) {
             wrong.push(format!("{name}: the controller reads it, and one broker may have its own"));
         }
-        let of_topic = topic.and_then(|topic| topic_docs.split(&format!("\"{topic}\",")).nth(1).map(str::to_owned));
-        let topic_doc = of_topic.as_deref().and_then(|rest| rest.split("topic(").next()).unwrap_or_default();
-        let has_no_effect = doc.contains("no effect") || topic_doc.contains("no effect");
+        let has_no_effect = [Some(key), topic]
+            .into_iter()
+            .flatten()
+            .any(|key| key.documentation().contains("no effect"));
         let is_read = is_read(&controller) || is_read(&brokers) || name == "log.dir";
         if is_read == has_no_effect {
             wrong.push(format!("{name}: read: {is_read}, said to have no effect: {has_no_effect}"));

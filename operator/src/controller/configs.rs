@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weir_crds::{ClientMetricsConfig, ClusterConfig, GroupConfig, InvalidSetting, KafkaClusterSpec, TopicConfig};
-use weir_protocol::config::{self, ConfigError, ConfigType, Configs, Door, Layers, Scope};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
     incremental_alter_configs_response,
 };
 use weir_protocol::types::{BrokerId, TopicId};
+use weir_settings::{self as config, ConfigError, ConfigType, Configs, Door, Layers, Scope};
 
 use super::admin::{ApiError, too_large, wire};
 use super::resources::with_cluster_generation;

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_crds::{ClientMetricsConfig, GroupConfig};
-use weir_protocol::config::Configs;
 use weir_protocol::controller as rpc;
 use weir_protocol::types::{BrokerId, TopicId};
+use weir_settings::Configs;
 
 use super::resources::broker_of;
 use super::state::{Broker, Change, Partition, State, Topic};

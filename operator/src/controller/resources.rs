@@ -10,8 +10,8 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use uuid::Uuid;
 use weir_crds::{ClusterConfig, DeletionPolicy, KafkaCluster, NamespacesFrom, Topic};
-use weir_protocol::config::{Door, Layers, validate_broker_entry, validate_group};
 use weir_protocol::types::{BrokerId, TopicId};
+use weir_settings::{Door, Layers, validate_broker_entry, validate_group};
 
 use super::admin::ApiError;
 use super::configs::{canonical_topic_settings, check_named, put_cluster_resource};

@@ -14,8 +14,8 @@ use imbl::{OrdMap, OrdSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use uuid::Uuid;
 use weir_crds::KafkaCluster;
-use weir_protocol::config::{self, Configs, Layers};
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
+use weir_settings::{self as config, Configs, Layers};
 
 pub use self::partition::Partition;
 use self::sums::Sums;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_protocol::api::ApiKey;
-use weir_protocol::config::{self, ConfigError, ConfigType, Door};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
     incremental_alter_configs_response,
 };
 use weir_protocol::types::BrokerId;
+use weir_settings::{self as config, ConfigError, ConfigType, Door};
 
 use super::{BROKER_RESOURCE, CLIENT_METRICS_RESOURCE, GROUP_RESOURCE, TOPIC_RESOURCE, check_allowed, check_broker_id};
 use crate::api::RequestContext;

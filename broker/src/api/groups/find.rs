@@ -83,21 +83,21 @@ impl Kind {
     fn creatable(self, broker: &Broker) -> CreatableTopic {
         let image = broker.metadata.load();
         let layers = replica::layers(&image, broker.config.id);
-        let number = |key, default: i32| layers.broker_value(key).and_then(|value| value.parse().ok()).unwrap_or(default);
-        let segment_bytes = |key| ("segment.bytes", number(key, 100 << 20).to_string());
+        let number = |key| i32::try_from(layers.broker_number(key)).unwrap_or(i32::MAX);
+        let segment_bytes = |key| ("segment.bytes", number(key).to_string());
         match self {
             Self::Group => {
                 let configs = vec![("compression.type", "producer".to_owned()), segment_bytes("offsets.topic.segment.bytes")];
-                compacted(Groups::TOPIC, number("offsets.topic.num.partitions", 50), configs)
+                compacted(Groups::TOPIC, number("offsets.topic.num.partitions"), configs)
             }
             Self::Transaction => {
                 let configs = vec![
                     ("compression.type", "uncompressed".to_owned()),
                     ("unclean.leader.election.enable", "false".to_owned()),
-                    ("min.insync.replicas", number("transaction.state.log.min.isr", 2).to_string()),
+                    ("min.insync.replicas", number("transaction.state.log.min.isr").to_string()),
                     segment_bytes("transaction.state.log.segment.bytes"),
                 ];
-                compacted(Transactions::TOPIC, number("transaction.state.log.num.partitions", 50), configs)
+                compacted(Transactions::TOPIC, number("transaction.state.log.num.partitions"), configs)
             }
         }
     }

@@ -11,7 +11,6 @@ mod topics;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use weir_protocol::config::Configs;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
@@ -22,6 +21,7 @@ use weir_protocol::messages::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupResponse,
     OffsetCommitRequest, SyncGroupRequest, SyncGroupResponse,
 };
+use weir_settings::Configs;
 
 use crate::coordinator::harness::Harness;
 use crate::group::{Client, ConsumerHeartbeat, Groups, Join, Request};

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 use weir_crds::{ClusterRef, Topic, TopicConfig, TopicSpec};
-use weir_protocol::config::Configs;
 use weir_protocol::controller as rpc;
 use weir_protocol::types::{BrokerId, LeaderEpoch, PartitionEpoch, TopicId};
+use weir_settings::Configs;
 
 use super::super::configs::canonical_topic_settings;
 use super::super::names::resource_name;

@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_crds::{ClusterRef, TopicConfig, TopicSpec};
-use weir_protocol::config::Configs;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::create_topics_request::CreatableTopic;
 use weir_protocol::messages::create_topics_response::CreatableTopicResult;
 use weir_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use weir_protocol::types::{BrokerId, TopicId};
+use weir_settings::Configs;
 
 use super::super::admin::{ApiError, too_large, wire};
 use super::super::configs::canonical_topic_settings;

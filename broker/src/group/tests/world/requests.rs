@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use uuid::Uuid;
-use weir_protocol::config::{Configs, broker_key};
 use weir_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
@@ -14,6 +13,7 @@ use weir_protocol::messages::{
     ConsumerGroupHeartbeatRequest, HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, OffsetDeleteRequest, SyncGroupRequest,
 };
 use weir_scenario::Words;
+use weir_settings::{Configs, broker_key};
 
 use super::embedded::{Partitions, assignment, by_topic, subscription};
 use super::names::Names;

@@ -26,10 +26,10 @@
 use std::collections::BTreeMap;
 use std::task::Poll;
 
-use weir_protocol::config::Configs;
 use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, HeartbeatRequest, JoinGroupResponse, SyncGroupResponse};
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 use weir_scenario::Words;
+use weir_settings::Configs;
 
 use super::names::Names;
 use super::topics::{Topic, image};

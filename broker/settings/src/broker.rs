@@ -1,0 +1,128 @@
+//! The configurations of brokers and of the cluster that mean something here, under Apache Kafka's names (`KafkaConfig`).
+//!
+//! What Kafka has and these tables have not is either the controller's (here the operator's) or belongs to what is not served. `unused` has what scripts set all the
+//! same.
+
+mod groups;
+mod logs;
+mod replication;
+mod topics;
+mod transactions;
+mod unused;
+
+use std::sync::LazyLock;
+
+#[cfg(test)]
+pub(crate) use topics::BrokerNames;
+pub(crate) use topics::broker_names;
+pub use topics::topic_key_of;
+
+use super::Check::{Any, AtLeast};
+use super::ConfigKey;
+use super::ConfigType::{Boolean, Int, List, Long, String};
+use super::Scope::{Cluster, Dynamic, Process};
+use super::row as broker;
+
+/// Every configuration of a broker, in the order of their names.
+pub static BROKER: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
+    let mut rows = [OWN, groups::ROWS, logs::ROWS, replication::ROWS, transactions::ROWS, unused::ROWS].concat();
+    rows.extend(topics::rows());
+    rows.sort_by_key(|row| row.name);
+    rows
+});
+
+/// What has to do with the broker as such: its connections, its requests, its place.
+const OWN: &[ConfigKey] = &[
+    broker(
+        "advertised.listeners",
+        List,
+        None,
+        Any,
+        Process,
+        "What clients are told to connect to, by listener.",
+    ),
+    broker(
+        "auto.create.topics.enable",
+        Boolean,
+        Some("true"),
+        Any,
+        Cluster,
+        "Whether a topic is created when a client first asks for it.",
+    ),
+    broker("broker.id", Int, Some("-1"), Any, Process, "The broker's id in the cluster."),
+    broker("broker.rack", String, None, Any, Process, "The rack or zone that the broker stands in."),
+    broker(
+        "connections.max.idle.ms",
+        Long,
+        Some("600000"),
+        AtLeast(-1),
+        Cluster,
+        "How long a connection may be idle before the broker closes it; negative is for ever.",
+    ),
+    broker(
+        "delete.topic.enable",
+        Boolean,
+        Some("true"),
+        Any,
+        Cluster,
+        "Whether clients may delete topics.",
+    ),
+    broker(
+        "fetch.max.bytes",
+        Int,
+        Some("57671680"),
+        AtLeast(1_024),
+        Cluster,
+        "The most bytes of records in the answer to one fetch, whatever the client asks for.",
+    ),
+    broker("listeners", List, Some("PLAINTEXT://:9092"), Any, Process, "Where the broker listens."),
+    broker(
+        "max.connections",
+        Int,
+        Some("2147483647"),
+        AtLeast(0),
+        Process,
+        "The most connections at a time.",
+    ),
+    broker(
+        "max.incremental.fetch.session.cache.slots",
+        Int,
+        Some("1000"),
+        AtLeast(0),
+        Cluster,
+        "The most incremental fetch sessions at a time.",
+    ),
+    broker(
+        "max.request.partition.size.limit",
+        Int,
+        Some("2000"),
+        AtLeast(1),
+        Cluster,
+        "The most partitions in one answer to DescribeTopicPartitions.",
+    ),
+    broker("node.id", Int, None, AtLeast(0), Process, "The broker's id in the cluster."),
+    broker(
+        "num.partitions",
+        Int,
+        Some("1"),
+        AtLeast(1),
+        Cluster,
+        "How many partitions a topic gets whose creator does not say.",
+    ),
+    broker(
+        "producer.id.expiration.ms",
+        Int,
+        Some("86400000"),
+        AtLeast(1),
+        Dynamic,
+        "How long a partition remembers an idempotent producer that writes nothing.",
+    ),
+    broker(
+        "socket.request.max.bytes",
+        Int,
+        Some("104857600"),
+        AtLeast(1),
+        Cluster,
+        "The largest request that the broker reads; a larger one closes the connection.",
+    ),
+];
