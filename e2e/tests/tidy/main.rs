@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod pages;
+mod release;
+mod variables;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
