@@ -4,58 +4,17 @@
 //! broker last, so that a crash in between makes it register and be cleaned up again.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse};
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch};
 
-use super::admin::{ApiError, wire};
+use super::draft::Draft;
 use super::election::Loss;
+use super::error::{ApiError, wire};
+use super::event::{Heartbeat, Registration, Reply};
+use super::partitions;
 use super::sessions::Sessions;
 use super::state::{Broker, Change, Endpoint, Partition, State};
-use super::{Draft, Reply, partitions};
-
-/// What a broker says of itself when it joins.
-#[derive(Clone, Debug)]
-pub struct Registration {
-    /// The cluster that it was made for.
-    pub cluster_id: String,
-    /// Its id.
-    pub broker: BrokerId,
-    /// Random at each start of its process.
-    pub incarnation: Uuid,
-    /// Random when its log directory was formatted.
-    pub log_dir: Uuid,
-    /// Where it answers.
-    pub endpoints: Vec<Endpoint>,
-    /// Its rack, if it has one.
-    pub rack: Option<String>,
-    /// The epoch under which its log directory was last used; `None` for a fresh one.
-    pub previous_epoch: Option<BrokerEpoch>,
-    /// Its log is whole up to its end.
-    pub clean: bool,
-    /// The highest controller epoch that it has obeyed.
-    pub controller_epoch: ControllerEpoch,
-    /// The newest leader epoch in each of its logs, by topic and partition.
-    pub leader_epochs: Vec<(TopicId, i32, LeaderEpoch)>,
-}
-
-/// A sign of life.
-#[derive(Clone, Debug)]
-pub struct Heartbeat {
-    /// Who.
-    pub broker: BrokerId,
-    /// Its epoch.
-    pub epoch: BrokerEpoch,
-    /// The newest metadata version that it has applied.
-    pub applied_version: u64,
-    /// Recovery is over and the listeners are bound.
-    pub ready: bool,
-    /// It wants to stop.
-    pub wants_shutdown: bool,
-    /// Its log directory is offline.
-    pub log_dir_failed: bool,
-}
 
 /// Endpoints of one broker: more than anyone has listeners for.
 const ENDPOINTS_MAX: usize = 64;

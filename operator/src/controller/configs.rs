@@ -1,7 +1,7 @@
 //! AlterConfigs and IncrementalAlterConfigs (`ConfigurationControlManager` in Apache Kafka): what they change is a field of a resource.
 //!
 //! A topic's settings are `spec.config` of its `Topic`; those of all brokers `spec.config` of the `KafkaCluster`, those of one broker its
-//! `spec.brokers.config`, those of groups `spec.consumerGroups.config`, and subscriptions to client metrics `spec.clientMetrics`. What a setting may be is `weir_protocol::config`'s to say.
+//! `spec.brokers.config`, those of groups `spec.consumerGroups.config`, and subscriptions to client metrics `spec.clientMetrics`. What a setting may be is `weir_settings`' to say.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,11 +16,13 @@ use weir_protocol::messages::{
 use weir_protocol::types::{BrokerId, TopicId};
 use weir_settings::{self as config, ConfigError, ConfigType, Configs, Door, Layers, Scope};
 
-use super::admin::{ApiError, too_large, wire};
-use super::resources::with_cluster_generation;
-use super::resources::with_generation;
+use super::draft::Draft;
+use super::error::{ApiError, too_large, wire};
+use super::limits::SETTINGS_BYTES_MAX;
+use super::object_meta::with_cluster_generation;
+use super::object_meta::with_generation;
+use super::partitions;
 use super::state::Change;
-use super::{Draft, SETTINGS_BYTES_MAX, partitions};
 
 /// `ConfigResource.Type` on the wire.
 pub(super) const TYPE_TOPIC: i8 = 2;

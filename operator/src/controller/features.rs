@@ -10,8 +10,8 @@ use weir_protocol::messages::update_features_request::FeatureUpdateKey;
 use weir_protocol::messages::update_features_response::UpdatableFeatureResult;
 use weir_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 
-use super::Draft;
-use super::admin::ApiError;
+use super::draft::Draft;
+use super::error::ApiError;
 use super::state::{Change, Features};
 
 /// `FeatureUpdate.UpgradeType` in Apache Kafka.

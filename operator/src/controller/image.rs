@@ -11,7 +11,7 @@ use weir_protocol::controller as rpc;
 use weir_protocol::types::{BrokerId, TopicId};
 use weir_settings::Configs;
 
-use super::resources::broker_of;
+use super::apply::broker_of;
 use super::state::{Broker, Change, Partition, State, Topic};
 
 /// Everything that brokers need to know.

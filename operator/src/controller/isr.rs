@@ -5,52 +5,13 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicId};
+use weir_protocol::types::{BrokerEpoch, BrokerId, PartitionEpoch};
 
+use super::draft::Draft;
 use super::election::{Wanted, settle};
+use super::event::{AlterPartitions, IsrChange, IsrChanged, Reply};
 use super::partitions::TopicRules;
 use super::state::{Change, Partition, State, Topic};
-use super::{Draft, Reply};
-
-/// A leader asks for other ISRs of partitions that it leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AlterPartitions {
-    /// Who asks.
-    pub broker: BrokerId,
-    /// Its epoch.
-    pub epoch: BrokerEpoch,
-    /// What it asks for.
-    pub changes: Vec<IsrChange>,
-}
-
-/// The ISR that a leader wants for one partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IsrChange {
-    /// The topic.
-    pub topic: TopicId,
-    /// The partition's index.
-    pub partition: i32,
-    /// The epoch under which it leads.
-    pub leader_epoch: LeaderEpoch,
-    /// The state that the change builds on.
-    pub partition_epoch: PartitionEpoch,
-    /// The whole ISR, the leader included, each with the epoch under which it fetched: a replica that was restarted since is no
-    /// member. `-1`: it was in the ISR before, and has not fetched from this leader.
-    pub isr: Vec<(BrokerId, BrokerEpoch)>,
-    /// The leader, elected uncleanly, has recovered.
-    pub recovered: bool,
-}
-
-/// What became of an [`IsrChange`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IsrChanged {
-    /// The topic.
-    pub topic: TopicId,
-    /// The partition's index.
-    pub partition: i32,
-    /// The partition as it is now, or Kafka's error.
-    pub result: Result<Partition, ErrorCode>,
-}
 
 pub(super) fn alter(draft: &mut Draft<'_>, request: AlterPartitions) -> Reply {
     let sender = draft.state.brokers.get(&request.broker);

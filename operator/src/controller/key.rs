@@ -3,7 +3,12 @@
 
 use std::fmt;
 
-/// A namespace and a name.
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// The namespace of resources that name none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// A namespace and a name: the order of keys is the order of resources, which the `ObjectRef` of kube does not have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// The namespace.
@@ -19,6 +24,11 @@ impl Key {
             namespace: namespace.unwrap_or_default().to_owned(),
             name: name.unwrap_or_default().to_owned(),
         }
+    }
+
+    /// The key of the object that has this metadata.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        Self::new(metadata.namespace.as_deref(), metadata.name.as_deref())
     }
 }
 

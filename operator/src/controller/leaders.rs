@@ -11,11 +11,13 @@ use weir_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaEl
 use weir_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
 use weir_protocol::types::{BrokerId, TopicId};
 
-use super::admin::{ApiError, shown, too_large, wire};
+use super::draft::Draft;
 use super::election::{Election, Wanted, settle};
+use super::error::{ApiError, too_large, wire};
+use super::event::Reply;
 use super::partitions::TopicRules;
 use super::state::{Change, Partition, State};
-use super::{Draft, Reply};
+use super::topic_name::shown;
 
 /// The most leaders that one round of balancing moves; the next round follows at once (`maxElectionsPerImbalance` in Apache Kafka).
 const ELECTIONS_PER_ROUND_MAX: usize = 1_000;

@@ -1,15 +1,16 @@
 //! What the coming and going of brokers does to partitions, and the partitions that a topic still lacks.
 //!
-//! Called by `brokers`, `topics` and `resources`. Which replica leads is `election`'s decision, where replicas go `placement`'s.
+//! Called by `brokers`, `topics` and `apply`. Which replica leads is `election`'s decision, where replicas go `placement`'s.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_crds::PartitionSummary;
 use weir_protocol::types::{BrokerId, TopicId};
 
+use super::draft::Draft;
 use super::election::{Election, Electorate, Loss, Wanted, settle};
+use super::limits::PARTITIONS_MAX;
 use super::placement::{NoPlace, place};
 use super::state::{Change, Partition, State, Topic};
-use super::{Draft, PARTITIONS_MAX};
 
 /// What there is of partitions, and how they are.
 pub fn summary<'a>(partitions: impl Iterator<Item = &'a Partition>) -> PartitionSummary {

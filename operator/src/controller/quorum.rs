@@ -6,7 +6,7 @@
 use weir_protocol::messages::describe_quorum_response::{PartitionData, ReplicaState, TopicData};
 use weir_protocol::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
 
-use super::Draft;
+use super::draft::Draft;
 use super::state::{Broker, changes_since_takeover};
 
 pub(super) fn describe(draft: &mut Draft<'_>, _: DescribeQuorumRequest) -> DescribeQuorumResponse {

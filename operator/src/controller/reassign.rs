@@ -16,13 +16,14 @@ use weir_protocol::messages::{
 };
 use weir_protocol::types::{BrokerId, TopicId};
 
-use super::Draft;
-use super::admin::{ApiError, shown, wire};
+use super::draft::Draft;
 use super::election::{Election, Wanted, settle};
+use super::error::{ApiError, wire};
+use super::object_meta::with_generation;
 use super::partitions::TopicRules;
 use super::placement::NoPlace;
-use super::resources::with_generation;
 use super::state::{Change, Partition, State, Topic};
+use super::topic_name::shown;
 use super::topics::check_assignment;
 
 pub(super) fn alter(draft: &mut Draft<'_>, request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {

@@ -5,6 +5,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod inventory;
+mod known;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -13,12 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
-use weir_crds::{KafkaCluster, Topic};
+use weir_crds::KafkaCluster;
 use weir_protocol::controller as rpc;
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
 
+use self::inventory::newest;
 pub use self::inventory::{FoundLog, Inventory};
-use super::Moment;
+pub use self::known::Known;
+use super::event::Moment;
 use super::state::{Broker, Change, Cluster, Features, State};
 
 /// On a KafkaCluster: the ids of brokers whose volumes are not waited for, with commas between.
@@ -26,19 +29,6 @@ pub const WITHOUT_ANNOTATION: &str = "weir.dev/recover-without";
 
 /// Producer ids that a recovered cluster begins with follow the time of day, so many a second: more than brokers can give out on the whole, so nobody has any of them, whatever nobody remembers.
 const PRODUCER_IDS_PER_SECOND_BITS: u32 = 20;
-
-/// What is known beside the inventories.
-#[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
-    /// The cluster's resource.
-    pub cluster: &'a KafkaCluster,
-    /// The id that the cluster had, where that is written somewhere.
-    pub cluster_id: Option<&'a str>,
-    /// The cluster's topics that have a resource, whoever wrote it.
-    pub topics: &'a [Topic],
-    /// Names of resources that are no topics of this cluster.
-    pub taken: &'a BTreeSet<String>,
-}
 
 /// What comes of the inventories.
 #[derive(Debug)]
@@ -181,12 +171,6 @@ fn waits_for(absent: &[BrokerId], new: &[BrokerId]) -> String {
 fn listed(what: &str, ids: &[BrokerId]) -> String {
     let all: Vec<String> = ids.iter().map(ToString::to_string).collect();
     format!("{what} {}", all.join(", "))
-}
-
-/// The image that knows most: the newest.
-fn newest<'a>(used: &BTreeMap<BrokerId, &'a Inventory>) -> Option<&'a rpc::MetadataUpdate> {
-    let images = used.values().filter_map(|inventory| inventory.image.as_ref());
-    images.max_by_key(|image| image.version)
 }
 
 fn recovered(known: Known<'_>, cluster_id: &str, used: &BTreeMap<BrokerId, &Inventory>, moment: &Moment) -> (State, Vec<Change>) {

@@ -5,7 +5,9 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod partition;
+mod shard;
 mod sums;
+mod topic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,9 +20,10 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
 use weir_settings::{self as config, Configs, Layers};
 
 pub use self::partition::Partition;
+pub use self::shard::{SHARDS, shard_of};
 use self::sums::Sums;
-use super::key::Key;
-use super::resources::DEFAULT_NAMESPACE;
+pub use self::topic::{Topic, is_internal};
+use super::key::{DEFAULT_NAMESPACE, Key};
 
 /// The whole of the metadata.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,19 +112,6 @@ pub struct Endpoint {
     pub security_protocol: String,
 }
 
-/// A topic: its resource and the state of its partitions.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Topic {
-    /// Its immutable id (KIP-516).
-    pub id: TopicId,
-    /// Where its resource lies.
-    pub key: Key,
-    /// The resource, whoever wrote it. Its `partitions` and `replicas` are set.
-    pub resource: weir_crds::Topic,
-    /// The partitions by index. Fewer than the resource asks for while no broker can take them.
-    pub partitions: Vec<Partition>,
-}
-
 /// A change of the state: the new value of one thing.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
@@ -151,16 +141,6 @@ pub enum Change {
 
 /// Versions of one controller are below this; the bits above are the controller's epoch.
 const VERSIONS_PER_CONTROLLER_BITS: u32 = 40;
-
-/// Objects that hold partitions; a topic's is chosen by its id.
-pub const SHARDS: u8 = 16;
-
-/// The shard of a topic.
-pub fn shard_of(topic: TopicId) -> u8 {
-    let bits = topic.0.as_u128();
-    // The id's random bits are as good as a hash of it; the modulus fits, since SHARDS does.
-    u8::try_from(bits % u128::from(SHARDS)).unwrap_or_default()
-}
 
 impl State {
     /// A cluster without brokers and topics.
@@ -450,30 +430,4 @@ impl Broker {
     pub fn is_usable(&self) -> bool {
         !self.fenced && !self.shutting_down
     }
-}
-
-impl Topic {
-    /// Its name in Kafka.
-    pub fn name(&self) -> &str {
-        self.resource.topic_name()
-    }
-
-    /// The number of partitions that its resource asks for.
-    pub fn partitions_wanted(&self) -> usize {
-        self.resource
-            .spec
-            .partitions
-            .and_then(|count| usize::try_from(count).ok())
-            .unwrap_or_default()
-    }
-
-    /// Whether the brokers keep it for themselves.
-    pub fn is_internal(&self) -> bool {
-        is_internal(self.name())
-    }
-}
-
-/// Whether brokers keep the topic of this name for themselves.
-pub fn is_internal(name: &str) -> bool {
-    matches!(name, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
 }

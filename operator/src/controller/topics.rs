@@ -16,47 +16,13 @@ use weir_protocol::messages::delete_topics_response::DeletableTopicResult;
 use weir_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse, DeleteTopicsRequest, DeleteTopicsResponse};
 use weir_protocol::types::{BrokerId, TopicId};
 
-use super::admin::{ApiError, too_large, wire};
+use super::draft::Draft;
+use super::error::{ApiError, too_large, wire};
+use super::limits::{PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX};
+use super::object_meta::with_generation;
+use super::partitions;
 use super::placement::{NoPlace, place};
-use super::resources::with_generation;
 use super::state::{Change, Partition, State};
-use super::{Draft, PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX, partitions};
-
-/// Kafka's longest topic name (`Topic.MAX_NAME_LENGTH`), so that it is a folder's name with a partition's number behind it.
-pub(super) const TOPIC_NAME_LENGTH_MAX: usize = 249;
-
-/// Checks a topic's name (`Topic.validate` in Apache Kafka).
-pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
-    let invalid = |reason: String| {
-        Err(ApiError::new(
-            ErrorCode::InvalidTopicException,
-            format!("Topic name is invalid: {reason}"),
-        ))
-    };
-    if name.is_empty() {
-        return invalid("the empty string is not allowed".to_owned());
-    }
-    if name == "." || name == ".." {
-        return invalid(format!("'{name}' is not allowed"));
-    }
-    if name.len() > TOPIC_NAME_LENGTH_MAX {
-        return invalid(format!(
-            "the length of '{name}' is longer than the max allowed length {TOPIC_NAME_LENGTH_MAX}"
-        ));
-    }
-    if !name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
-    {
-        return invalid(format!(
-            "'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
-        ));
-    }
-    if name == "__cluster_metadata" {
-        return invalid("the name of Apache Kafka's metadata log is reserved".to_owned());
-    }
-    Ok(())
-}
 
 pub(super) fn delete_topics(draft: &mut Draft<'_>, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let by_name = request.topic_names.into_iter().map(|name| (Some(name), uuid::Uuid::nil()));

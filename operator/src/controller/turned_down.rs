@@ -15,9 +15,10 @@ use weir_protocol::messages::{
 };
 use weir_protocol::types::TopicId;
 
-use super::admin::{AdminRequest, AdminResponse};
+use super::admin_request::{AdminRequest, AdminResponse};
 use super::configs::TYPE_TOPIC;
-use super::{Event, Kind, Refusal, Reply, Resource};
+use super::event::{Event, Reply};
+use super::resource::{Kind, Refusal, Resource};
 
 /// A resource that the store does not take as it was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,12 +1,14 @@
 //! What a broker says of its volume, checked.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 use weir_protocol::controller as rpc;
-use weir_protocol::types::TopicId;
+use weir_protocol::types::{BrokerId, TopicId};
 
-use super::super::PARTITIONS_MAX;
-use super::super::topics::check_name;
+use super::super::limits::PARTITIONS_MAX;
+use super::super::topic_name::check_name;
 
 /// What is on a broker's volume.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -82,4 +84,10 @@ impl TryFrom<rpc::Inventory> for Inventory {
             image: said.image,
         })
     }
+}
+
+/// The image that knows most: the newest.
+pub(super) fn newest<'a>(used: &BTreeMap<BrokerId, &'a Inventory>) -> Option<&'a rpc::MetadataUpdate> {
+    let images = used.values().filter_map(|inventory| inventory.image.as_ref());
+    images.max_by_key(|image| image.version)
 }

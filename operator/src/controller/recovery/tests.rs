@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff;
+use weir_crds::Topic;
 use weir_protocol::types::{LeaderEpoch, PartitionEpoch, TopicId};
 
 use super::super::sessions::Timestamp;

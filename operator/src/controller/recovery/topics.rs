@@ -12,11 +12,13 @@ use weir_protocol::types::{BrokerId, LeaderEpoch, PartitionEpoch, TopicId};
 use weir_settings::Configs;
 
 use super::super::configs::canonical_topic_settings;
+use super::super::event::Moment;
+use super::super::key::{DEFAULT_NAMESPACE, Key};
 use super::super::names::resource_name;
-use super::super::resources::{DEFAULT_NAMESPACE, new_meta, topic_id_on};
+use super::super::object_meta::{TOPIC_ID_ANNOTATION, new_meta, topic_id_on};
 use super::super::state::{Change, Partition};
-use super::super::{Key, Moment, TOPIC_ID_ANNOTATION};
-use super::{Inventory, Known, newest};
+use super::inventory::{Inventory, newest};
+use super::known::Known;
 
 /// What a volume has of a partition: its newest leader epoch, and where its log ends. The larger one has all that the smaller one has that was ever committed.
 type Held = (i32, i64);

@@ -4,7 +4,8 @@
 use weir_crds::DeletionPolicy;
 use weir_protocol::types::TopicId;
 
-use super::{SHARDS, Topic, shard_of};
+use super::shard::{SHARDS, shard_of};
+use super::topic::Topic;
 
 /// What a shard may hold, by an estimate of what a partition and each of its replicas take in the packed text, while they are being moved, too. An object in etcd has up to 1.5 MiB.
 const SHARD_BYTES_MAX: usize = 1_400_000;

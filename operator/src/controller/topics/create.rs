@@ -13,16 +13,19 @@ use weir_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use weir_protocol::types::{BrokerId, TopicId};
 use weir_settings::Configs;
 
-use super::super::admin::{ApiError, too_large, wire};
 use super::super::configs::canonical_topic_settings;
+use super::super::draft::Draft;
+use super::super::error::{ApiError, too_large, wire};
+use super::super::limits::PARTITIONS_PER_REQUEST_MAX;
 use super::super::names::resource_name;
+use super::super::object_meta::new_meta;
+use super::super::partitions;
 use super::super::placement::{NoPlace, place};
-use super::super::resources::new_meta;
 use super::super::state::Change;
-use super::super::{Draft, PARTITIONS_PER_REQUEST_MAX, partitions};
-use super::{assigned, check_name, check_total, no_place, too_many_partitions};
+use super::super::topic_name::check_name;
+use super::{assigned, check_total, no_place, too_many_partitions};
 
-pub(in super::super) fn create_topics(draft: &mut Draft<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
+pub(crate) fn create_topics(draft: &mut Draft<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let validate_only = request.validate_only;
     let mut seen = BTreeSet::new();
     let partitions = partitions_of(draft, &request);
@@ -168,7 +171,7 @@ fn replicas_as_assigned(draft: &Draft<'_>, wanted: &CreatableTopic) -> Result<Ve
 }
 
 /// A number that the cluster's configuration sets, or Kafka's default.
-pub(in super::super) fn default_of(draft: &Draft<'_>, name: &'static str) -> usize {
+pub(crate) fn default_of(draft: &Draft<'_>, name: &'static str) -> usize {
     let text = draft.state.cluster.setting(name);
     text.and_then(|text| text.parse().ok()).unwrap_or(1)
 }

@@ -4,72 +4,27 @@
 //! that are not there. The refusals name the field.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use uuid::Uuid;
 use weir_crds::{ClusterConfig, DeletionPolicy, KafkaCluster, NamespacesFrom, Topic};
 use weir_protocol::types::{BrokerId, TopicId};
 use weir_settings::{Door, Layers, validate_broker_entry, validate_group};
 
-use super::admin::ApiError;
 use super::configs::{canonical_topic_settings, check_named, put_cluster_resource};
+use super::draft::Draft;
+use super::error::ApiError;
+use super::event::Reply;
 use super::key::Key;
+use super::limits::PARTITIONS_MAX;
+use super::object_meta::{merged_meta, new_meta, topic_id_on, with_generation};
+use super::partitions;
 use super::placement::NoPlace;
+use super::reassign;
+use super::resource::{Kind, RETAINED, Refusal, Resource};
 use super::state::{Change, State, is_internal};
-use super::topics::{check_name, create::default_of};
-use super::{Draft, Moment, PARTITIONS_MAX, Reply, partitions, reassign};
-
-/// Where a topic's id is kept on its resource, as a UUID: a backup that drops the status keeps it.
-pub const TOPIC_ID_ANNOTATION: &str = "weir.dev/topic-id";
-
-/// The field for which the deletion of a topic that is to be retained is refused.
-pub const RETAINED: &str = "spec.deletionPolicy";
-
-/// The namespace of resources that name none.
-pub const DEFAULT_NAMESPACE: &str = "default";
-
-/// A resource that a user wrote.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Resource {
-    /// The cluster.
-    Cluster(Box<KafkaCluster>),
-    /// A topic.
-    Topic(Box<Topic>),
-}
-
-/// The kinds that there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `KafkaCluster`
-    KafkaCluster,
-    /// `Topic`
-    Topic,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::KafkaCluster => "KafkaCluster",
-            Self::Topic => "Topic",
-        })
-    }
-}
-
-/// Why a resource is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} {name:?}: {path}: {reason}")]
-pub struct Refusal {
-    /// Its kind.
-    pub kind: Kind,
-    /// Its `metadata.name`.
-    pub name: String,
-    /// The field that is wrong.
-    pub path: String,
-    /// What is wrong with it.
-    pub reason: String,
-}
+use super::topic_name::check_name;
+use super::topics::create::default_of;
 
 /// A field and what is wrong with it.
 type Wrong = (String, String);
@@ -212,12 +167,6 @@ fn is_the_same(before: &super::state::Topic, wanted: &Topic) -> bool {
         || wanted.metadata.uid == ours.uid
         || topic_id_on(wanted) == Some(before.id)
         || before.resource.spec.deletion_policy == DeletionPolicy::Retain
-}
-
-/// The id that is written on a topic's resource.
-pub fn topic_id_on(resource: &Topic) -> Option<TopicId> {
-    let annotations = resource.metadata.annotations.as_ref()?;
-    Uuid::parse_str(annotations.get(TOPIC_ID_ANNOTATION)?).ok().map(TopicId)
 }
 
 /// The id of a new topic. A resource's uid is as good as any, and two controllers that see the resource at once choose the same one. What is written on the resource does not count: it may be
@@ -405,61 +354,6 @@ pub(super) fn retain(draft: &mut Draft<'_>, key: &Key) -> Reply {
         draft.push(Change::Topic(id, Box::new(resource)));
     }
     Reply::Applied(vec!["retained"])
-}
-
-/// The metadata of a new topic.
-pub(super) fn new_meta(moment: &Moment, key: &Key, id: TopicId) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(key.name.clone()),
-        namespace: Some(key.namespace.clone()),
-        uid: Some(id.0.to_string()),
-        generation: Some(1),
-        creation_timestamp: Some(moment.wall.clone()),
-        annotations: Some([(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into()),
-        ..ObjectMeta::default()
-    }
-}
-
-/// The user's labels and annotations; all else is ours, or the API server's where there is one.
-fn merged_meta(ours: &ObjectMeta, theirs: ObjectMeta, spec_changed: bool) -> ObjectMeta {
-    let ours = if theirs.resource_version.is_some() {
-        &ObjectMeta {
-            namespace: theirs.namespace.clone(),
-            uid: theirs.uid.clone(),
-            generation: theirs.generation.map(|generation| generation - i64::from(spec_changed)),
-            creation_timestamp: theirs.creation_timestamp.clone(),
-            ..ours.clone()
-        }
-    } else {
-        ours
-    };
-    let id = ours
-        .annotations
-        .iter()
-        .flatten()
-        .filter(|(name, _)| *name == TOPIC_ID_ANNOTATION)
-        .map(|(name, id)| (name.clone(), id.clone()));
-    let annotations: std::collections::BTreeMap<_, _> = theirs.annotations.into_iter().flatten().chain(id).collect();
-    ObjectMeta {
-        labels: theirs.labels.filter(|labels| !labels.is_empty()),
-        annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
-        generation: ours.generation.map(|generation| generation + i64::from(spec_changed)),
-        ..ours.clone()
-    }
-}
-
-/// A topic's resource with the generation that its next spec has.
-pub(super) fn with_generation(resource: &Topic) -> Topic {
-    let mut next = resource.clone();
-    next.metadata.generation = next.metadata.generation.map(|generation| generation + 1);
-    next
-}
-
-/// The cluster's resource with the generation that its next spec has.
-pub(super) fn with_cluster_generation(resource: &KafkaCluster) -> KafkaCluster {
-    let mut next = resource.clone();
-    next.metadata.generation = next.metadata.generation.map(|generation| generation + 1);
-    next
 }
 
 /// The id of a broker whose settings stand under `key` of `spec.brokers.config`.

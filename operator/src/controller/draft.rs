@@ -1,0 +1,87 @@
+//! A decision that is being made.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use weir_protocol::types::TopicId;
+
+use super::event::Moment;
+use super::limits::RECORDS_PER_REQUEST_MAX;
+use super::sessions::Sessions;
+use super::state::{Change, State};
+
+/// A decision that is being made: the state as it would be, and the changes that lead there.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    pub(super) state: State,
+    pub(super) sessions: &'a Sessions,
+    pub(super) changes: Vec<Change>,
+    pub(super) moment: &'a Moment,
+    ids: u128,
+    /// The changes that were made, those of branches that were thrown away, too.
+    spent: usize,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(state: &State, sessions: &'a Sessions, moment: &'a Moment) -> Self {
+        Self {
+            state: state.clone(),
+            sessions,
+            changes: Vec::new(),
+            moment,
+            ids: 0,
+            spent: 0,
+        }
+    }
+
+    pub(super) fn push(&mut self, change: Change) {
+        self.state.apply(&change);
+        self.changes.push(change);
+        self.spent += 1;
+    }
+
+    /// Whether more was changed than one request may.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent > RECORDS_PER_REQUEST_MAX
+    }
+
+    /// A draft of a part of this decision, which may be thrown away.
+    pub(super) fn branch(&self) -> Self {
+        Self {
+            state: self.state.clone(),
+            sessions: self.sessions,
+            changes: Vec::new(),
+            moment: self.moment,
+            ids: self.ids,
+            spent: self.spent,
+        }
+    }
+
+    /// Ends a branch, whose changes are taken over or thrown away.
+    pub(super) fn merge(&mut self, branch: Self, take: bool) {
+        self.spent = branch.spent;
+        if take {
+            self.state = branch.state;
+            // The cluster's resource is one object: of its changes the last one holds them all, and thousands of copies would take the memory.
+            let is_cluster = |change: Option<&Change>| matches!(change, Some(Change::Cluster(_)));
+            if is_cluster(self.changes.last()) && is_cluster(branch.changes.first()) {
+                self.changes.pop();
+            }
+            self.changes.extend(branch.changes);
+            self.ids = branch.ids;
+        }
+    }
+
+    /// A topic id that no topic has, for the topic of this name.
+    pub(super) fn topic_id(&mut self, name: &str) -> TopicId {
+        if let Some(id) = self.moment.given.get(name).filter(|id| !self.state.topics.contains_key(*id)) {
+            return *id;
+        }
+        loop {
+            let bits = self.moment.seed.wrapping_add(self.ids);
+            self.ids += 1;
+            let id = TopicId(uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid());
+            if !self.state.topics.contains_key(&id) && self.moment.given.values().all(|given| *given != id) {
+                return id;
+            }
+        }
+    }
+}
