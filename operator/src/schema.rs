@@ -10,79 +10,23 @@
 
 mod bounds;
 mod check;
+mod error;
 mod format;
 mod metadata;
 mod path;
 mod prepare;
 mod rules;
+mod structure;
 
 #[cfg(test)]
 mod tests;
-
-use std::fmt;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSONSchemaProps};
 use serde_json::Value;
 
 use check::Place;
+pub use error::FieldError;
 use path::Path;
-
-/// A field and why it is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldError {
-    /// The field, for instance `spec.config["retention.ms"]` or `spec.listeners[1].port`. Empty for the object as a whole.
-    pub path: String,
-    /// What is wrong, in the words of the API server (`field.Error` in apimachinery): `Invalid value: 0: should be greater than or equal to 1`.
-    pub reason: String,
-}
-
-impl fmt::Display for FieldError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.path.as_str() {
-            "" => f.write_str(&self.reason),
-            path => write!(f, "{path}: {}", self.reason),
-        }
-    }
-}
-
-/// The most characters of a value that a [`FieldError`] repeats.
-const SHOWN_CHARS_MAX: usize = 200;
-
-impl FieldError {
-    fn new(path: &Path, reason: impl Into<String>) -> Self {
-        Self {
-            path: path.to_string(),
-            reason: reason.into(),
-        }
-    }
-
-    fn required(path: &Path) -> Self {
-        Self::new(path, "Required value")
-    }
-
-    fn invalid(path: &Path, value: &Value, detail: impl fmt::Display) -> Self {
-        Self::new(path, format!("Invalid value: {}: {detail}", shown(value)))
-    }
-
-    fn duplicate(path: &Path, value: &Value) -> Self {
-        Self::new(path, format!("Duplicate value: {}", shown(value)))
-    }
-}
-
-/// A value as an error repeats it: a scalar as JSON, cut where it is long; of the others only the type, as the API server does.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Object(_) => "\"object\"".to_owned(),
-        Value::Array(_) => "\"array\"".to_owned(),
-        scalar => {
-            let text = scalar.to_string();
-            match text.char_indices().nth(SHOWN_CHARS_MAX) {
-                Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
-                None => text,
-            }
-        }
-    }
-}
 
 /// Checks `object` against `crd` and returns it as the API server would store it: defaults filled in, nulls dropped where the schema allows none.
 ///

@@ -4,6 +4,7 @@
 //! When a commit fails the state is thrown away and loaded again, every stream is closed, and whoever waited is told to look again; what the store refuses of the
 //! resources that were asked for costs whoever asked (`requests`). Never decides anything itself.
 
+mod committed;
 mod door;
 mod journal;
 mod requests;
@@ -22,9 +23,9 @@ use tracing::{error, info, warn};
 use weir_protocol::controller as rpc;
 use weir_protocol::types::BrokerId;
 
+use self::committed::Committed;
 pub use self::door::moment;
 use self::door::{Clock, Door};
-use self::requests::Committed;
 use self::takeover::take_over_from;
 use crate::controller::image;
 use crate::controller::sessions::{HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS, Sessions, StreamId, Timestamp};

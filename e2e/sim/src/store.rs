@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use weir_operator::controller::state::{Broker, Change, Cluster, Partition, State};
-use weir_operator::store::{SHARDS, shard_of};
+use weir_operator::controller::state::{Broker, Change, Cluster, Partition, SHARDS, State, shard_of};
+
 use weir_protocol::types::{BrokerEpoch, TopicId};
 
 use crate::world::partition_of;

@@ -4,8 +4,8 @@ mod faults;
 
 use serde_json::json;
 use uuid::Uuid;
-use weir_operator::controller::state::Cluster;
-use weir_operator::store::shard_of;
+use weir_operator::controller::state::{Cluster, shard_of};
+
 use weir_protocol::types::TopicId;
 
 use crate::broker::{BrokerAlarm, Machine};

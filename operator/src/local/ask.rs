@@ -2,12 +2,10 @@
 //!
 //! The controller is found by the port that its process wrote down. Starts nothing and stops nothing.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::transport::Channel;
 
 use super::cluster::LocalCluster;
@@ -117,18 +115,4 @@ impl LocalCluster {
 /// What the controller said, without what only gRPC knows of it.
 fn refused(status: tonic::Status) -> anyhow::Error {
     anyhow::anyhow!("{}", status.message())
-}
-
-/// Whether a broker answers at this address. That it accepts connections says nothing: it does so before it serves.
-pub(super) async fn broker_answers(address: SocketAddr) -> bool {
-    /// How long a broker that serves may take to answer.
-    const ANSWER_MAX: Duration = Duration::from_secs(1);
-    /// An ApiVersions request, version 0: its length, key 18, version, correlation id, no client id.
-    const REQUEST: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
-    let ask = async {
-        let mut connection = tokio::net::TcpStream::connect(address).await?;
-        connection.write_all(&REQUEST).await?;
-        connection.read_u32().await
-    };
-    tokio::time::timeout(ANSWER_MAX, ask).await.is_ok_and(|answer| answer.is_ok())
 }

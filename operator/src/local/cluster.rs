@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
-use serde::Serialize;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::command::Target;
 use super::manifests::{Manifest, declared_brokers, set_brokers};
 use super::process::Process;
 use super::shape::{Shape, loopback};
+use super::status::{BrokerStatus, ControllerStatus, PartitionsStatus, Status};
+use super::target::Target;
 
 /// The brokers of a cluster of which nobody says how many: as many as it takes to lose one and go on.
 const DEFAULT_BROKERS: i32 = 3;
@@ -38,50 +38,6 @@ pub(super) const POLL: Duration = Duration::from_millis(10);
 pub(crate) struct LocalCluster {
     data: PathBuf,
     shape: Shape,
-}
-
-/// What `weir local status` shows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Status {
-    /// The controller.
-    pub(crate) controller: ControllerStatus,
-    /// The brokers, by id.
-    pub(crate) brokers: Vec<BrokerStatus>,
-    /// The partitions; not known while the controller is down.
-    pub(crate) partitions: Option<PartitionsStatus>,
-}
-
-/// The controller's process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct ControllerStatus {
-    /// Its pid, if it runs.
-    pub(crate) pid: Option<i32>,
-}
-
-/// A broker's process, and what the controller says of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct BrokerStatus {
-    /// Its id.
-    pub(crate) id: i32,
-    /// Its pid, if it runs.
-    pub(crate) pid: Option<i32>,
-    /// Where it listens.
-    pub(crate) port: u16,
-    /// `ready`, `starting`, `fenced`, `stopping`, `stopped`, or `unknown` while the controller is down.
-    pub(crate) state: &'static str,
-}
-
-/// The partitions of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct PartitionsStatus {
-    /// All of them.
-    pub(crate) total: u32,
-    /// Those with fewer replicas in sync than they have.
-    pub(crate) under_replicated: u32,
-    /// Those without a leader.
-    pub(crate) offline: u32,
 }
 
 impl LocalCluster {
@@ -353,7 +309,7 @@ impl LocalCluster {
     async fn broker_goes_on(&self, id: i32, broker: &Process) -> anyhow::Result<()> {
         let address = self.address(id)?;
         let started = tokio::time::Instant::now();
-        while !super::ask::broker_answers(address).await {
+        while !super::broker_probe::broker_answers(address).await {
             anyhow::ensure!(broker.pid().is_some(), "broker {id} did not come up; {}", broker.log_tail());
             anyhow::ensure!(
                 started.elapsed() < GOES_ON_MAX,

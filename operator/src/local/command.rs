@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use super::cluster::LocalCluster;
+use super::output::Format;
+use super::target::Target;
 use super::{manifests, output};
 
 /// A cluster on this machine: the controller and the brokers as processes, on the loopback interface unless `--host` names another address.
@@ -115,40 +117,6 @@ struct Which {
     process: Target,
     #[command(flatten)]
     data: Data,
-}
-
-/// One of the cluster's processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// The controller.
-    Controller,
-    /// A broker, by id.
-    Broker(i32),
-}
-
-impl std::str::FromStr for Target {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "controller" => Ok(Self::Controller),
-            id => id
-                .parse()
-                .ok()
-                .filter(|id| *id >= 0)
-                .map(Self::Broker)
-                .ok_or_else(|| "neither a broker's id nor \"controller\"".to_owned()),
-        }
-    }
-}
-
-/// How a resource is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// JSON.
-    Json,
-    /// YAML.
-    Yaml,
 }
 
 /// Runs a command. What it has to say goes to standard output.

@@ -4,6 +4,7 @@
 //! resources are those of Kubernetes, and so is what happens to them.
 
 mod ask;
+mod broker_probe;
 mod cluster;
 pub mod command;
 pub mod controller;
@@ -14,6 +15,8 @@ mod process;
 mod recovery;
 mod server;
 mod shape;
+mod status;
+mod target;
 mod view;
 
 pub use process::detach_if_child;

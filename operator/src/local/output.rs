@@ -2,11 +2,20 @@
 
 use std::io::Write as _;
 
+use clap::ValueEnum;
 use serde_json::Value;
 
-use super::cluster::Status;
-use super::command::Format;
 use super::rpc::Applied;
+use super::status::Status;
+
+/// How a resource is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
 
 /// Prints a line. That nobody reads it is no failure.
 pub(crate) fn line(text: &str) {

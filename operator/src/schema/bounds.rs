@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use super::FieldError;
+use super::error::FieldError;
 use super::path::Path;
 
 /// The most bytes of an object as JSON: what etcd takes in one request by default, so the most that an API server can store.

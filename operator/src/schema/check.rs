@@ -8,11 +8,13 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrBool};
 use serde_json::{Map, Value};
 
+use super::error::{FieldError, shown, type_of};
 use super::path::Path;
-use super::{FieldError, rules, shown};
+use super::rules;
+use super::structure::{items, values};
 
 /// Where a schema stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,23 +23,6 @@ pub(super) enum Place {
     Spine,
     /// It stands in `allOf`, `anyOf`, `oneOf` or `not` and narrows what the spine allows: a field that it does not name is no unknown field.
     Junctor,
-}
-
-/// The schema of a list's items.
-pub(super) fn items(schema: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
-    match &schema.items {
-        Some(JSONSchemaPropsOrArray::Schema(each)) => Some(each),
-        // A schema per position is not structural: no API server takes such a definition.
-        Some(JSONSchemaPropsOrArray::Schemas(_)) | None => None,
-    }
-}
-
-/// The schema of a map's values.
-pub(super) fn values(schema: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
-    match &schema.additional_properties {
-        Some(JSONSchemaPropsOrBool::Schema(each)) => Some(each),
-        Some(JSONSchemaPropsOrBool::Bool(_)) | None => None,
-    }
 }
 
 /// Adds to `errors` what is wrong with `value`, which is at `path`. `old` is the value that it would replace.
@@ -65,19 +50,6 @@ pub(super) fn check(place: Place, schema: &JSONSchemaProps, value: &Value, old: 
     check_junctors(schema, value, path, errors);
     if place == Place::Spine && errors.len() == known {
         rules::check(schema, value, old, path, errors);
-    }
-}
-
-/// The type as errors name it.
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_i64() => "integer",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool};
 use serde_json::Value;
 
-use super::FieldError;
 use super::check::{self, Place};
+use super::error::FieldError;
 use super::path::Path;
 use super::prepare;
 

@@ -4,7 +4,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use serde_json::{Number, Value};
 
-use super::check::{items, values};
+use super::structure::{items, values};
 
 /// Whole numbers that a double holds exactly end here; beyond it a float is not taken for an integer.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;

@@ -14,9 +14,9 @@ use cel::{Context, Env, Program};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, ValidationRule};
 use serde_json::Value;
 
-use super::check::{items, values};
+use super::error::{FieldError, shown};
 use super::path::Path;
-use super::{FieldError, shown};
+use super::structure::{items, values};
 
 /// The functions that rules may use: CEL's own, and of Kubernetes' those that our rules need.
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(functions::environment()));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
+use super::committed::Committed;
 use super::takeover::take_over_from;
 use super::{Answer, Call, Shell, Telling, journal};
 use crate::controller::state::{Change, Cluster, State};
@@ -19,16 +20,6 @@ const DECIDING_MS_MAX: u64 = 100;
 
 /// How often one request is decided anew. Each time less is left of it, or another name is taken.
 const ROUNDS_MAX: usize = 16;
-
-/// What became of changes.
-pub(super) enum Committed {
-    /// They are durable, and brokers were told.
-    Done,
-    /// Nobody knows: everything was read anew.
-    Lost,
-    /// The store took some of the resources, and none of the rest.
-    Refused(Vec<Refused>),
-}
 
 /// A request, and the moment that it is decided by, however often: so topics that it makes have the same ids each time.
 struct Asked {

@@ -14,9 +14,12 @@ use uuid::Uuid;
 use weir_crds::KafkaCluster;
 use weir_protocol::types::TopicId;
 
+use super::Store;
+use super::error::StoreError;
 use super::packed::{BadLine, Shard, read_registry, read_shard};
-use super::{Parts, SHARDS, Store, StoreError, Touched, registry_text, shard_text};
-use crate::controller::state::{Change, Cluster, State};
+use super::parts::{Parts, registry_text, shard_text};
+use super::touched::Touched;
+use crate::controller::state::{Change, Cluster, SHARDS, State};
 use crate::controller::{Key, Kind, TOPIC_ID_ANNOTATION};
 
 /// The largest file that is read: more than a shard of the largest cluster takes.

@@ -28,19 +28,20 @@ use tracing::warn;
 use weir_crds::{KafkaCluster, PartitionTable, PartitionTableSpec, Topic, VolumePolicy};
 
 use self::calls::{answered, is_forbidden, resource};
+pub use self::ours::CLUSTER_LABEL;
 use self::ours::{Taken, controller_of};
+use super::Store;
+use super::error::StoreError;
 use super::packed::Shard;
-use super::{SHARDS, Store, StoreError, Touched, registry_text, shard_text};
-use crate::controller::state::{Change, Cluster, State, Topic as TopicState};
+use super::parts::{registry_text, shard_text};
+use super::touched::Touched;
+use crate::controller::state::{Change, Cluster, SHARDS, State, Topic as TopicState};
 use crate::controller::{Key, Kind, TOPIC_ID_ANNOTATION};
 
 pub use seen::{Seen, SeenTopic};
 
 /// Who writes, as `kubectl get --show-managed-fields` shows it.
 pub const FIELD_MANAGER: &str = "weir-operator";
-
-/// On every object of a cluster: the cluster's `metadata.name`.
-pub const CLUSTER_LABEL: &str = "weir.dev/cluster";
 
 /// Topics that are written at a time.
 const TOPICS_AT_ONCE: usize = 32;

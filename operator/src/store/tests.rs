@@ -5,12 +5,14 @@ use std::path::Path;
 
 use serde_json::json;
 use uuid::Uuid;
-use weir_protocol::types::{BrokerId, ControllerEpoch};
+use weir_crds::DeletionPolicy;
+use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
 
 use super::file::FileStore;
-use super::packed::{read_registry, read_shard, write_registry, write_shard};
+use super::packed::{Shard, read_registry, read_shard, write_registry, write_shard};
+use super::parts::{Parts, registry_text, shard_text};
 use super::*;
-use crate::controller::state::{Broker, Endpoint, Features, Partition};
+use crate::controller::state::{Broker, Cluster, Endpoint, Features, Partition, SHARDS, shard_of};
 
 fn topic(name: &str, id: u128) -> (TopicId, weir_crds::Topic) {
     let id = TopicId(Uuid::from_u128(id));

@@ -4,8 +4,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSche
 use regex::Regex;
 use serde_json::{Number, Value};
 
+use super::super::error::{FieldError, type_of};
 use super::super::format;
-use super::{FieldError, Path, type_of};
+use super::super::path::Path;
 
 /// Length (in characters), pattern and format of a string.
 pub(super) fn check_text(schema: &JSONSchemaProps, text: &str, path: &Path, errors: &mut Vec<FieldError>) {

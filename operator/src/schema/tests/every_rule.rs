@@ -69,10 +69,10 @@ fn rules(path: &Path, schema: &JSONSchemaProps, in_list: bool) -> Vec<Found> {
     for (name, property) in schema.properties.iter().flatten() {
         found.extend(rules(&path.field(name), property, in_list));
     }
-    check::values(schema)
+    structure::values(schema)
         .iter()
         .for_each(|each| found.extend(rules(&path.field(MAP_KEY), each, in_list)));
-    check::items(schema)
+    structure::items(schema)
         .iter()
         .for_each(|each| found.extend(rules(&path.item(0), each, true)));
     found

@@ -155,14 +155,14 @@ fn fields<'a>(steps: Vec<Step>, schema: &'a JSONSchemaProps, found: &mut Vec<Fie
     for (name, below) in schema.properties.iter().flatten().filter(|_| goes_on) {
         fields(field.child(Step::Field(name.clone())), below, found);
     }
-    if let Some(each) = check::values(schema) {
+    if let Some(each) = structure::values(schema) {
         let key = if field.path() == "spec.brokers.config" { "0" } else { "k" };
         let is_amount = each.x_kubernetes_int_or_string.unwrap_or(false);
         if !is_amount {
             fields(field.child(Step::Entry(key.to_owned())), each, found);
         }
     }
-    if let Some(each) = check::items(schema) {
+    if let Some(each) = structure::items(schema) {
         fields(field.child(Step::Item), each, found);
     }
     found.push(field);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::TryFutureExt;
 
 use crate::controller::{Key, Kind};
-use crate::store::{Refused, StoreError};
+use crate::store::error::{Refused, StoreError};
 
 /// How long the API server may take to answer before the outcome counts as unknown.
 const ANSWER_MAX: Duration = Duration::from_secs(10);

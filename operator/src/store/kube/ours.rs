@@ -9,7 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 use kube::api::ObjectMeta;
 
-use super::CLUSTER_LABEL;
+/// On every object of a cluster: the cluster's `metadata.name`.
+pub const CLUSTER_LABEL: &str = "weir.dev/cluster";
 
 /// Who made an object, for selectors.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

@@ -10,9 +10,10 @@ use weir_protocol::types::TopicId;
 
 use crate::controller::state::{Partition, State};
 use crate::controller::{TOPIC_ID_ANNOTATION, topic_id_on};
+use crate::store::error::StoreError;
 use crate::store::lenient::topic_spec;
 use crate::store::packed::{BadLine, Registry, Shard, read_registry, read_shard};
-use crate::store::{Parts, StoreError};
+use crate::store::parts::Parts;
 
 /// A topic that is part of the state, and its resource as it lies at the API server.
 #[derive(Debug)]
