@@ -3,18 +3,23 @@
 //! `lease` says who leads; `clusters` watches what there is and gives each cluster a `keeper`, one task that hosts the cluster's controller, builds its objects and writes its
 //! status; `topics` brings the users' `Topic`s to the controllers; `groups` looks after `ConsumerGroup`s. Decisions about partitions are made by [`crate::controller`] alone.
 
+mod annotations;
 pub mod args;
 mod clusters;
+mod context;
+mod events;
 mod figures;
 mod groups;
+mod host;
 mod keeper;
 mod lease;
-mod listed;
 mod namespaces;
 mod objects;
+mod offered;
 mod sites;
 mod sizes;
 mod topics;
+mod watch;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,7 +28,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::FutureExt;
-use kube::api::ObjectMeta;
 use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,53 +37,18 @@ use weir_telemetry::listen::listen;
 use weir_telemetry::logs;
 use weir_telemetry::pages::{self, Probes};
 
-use self::args::{Args, Scope};
+use self::args::Args;
+use self::context::Context;
 use self::figures::Figures;
 use self::lease::Election;
-use self::objects::Monitoring;
 use self::sites::Sites;
 use crate::rpc::{ControllerRpc, Controllers};
-use crate::store::kube::LeaseCheck;
 
 /// How long a connection to the API server may take to come up.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 
 /// What this program calls itself to the API server. Whatever a write does not name its field manager in is this one's, up to the slash; without it, `unknown`'s.
 const USER_AGENT: &str = concat!("weir-operator/", env!("CARGO_PKG_VERSION"));
-
-/// What every part of the operator needs.
-#[derive(Clone)]
-struct Context {
-    client: Client,
-    scope: Scope,
-    broker_image: String,
-    controller_address: String,
-    /// How Prometheus finds the brokers.
-    monitoring: Monitoring,
-    /// Where events come from: this replica.
-    reporter: String,
-    controllers: Controllers,
-    figures: Arc<Figures>,
-    /// The ConsumerGroups that the watch knows of.
-    groups: Arc<groups::Shelf>,
-    /// The labels of namespaces, where a cluster goes by them.
-    namespaces: Arc<namespaces::Namespaces>,
-    /// Whether this term goes on.
-    leads: LeaseCheck,
-}
-
-/// What the controller is told of a resource's metadata: which object it is, and which state of it.
-fn metadata_for_the_controller(metadata: &ObjectMeta) -> ObjectMeta {
-    ObjectMeta {
-        name: metadata.name.clone(),
-        namespace: metadata.namespace.clone(),
-        uid: metadata.uid.clone(),
-        generation: metadata.generation,
-        creation_timestamp: metadata.creation_timestamp.clone(),
-        resource_version: metadata.resource_version.clone(),
-        ..ObjectMeta::default()
-    }
-}
 
 fn client_of(mut config: Config) -> anyhow::Result<Client> {
     config.connect_timeout = Some(CONNECT_MAX);

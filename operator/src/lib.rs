@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admission;
+pub mod conditions;
 pub mod controller;
 pub mod groups;
 pub mod kafka;
@@ -16,3 +17,4 @@ pub mod rpc;
 pub mod schema;
 pub mod shell;
 pub mod store;
+mod time;

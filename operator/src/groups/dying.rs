@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 use weir_protocol::error::ErrorCode;
 
 use super::act;
-use super::keep::Home;
+use super::backend::GroupBackend;
 use crate::kafka::{Client, KafkaError};
 
 /// How many wait at most. What is deleted beyond that is left alone.
@@ -58,7 +58,7 @@ impl Dying {
     }
 
     /// Deletes those that have no members, and has the others remember that they are to go.
-    pub(super) async fn step<H: Home>(&mut self, home: &H, client: &Client) {
+    pub(super) async fn step<H: GroupBackend>(&mut self, home: &H, client: &Client) {
         if !self.looked {
             match act::marked_for_deletion(client).await {
                 Ok(marked) => {

@@ -4,21 +4,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use weir_crds::{ConsumerGroup, ConsumerGroupStatus, GroupDeletionPolicy, ResetPhase};
 
+use super::backend::{GroupBackend, Named};
 use super::dying::Dying;
 use super::look::{Ages, Question, look};
 use super::pace::Pace;
 use super::reconcile::{Action, Decision, Memory, Seen, Workload, reconcile};
 use super::{act, reflect, reset};
 use crate::kafka::{Client, KafkaError};
+use crate::time::now_ms;
 
 /// How long a look may take: one broker that hangs does not keep the other groups waiting for ever.
 const LOOK_MAX: Duration = Duration::from_secs(20);
@@ -34,32 +35,6 @@ const AWAY_MAX: Duration = Duration::from_secs(10);
 
 /// How often it is looked for groups without a resource, and for deleted ones that are to go.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
-
-/// Where the resources live.
-pub trait Home: Send + Sync + 'static {
-    /// The ConsumerGroups of the cluster, as they are now.
-    fn groups(&self) -> Vec<Arc<ConsumerGroup>>;
-    /// Whether that is all of them: at the start they are still being listed.
-    fn knows_all(&self) -> bool;
-    /// Those that were deleted since this was last asked.
-    fn take_deleted(&self) -> Vec<Arc<ConsumerGroup>>;
-    /// Waits for a change of one of them.
-    fn changed(&self) -> impl Future<Output = ()> + Send;
-    /// Writes a status. When it returns well, the status is durable.
-    fn write_status(&self, resource: &ConsumerGroup, status: &ConsumerGroupStatus) -> impl Future<Output = anyhow::Result<()>> + Send;
-    /// The workload that a resource names.
-    fn workload(&self, resource: &ConsumerGroup) -> impl Future<Output = Workload> + Send;
-    /// Gives it so many replicas.
-    fn scale(&self, resource: &ConsumerGroup, replicas: i32) -> impl Future<Output = anyhow::Result<()>> + Send;
-    /// Makes a resource for a group that has none.
-    fn make(&self, group: &str) -> impl Future<Output = anyhow::Result<()>> + Send;
-    /// Removes a resource that was made for a group.
-    fn remove(&self, resource: &ConsumerGroup) -> impl Future<Output = anyhow::Result<()>> + Send;
-    /// Shows how the groups do, for whoever collects figures: the last status of each, and whether the last look at each, with what followed from it, came to its end.
-    fn show<'a>(&self, groups: impl Iterator<Item = (&'a Named, &'a ConsumerGroupStatus)>, all_looked_after: bool);
-    /// Whether this process may still act: it has not been replaced by another.
-    fn may_act(&self) -> impl Future<Output = bool> + Send;
-}
 
 /// What is kept of a group between two looks.
 #[derive(Debug)]
@@ -113,11 +88,6 @@ impl Kept {
     }
 }
 
-fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
-}
-
 /// Why a group could not be looked at.
 #[derive(Debug, thiserror::Error)]
 enum Away {
@@ -128,7 +98,7 @@ enum Away {
 }
 
 /// Looks after the groups of a cluster until it is dropped.
-pub async fn keep<H: Home>(home: Arc<H>, client: Client, pace: Pace) -> Infallible {
+pub async fn keep<H: GroupBackend>(home: Arc<H>, client: Client, pace: Pace) -> Infallible {
     let mut kept: BTreeMap<Named, Kept> = BTreeMap::new();
     let mut dying = Dying::default();
     let mut housekeeping = Instant::now();
@@ -173,9 +143,6 @@ pub async fn keep<H: Home>(home: Arc<H>, client: Client, pace: Pace) -> Infallib
         }
     }
 }
-
-/// A resource's namespace and name.
-pub type Named = (String, String);
 
 fn named(resource: &ConsumerGroup) -> Named {
     let metadata = &resource.metadata;
@@ -226,7 +193,7 @@ fn due(groups: &[Arc<ConsumerGroup>], kept: &mut BTreeMap<Named, Kept>) -> Vec<(
 }
 
 /// One look at a group and what follows; whether to look again soon.
-async fn pass<H: Home>(
+async fn pass<H: GroupBackend>(
     home: &H,
     client: &Client,
     pace: Pace,
@@ -292,7 +259,7 @@ async fn pass<H: Home>(
 }
 
 /// Looks and decides; `None` while the coordinator is away and may come back.
-async fn decide<H: Home>(home: &H, client: &Client, resource: &ConsumerGroup, kept: &mut Kept) -> Option<(Decision, i64)> {
+async fn decide<H: GroupBackend>(home: &H, client: &Client, resource: &ConsumerGroup, kept: &mut Kept) -> Option<(Decision, i64)> {
     let question = question(resource, &kept.status);
     let workload = match resource.spec.scaling {
         Some(_) => home.workload(resource).await,
@@ -350,7 +317,7 @@ fn question(resource: &ConsumerGroup, status: &ConsumerGroupStatus) -> Question 
     question
 }
 
-async fn carry_out<H: Home>(home: &H, client: &Client, resource: &ConsumerGroup, action: Action) -> anyhow::Result<()> {
+async fn carry_out<H: GroupBackend>(home: &H, client: &Client, resource: &ConsumerGroup, action: Action) -> anyhow::Result<()> {
     let group = resource.group_id();
     match action {
         Action::Evict(members) => {
@@ -388,7 +355,7 @@ fn tell(resource: &ConsumerGroup, before: &ConsumerGroupStatus, after: &Consumer
 }
 
 /// Makes resources for groups that have none, and removes those whose group is gone, as the cluster wants it.
-async fn reflect_groups<H: Home>(home: &H, client: &Client) {
+async fn reflect_groups<H: GroupBackend>(home: &H, client: &Client) {
     let wanted = client.state().cluster.resource.spec.consumer_groups.clone();
     let resources = home.groups();
     let groups = match wanted.reflect {

@@ -9,12 +9,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff;
 use weir_crds::{ConsumerGroup, ConsumerGroupStatus, MembersPolicy, Rebalances, ResetPhase, ResetStatus, SavedOffsets, ScalingStatus};
 
-use super::conditions::{Judgement, condition};
 use super::lag;
 use super::marks::Mark;
 use super::observed::{Member, Observed, Partition};
 use super::reset::{self, Plan};
 use super::scale::{self, ScaleMemory};
+use crate::conditions::{ConditionValue, condition};
 
 /// Rebalances that are counted in an hour; beyond that it is as many.
 const REBALANCES_MAX: usize = 1000;
@@ -128,10 +128,10 @@ pub fn time(ms: i64) -> Time {
 }
 
 /// The group itself could not be looked at: what was known of it stays, and the conditions say so.
-fn blind(reason: &'static str, message: &str) -> Vec<(&'static str, Judgement)> {
-    let unknown = || Judgement::unknown(reason, message);
+fn blind(reason: &'static str, message: &str) -> Vec<(&'static str, ConditionValue)> {
+    let unknown = || ConditionValue::unknown(reason, message);
     vec![
-        ("Ready", Judgement::fails(reason, message)),
+        ("Ready", ConditionValue::fails(reason, message)),
         ("Active", unknown()),
         ("LagWithinPolicy", unknown()),
         ("Rebalancing", unknown()),
@@ -192,7 +192,7 @@ fn reset_step(
     observed: &Observed,
     memory: &Memory,
     now: &Time,
-) -> Judgement {
+) -> ConditionValue {
     let last = before.last_reset.as_ref();
     let was_carried_out = |id: &str| observed.marks.as_ref().is_some_and(|marks| marks.has(id));
     let Some(reset) = &resource.spec.reset else {
@@ -202,9 +202,9 @@ fn reset_step(
             decision.status.last_reset = Some(ResetStatus { phase, ..last.clone() });
             decision.status.undo.truncate(reset::UNDO_MAX);
         }
-        return Judgement::holds("NoReset", "no reset is asked for");
+        return ConditionValue::holds("NoReset", "no reset is asked for");
     };
-    let done = || Judgement::holds("Done", format!("the reset {:?} is done: another one needs another id", reset.id));
+    let done = || ConditionValue::holds("Done", format!("the reset {:?} is done: another one needs another id", reset.id));
     let ours = last.filter(|last| last.id == reset.id);
     if ours.is_some_and(|last| last.phase == ResetPhase::Done) {
         return done();
@@ -228,12 +228,12 @@ fn reset_step(
     let Some(marks) = &observed.marks else {
         decision.status.last_reset = phase(ResetPhase::Waiting, 0);
         let message = "the broker that coordinates the group is of a version that does not remember resets: upgrade the cluster's brokers (spec.image of the KafkaCluster)";
-        return Judgement::fails("BrokerTooOld", message);
+        return ConditionValue::fails("BrokerTooOld", message);
     };
     let (replaced, set) = match reset::plan(resource, before, reset, observed) {
         Plan::Wait(reason, message) => {
             decision.status.last_reset = phase(ResetPhase::Waiting, 0);
-            return Judgement::fails(reason, message);
+            return ConditionValue::fails(reason, message);
         }
         Plan::Set { before, after } => (before, after),
     };
@@ -243,7 +243,7 @@ fn reset_step(
             "the group has {} members: stop its consumers, or set spec.reset.members to Evict",
             observed.members.len()
         );
-        return Judgement::fails("WaitingForMembers", message);
+        return ConditionValue::fails("WaitingForMembers", message);
     }
     decision.status.last_reset = phase(ResetPhase::Committing, set.len());
     decision.status.undo.retain(|saved| saved.id != reset.id);
@@ -273,23 +273,23 @@ fn reset_step(
         None => format!("the reset {:?} is being carried out", reset.id),
         Some(failure) => format!("the reset {:?} is tried again: {failure}", reset.id),
     };
-    Judgement::fails("Committing", message)
+    ConditionValue::fails("Committing", message)
 }
 
-fn scaling(decision: &mut Decision, resource: &ConsumerGroup, workload: &Workload, memory: &mut Memory, now_ms: i64) -> Judgement {
+fn scaling(decision: &mut Decision, resource: &ConsumerGroup, workload: &Workload, memory: &mut Memory, now_ms: i64) -> ConditionValue {
     let Some(scaling) = &resource.spec.scaling else {
         decision.status.scaling = None;
-        return Judgement::fails("NotConfigured", "spec.scaling is not set");
+        return ConditionValue::fails("NotConfigured", "spec.scaling is not set");
     };
     let Some(lag) = &decision.status.lag else {
-        return Judgement::unknown("LagUnknown", "the lag is not known");
+        return ConditionValue::unknown("LagUnknown", "the lag is not known");
     };
     let earlier = decision.status.scaling.take();
     let current = match workload {
         Workload::Replicas(current) => *current,
         Workload::None => 0,
         Workload::Trouble(reason, message) => {
-            return Judgement::fails(reason, message.clone());
+            return ConditionValue::fails(reason, message.clone());
         }
     };
     let desired = if lag.partitions == 0 {
@@ -308,7 +308,7 @@ fn scaling(decision: &mut Decision, resource: &ConsumerGroup, workload: &Workloa
         },
     });
     if lag.partitions == 0 {
-        return Judgement::fails(
+        return ConditionValue::fails(
             "NoPartitions",
             "the group has no committed offsets yet, so it is not known how many members are of use: name its topics in spec.topics",
         );
@@ -318,9 +318,9 @@ fn scaling(decision: &mut Decision, resource: &ConsumerGroup, workload: &Workloa
     }
     if desired < scaling.max.unwrap_or(i32::MAX) && desired == lag.partitions.max(scaling.min) {
         let message = format!("{desired} replicas, as many as there are partitions: further members would be idle");
-        return Judgement::holds("AtPartitions", message);
+        return ConditionValue::holds("AtPartitions", message);
     }
-    Judgement::holds("Scaling", "replicas follow the lag")
+    ConditionValue::holds("Scaling", "replicas follow the lag")
 }
 
 #[expect(clippy::too_many_arguments, reason = "all that a verdict rests on")]
@@ -329,39 +329,39 @@ fn judge(
     resource: &ConsumerGroup,
     before: &ConsumerGroupStatus,
     observed: &Observed,
-    reset: Judgement,
-    scaling: Judgement,
+    reset: ConditionValue,
+    scaling: ConditionValue,
     memory: &mut Memory,
     now_ms: i64,
-) -> Vec<(&'static str, Judgement)> {
+) -> Vec<(&'static str, ConditionValue)> {
     let members = observed.members.len();
     let active = if members > 0 {
-        Judgement::holds("HasMembers", "the group has members")
+        ConditionValue::holds("HasMembers", "the group has members")
     } else if observed.is_missing() {
-        Judgement::fails("NoGroup", "nobody has joined the group and nothing is committed")
+        ConditionValue::fails("NoGroup", "nobody has joined the group and nothing is committed")
     } else {
-        Judgement::fails("NoMembers", "the group has no members: nobody consumes")
+        ConditionValue::fails("NoMembers", "the group has no members: nobody consumes")
     };
     let rebalancing = if observed.is_rebalancing() {
-        Judgement::holds("Rebalancing", "partitions are being assigned anew")
+        ConditionValue::holds("Rebalancing", "partitions are being assigned anew")
     } else {
-        Judgement::fails("Settled", "partitions are where they belong")
+        ConditionValue::fails("Settled", "partitions are where they belong")
     };
     let policy = lag_policy(status, resource, before, memory, now_ms);
     let valid = match lag::outside(observed, &resource.spec.topics) {
-        Some((reason, message)) => Judgement::fails(reason, message),
-        None => Judgement::holds("InLog", "the committed offsets lie in their logs"),
+        Some((reason, message)) => ConditionValue::fails(reason, message),
+        None => ConditionValue::holds("InLog", "the committed offsets lie in their logs"),
     };
     let unknown_topic = resource.spec.topics.iter().find(|topic| observed.unknown_topics.contains(*topic));
     let ready = if observed.is_missing() && resource.spec.topics.is_empty() {
         let id = resource.group_id();
-        Judgement::fails(
+        ConditionValue::fails(
             "GroupNotFound",
             format!("there is no group {id:?} yet: consumers with group.id={id} make it"),
         )
     } else if let Some(topic) = unknown_topic {
         let message = format!("there is no topic {topic:?}: make it, or take it out of spec.topics");
-        Judgement::fails("UnknownTopic", message)
+        ConditionValue::fails("UnknownTopic", message)
     } else if reset.status == "False" {
         reset.clone()
     } else if valid.status == "False" {
@@ -371,9 +371,9 @@ fn judge(
     } else if resource.spec.scaling.is_some() && scaling.status == "False" {
         scaling.clone()
     } else if observed.is_missing() {
-        Judgement::holds("NoGroup", "nobody has joined yet")
+        ConditionValue::holds("NoGroup", "nobody has joined yet")
     } else {
-        Judgement::holds("Ready", if members > 0 { "the group consumes" } else { "the group has no members" })
+        ConditionValue::holds("Ready", if members > 0 { "the group consumes" } else { "the group has no members" })
     };
     vec![
         ("Ready", ready),
@@ -386,19 +386,25 @@ fn judge(
     ]
 }
 
-fn lag_policy(status: &ConsumerGroupStatus, resource: &ConsumerGroup, before: &ConsumerGroupStatus, memory: &mut Memory, now_ms: i64) -> Judgement {
+fn lag_policy(
+    status: &ConsumerGroupStatus,
+    resource: &ConsumerGroup,
+    before: &ConsumerGroupStatus,
+    memory: &mut Memory,
+    now_ms: i64,
+) -> ConditionValue {
     let Some(policy) = &resource.spec.lag_policy else {
         memory.over_since = None;
-        return Judgement::holds("NoPolicy", "spec.lagPolicy is not set");
+        return ConditionValue::holds("NoPolicy", "spec.lagPolicy is not set");
     };
     let Some(lag) = &status.lag else {
-        return Judgement::unknown("LagUnknown", "the lag is not known");
+        return ConditionValue::unknown("LagUnknown", "the lag is not known");
     };
     let too_old = policy.max_seconds.is_some_and(|max| lag.seconds.is_some_and(|seconds| seconds > max));
     let too_many = policy.max_messages.is_some_and(|max| lag.messages > max);
     if !too_old && !too_many {
         memory.over_since = None;
-        return Judgement::holds("WithinPolicy", "the lag is within spec.lagPolicy");
+        return ConditionValue::holds("WithinPolicy", "the lag is within spec.lagPolicy");
     }
     let since = *memory.over_since.get_or_insert(now_ms);
     let worst = lag
@@ -415,8 +421,8 @@ fn lag_policy(status: &ConsumerGroupStatus, resource: &ConsumerGroup, before: &C
         .iter()
         .any(|condition| condition.type_ == "LagWithinPolicy" && condition.status == "False");
     if broken || now_ms.saturating_sub(since) >= policy.for_seconds.saturating_mul(1000) {
-        Judgement::fails("LagExceeded", format!("{message}: add members, or see why those there are slow"))
+        ConditionValue::fails("LagExceeded", format!("{message}: add members, or see why those there are slow"))
     } else {
-        Judgement::holds("LagRising", format!("{message}, not for {} s yet", policy.for_seconds))
+        ConditionValue::holds("LagRising", format!("{message}, not for {} s yet", policy.for_seconds))
     }
 }

@@ -15,10 +15,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ObjectMeta;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
-use kube::{Api, Client, Resource};
+use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -26,14 +26,15 @@ use tracing::{error, warn};
 use weir_crds::KafkaCluster;
 
 use super::args::Scope;
+use super::context::Context;
 use super::groups;
 use super::keeper::{Keeper, Wake};
-use super::listed::Listed;
 use super::namespaces;
 use super::objects::{MANAGED_BY, MANAGER, SLICE_MANAGED_BY};
 use super::sites::Sites;
 use super::topics::{self, Notice};
-use super::{Context, topics::Key};
+use super::watch::{Change, apis, in_scope, metadata_of};
+use crate::controller::Key;
 use crate::store::kube::CLUSTER_LABEL;
 
 /// Notices to the task of the topics that may wait.
@@ -42,17 +43,15 @@ const NOTICES: usize = 64;
 /// How long to wait before what failed by a defect begins anew.
 const AFTER_A_DEFECT: Duration = Duration::from_secs(5);
 
-/// What a watch reports, with the number of the namespace's watch for clusters.
+/// What a watch reports.
 enum Happening {
-    Cluster(usize, Box<Event<DeserializeGuard<KafkaCluster>>>),
+    Cluster(Box<Change<KafkaCluster>>),
     Owned(&'static str, Box<Event<ObjectMeta>>),
 }
 
 struct Kept {
     resource: watch::Sender<Arc<KafkaCluster>>,
     wake: Arc<Wake>,
-    /// The namespace's watch that knows of it.
-    scope: usize,
     task: tokio::task::AbortHandle,
 }
 
@@ -70,20 +69,19 @@ async fn look_after_until_a_defect(context: Context, sites: Arc<Sites>) {
     let (notices, noticed) = mpsc::channel(NOTICES);
     let topics = tasks.spawn(topics::run(context.clone(), noticed).map(|never| match never {}));
     let groups = tasks.spawn(groups::watch_groups(context.clone()).map(|never| match never {}));
-    let namespaces = tasks.spawn(namespaces::watch(context.clone()).map(|never| match never {}));
+    let namespaces = tasks.spawn(namespaces::watch(context.client.clone(), Arc::clone(&context.namespaces)).map(|never| match never {}));
     let mut happenings = watches(&context.client, &context.scope);
     let mut all = All {
         context,
         sites,
         notices,
         kept: BTreeMap::new(),
-        listed: Listed::default(),
     };
     loop {
         tokio::select! {
             happening = happenings.next() => match happening {
                 Some(Ok(happening)) => all.hear(happening, &mut tasks),
-                Some(Err(error)) => warn!(%error, "watch the Kubernetes API"),
+                Some(Err(error)) => warn!(%error, "failed to watch clusters and their objects"),
                 None => std::future::pending().await,
             },
             Some(ended) = tasks.join_next() => {
@@ -105,7 +103,6 @@ struct All {
     sites: Arc<Sites>,
     notices: mpsc::Sender<Notice>,
     kept: BTreeMap<Key, Kept>,
-    listed: Listed,
 }
 
 impl All {
@@ -118,22 +115,10 @@ impl All {
                 // What happened while nobody watched, a deletion for instance, is made good by applying once more.
                 Event::InitDone => self.kept.values().for_each(|kept| kept.wake.all_of(kind)),
             },
-            Happening::Cluster(scope, event) => match *event {
-                Event::Init => self.listed.begins(scope),
-                Event::InitApply(object) => {
-                    if let Some(key) = self.put(scope, object, tasks) {
-                        self.listed.names(scope, key);
-                    }
-                }
-                Event::InitDone => {
-                    let known = self.kept.iter().map(|(key, kept)| (key, kept.scope));
-                    self.listed.gone(scope, known).iter().for_each(|key| self.remove(key));
-                }
-                Event::Apply(object) => drop(self.put(scope, object, tasks)),
-                Event::Delete(object) => {
-                    let metadata = object.meta();
-                    self.remove(&Key::new(metadata.namespace.as_deref(), metadata.name.as_deref()));
-                }
+            Happening::Cluster(change) => match *change {
+                Change::Applied(cluster) => self.put(cluster, tasks),
+                Change::Deleted(key, _) => self.remove(&key),
+                Change::Listed(_) => {}
             },
         }
     }
@@ -146,35 +131,20 @@ impl All {
         }
     }
 
-    fn put(&mut self, scope: usize, object: DeserializeGuard<KafkaCluster>, tasks: &mut JoinSet<()>) -> Option<Key> {
-        let mut cluster = match object.0 {
-            Ok(cluster) => cluster,
-            Err(invalid) => {
-                // Its brokers and its controller go on as they were.
-                warn!(
-                    name = invalid.metadata.name,
-                    namespace = invalid.metadata.namespace,
-                    error = invalid.error,
-                    "a KafkaCluster cannot be read"
-                );
-                return Some(Key::new(invalid.metadata.namespace.as_deref(), invalid.metadata.name.as_deref()));
-            }
-        };
-        cluster.metadata.managed_fields = None;
-        let key = Key::new(cluster.metadata.namespace.as_deref(), cluster.metadata.name.as_deref());
+    fn put(&mut self, cluster: KafkaCluster, tasks: &mut JoinSet<()>) {
+        let key = Key::of(&cluster.metadata);
         if let Some(kept) = self.kept.get(&key) {
             if kept.resource.borrow().metadata.uid == cluster.metadata.uid {
                 kept.resource.send_replace(Arc::new(cluster));
-                return Some(key);
+                return;
             }
             // Deleted and made anew: another cluster.
             self.remove(&key);
         }
-        self.start(scope, key.clone(), Arc::new(cluster), Duration::ZERO, tasks);
-        Some(key)
+        self.start(key, Arc::new(cluster), Duration::ZERO, tasks);
     }
 
-    fn start(&mut self, scope: usize, key: Key, cluster: Arc<KafkaCluster>, after: Duration, tasks: &mut JoinSet<()>) {
+    fn start(&mut self, key: Key, cluster: Arc<KafkaCluster>, after: Duration, tasks: &mut JoinSet<()>) {
         let (resource, received) = watch::channel(cluster);
         let wake = Arc::new(Wake::default());
         let keeper = Keeper::new(
@@ -189,7 +159,7 @@ impl All {
             tokio::time::sleep(after).await;
             match keeper.run().await {}
         });
-        self.kept.insert(key, Kept { resource, wake, scope, task });
+        self.kept.insert(key, Kept { resource, wake, task });
         self.count();
     }
 
@@ -206,28 +176,16 @@ impl All {
     }
 
     fn restart_ended(&mut self, tasks: &mut JoinSet<()>) {
-        let ended: Vec<(Key, usize, Arc<KafkaCluster>)> = self
+        let ended: Vec<(Key, Arc<KafkaCluster>)> = self
             .kept
             .iter()
             .filter(|(_, kept)| kept.task.is_finished())
-            .map(|(key, kept)| (key.clone(), kept.scope, Arc::clone(&kept.resource.borrow())))
+            .map(|(key, kept)| (key.clone(), Arc::clone(&kept.resource.borrow())))
             .collect();
-        for (key, scope, cluster) in ended {
+        for (key, cluster) in ended {
             self.remove(&key);
-            self.start(scope, key, cluster, AFTER_A_DEFECT, tasks);
+            self.start(key, cluster, AFTER_A_DEFECT, tasks);
         }
-    }
-}
-
-/// One API for all namespaces, or one for each.
-pub(super) fn apis<K>(client: &Client, scope: &Scope) -> Vec<Api<K>>
-where
-    K: Resource<Scope = kube::core::NamespaceResourceScope>,
-    K::DynamicType: Default,
-{
-    match scope {
-        Scope::All => vec![Api::all(client.clone())],
-        Scope::Some(namespaces) => namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect(),
     }
 }
 
@@ -235,10 +193,8 @@ type Happenings = SelectAll<BoxStream<'static, Result<Happening, watcher::Error>
 
 fn watches(client: &Client, scope: &Scope) -> Happenings {
     let mut all = SelectAll::new();
-    for (number, api) in apis::<DeserializeGuard<KafkaCluster>>(client, scope).into_iter().enumerate() {
-        let events = watch_objects(api, watcher::Config::default()).default_backoff();
-        all.push(events.map_ok(move |event| Happening::Cluster(number, Box::new(event))).boxed());
-    }
+    let clusters = in_scope::<KafkaCluster>(client, scope);
+    all.push(clusters.map_ok(|change| Happening::Cluster(Box::new(change))).boxed());
     watch_owned::<StatefulSet>(&mut all, client, scope, MANAGED_BY, "StatefulSet");
     watch_owned::<Pod>(&mut all, client, scope, MANAGED_BY, "Pod");
     watch_owned::<Service>(&mut all, client, scope, MANAGED_BY, "Service");
@@ -254,22 +210,11 @@ fn watches(client: &Client, scope: &Scope) -> Happenings {
 
 fn watch_owned<K>(all: &mut Happenings, client: &Client, scope: &Scope, label: &str, kind: &'static str)
 where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     for api in apis::<PartialObjectMeta<K>>(client, scope) {
         let config = watcher::Config::default().labels(&format!("{label}={MANAGER}"));
         let events = watch_objects(api, config).default_backoff();
         all.push(events.map_ok(move |event| Happening::Owned(kind, Box::new(metadata_of(event)))).boxed());
-    }
-}
-
-/// What of an object a watch of its metadata tells.
-pub(super) fn metadata_of<K>(event: Event<PartialObjectMeta<K>>) -> Event<ObjectMeta> {
-    match event {
-        Event::Apply(object) => Event::Apply(object.metadata),
-        Event::Delete(object) => Event::Delete(object.metadata),
-        Event::InitApply(object) => Event::InitApply(object.metadata),
-        Event::Init => Event::Init,
-        Event::InitDone => Event::InitDone,
     }
 }

@@ -7,18 +7,18 @@ mod absences;
 mod addresses;
 mod apply;
 mod drain;
-mod elsewhere;
 mod findings;
-mod host;
+mod hosting;
 mod judge;
 mod kept;
+mod log_recovery;
 mod page;
 mod pods;
-mod recovering;
-mod recovery;
 mod rollout;
 mod status;
 mod strays;
+mod table_recovery;
+mod unheard;
 mod volumes;
 mod wake;
 
@@ -36,21 +36,22 @@ use weir_crds::KafkaCluster;
 use self::absences::Absences;
 use self::apply::Applied;
 use self::findings::Findings;
-use self::host::Host;
+use self::log_recovery::LogRecovery;
 use self::pods::PodView;
-use self::recovering::Recovering;
-use self::recovery::Recovery;
 use self::rollout::Step;
 use self::strays::Strays;
+use self::table_recovery::TableRecovery;
 use self::volumes::Volumes;
-use self::wake::Touched;
 pub(super) use self::wake::Wake;
+use super::annotations::{IMAGE_ANNOTATION, PAUSED_ANNOTATION, annotation};
+use super::context::Context;
+use super::figures::Figures;
+use super::host::{self, Host};
 use super::objects::{MANAGED_BY, Names, Place, Plan, SLICE_MANAGED_BY, build, service_of, slices};
 use super::sites::Sites;
-use super::topics::{Key, Notice};
-use super::{Context, Figures};
+use super::topics::Notice;
 use crate::controller::state::State;
-use crate::controller::{Event, Reply, Resource, gone, summary};
+use crate::controller::{Key, summary};
 use crate::store::StoreError;
 use crate::store::kube::ours::Taken;
 
@@ -73,15 +74,6 @@ const UNDER_WAY: Duration = Duration::from_secs(2);
 /// How soon to look again at objects of others that have names of the cluster's: no watch tells of them.
 const TAKEN_AGAIN: Duration = Duration::from_secs(5);
 
-/// Where the cluster's id in the Kafka protocol is kept on its resource: a backup that drops the status keeps it.
-pub(super) const CLUSTER_ID_ANNOTATION: &str = "weir.dev/cluster-id";
-/// The image that the cluster was made with.
-const IMAGE_ANNOTATION: &str = "weir.dev/image";
-/// With "new", a cluster whose id is known may begin without its partition tables.
-const STATE_ANNOTATION: &str = "weir.dev/state";
-/// With "true", as `spec.paused`.
-const PAUSED_ANNOTATION: &str = "weir.dev/paused";
-
 /// The keeper of one cluster.
 pub(super) struct Keeper {
     context: Context,
@@ -91,7 +83,7 @@ pub(super) struct Keeper {
     wake: Arc<Wake>,
     notices: mpsc::Sender<Notice>,
     host: Option<Host>,
-    recovery: Option<Recovery>,
+    recovery: Option<TableRecovery>,
     applied: Applied,
     /// The generation of the resource that the controller took up, or why it did not.
     taken_up: Option<(Option<i64>, Result<(), String>)>,
@@ -99,7 +91,7 @@ pub(super) struct Keeper {
     absences: Absences,
     topics: kept::Topics,
     strays: Strays,
-    recovering: Recovering,
+    log_recovery: LogRecovery,
     /// Whether the kind `PodMonitor` was known when that was last looked up.
     monitored: Option<(bool, Instant)>,
 }
@@ -139,7 +131,7 @@ impl Keeper {
             absences: Absences::default(),
             topics: kept::Topics::default(),
             strays: Strays::default(),
-            recovering: Recovering::default(),
+            log_recovery: LogRecovery::default(),
             monitored: None,
         }
     }
@@ -187,7 +179,7 @@ impl Keeper {
             () = self.wake.woken() => {}
             _ = self.resource.changed() => {}
             () = host::news(host) => {}
-            () = recovery::news(self.recovery.as_ref()) => {}
+            () = table_recovery::news(self.recovery.as_ref()) => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -221,11 +213,10 @@ impl Keeper {
 
     /// What the resource alone says.
     fn first_findings(&self, cluster: &KafkaCluster) -> Findings {
-        let annotation = |name: &str| cluster.metadata.annotations.as_ref().and_then(|all| all.get(name));
-        let image = cluster.spec.image.as_ref().or_else(|| annotation(IMAGE_ANNOTATION));
+        let image = cluster.spec.image.as_deref().or_else(|| annotation(cluster, IMAGE_ANNOTATION));
         Findings {
-            image: image.unwrap_or(&self.context.broker_image).clone(),
-            paused: cluster.spec.paused || annotation(PAUSED_ANNOTATION).map(String::as_str) == Some("true"),
+            image: image.unwrap_or(&self.context.broker_image).to_owned(),
+            paused: cluster.spec.paused || annotation(cluster, PAUSED_ANNOTATION) == Some("true"),
             ..Findings::default()
         }
     }
@@ -243,7 +234,7 @@ impl Keeper {
         if let Some(host) = &self.host {
             kept::remember(&self.context, &self.key, &cluster, host.cluster_id(), &findings.image).await?;
         }
-        findings.recovering = self.recovery.as_ref().and_then(Recovery::stage).cloned();
+        findings.recovering = self.recovery.as_ref().and_then(TableRecovery::stage).cloned();
         findings.pods = pods::look(&self.context, &self.key, &cluster).await?;
         if !findings.paused {
             self.take_up(&cluster).await;
@@ -289,62 +280,6 @@ impl Keeper {
         state.map_or_else(BTreeSet::new, |state| self.absences.look(pods, state, Instant::now()))
     }
 
-    /// Hosts the controller, unless it runs.
-    async fn host(&mut self, cluster: &KafkaCluster) -> anyhow::Result<()> {
-        if let Some(host) = &mut self.host {
-            match host.ended().await {
-                None => return Ok(()),
-                Some(reason) => {
-                    warn!(cluster = self.key.name, namespace = self.key.namespace, reason, "the controller ended");
-                    self.host = None;
-                    self.taken_up = None;
-                }
-            }
-        }
-        let Some(host) = self.begin(cluster).await? else {
-            return Ok(());
-        };
-        info!(
-            cluster = self.key.name,
-            namespace = self.key.namespace,
-            id = host.cluster_id(),
-            "this replica is the controller of the cluster"
-        );
-        if host.takes_up() {
-            let note = kept::taken_up(host.cluster_id(), &host.state());
-            info!(cluster = self.key.name, namespace = self.key.namespace, note, "takes up what was kept");
-            status::tell(&self.context, cluster, true, "TakesUpKept", &note).await;
-        }
-        self.host = Some(host);
-        Ok(())
-    }
-
-    /// Puts the resource to the controller, when it is another than before.
-    async fn take_up(&mut self, cluster: &KafkaCluster) {
-        let Some(host) = &self.host else { return };
-        host.saw(cluster);
-        let generation = cluster.metadata.generation;
-        if self
-            .taken_up
-            .as_ref()
-            .is_some_and(|(taken, result)| *taken == generation && result.is_ok())
-            // Brokers that have gone since.
-            && gone(&host.state(), cluster.spec.brokers.replicas).is_empty()
-        {
-            return;
-        }
-        let answer = host
-            .controller()
-            .ask(Event::Apply(vec![Resource::Cluster(Box::new(host::as_offered(cluster)))]))
-            .await;
-        let result = match answer.map(|answer| answer.reply) {
-            Ok(Reply::Applied(_)) => Ok(()),
-            Ok(Reply::Invalid(refusal)) => Err(format!("{}: {}", refusal.path, refusal.reason)),
-            Ok(_) | Err(_) => return,
-        };
-        self.taken_up = Some((generation, result));
-    }
-
     async fn make_objects(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
         let recovery = self.recovery.as_ref().filter(|recovery| recovery.stage().is_some());
         let (state, cluster_id) = match (&self.host, recovery) {
@@ -352,7 +287,7 @@ impl Keeper {
             (None, Some(recovery)) => (recovery.state(cluster), recovery.name().to_owned()),
             (None, None) => return Ok(()),
         };
-        let held = recovery.map_or_else(|| pods::brokers_held(&state), Recovery::replicas);
+        let held = recovery.map_or_else(|| pods::brokers_held(&state), TableRecovery::replicas);
         // It may come later than the cluster.
         let is_fresh = |(known, at): &(bool, Instant)| *known || at.elapsed() < WITHOUT_REASON;
         if !self.monitored.as_ref().is_some_and(is_fresh) {
@@ -420,9 +355,9 @@ impl Keeper {
     async fn observe(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         pods::compare(&self.context, &self.key, uid, &mut findings.pods).await?;
-        elsewhere::look_who_came(self.host.as_ref(), findings).await;
+        unheard::look_who_came(self.host.as_ref(), findings).await;
         // No event tells of how far they are.
-        findings.under_way |= self.recovering.look(&mut findings.pods).await;
+        findings.under_way |= self.log_recovery.look(&mut findings.pods).await;
         findings.troubles.extend(findings.pods.iter().filter_map(|pod| pod.trouble.clone()));
         let missing = usize::try_from(findings.replicas).unwrap_or_default().saturating_sub(findings.pods.len());
         if missing > 0 {

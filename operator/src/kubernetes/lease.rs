@@ -4,13 +4,12 @@
 //! clock; one that was paused finds out from the API server before it loads anything. Who gets the lease back after having lost it begins a new term.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
-use k8s_openapi::jiff;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::{oneshot, watch};
@@ -18,6 +17,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 use crate::store::kube::LeaseCheck;
+use crate::time::now_micro;
 
 /// A lease that was not renewed for this long may be taken. With what a takeover needs, a broker's failure is answered again some five seconds after a leader died.
 ///
@@ -231,7 +231,7 @@ impl Elector {
         if lease.metadata.owner_references.as_ref().is_none_or(Vec::is_empty) {
             lease.metadata.owner_references = self.ballot.owner().await.map(|owner| vec![owner]);
         }
-        let now = now();
+        let now = now_micro();
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(self.ballot.identity.clone()),
             lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
@@ -270,7 +270,7 @@ impl Elector {
                 break;
             }
             if let Some(spec) = &mut lease.spec {
-                spec.renew_time = Some(now());
+                spec.renew_time = Some(now_micro());
             }
             match self.write(&lease).await {
                 Ok(written) => {
@@ -299,10 +299,6 @@ impl Elector {
         *lease = found;
         ours
     }
-}
-
-fn now() -> MicroTime {
-    MicroTime(jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -4,22 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Api, ObjectMeta};
-use kube::core::PartialObjectMeta;
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch_objects};
+use kube::Client;
+use kube::api::Api;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 use weir_crds::{KafkaCluster, NamespacesFrom};
 
-use super::Context;
-use super::clusters::metadata_of;
-use super::topics::Key;
+use super::watch::{Change, changes};
+use crate::controller::Key;
 
 /// How long the API server may take to say whether a namespace is being deleted.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -47,21 +45,23 @@ type Labels = BTreeMap<String, String>;
 /// What is known of the namespaces.
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
-    held: Mutex<Held>,
+    inner: Mutex<Inner>,
     needed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Held {
-    /// `None` before they were listed.
-    labels: Option<BTreeMap<String, Labels>>,
+struct Inner {
+    /// The labels of each namespace.
+    labels: BTreeMap<String, Labels>,
+    /// All namespaces have been named.
+    is_listed: bool,
     /// Why they are not known any more, or not yet.
     trouble: Option<String>,
 }
 
 impl Namespaces {
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a cluster takes the resources of a namespace.
@@ -83,8 +83,9 @@ impl Namespaces {
             }
         };
         self.needed.notify_one();
-        let held = self.held();
-        match (&held.labels, &held.trouble) {
+        let inner = self.inner();
+        let labels = Some(&inner.labels).filter(|_| inner.is_listed);
+        match (labels, &inner.trouble) {
             (Some(labels), _) if labels.get(namespace).is_some_and(|labels| selector.matches(labels)) => Verdict::Allowed,
             (Some(_), _) => {
                 let message = format!(
@@ -99,44 +100,31 @@ impl Namespaces {
         }
     }
 
-    fn hear(&self, listing: &mut BTreeMap<String, Labels>, event: Event<ObjectMeta>) {
-        let entry = |metadata: ObjectMeta| {
-            let labels = metadata.labels.unwrap_or_default();
-            (metadata.name.unwrap_or_default(), labels)
-        };
-        match event {
-            Event::Init => listing.clear(),
-            Event::InitApply(metadata) => listing.extend([entry(metadata)]),
-            Event::InitDone => {
-                let mut held = self.held();
-                (held.labels, held.trouble) = (Some(std::mem::take(listing)), None);
+    fn hear(&self, change: Change<PartialObjectMeta<Namespace>>) {
+        let mut inner = self.inner();
+        match change {
+            Change::Applied(PartialObjectMeta { metadata, .. }) => {
+                let labels = metadata.labels.unwrap_or_default();
+                inner.labels.insert(metadata.name.unwrap_or_default(), labels);
             }
-            Event::Apply(metadata) => {
-                let mut held = self.held();
-                held.labels.get_or_insert_default().extend([entry(metadata)]);
-            }
-            Event::Delete(metadata) => {
-                let name = metadata.name.unwrap_or_default();
-                self.held().labels.get_or_insert_default().remove(&name);
-            }
+            Change::Deleted(key, _) => drop(inner.labels.remove(&key.name)),
+            Change::Listed(_) => (inner.is_listed, inner.trouble) = (true, None),
         }
     }
 }
 
 /// Watches the labels of all namespaces, once somebody needs them.
-pub(super) async fn watch(context: Context) -> Infallible {
-    let namespaces = &context.namespaces;
+pub(super) async fn watch(client: Client, namespaces: Arc<Namespaces>) -> Infallible {
     namespaces.needed.notified().await;
-    let api: Api<PartialObjectMeta<Namespace>> = Api::all(context.client.clone());
-    let events = watch_objects(api, watcher::Config::default()).default_backoff();
-    pin_mut!(events);
-    let mut listing = BTreeMap::new();
+    let api: Api<DeserializeGuard<PartialObjectMeta<Namespace>>> = Api::all(client);
+    let changes = changes(api, 0);
+    pin_mut!(changes);
     loop {
-        match events.next().await {
-            Some(Ok(event)) => namespaces.hear(&mut listing, metadata_of(event)),
+        match changes.next().await {
+            Some(Ok(change)) => namespaces.hear(change),
             Some(Err(error)) => {
-                warn!(%error, "watch namespaces");
-                namespaces.held().trouble = Some(error.to_string());
+                warn!(%error, "failed to watch namespaces");
+                namespaces.inner().trouble = Some(error.to_string());
             }
             None => std::future::pending().await,
         }
@@ -144,8 +132,8 @@ pub(super) async fn watch(context: Context) -> Infallible {
 }
 
 /// Whether a namespace is being deleted, or gone. Where that cannot be found out, it is not.
-pub(super) async fn is_going(context: &Context, namespace: &str) -> bool {
-    let api: Api<Namespace> = Api::all(context.client.clone());
+pub(super) async fn is_going(client: &Client, namespace: &str) -> bool {
+    let api: Api<Namespace> = Api::all(client.clone());
     match tokio::time::timeout(ANSWER_MAX, api.get_metadata_opt(namespace)).await {
         Ok(Ok(found)) => found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()),
         Ok(Err(error)) => {
@@ -163,6 +151,7 @@ pub(super) fn cluster_of(namespace: &str, named: &weir_crds::ClusterRef) -> Key 
 
 #[cfg(test)]
 mod tests {
+    use kube::api::ObjectMeta;
     use serde_json::{Value, json};
 
     use super::*;
@@ -174,12 +163,16 @@ mod tests {
         serde_json::from_value(object).unwrap()
     }
 
-    fn named(name: &str, team: &str) -> ObjectMeta {
-        ObjectMeta {
+    fn named(name: &str, team: &str) -> Change<PartialObjectMeta<Namespace>> {
+        let metadata = ObjectMeta {
             name: Some(name.to_owned()),
             labels: Some([("team".to_owned(), team.to_owned())].into()),
             ..ObjectMeta::default()
-        }
+        };
+        Change::Applied(PartialObjectMeta {
+            metadata,
+            ..PartialObjectMeta::default()
+        })
     }
 
     #[test]
@@ -202,26 +195,24 @@ mod tests {
         assert_eq!(said(json!({"from": "All"}), "a"), "allowed");
         let selector = || json!({"from": "Selector", "selector": {"matchLabels": {"team": "x"}}});
         assert_eq!(said(selector(), "a"), "pending", "not listed yet");
-        namespaces.held().trouble = Some("forbidden".to_owned());
+        namespaces.inner().trouble = Some("forbidden".to_owned());
         assert!(said(selector(), "a").contains("(forbidden): grant it"));
-        let mut listing = BTreeMap::new();
-        let mut hear = |event| namespaces.hear(&mut listing, event);
-        hear(Event::Init);
-        hear(Event::InitApply(named("a", "x")));
+        let hear = |change| namespaces.hear(change);
+        hear(named("a", "x"));
         assert!(said(selector(), "a").contains("(forbidden)"), "not all are listed");
-        hear(Event::InitApply(named("b", "y")));
-        hear(Event::InitDone);
+        hear(named("b", "y"));
+        hear(Change::Listed(0));
         assert_eq!(said(selector(), "a"), "allowed");
         assert!(said(selector(), "b").contains("does not match"));
-        hear(Event::Apply(named("b", "x")));
-        hear(Event::Apply(named("a", "y")));
+        hear(named("b", "x"));
+        hear(named("a", "y"));
         assert_eq!(said(selector(), "b"), "allowed");
         assert!(said(selector(), "a").contains("does not match"));
-        hear(Event::Delete(named("b", "x")));
+        hear(Change::Deleted(Key::new(None, Some("b")), None));
         assert!(said(selector(), "b").contains("does not match"), "there is no such namespace");
         // What was known stays known while the watch is away.
-        hear(Event::Apply(named("b", "x")));
-        namespaces.held().trouble = Some("away".to_owned());
+        hear(named("b", "x"));
+        namespaces.inner().trouble = Some("away".to_owned());
         assert_eq!(said(selector(), "b"), "allowed");
     }
 

@@ -2,60 +2,33 @@
 //!
 //! The pod template does not know the operator's version, its address or the cluster's id: those are in the ConfigMap, so that no new operator restarts a broker.
 
+mod config_map;
+mod families;
 mod names;
+mod object_meta;
 mod patch;
+mod plan;
 mod pods;
 mod services;
 mod shared;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use weir_crds::KafkaCluster;
 
+pub(super) use config_map::CONTROLLER_KEY;
+use config_map::config_map;
 pub(super) use names::{Names, broker_of_pod, listener_name, listeners};
+use object_meta::{metadata, plain_metadata};
 pub(super) use patch::CONTAINER;
+pub(super) use plan::{Monitoring, Plan};
 pub(super) use pods::{CONTROLLER_FILE_VARIABLE, HTTP_PORT, HTTP_PORT_NAME};
 pub(super) use shared::{Place, SLICE_MANAGED_BY, port_of, service_of, slices};
 
 pub(super) use crate::store::kube::ours::{MANAGED_BY, MANAGER};
 
-/// What brokers are told by their ConfigMap, by variables of these names.
-const CLUSTER_ID_KEY: &str = "WEIR_CLUSTER_ID";
-pub(super) const CONTROLLER_KEY: &str = "WEIR_CONTROLLER";
-
 /// The label of a pod that names its cluster, as Prometheus shows it to relabelings.
 const CLUSTER_META_LABEL: &str = "__meta_kubernetes_pod_label_weir_dev_cluster";
-
-/// What the objects are made of.
-#[derive(Clone, Debug)]
-pub(super) struct Plan<'a> {
-    /// The resource.
-    pub(super) cluster: &'a KafkaCluster,
-    /// The image of the brokers.
-    pub(super) image: &'a str,
-    /// The cluster's id in the Kafka protocol.
-    pub(super) cluster_id: &'a str,
-    /// Where brokers find the controller.
-    pub(super) controller: &'a str,
-    /// How many pods there are to be: what the resource says, or more while brokers that are to go still hold partitions.
-    pub(super) replicas: i32,
-    /// The listeners of the pods that there are, with their ports: others than the resource's until the last pod has been restarted.
-    pub(super) listening: &'a BTreeSet<(String, u16)>,
-    /// How many of them may be evicted at the moment.
-    pub(super) evictable: i32,
-    /// How Prometheus is to find the brokers, where the kind `PodMonitor` is known.
-    pub(super) monitoring: Option<&'a Monitoring>,
-}
-
-/// What every PodMonitor of a cluster's brokers has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Monitoring {
-    /// Labels by which a Prometheus chooses it.
-    pub(super) labels: BTreeMap<String, String>,
-    /// How often Prometheus asks, in its own notation; `None`: as often as it does by default.
-    pub(super) interval: Option<String>,
-}
 
 /// What a cluster is made of.
 #[derive(Clone, Debug, Default)]
@@ -80,26 +53,6 @@ pub(super) fn build(plan: &Plan<'_>) -> Objects {
     Objects { all: objects, refusal }
 }
 
-/// The metadata of an object of the cluster.
-fn metadata(cluster: &KafkaCluster, names: &Names, name: &str, annotations: &BTreeMap<String, String>) -> Value {
-    let mut metadata = json!({
-        "name": name,
-        "namespace": names.namespace,
-        "labels": names.labels(),
-        "ownerReferences": [crate::store::kube::owner(cluster)],
-    });
-    if !annotations.is_empty()
-        && let Some(fields) = metadata.as_object_mut()
-    {
-        fields.insert("annotations".to_owned(), json!(annotations));
-    }
-    metadata
-}
-
-fn plain_metadata(cluster: &KafkaCluster, names: &Names, name: &str) -> Value {
-    metadata(cluster, names, name, &BTreeMap::new())
-}
-
 /// Brokers need no rights: nothing is bound to it, and no token is mounted.
 fn service_account(plan: &Plan<'_>, names: &Names) -> Value {
     json!({
@@ -107,15 +60,6 @@ fn service_account(plan: &Plan<'_>, names: &Names) -> Value {
         "kind": "ServiceAccount",
         "metadata": metadata(plan.cluster, names, &names.brokers(), &plan.cluster.spec.brokers.pod.service_account_annotations),
         "automountServiceAccountToken": false,
-    })
-}
-
-fn config_map(plan: &Plan<'_>, names: &Names) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": plain_metadata(plan.cluster, names, &names.brokers()),
-        "data": {CLUSTER_ID_KEY: plan.cluster_id, CONTROLLER_KEY: plan.controller},
     })
 }
 

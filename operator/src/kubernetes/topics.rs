@@ -7,6 +7,7 @@
 
 mod book;
 mod conditions;
+mod hosted;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,30 +16,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::stream::{BoxStream, FuturesUnordered, SelectAll};
-use futures::{FutureExt, StreamExt, TryStreamExt};
-use kube::api::ObjectMeta;
-use kube::core::DeserializeGuard;
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch_objects};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 use weir_crds::Topic;
 use weir_protocol::types::TopicId;
 
-use super::clusters::apis;
-use super::listed::Listed;
+pub(super) use self::book::Book;
+pub(super) use self::hosted::{Hosted, Notice};
+pub(super) use self::status::keep_statuses;
+use super::context::Context;
 use super::namespaces::{self, Verdict, is_going};
-use super::sizes::Sizes;
-use super::{Context, metadata_for_the_controller};
-use crate::controller::{Event as Asked, Kind, RETAINED, Reply, Resource, TOPIC_ID_ANNOTATION, topic_id_on};
+use super::offered;
+use super::watch::{Change, in_scope};
+use crate::controller::{Event as Asked, Key, Kind, RETAINED, Reply, Resource, topic_id_on};
 use crate::shell::{Answer, Controller};
-use crate::store::kube::Seen;
-
-pub(super) use crate::controller::Key;
-pub(super) use book::Book;
-pub(super) use conditions::{Judgement, condition};
-pub(super) use status::{keep_statuses, now, publish};
 
 /// How soon a topic is offered again that the controller could not take, because it had to read its state anew.
 const OFFER_AGAIN: Duration = Duration::from_millis(200);
@@ -49,42 +42,12 @@ const VERDICTS_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked for topics whose cluster does not exist; a cluster that is applied with its topics has this long to appear.
 const ORPHANS_EVERY: Duration = Duration::from_secs(3);
 
-/// A cluster whose controller runs here.
-#[derive(Clone, Debug)]
-pub(super) struct Hosted {
-    pub(super) cluster: Key,
-    pub(super) controller: Controller,
-    pub(super) seen: Seen,
-    pub(super) sizes: Sizes,
-    pub(super) book: Book,
-}
-
-impl Hosted {
-    /// Whether the cluster takes Topics of a namespace, as it stands in the committed state.
-    fn verdict(&self, context: &Context, namespace: &str) -> Verdict {
-        let committed = self.controller.committed();
-        let cluster = Arc::clone(&committed.borrow().cluster.resource);
-        context.namespaces.verdict(&cluster, namespace)
-    }
-}
-
-/// What keepers tell the task of the topics.
-#[derive(Debug)]
-pub(super) enum Notice {
-    /// A cluster's controller runs.
-    Hosted(Hosted),
-    /// It does not any more.
-    Gone(Key),
-}
-
 /// A topic's resource, and what of it the controller was offered.
 struct Known {
     topic: Arc<Topic>,
     offered: Option<Version>,
     /// What its cluster said of its namespace, when that was last looked at.
     verdict: Option<Verdict>,
-    /// The namespace's watch that knows of it.
-    scope: usize,
 }
 
 /// What of a resource a controller cares about.
@@ -108,23 +71,17 @@ struct Topics {
     context: Context,
     known: BTreeMap<Key, Known>,
     hosted: BTreeMap<Key, Hosted>,
-    listed: Listed,
     offers: FuturesUnordered<BoxFuture<'static, Offered>>,
     again: FuturesUnordered<BoxFuture<'static, (Key, Key, Option<Asked>)>>,
 }
 
 /// Brings topics to the controllers of their clusters.
 pub(super) async fn run(context: Context, mut notices: mpsc::Receiver<Notice>) -> Infallible {
-    let mut events: SelectAll<BoxStream<'static, _>> = SelectAll::new();
-    for (scope, api) in apis::<DeserializeGuard<Topic>>(&context.client, &context.scope).into_iter().enumerate() {
-        let watched = watch_objects(api, watcher::Config::default()).default_backoff();
-        events.push(watched.map_ok(move |event| (scope, event)).boxed());
-    }
+    let mut changes = in_scope::<Topic>(&context.client, &context.scope);
     let mut topics = Topics {
         context,
         known: BTreeMap::new(),
         hosted: BTreeMap::new(),
-        listed: Listed::default(),
         offers: FuturesUnordered::new(),
         again: FuturesUnordered::new(),
     };
@@ -135,9 +92,11 @@ pub(super) async fn run(context: Context, mut notices: mpsc::Receiver<Notice>) -
     verdicts.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            event = events.next() => match event {
-                Some(Ok((scope, event))) => topics.hear(scope, event).await,
-                Some(Err(error)) => warn!(%error, "watch Topics"),
+            change = changes.next() => match change {
+                Some(Ok(Change::Applied(topic))) => topics.put(topic).await,
+                Some(Ok(Change::Deleted(key, last))) => topics.remove(&key, last).await,
+                Some(Ok(Change::Listed(_))) => {}
+                Some(Err(error)) => warn!(%error, "failed to watch Topics"),
                 None => std::future::pending().await,
             },
             Some(notice) = notices.recv() => topics.notice(notice).await,
@@ -150,54 +109,13 @@ pub(super) async fn run(context: Context, mut notices: mpsc::Receiver<Notice>) -
 }
 
 impl Topics {
-    async fn hear(&mut self, scope: usize, event: Event<DeserializeGuard<Topic>>) {
-        match event {
-            Event::Init => self.listed.begins(scope),
-            Event::InitApply(object) => {
-                let key = key_of(object.0.as_ref().map_or_else(|invalid| &invalid.metadata, |topic| &topic.metadata));
-                self.listed.names(scope, key);
-                self.put(scope, object).await;
-            }
-            Event::InitDone => {
-                let known = self.known.iter().map(|(key, known)| (key, known.scope));
-                for key in self.listed.gone(scope, known) {
-                    self.remove(&key).await;
-                }
-            }
-            Event::Apply(object) => self.put(scope, object).await,
-            Event::Delete(object) => {
-                let key = key_of(object.0.as_ref().map_or_else(|invalid| &invalid.metadata, |topic| &topic.metadata));
-                // As it was when it went: with all that was changed last.
-                if let (Ok(topic), Some(known)) = (object.0, self.known.get_mut(&key)) {
-                    known.topic = Arc::new(topic);
-                }
-                self.remove(&key).await
-            }
-        }
-    }
-
-    async fn put(&mut self, scope: usize, object: DeserializeGuard<Topic>) {
-        let mut topic = match object.0 {
-            Ok(topic) => topic,
-            Err(invalid) => {
-                // The topic goes on as it was. The schema does not let such a resource in: it is older than the schema.
-                warn!(
-                    topic = invalid.metadata.name,
-                    namespace = invalid.metadata.namespace,
-                    error = invalid.error,
-                    "a Topic cannot be read"
-                );
-                return;
-            }
-        };
-        topic.metadata.managed_fields = None;
-        let key = key_of(&topic.metadata);
+    async fn put(&mut self, topic: Topic) {
+        let key = Key::of(&topic.metadata);
         let (offered, verdict) = self.known.remove(&key).map_or((None, None), |known| (known.offered, known.verdict));
         let known = Known {
             topic: Arc::new(topic),
             offered,
             verdict,
-            scope,
         };
         self.known.insert(key.clone(), known);
         self.offer(&key).await;
@@ -233,7 +151,7 @@ impl Topics {
         if known.offered.as_ref() == Some(&version) {
             return;
         }
-        let event = Asked::Apply(vec![Resource::Topic(Box::new(as_offered(&known.topic)))]);
+        let event = Asked::Apply(vec![Resource::Topic(Box::new(offered::topic(&known.topic)))]);
         known.offered = Some(version.clone());
         let controller = hosted.controller.clone();
         self.submit(&controller, event, key.clone(), cluster, version.1, None).await;
@@ -261,15 +179,17 @@ impl Topics {
         }
     }
 
-    async fn remove(&mut self, key: &Key) {
+    /// A topic's resource is gone. `last` is what it was then: with all that was changed last.
+    async fn remove(&mut self, key: &Key, last: Option<Topic>) {
         let Some(known) = self.known.remove(key) else { return };
-        let cluster = cluster_of(key, &known.topic);
+        let topic = last.map_or(known.topic, Arc::new);
+        let cluster = cluster_of(key, &topic);
         if let Some(hosted) = self.hosted.get(&cluster) {
             hosted.seen.forget_topic(key);
-            hosted.book.forget(key, &known.topic.metadata);
+            hosted.book.forget(key, &topic.metadata);
             let controller = hosted.controller.clone();
             let is_followed = hosted.verdict(&self.context, &key.namespace) == Verdict::Allowed;
-            let goes_with_its_topic = is_followed && !goes_with_a_namespace(&self.context, key, &known.topic, &cluster).await;
+            let goes_with_its_topic = is_followed && !goes_with_a_namespace(&self.context, key, &topic, &cluster).await;
             let event = if goes_with_its_topic {
                 Asked::Delete(Kind::Topic, key.clone())
             } else {
@@ -396,27 +316,11 @@ impl Topics {
 async fn goes_with_a_namespace(context: &Context, key: &Key, topic: &Topic, cluster: &Key) -> bool {
     let is_protected = topic.spec.deletion_protection.unwrap_or(true);
     let holds_records = topic.status.as_ref().and_then(|status| status.bytes).is_some_and(|bytes| bytes > 0);
-    key.namespace != cluster.namespace && is_protected && holds_records && is_going(context, &key.namespace).await
-}
-
-fn key_of(metadata: &ObjectMeta) -> Key {
-    Key::new(metadata.namespace.as_deref(), metadata.name.as_deref())
+    key.namespace != cluster.namespace && is_protected && holds_records && is_going(&context.client, &key.namespace).await
 }
 
 fn cluster_of(topic: &Key, resource: &Topic) -> Key {
     namespaces::cluster_of(&topic.namespace, &resource.spec.cluster_ref)
-}
-
-/// A topic without what a controller does not need: what it does not have cannot change.
-fn as_offered(topic: &Topic) -> Topic {
-    let metadata = &topic.metadata;
-    let id = topic_id_on(topic).map(|id| [(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
-    let mut offered = Topic::new(metadata.name.as_deref().unwrap_or_default(), topic.spec.clone());
-    offered.metadata = ObjectMeta {
-        annotations: id,
-        ..metadata_for_the_controller(metadata)
-    };
-    offered
 }
 
 #[cfg(test)]

@@ -5,22 +5,21 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use anyhow::Context as _;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use k8s_openapi::jiff;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use tokio::sync::{Notify, watch};
 use weir_crds::{ClusterRef, ConsumerGroup, ConsumerGroupSpec, ConsumerGroupStatus};
 
 use crate::controller::state::State;
 use crate::controller::{DEFAULT_NAMESPACE, resource_name};
-use crate::groups::keep::{Home, Named};
+use crate::groups::backend::{GroupBackend, Named};
 use crate::groups::reconcile::Workload;
 use crate::groups::reflect::REFLECTED_LABEL;
 use crate::store::StoreError;
 use crate::store::file::{create_dir, files_in, read_resource, sync_dir, write_resource};
+use crate::time::now;
 
 /// The resources of one cluster.
 #[derive(Debug)]
@@ -139,12 +138,7 @@ fn merged(before: Option<&ConsumerGroup>, wanted: ConsumerGroup) -> ConsumerGrou
     next
 }
 
-fn now() -> Time {
-    let now = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default();
-    Time(jiff::Timestamp::from_second(now.as_second()).unwrap_or_default())
-}
-
-impl Home for LocalGroups {
+impl GroupBackend for LocalGroups {
     fn groups(&self) -> Vec<Arc<ConsumerGroup>> {
         self.all()
     }

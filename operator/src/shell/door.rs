@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff;
 use weir_protocol::types::BrokerId;
 
 use crate::controller::Moment;
 use crate::controller::sessions::{StreamId, Timestamp};
+use crate::time;
 
 /// The time: a clock that never goes back, and that of the day.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +39,9 @@ impl Clock {
 
 /// The time of day, for what is decided before there is a controller.
 pub fn moment() -> Moment {
-    let wall = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default();
-    // Kubernetes knows whole seconds.
-    let wall = jiff::Timestamp::from_second(wall.as_second()).unwrap_or_default();
     Moment {
         now: Timestamp::default(),
-        wall: Time(wall),
+        wall: time::now(),
         seed: uuid::Uuid::new_v4().as_u128(),
         given: BTreeMap::new(),
     }

@@ -33,7 +33,7 @@ fn the_oldest_resource_has_the_group_and_a_users_before_one_that_was_made() {
 /// Holds two resources for one group, of one name in two namespaces, and remembers what it is told to show.
 struct Conflicting(tokio::sync::watch::Sender<BTreeMap<Named, ConsumerGroupStatus>>);
 
-impl Home for Conflicting {
+impl GroupBackend for Conflicting {
     fn groups(&self) -> Vec<Arc<ConsumerGroup>> {
         let of = |namespace: &str| resource("g", json!({"/metadata": {"name": "g", "namespace": namespace, "generation": 1}}));
         ["a", "b"].map(|namespace| Arc::new(of(namespace))).into()

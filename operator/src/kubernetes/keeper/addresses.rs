@@ -2,10 +2,10 @@
 
 use weir_crds::{KafkaCluster, Listener, ListenerType};
 
+use super::super::context::Context;
+use super::super::host::Host;
 use super::super::objects::listeners;
 use super::super::sites::{Standing, is_told_by_pod};
-use super::Context;
-use super::host::Host;
 use crate::controller::Event;
 use crate::controller::state::{Broker, State};
 use crate::store::kube::ours::Taken;

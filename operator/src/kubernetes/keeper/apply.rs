@@ -15,8 +15,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tracing::{debug, info};
 
+use super::super::context::Context;
+use super::super::figures::Figures;
 use super::super::objects::{MANAGER, Names};
-use super::{Context, Figures, Touched};
+use super::wake::Touched;
 use crate::store::kube::ours::{Taken, is_ours};
 use crate::store::kube::{CLUSTER_LABEL, FIELD_MANAGER};
 

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use weir_crds::{BrokerStrays, ListenerStatus};
 
 use super::pods::PodView;
-use super::recovery::Stage;
 use super::rollout::Step;
+use super::table_recovery::Stage;
 use crate::store::kube::ours::Taken;
 
 /// What a pass found out, for the status.

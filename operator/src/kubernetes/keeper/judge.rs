@@ -1,21 +1,22 @@
 //! PURE: what the status of a cluster says: how many brokers serve, how its partitions do, where clients connect, how far it is from its spec, and if something is wrong, what and what helps.
 
+mod name_taken;
 mod progress;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use weir_crds::{BrokerSummary, KafkaCluster, KafkaClusterStatus, Listener, ListenerType, PartitionSummary};
 use weir_protocol::types::BrokerId;
 
+use self::name_taken::{NAME_TAKEN, name_taken};
 use self::progress::progress;
 use super::super::objects::{Names, listeners};
 use super::super::sizes::shown;
-use super::super::topics::{Judgement, condition};
-use super::Findings;
 use super::drain::{Drain, drain};
-use super::recovery::Stage;
+use super::findings::Findings;
+use super::table_recovery::Stage;
+use crate::conditions::{ConditionValue, condition};
 use crate::controller::state::{Partition, State};
 use crate::controller::summary;
-use crate::store::kube::ours::Taken;
 
 /// How long it is said that the state came from a backup.
 const ROLLED_BACK_SECONDS: i64 = 24 * 3600;
@@ -48,9 +49,6 @@ const ABNORMAL: [&str; 9] = [
     RECOVERING,
 ];
 
-/// Objects of others that a message names; it says how many there are besides.
-const NAMED_MAX: usize = 5;
-
 /// Kinds of objects without which brokers do not run.
 const KEEP_BROKERS_AWAY: [&str; 6] = [
     "PartitionTable",
@@ -61,7 +59,6 @@ const KEEP_BROKERS_AWAY: [&str; 6] = [
     "Pod",
 ];
 
-const NAME_TAKEN: &str = "NameTaken";
 const ROLLED_BACK: &str = "StateRolledBack";
 const DRAIN_BLOCKED: &str = "DrainBlocked";
 const RECOVERING: &str = "Recovering";
@@ -123,7 +120,7 @@ pub(super) fn status_of(
         (brokers.replicas, brokers.updated) = (known.replicas, known.updated);
     }
     let generation = cluster.metadata.generation;
-    let said = |kind: &'static str, judgement: Judgement| condition(kind, judgement, generation, &before.conditions, now);
+    let said = |kind: &'static str, judgement: ConditionValue| condition(kind, judgement, generation, &before.conditions, now);
     let mut conditions: Vec<Condition> = judge(cluster, state, findings)
         .into_iter()
         .map(|(kind, judgement)| said(kind, judgement))
@@ -152,7 +149,7 @@ pub(super) fn status_of(
     if is_told || (rolled_back.is_none() && state.is_some_and(|state| state.rolled_back)) {
         let message = "brokers had seen later epochs than the partition tables and topics hold, so these come from a backup: what was made or changed since is missing. Epochs were raised, and \
                        nothing of it is used twice; see docs/backup.md";
-        conditions.push(said(ROLLED_BACK, Judgement::holds("BrokersKnowMore", message)));
+        conditions.push(said(ROLLED_BACK, ConditionValue::holds("BrokersKnowMore", message)));
     }
     KafkaClusterStatus {
         observed_generation: generation,
@@ -176,7 +173,7 @@ pub(super) fn status_of(
     }
 }
 
-fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Vec<(&'static str, Judgement)> {
+fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Vec<(&'static str, ConditionValue)> {
     let brokers = Brokers::of(cluster, state, findings);
     let partitions = state
         .map(|state| summary(state.topics.values().flat_map(|topic| &topic.partitions)))
@@ -197,63 +194,63 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> 
     let missing = missing_replicas(state, findings);
     let degraded = if brokers.lost > 0 {
         let message = trouble.map_or("the others go on", String::as_str);
-        Judgement::holds(
+        ConditionValue::holds(
             "BrokersNotReady",
             format!("{} of {} brokers serve: {message}", brokers.serving, brokers.wanted),
         )
     } else if missing > 0 {
         let message = format!("{missing} of {} partitions lack replicas in sync", partitions.total);
-        Judgement::holds("UnderReplicated", message)
+        ConditionValue::holds("UnderReplicated", message)
     } else {
-        Judgement::fails("AsWanted", "no broker and no replica is missing that should be there")
+        ConditionValue::fails("AsWanted", "no broker and no replica is missing that should be there")
     };
     let progress = progress(cluster, state, findings);
     let up_to_date = match progress.stuck.as_ref().or(progress.under_way.as_ref()) {
-        Some((reason, message)) => Judgement::fails(reason, message.clone()),
-        None => Judgement::holds("AsWanted", "brokers are as the spec wants them"),
+        Some((reason, message)) => ConditionValue::fails(reason, message.clone()),
+        None => ConditionValue::holds("AsWanted", "brokers are as the spec wants them"),
     };
     let progressing = match (&progress.under_way, &progress.stuck) {
-        (Some((reason, message)), _) => Judgement::holds(reason, message.clone()),
-        (None, Some((reason, message))) => Judgement::fails(reason, message.clone()),
-        (None, None) => Judgement::fails("AsWanted", "nothing is under way"),
+        (Some((reason, message)), _) => ConditionValue::holds(reason, message.clone()),
+        (None, Some((reason, message))) => ConditionValue::fails(reason, message.clone()),
+        (None, None) => ConditionValue::fails("AsWanted", "nothing is under way"),
     };
     // Nobody is told that a paused cluster is as its spec wants it, nor that somebody has to look after it.
     let reconciling = match &progress.stuck {
-        Some((reason, message)) if findings.paused => Judgement::holds(reason, message.clone()),
+        Some((reason, message)) if findings.paused => ConditionValue::holds(reason, message.clone()),
         _ => progressing.clone(),
     };
     let stalled = match progress.stuck.as_ref().filter(|_| !findings.paused) {
-        Some((reason, message)) => Judgement::holds(reason, message.clone()),
-        None => Judgement::fails("AsWanted", "nothing waits for a person"),
+        Some((reason, message)) => ConditionValue::holds(reason, message.clone()),
+        None => ConditionValue::fails("AsWanted", "nothing waits for a person"),
     };
     let storage = match findings.storage.first() {
-        Some(reason) => Judgement::fails("StorageTrouble", reason.clone()),
-        None => Judgement::holds("AsWanted", "the volumes are as the spec wants them"),
+        Some(reason) => ConditionValue::fails("StorageTrouble", reason.clone()),
+        None => ConditionValue::holds("AsWanted", "the volumes are as the spec wants them"),
     };
     let paused = if findings.paused {
-        Judgement::holds("Paused", "the objects stay as they are; leaders still move when brokers fail")
+        ConditionValue::holds("Paused", "the objects stay as they are; leaders still move when brokers fail")
     } else {
-        Judgement::fails("NotPaused", "the operator acts on the spec")
+        ConditionValue::fails("NotPaused", "the operator acts on the spec")
     };
-    let ready = if !available.holds {
+    let ready = if !available.is_true() {
         available.clone()
     } else if brokers.lost > 0 {
-        Judgement::fails(degraded.reason, degraded.message.clone())
+        ConditionValue::fails(degraded.reason, degraded.message.clone())
     } else if brokers.new > 0 {
         let message = recovers.as_deref().unwrap_or("the others are starting");
         let message = format!("{} of {} brokers serve: {message}", brokers.serving, brokers.wanted);
-        Judgement::fails("Starting", message)
+        ConditionValue::fails("Starting", message)
     } else if findings.failed.is_some() || findings.refusal.is_some() {
         up_to_date.clone()
     } else {
-        let message = if degraded.holds {
+        let message = if degraded.is_true() {
             format!("every broker serves; {}", degraded.message)
         } else {
             "every broker serves, and every partition has a leader".to_owned()
         };
         match progress.under_way {
-            Some((reason, under_way)) => Judgement::holds(reason, format!("every partition has a leader; {under_way}")),
-            None => Judgement::holds("Ready", message),
+            Some((reason, under_way)) => ConditionValue::holds(reason, format!("every partition has a leader; {under_way}")),
+            None => ConditionValue::holds("Ready", message),
         }
     };
     vec![
@@ -339,15 +336,21 @@ fn missing_replicas(state: Option<&State>, findings: &Findings) -> usize {
     partitions.filter(lacks).count()
 }
 
-fn available(state: Option<&State>, brokers: &Brokers, findings: &Findings, partitions: &PartitionSummary, trouble: Option<&String>) -> Judgement {
+fn available(
+    state: Option<&State>,
+    brokers: &Brokers,
+    findings: &Findings,
+    partitions: &PartitionSummary,
+    trouble: Option<&String>,
+) -> ConditionValue {
     let said = |else_: &str| trouble.cloned().unwrap_or_else(|| else_.to_owned());
     let Some(state) = state else {
         // What keeps a broker from coming is what it waits for in the end.
         if let Some(Stage::Waits(reason) | Stage::Refused(reason)) = &findings.recovering {
             let trouble = trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();
-            return Judgement::fails(RECOVERING, format!("{reason}{trouble}"));
+            return ConditionValue::fails(RECOVERING, format!("{reason}{trouble}"));
         }
-        return Judgement::fails("NoController", said("the controller is starting"));
+        return ConditionValue::fails("NoController", said("the controller is starting"));
     };
     let is_away = |id: &BrokerId| findings.away.contains(&id.0);
     let mut offline = state
@@ -361,32 +364,32 @@ fn available(state: Option<&State>, brokers: &Brokers, findings: &Findings, part
         } else {
             ("Restarting", "the brokers are being restarted")
         };
-        Judgement::fails(reason, message)
+        ConditionValue::fails(reason, message)
     } else if brokers.serving == 0 {
-        Judgement::fails("NoBroker", said("no broker serves yet"))
+        ConditionValue::fails("NoBroker", said("no broker serves yet"))
     } else if partitions.offline > 0 && offline.all(|partition| partition.replicas.iter().any(is_away)) {
         let message = format!(
             "{} of {} partitions have no leader until a broker has been restarted",
             partitions.offline, partitions.total
         );
-        Judgement::fails("Restarting", message)
+        ConditionValue::fails("Restarting", message)
     } else if partitions.offline > 0 {
         let message = format!(
             "{} of {} partitions have no leader: `kubectl get topics` shows of which topics",
             partitions.offline, partitions.total
         );
-        Judgement::fails("PartitionsOffline", message)
+        ConditionValue::fails("PartitionsOffline", message)
     } else {
-        Judgement::holds("Available", "every partition has a leader")
+        ConditionValue::holds("Available", "every partition has a leader")
     }
 }
 
 /// How far it is that a cluster gets its tables of what its brokers have; `None`: that is not known.
-fn recovering(state: Option<&State>, findings: &Findings) -> Option<Judgement> {
+fn recovering(state: Option<&State>, findings: &Findings) -> Option<ConditionValue> {
     match (&findings.recovering, state) {
-        (Some(Stage::Waits(reason)), _) => Some(Judgement::holds("WaitsForBrokers", reason.clone())),
-        (Some(Stage::Refused(reason)), _) => Some(Judgement::holds("CannotRecover", reason.clone())),
-        (_, Some(_)) => Some(Judgement::fails(
+        (Some(Stage::Waits(reason)), _) => Some(ConditionValue::holds("WaitsForBrokers", reason.clone())),
+        (Some(Stage::Refused(reason)), _) => Some(ConditionValue::holds("CannotRecover", reason.clone())),
+        (_, Some(_)) => Some(ConditionValue::fails(
             "HasTables",
             "the partition tables are there: spec.recoverFrom does nothing",
         )),
@@ -394,31 +397,15 @@ fn recovering(state: Option<&State>, findings: &Findings) -> Option<Judgement> {
     }
 }
 
-fn drain_blocked(state: &State, replicas: i32, findings: &Findings) -> Judgement {
+fn drain_blocked(state: &State, replicas: i32, findings: &Findings) -> ConditionValue {
     match drain(state, replicas, &findings.away) {
-        Drain::Allowed(message) => Judgement::fails("AsWanted", message),
-        Drain::Restarting(message) => Judgement::holds("Restarting", message),
-        Drain::Blocked(reason, message) => Judgement::holds(reason, message),
+        Drain::Allowed(message) => ConditionValue::fails("AsWanted", message),
+        Drain::Restarting(message) => ConditionValue::holds("Restarting", message),
+        Drain::Blocked(reason, message) => ConditionValue::holds(reason, message),
     }
 }
 
-/// Whether objects of others stand where the cluster's would.
-fn name_taken(taken: &[Taken]) -> Judgement {
-    if taken.is_empty() {
-        return Judgement::fails("AsWanted", "every object of the cluster has its name");
-    }
-    let mut named: Vec<String> = taken.iter().take(NAMED_MAX).map(Taken::to_string).collect();
-    if let Some(more) = taken.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
-        named.push(format!("and {more} more"));
-    }
-    let message = format!(
-        "{}: it stays as it is, and the cluster goes without. Give it another name, or make the KafkaCluster anew under another",
-        named.join(", ")
-    );
-    Judgement::holds("MadeByOthers", message)
-}
-
-fn listeners_ready(cluster: &KafkaCluster, findings: &Findings) -> Judgement {
+fn listeners_ready(cluster: &KafkaCluster, findings: &Findings) -> ConditionValue {
     let has_address = |name: &str| findings.listeners.iter().any(|said| said.name == name && !said.bootstrap.is_empty());
     let all = listeners(cluster);
     // A resource from before such a host was refused.
@@ -432,10 +419,10 @@ fn listeners_ready(cluster: &KafkaCluster, findings: &Findings) -> Judgement {
             listener.name,
             Listener::BROKER
         );
-        return Judgement::fails("OneHostForAll", message);
+        return ConditionValue::fails("OneHostForAll", message);
     }
     match all.iter().find(|listener| !has_address(&listener.name)) {
-        None => Judgement::holds("Addressed", "clients find an address of every listener in status.listeners"),
+        None => ConditionValue::holds("Addressed", "clients find an address of every listener in status.listeners"),
         Some(listener) => {
             let why = match listener.kind {
                 ListenerType::Internal => "its service is not there yet, or somebody else's has its name",
@@ -446,7 +433,7 @@ fn listeners_ready(cluster: &KafkaCluster, findings: &Findings) -> Judgement {
                     "its load balancer has none yet: is there anything in this Kubernetes cluster that provides load balancers?"
                 }
             };
-            Judgement::fails("NoAddress", format!("the listener {} has no address: {why}", listener.name))
+            ConditionValue::fails("NoAddress", format!("the listener {} has no address: {why}", listener.name))
         }
     }
 }

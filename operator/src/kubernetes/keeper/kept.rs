@@ -7,10 +7,11 @@ use serde_json::json;
 use tracing::info;
 use weir_crds::{KafkaCluster, Topic};
 
-use super::super::topics::Key;
-use super::{CLUSTER_ID_ANNOTATION, Context, Figures, IMAGE_ANNOTATION};
+use super::super::annotations::{CLUSTER_ID_ANNOTATION, IMAGE_ANNOTATION, annotation};
+use super::super::context::Context;
+use super::super::figures::Figures;
 use crate::controller::state::State;
-use crate::controller::{TOPIC_ID_ANNOTATION, summary};
+use crate::controller::{Key, TOPIC_ID_ANNOTATION, summary};
 use crate::store::kube::ours::{controller_of, is_ours};
 use crate::store::kube::{CLUSTER_LABEL, FIELD_MANAGER, goes_with_the_cluster, owner};
 
@@ -29,15 +30,14 @@ pub(super) fn taken_up(cluster_id: &str, state: &State) -> String {
 
 /// Writes down, on the resource, what must outlive its status.
 pub(super) async fn remember(context: &Context, key: &Key, cluster: &KafkaCluster, cluster_id: &str, image: &str) -> anyhow::Result<()> {
-    let has = |name: &str| cluster.metadata.annotations.as_ref().and_then(|all| all.get(name));
-    let pinned = has(IMAGE_ANNOTATION).map_or(image, String::as_str);
-    if has(CLUSTER_ID_ANNOTATION).map(String::as_str) == Some(cluster_id) && has(IMAGE_ANNOTATION).is_some() {
+    let pinned = annotation(cluster, IMAGE_ANNOTATION);
+    if annotation(cluster, CLUSTER_ID_ANNOTATION) == Some(cluster_id) && pinned.is_some() {
         return Ok(());
     }
     let patch = json!({
         "apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster",
         // Not on one that was made anew under this name.
-        "metadata": {"name": key.name, "uid": cluster.metadata.uid, "annotations": {CLUSTER_ID_ANNOTATION: cluster_id, IMAGE_ANNOTATION: pinned}},
+        "metadata": {"name": key.name, "uid": cluster.metadata.uid, "annotations": {CLUSTER_ID_ANNOTATION: cluster_id, IMAGE_ANNOTATION: pinned.unwrap_or(image)}},
     });
     let api: Api<KafkaCluster> = Api::namespaced(context.client.clone(), &key.namespace);
     Figures::count(&context.figures.writes);

@@ -10,11 +10,13 @@ use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Preconditions};
 use serde_json::Value;
 use weir_crds::KafkaCluster;
 
+use super::super::context::Context;
+use super::super::figures::Figures;
 use super::super::objects::{CONTAINER, CONTROLLER_FILE_VARIABLE, HTTP_PORT_NAME, Names, broker_of_pod};
-use super::super::topics::Key;
-use super::{Context, Figures};
+use crate::controller::Key;
 use crate::controller::state::State;
 use crate::store::kube::ours::{Taken, controller_of, if_ours, may_be_a_pod_of};
+use crate::time::now;
 
 /// The label in which a StatefulSet notes the revision of a pod's template.
 const REVISION_LABEL: &str = "controller-revision-hash";
@@ -210,7 +212,7 @@ pub(super) async fn why_missing(context: &Context, key: &Key) -> Option<String> 
     let recent = last
         .last_timestamp
         .as_ref()
-        .is_some_and(|at| super::super::topics::now().0.duration_since(at.0).as_secs() < 120);
+        .is_some_and(|at| now().0.duration_since(at.0).as_secs() < 120);
     recent.then(|| format!("pods are refused: {}", last.message.unwrap_or_default()))
 }
 

@@ -10,14 +10,16 @@ use weir_crds::{KafkaCluster, KafkaClusterStatus, Listener, ListenerStatus, List
 use weir_protocol::address;
 use weir_protocol::types::BrokerId;
 
-use super::super::figures::{BrokerFigures, ConditionFigure};
+use super::super::context::Context;
+use super::super::events::publish;
+use super::super::figures::{BrokerFigures, ConditionFigure, Figures};
 use super::super::objects::{Names, listener_name, listeners as listeners_of};
 use super::super::sites::{address_of, address_of_node};
-use super::super::topics::{now, publish};
+use super::findings::Findings;
 use super::judge::{is_good, is_wrong, news, status_of};
-use super::{Context, Figures, Findings};
 use crate::controller::state::State;
 use crate::store::kube::ours::{Taken, if_ours};
+use crate::time::now;
 
 /// The most nodes that are named for the bootstrap of a listener.
 const BOOTSTRAP_NODES: usize = 3;

@@ -10,9 +10,9 @@ use tracing::debug;
 use weir_crds::BrokerStrays;
 
 use super::super::objects::HTTP_PORT;
-use super::super::topics::Key;
 use super::page::page;
 use super::pods::PodView;
+use crate::controller::Key;
 
 /// How often the brokers are asked.
 const LOOK_EVERY: Duration = Duration::from_secs(60);

@@ -4,14 +4,11 @@ mod addresses;
 mod deletion;
 mod recovery;
 
-use futures::FutureExt as _;
 use serde_json::{Value, json};
 use weir_protocol::types::BrokerId;
 
-use super::super::args::Scope;
 use super::super::sites::Standing;
 use super::*;
-use crate::rpc::Controllers;
 use crate::store::kube::CLUSTER_LABEL;
 use crate::store::kube::ours::{MANAGED_BY, MANAGER};
 use crate::store::kube::tests::server::Server;
@@ -27,25 +24,6 @@ fn server(spec: &Value) -> Server {
         &json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c", "namespace": "n", "uid": UID}, "spec": spec}),
     );
     server
-}
-
-impl Context {
-    /// Of an operator that leads.
-    pub(in crate::kubernetes) fn of_tests(server: &Server) -> Self {
-        Self {
-            client: server.client(),
-            scope: Scope::All,
-            broker_image: "broker:1".to_owned(),
-            controller_address: "operator:9190".to_owned(),
-            reporter: "operator-0".to_owned(),
-            monitoring: super::super::objects::Monitoring::default(),
-            controllers: Controllers::default(),
-            figures: Arc::default(),
-            groups: Arc::default(),
-            namespaces: Arc::default(),
-            leads: Arc::new(|| async { true }.boxed()),
-        }
-    }
 }
 
 /// What keeps the cluster, with what it hears from.

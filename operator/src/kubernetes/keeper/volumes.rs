@@ -11,10 +11,12 @@ use serde_json::json;
 use tracing::info;
 use weir_crds::{KafkaCluster, Quantity, Storage};
 
+use super::super::context::Context;
+use super::super::figures::Figures;
 use super::super::objects::Names;
-use super::super::topics::Key;
 use super::apply::only;
-use super::{Context, Figures, Findings};
+use super::findings::Findings;
+use crate::controller::Key;
 use crate::store::kube::ours::{Taken, if_ours, is_claim_of};
 
 /// The claims as they are, beside what the spec wants.

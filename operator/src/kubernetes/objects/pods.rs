@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use weir_crds::{ListenerType, Process, Quantity, Resources, VolumePolicy};
 
+use super::config_map::{CLUSTER_ID_KEY, CONTROLLER_KEY};
+use super::names::{Names, listener_name, listeners};
+use super::object_meta::plain_metadata;
 use super::patch::{CONTAINER, DATA_VOLUME, patched};
-use super::{CLUSTER_ID_KEY, CONTROLLER_KEY, Names, Plan, listener_name, listeners, plain_metadata};
+use super::plan::Plan;
 
 /// Where a broker serves metrics and health.
 pub(in crate::kubernetes) const HTTP_PORT: u16 = 9100;

@@ -7,7 +7,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use weir_crds::{Listener, ListenerType};
 
-use super::{Names, Plan, listeners, metadata, plain_metadata, shared};
+use super::families::of_families;
+use super::names::{Names, listeners};
+use super::object_meta::{metadata, plain_metadata};
+use super::plan::Plan;
+use super::shared;
 
 /// The label that a StatefulSet gives each of its pods.
 const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
@@ -26,18 +30,6 @@ pub(super) fn build(plan: &Plan<'_>, names: &Names) -> Vec<Value> {
         }
     }
     services
-}
-
-/// The spec of a service, with the IP families that the cluster's services are to have. Where the resource says nothing, Kubernetes decides.
-pub(super) fn of_families(plan: &Plan<'_>, mut spec: Value) -> Value {
-    let network = &plan.cluster.spec.network;
-    if let Some(policy) = network.ip_family_policy {
-        spec["ipFamilyPolicy"] = json!(policy);
-    }
-    if !network.ip_families.is_empty() {
-        spec["ipFamilies"] = json!(network.ip_families);
-    }
-    spec
 }
 
 /// A listener's port. It leads to the container's port of that name: while a listener moves to another port, each pod is reached on the one that it has.

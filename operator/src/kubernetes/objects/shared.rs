@@ -8,8 +8,11 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 use weir_crds::{IpFamily, IpFamilyPolicy, KafkaCluster, Listener, ListenerType};
 
-use super::services::of_families;
-use super::{MANAGER, Names, Plan, listeners, metadata, plain_metadata};
+use super::families::of_families;
+use super::names::{Names, listeners};
+use super::object_meta::{metadata, plain_metadata};
+use super::plan::Plan;
+use crate::store::kube::ours::MANAGER;
 
 /// Who writes a slice, for Kubernetes' own controllers, which leave it alone then.
 pub(in crate::kubernetes) const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";

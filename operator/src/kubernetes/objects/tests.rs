@@ -3,6 +3,10 @@
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
 
+use std::collections::BTreeMap;
+
+use weir_crds::KafkaCluster;
+
 use super::*;
 
 fn cluster(spec: Value) -> KafkaCluster {

@@ -9,8 +9,7 @@ use tokio::sync::Notify;
 use weir_crds::{Topic, TopicStatus};
 
 use super::super::namespaces::Verdict;
-use super::{Key, key_of};
-use crate::controller::Refusal;
+use crate::controller::{Key, Refusal};
 
 /// Shared between the task that hears of topics and the one that writes their statuses.
 #[derive(Clone, Debug, Default)]
@@ -63,9 +62,9 @@ impl Book {
 
     /// The resource was seen.
     pub(super) fn see(&self, topic: &Topic) {
-        self.deletions().remove(&key_of(&topic.metadata));
+        self.deletions().remove(&Key::of(&topic.metadata));
         let mut pages = self.pages();
-        let page = pages.entry(key_of(&topic.metadata)).or_default();
+        let page = pages.entry(Key::of(&topic.metadata)).or_default();
         if page.uid != topic.metadata.uid {
             *page = Page::default();
         }

@@ -1,56 +1,12 @@
-//! PURE: conditions, and what a topic's say.
-
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+//! PURE: what the conditions of a topic say.
 
 use super::super::namespaces::{NOT_ALLOWED, NOT_READABLE, Verdict};
+use crate::conditions::ConditionValue;
 use crate::controller::Refusal;
 use crate::controller::state::{Partition, Topic};
 
-/// What a condition says, before it has a time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::kubernetes) struct Judgement {
-    /// `True`, or `False`.
-    pub(in crate::kubernetes) holds: bool,
-    /// One word.
-    pub(in crate::kubernetes) reason: &'static str,
-    /// A sentence that a person understands.
-    pub(in crate::kubernetes) message: String,
-}
-
-impl Judgement {
-    pub(in crate::kubernetes) fn holds(reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            holds: true,
-            reason,
-            message: message.into(),
-        }
-    }
-
-    pub(in crate::kubernetes) fn fails(reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            holds: false,
-            reason,
-            message: message.into(),
-        }
-    }
-}
-
-/// A condition: as old as the last change of its status.
-pub(in crate::kubernetes) fn condition(kind: &str, judgement: Judgement, generation: Option<i64>, before: &[Condition], now: &Time) -> Condition {
-    let status = if judgement.holds { "True" } else { "False" };
-    let unchanged = before.iter().find(|before| before.type_ == kind && before.status == status);
-    Condition {
-        type_: kind.to_owned(),
-        status: status.to_owned(),
-        reason: judgement.reason.to_owned(),
-        message: judgement.message,
-        observed_generation: generation,
-        last_transition_time: unchanged.map_or_else(|| now.clone(), |before| before.last_transition_time.clone()),
-    }
-}
-
 /// Whether a topic can be used.
-pub(super) fn ready(topic: &Topic, min_isr: usize, refusal: Option<&Refusal>) -> Judgement {
+pub(super) fn ready(topic: &Topic, min_isr: usize, refusal: Option<&Refusal>) -> ConditionValue {
     let total = topic.partitions.len();
     let missing = topic.partitions_wanted().saturating_sub(total);
     let offline = topic.partitions.iter().position(|partition| partition.leader.is_none());
@@ -64,27 +20,27 @@ pub(super) fn ready(topic: &Topic, min_isr: usize, refusal: Option<&Refusal>) ->
         let message = format!(
             "{count} of {total} partitions have no leader, for instance {first}, whose replicas are on the brokers {replicas}: one that has all records must come back"
         );
-        return Judgement::fails("PartitionsOffline", message);
+        return ConditionValue::fails("PartitionsOffline", message);
     }
     if missing > 0 {
         let message = format!("{missing} partitions wait for a broker that can take them");
-        return Judgement::fails("WaitingForBrokers", message);
+        return ConditionValue::fails("WaitingForBrokers", message);
     }
     if let Some(first) = read_only {
         let message = format!(
             "partition {first} has fewer than min.insync.replicas={min_isr} replicas in sync: records with acks=all are not taken until brokers are back"
         );
-        return Judgement::fails("UnderMinIsr", message);
+        return ConditionValue::fails("UnderMinIsr", message);
     }
-    Judgement::holds("Ready", "every partition has a leader")
+    ConditionValue::holds("Ready", "every partition has a leader")
 }
 
 /// Whether a topic has all its replicas.
-pub(super) fn healthy(topic: &Topic) -> Judgement {
+pub(super) fn healthy(topic: &Topic) -> ConditionValue {
     let behind = |partition: &&Partition| partition.isr.len() < partition.replicas.len();
     let count = topic.partitions.iter().filter(behind).count();
     match topic.partitions.iter().position(|partition| behind(&partition)) {
-        None => Judgement::holds("InSync", "all replicas are in sync"),
+        None => ConditionValue::holds("InSync", "all replicas are in sync"),
         Some(first) => {
             let partition = topic.partitions.get(first);
             let isr = partition.map(|partition| ids(&partition.isr)).unwrap_or_default();
@@ -93,32 +49,32 @@ pub(super) fn healthy(topic: &Topic) -> Judgement {
                 "{count} of {} partitions lack replicas, for instance {first}: in sync are [{isr}] of [{replicas}]",
                 topic.partitions.len()
             );
-            Judgement::fails("UnderReplicated", message)
+            ConditionValue::fails("UnderReplicated", message)
         }
     }
 }
 
 /// Whether the cluster, which is in another namespace, takes the Topic. One that `is_served` was taken once.
-pub(super) fn accepted(verdict: &Verdict, is_served: bool) -> Judgement {
+pub(super) fn accepted(verdict: &Verdict, is_served: bool) -> ConditionValue {
     match verdict {
-        Verdict::Allowed | Verdict::Pending => Judgement::holds("Accepted", "the cluster takes Topics of this namespace"),
+        Verdict::Allowed | Verdict::Pending => ConditionValue::holds("Accepted", "the cluster takes Topics of this namespace"),
         Verdict::NotAllowed(why) if is_served => {
             let message = format!("{why}. The topic stays as it is, with its records, and is retained; what is written here is not followed");
-            Judgement::fails(NOT_ALLOWED, message)
+            ConditionValue::fails(NOT_ALLOWED, message)
         }
-        Verdict::NotAllowed(why) => Judgement::fails(NOT_ALLOWED, why.clone()),
-        Verdict::Unknown(why) => Judgement::fails(NOT_READABLE, why.clone()),
+        Verdict::NotAllowed(why) => ConditionValue::fails(NOT_ALLOWED, why.clone()),
+        Verdict::Unknown(why) => ConditionValue::fails(NOT_READABLE, why.clone()),
     }
 }
 
 /// What a refused resource is told.
-pub(super) fn refused(refusal: &Refusal) -> Judgement {
+pub(super) fn refused(refusal: &Refusal) -> ConditionValue {
     let reason = if refusal.reason.contains("already") || refusal.reason.contains("collides") {
         "Conflict"
     } else {
         "Invalid"
     };
-    Judgement::fails(reason, format!("{}: {}", refusal.path, refusal.reason))
+    ConditionValue::fails(reason, format!("{}: {}", refusal.path, refusal.reason))
 }
 
 fn ids(brokers: &[weir_protocol::types::BrokerId]) -> String {
@@ -174,13 +130,13 @@ mod tests {
     #[test]
     fn a_condition_is_as_old_as_its_status() {
         let at = |second| Time(Timestamp::from_second(second).unwrap());
-        let first = condition("Ready", Judgement::fails("A", "a"), Some(1), &[], &at(1));
-        let second = condition("Ready", Judgement::fails("B", "b"), Some(2), std::slice::from_ref(&first), &at(2));
+        let first = condition("Ready", ConditionValue::fails("A", "a"), Some(1), &[], &at(1));
+        let second = condition("Ready", ConditionValue::fails("B", "b"), Some(2), std::slice::from_ref(&first), &at(2));
         assert_eq!(
             (second.last_transition_time.clone(), second.reason.as_str(), second.observed_generation),
             (at(1), "B", Some(2))
         );
-        let third = condition("Ready", Judgement::holds("C", "c"), Some(2), &[second], &at(3));
+        let third = condition("Ready", ConditionValue::holds("C", "c"), Some(2), &[second], &at(3));
         assert_eq!((third.last_transition_time, third.status.as_str()), (at(3), "True"));
     }
 }

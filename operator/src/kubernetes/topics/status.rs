@@ -4,26 +4,28 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
-use k8s_openapi::jiff;
 use kube::Resource as _;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use serde_json::json;
 use tracing::{debug, warn};
 use weir_crds::{KafkaCluster, Topic, TopicStatus};
 
+use super::super::context::Context;
+use super::super::events::publish;
+use super::super::figures::Figures;
 use super::super::sizes::{Sizes, shown};
-use super::super::{Context, Figures};
 use super::book::Page;
-use super::conditions::{self, Judgement, condition};
-use super::{Hosted, Key, key_of};
+use super::conditions;
+use super::hosted::Hosted;
+use crate::conditions::{ConditionValue, condition};
 use crate::controller::state::State;
-use crate::controller::{TOPIC_ID_ANNOTATION, summary};
+use crate::controller::{Key, TOPIC_ID_ANNOTATION, summary};
+use crate::time::now;
 
 /// Statuses that are written at a time: the partition tables' writes go before.
 const AT_ONCE: usize = 8;
@@ -69,9 +71,9 @@ pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hoste
                 .succeeded("Topic", (hosted.cluster.namespace.clone(), hosted.cluster.name.clone()));
         }
         let lost = lost(&state, &hosted);
-        tried.retain(|key, at| at.elapsed() < BRING_BACK_EVERY && lost.iter().any(|topic| key_of(&topic.metadata) == *key));
+        tried.retain(|key, at| at.elapsed() < BRING_BACK_EVERY && lost.iter().any(|topic| Key::of(&topic.metadata) == *key));
         for topic in lost {
-            if let Entry::Vacant(untried) = tried.entry(key_of(&topic.metadata)) {
+            if let Entry::Vacant(untried) = tried.entry(Key::of(&topic.metadata)) {
                 untried.insert(Instant::now());
                 bring_back(&context, &topic).await;
             }
@@ -119,13 +121,13 @@ pub(super) fn due(state: &State, hosted: &Hosted, now: &Time) -> (Vec<Due>, Opti
 fn status_of(state: &State, sizes: &Sizes, key: &Key, page: &Page, now: &Time) -> Option<TopicStatus> {
     page.judged?;
     let before = &page.status.conditions;
-    let of = |kind: &str, judgement: Judgement| condition(kind, judgement, page.judged, before, now);
+    let of = |kind: &str, judgement: ConditionValue| condition(kind, judgement, page.judged, before, now);
     let topic = state.topic_by_resource(key);
     let accepted = page.allowed.as_ref().map(|verdict| conditions::accepted(verdict, topic.is_some()));
     let Some(topic) = topic else {
         // Not taken up, or not yet.
         let refused = page.refusal.as_ref().map(conditions::refused);
-        let why = refused.or_else(|| accepted.clone().filter(|accepted| !accepted.holds))?;
+        let why = refused.or_else(|| accepted.clone().filter(|accepted| !accepted.is_true()))?;
         return Some(TopicStatus {
             observed_generation: page.judged,
             conditions: std::iter::once(of("Ready", why))
@@ -213,32 +215,6 @@ async fn tell(context: &Context, due: &Due) {
     }
 }
 
-/// Publishes an event. One that is lost is no harm: the condition says the same.
-pub(in crate::kubernetes) async fn publish(context: &Context, regarding: &ObjectReference, good: bool, reason: &str, note: &str, action: &str) {
-    let reporter = Reporter {
-        controller: "weir.dev/operator".to_owned(),
-        instance: Some(context.reporter.clone()),
-    };
-    // One that remembers would count this with those of the same reason, and drop the note, which is what is new.
-    let recorder = Recorder::new(context.client.clone(), reporter);
-    let event = Event {
-        type_: if good { EventType::Normal } else { EventType::Warning },
-        reason: reason.to_owned(),
-        note: Some(note.chars().take(1000).collect()),
-        action: action.to_owned(),
-        secondary: None,
-    };
-    if let Err(error) = recorder.publish(&event, regarding).await {
-        debug!(%error, reason, "publish an event");
-    }
-}
-
-pub(in crate::kubernetes) fn now() -> Time {
-    let now = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default();
-    // Kubernetes knows whole seconds.
-    Time(jiff::Timestamp::from_second(now.as_second()).unwrap_or_default())
-}
-
 /// The resources of topics that go on although those were deleted, because they are to be retained: as they were, as far as anybody saw them go. While the controller has not refused the deletion, it may
 /// follow a change of the policy that it has not heard of yet.
 pub(super) fn lost(state: &State, hosted: &Hosted) -> Vec<Topic> {
@@ -274,7 +250,7 @@ pub(super) fn lost(state: &State, hosted: &Hosted) -> Vec<Topic> {
 }
 
 pub(super) async fn bring_back(context: &Context, topic: &Topic) {
-    let key = key_of(&topic.metadata);
+    let key = Key::of(&topic.metadata);
     match topics(context, &key.namespace).create(&PostParams::default(), topic).await {
         Ok(made) => {
             warn!(topic = %key, "a Topic was deleted that is to be retained: it is made again");
@@ -303,7 +279,7 @@ pub(super) async fn tell_orphans(context: &Context, cluster: &Key, orphans: &[(K
             "there is no KafkaCluster {:?} in the namespace {:?}: make it, or delete this Topic and name another",
             cluster.name, cluster.namespace
         );
-        let judgement = Judgement::fails("ClusterNotFound", message);
+        let judgement = ConditionValue::fails("ClusterNotFound", message);
         let ready = condition("Ready", judgement, topic.metadata.generation, &before.conditions, &now());
         if before.conditions.contains(&ready) {
             continue;

@@ -8,9 +8,9 @@ use weir_crds::KafkaCluster;
 use super::*;
 use crate::kafka::Client;
 use crate::kubernetes::sizes::keep_sizes;
-use crate::store::kube::KubeStore;
 use crate::store::kube::tests::broker::Broker;
 use crate::store::kube::tests::server::Server;
+use crate::store::kube::{KubeStore, Seen};
 
 const CLUSTER: &str = "/apis/weir.dev/v1alpha1/namespaces/n/kafkaclusters/c";
 const TOPIC: &str = "/apis/weir.dev/v1alpha1/namespaces/n/topics/orders";
@@ -48,7 +48,6 @@ impl World {
             context: Context::of_tests(&server),
             known: BTreeMap::new(),
             hosted: [(hosted.cluster.clone(), hosted.clone())].into(),
-            listed: Listed::default(),
             offers: FuturesUnordered::new(),
             again: FuturesUnordered::new(),
         };
@@ -63,14 +62,14 @@ impl World {
     /// The watch tells of the resource as it is.
     async fn hear(&mut self) {
         let topic = self.topic();
-        self.topics.hear(0, Event::Apply(DeserializeGuard(Ok(topic)))).await;
+        self.topics.put(topic).await;
     }
 
     /// Somebody deletes the resource, and the watch tells of it.
     async fn delete(&mut self) {
         let topic = self.topic();
         self.server.remove(TOPIC);
-        self.topics.hear(0, Event::Delete(DeserializeGuard(Ok(topic)))).await;
+        self.topics.remove(&Key::of(&topic.metadata), Some(topic.clone())).await;
     }
 
     fn topic(&self) -> Topic {

@@ -3,10 +3,10 @@
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
 
-use super::super::Findings;
-use super::super::recovery::Stage;
+use super::super::findings::Findings;
 use super::super::rollout::Step;
-use super::{NAME_TAKEN, name_taken};
+use super::super::table_recovery::Stage;
+use super::name_taken::{NAME_TAKEN, name_taken};
 use crate::controller::state::State;
 
 /// A reason in one word, and a sentence.

@@ -11,6 +11,7 @@ use super::super::pods::PodView;
 use super::super::rollout::Step;
 use super::*;
 use crate::controller::state::{Broker, Change, Cluster};
+use crate::store::kube::ours::Taken;
 
 mod gitops;
 

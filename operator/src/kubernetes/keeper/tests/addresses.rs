@@ -28,12 +28,7 @@ async fn brokers_are_told_of_an_operator_elsewhere_and_given_time_to_come() {
     let template = server.get(set).unwrap()["spec"]["template"].clone();
     let excused = |kept: &Kept| {
         let (context, cluster) = (kept.keeper.context.clone(), resource(&server));
-        async move {
-            elsewhere::excused(&context, &cluster, &super::super::super::topics::now())
-                .await
-                .unwrap()
-                .as_secs()
-        }
+        async move { host::elsewhere::excused(&context, &cluster, &crate::time::now()).await.unwrap().as_secs() }
     };
     assert_eq!(excused(&first).await, 0);
     drop(first);

@@ -5,7 +5,8 @@ use weir_protocol::messages::create_topics_request::CreatableTopic;
 
 use super::*;
 use crate::controller::state::SHARDS;
-use crate::controller::{AdminRequest, TOPIC_ID_ANNOTATION};
+use crate::controller::{AdminRequest, Reply, TOPIC_ID_ANNOTATION};
+use crate::kubernetes::annotations::CLUSTER_ID_ANNOTATION;
 use crate::store::kube::tests::broker::Broker;
 
 pub(super) const TABLES: &str = "/apis/weir.dev/v1alpha1/namespaces/n/partitiontables";

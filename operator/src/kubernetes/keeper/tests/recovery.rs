@@ -6,6 +6,7 @@ use weir_protocol::controller as rpc;
 use super::deletion::{TABLES, TOPICS, events, in_use, make, tables};
 use super::*;
 use crate::controller::{TOPIC_ID_ANNOTATION, image};
+use crate::kubernetes::annotations::CLUSTER_ID_ANNOTATION;
 
 const CONFIG_MAP: &str = "/api/v1/namespaces/n/configmaps/c-brokers";
 

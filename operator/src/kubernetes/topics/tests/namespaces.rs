@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 use weir_crds::KafkaCluster;
 
 use super::super::*;
-use crate::store::kube::KubeStore;
+use crate::controller::TOPIC_ID_ANNOTATION;
 use crate::store::kube::tests::broker::Broker;
 use crate::store::kube::tests::server::Server;
+use crate::store::kube::{KubeStore, Seen};
 
 const CLUSTER: &str = "/apis/weir.dev/v1alpha1/namespaces/kafka/kafkaclusters/c";
 
@@ -55,7 +56,6 @@ impl World {
             context,
             known: BTreeMap::new(),
             hosted: BTreeMap::from([(hosted.cluster.clone(), hosted.clone())]),
-            listed: Listed::default(),
             offers: FuturesUnordered::new(),
             again: FuturesUnordered::new(),
         };
@@ -85,7 +85,7 @@ impl World {
 
     async fn bring(&mut self, key: &Key) {
         let topic = serde_json::from_value(self.server.get(&path(key)).unwrap()).unwrap();
-        self.topics.put(0, DeserializeGuard(Ok(topic))).await;
+        self.topics.put(topic).await;
         self.settle().await;
     }
 
@@ -152,7 +152,7 @@ impl World {
         for topic in &lost {
             status::bring_back(&self.topics.context, topic).await;
         }
-        lost.iter().map(|topic| key_of(&topic.metadata).to_string()).collect()
+        lost.iter().map(|topic| Key::of(&topic.metadata).to_string()).collect()
     }
 }
 

@@ -1,10 +1,10 @@
-//! PURE: what the conditions of a group say.
+//! PURE: conditions of resources: what one says, and since when.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// What a condition says, before it has a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgement {
+pub struct ConditionValue {
     /// `True`, `False` or `Unknown`.
     pub status: &'static str,
     /// One word.
@@ -13,7 +13,12 @@ pub struct Judgement {
     pub message: String,
 }
 
-impl Judgement {
+impl ConditionValue {
+    /// Whether it is so.
+    pub fn is_true(&self) -> bool {
+        self.status == "True"
+    }
+
     /// It is so.
     pub fn holds(reason: &'static str, message: impl Into<String>) -> Self {
         Self::new("True", reason, message)
@@ -39,7 +44,7 @@ impl Judgement {
 }
 
 /// A condition: as old as the last change of its status.
-pub fn condition(kind: &str, judgement: Judgement, generation: Option<i64>, before: &[Condition], now: &Time) -> Condition {
+pub fn condition(kind: &str, judgement: ConditionValue, generation: Option<i64>, before: &[Condition], now: &Time) -> Condition {
     let unchanged = before.iter().find(|before| before.type_ == kind && before.status == judgement.status);
     Condition {
         type_: kind.to_owned(),
@@ -48,5 +53,25 @@ pub fn condition(kind: &str, judgement: Judgement, generation: Option<i64>, befo
         message: judgement.message,
         observed_generation: generation,
         last_transition_time: unchanged.map_or_else(|| now.clone(), |before| before.last_transition_time.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_condition_is_as_old_as_its_status() {
+        let at = |second| Time(Timestamp::from_second(second).unwrap());
+        let first = condition("Ready", ConditionValue::fails("A", "a"), Some(1), &[], &at(1));
+        let second = condition("Ready", ConditionValue::fails("B", "b"), Some(2), std::slice::from_ref(&first), &at(2));
+        assert_eq!(
+            (second.last_transition_time.clone(), second.reason.as_str(), second.observed_generation),
+            (at(1), "B", Some(2))
+        );
+        let third = condition("Ready", ConditionValue::holds("C", "c"), Some(2), &[second], &at(3));
+        assert_eq!((third.last_transition_time, third.status.as_str()), (at(3), "True"));
     }
 }

@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::GroupVersionKind;
 use kube::discovery::{Scope, pinned_kind};
@@ -13,23 +12,22 @@ use serde_json::json;
 use tokio::sync::watch;
 use weir_crds::{ClusterRef, ConsumerGroup, ConsumerGroupSpec, ConsumerGroupStatus, TargetRef};
 
-use super::super::figures::GroupFigures;
+use super::super::context::Context;
+use super::super::events::publish;
+use super::super::figures::{Figures, GroupFigures};
 use super::super::namespaces::{NOT_ALLOWED, NOT_READABLE, Verdict};
-use super::super::topics::{Key, publish};
-use super::super::{Context, Figures};
-use super::tell;
-use crate::controller::resource_name;
+use super::status::{put_status, tell};
 use crate::controller::state::State;
-use crate::groups::keep::{Home, Named};
+use crate::controller::{Key, resource_name};
+use crate::groups::backend::{GroupBackend, Named};
 use crate::groups::reconcile::{Seen, Workload};
 use crate::groups::reflect::REFLECTED_LABEL;
-use crate::store::kube::FIELD_MANAGER;
 
 /// How often groups are told that the cluster does not take them.
 const TELL_EVERY: Duration = Duration::from_secs(3);
 
-/// The home of one cluster's groups.
-pub(super) struct KubeHome {
+/// The groups of one cluster in the Kubernetes API.
+pub(super) struct KubeBackend {
     context: Context,
     cluster: Key,
     committed: watch::Receiver<State>,
@@ -38,7 +36,7 @@ pub(super) struct KubeHome {
     scalable: Mutex<BTreeMap<(String, String), ApiResource>>,
 }
 
-impl Drop for KubeHome {
+impl Drop for KubeBackend {
     fn drop(&mut self) {
         let key = (self.cluster.namespace.clone(), self.cluster.name.clone());
         self.context.figures.groups().remove(&key);
@@ -48,10 +46,10 @@ impl Drop for KubeHome {
 /// Why a workload cannot be scaled: a reason and a sentence.
 type Trouble = (&'static str, String);
 
-impl KubeHome {
+impl KubeBackend {
     pub(super) fn new(context: Context, cluster: Key, committed: watch::Receiver<State>) -> Self {
         Self {
-            changed: tokio::sync::Mutex::new(context.groups.changed.subscribe()),
+            changed: tokio::sync::Mutex::new(context.groups.changes()),
             context,
             cluster,
             committed,
@@ -156,33 +154,7 @@ fn namespace_of(resource: &ConsumerGroup) -> &str {
     resource.metadata.namespace.as_deref().unwrap_or_default()
 }
 
-/// Writes a whole status: what it does not have any more goes.
-pub(super) async fn put_status(context: &Context, group: &ConsumerGroup, status: &ConsumerGroupStatus) -> kube::Result<()> {
-    let metadata = &group.metadata;
-    let name = metadata.name.as_deref().unwrap_or_default();
-    let api: Api<ConsumerGroup> = Api::namespaced(context.client.clone(), metadata.namespace.as_deref().unwrap_or_default());
-    let patch = json!({
-        "apiVersion": weir_crds::API_VERSION, "kind": "ConsumerGroup",
-        "metadata": {"name": name, "uid": metadata.uid}, "status": status,
-    });
-    Figures::count(&context.figures.writes);
-    api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch))
-        .await?;
-    let ready = |status: &ConsumerGroupStatus| status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned();
-    let before = group.status.as_ref().and_then(ready);
-    // An event for each change of readiness, and for a first verdict that is bad.
-    let is_new = |after: &Condition| match &before {
-        Some(before) => (&before.status, &before.reason) != (&after.status, &after.reason),
-        None => after.status == "False",
-    };
-    if let Some(after) = ready(status).filter(is_new) {
-        let regarding = kube::Resource::object_ref(group, &());
-        publish(context, &regarding, after.status == "True", &after.reason, &after.message, "Judge").await;
-    }
-    Ok(())
-}
-
-impl Home for KubeHome {
+impl GroupBackend for KubeBackend {
     fn groups(&self) -> Vec<Arc<ConsumerGroup>> {
         let taken = self.judged().filter(|(_, verdict)| *verdict == Verdict::Allowed);
         taken.map(|(group, _)| group).collect()

@@ -18,11 +18,11 @@ const RECOVERS: &str = "recovers its logs: ";
 
 /// What brokers said, and when they were asked.
 #[derive(Debug, Default)]
-pub(super) struct Recovering {
+pub(super) struct LogRecovery {
     asked: BTreeMap<i32, (Instant, Option<String>)>,
 }
 
-impl Recovering {
+impl LogRecovery {
     /// Notes at each pod how far its broker is. Asks those that are not ready, each now and then; says whether there are some that recover.
     pub(super) async fn look(&mut self, pods: &mut [PodView]) -> bool {
         self.look_at(pods, HTTP_PORT, Instant::now()).await
@@ -82,7 +82,7 @@ mod tests {
             addresses: vec![address],
             ..PodView::default()
         };
-        let (mut recovering, begin) = (Recovering::default(), Instant::now());
+        let (mut recovering, begin) = (LogRecovery::default(), Instant::now());
         let mut pods = [pod];
         let at = |seconds| begin + Duration::from_secs(seconds);
         assert!(!recovering.look_at(&mut pods, port, at(0)).await);

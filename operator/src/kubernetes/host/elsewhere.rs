@@ -9,12 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::Api;
 use tracing::{info, warn};
 use weir_crds::KafkaCluster;
-use weir_protocol::types::BrokerId;
 
+use super::super::context::Context;
 use super::super::objects::{CONTROLLER_KEY, Names};
-use super::host::Host;
-use super::pods::PodView;
-use super::{Context, Findings};
 use crate::store::StoreError;
 use crate::store::kube::FIELD_MANAGER;
 use crate::store::kube::ours::if_ours;
@@ -23,14 +20,11 @@ use crate::store::kube::ours::if_ours;
 /// the rest is for what it knows to be old, and for the broker's next attempt.
 const TOLD_WITHIN: Duration = Duration::from_secs(180);
 
-/// Brokers that know where the controller is come within this time.
-const COMES_WITHIN: Duration = Duration::from_secs(5);
-
 /// How long brokers may still need to hear where the controller is: nothing, where it is where it was.
 ///
 /// # Errors
 /// When the Kubernetes API does not answer. Where it refuses, the controller is needed all the same, and nobody is excused.
-pub(super) async fn excused(context: &Context, cluster: &KafkaCluster, now: &Time) -> Result<Duration, StoreError> {
+pub(in crate::kubernetes) async fn excused(context: &Context, cluster: &KafkaCluster, now: &Time) -> Result<Duration, StoreError> {
     let names = Names::of(cluster);
     let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &names.namespace);
     let map = match maps.get_opt(&names.brokers()).await {
@@ -79,52 +73,6 @@ fn left_to_hear(map: &ConfigMap, address: &str, now: &Time) -> Duration {
     TOLD_WITHIN.saturating_sub(since)
 }
 
-/// Looks which brokers have not come to the controller since it took over.
-pub(super) async fn look_who_came(host: Option<&Host>, findings: &mut Findings) {
-    let Some(host) = host else { return };
-    // A controller that does not answer is ending: the next pass sees it.
-    let unheard = host.controller().unheard().await.unwrap_or_default();
-    let state = host.state();
-    let fenced: Vec<BrokerId> = state
-        .brokers
-        .values()
-        .filter(|broker| !broker.is_usable())
-        .map(|broker| broker.id)
-        .collect();
-    note_unheard(&mut findings.pods, &unheard, &fenced, host.age());
-    // They come without anything being written.
-    findings.under_way |= !unheard.is_empty();
-}
-
-/// Notes at each pod that its broker has not come to the controller, and says what helps where it will not come by itself. `unheard` are those that may still come, `fenced` those whose time was up, and
-/// `hosted` is how long the controller has been there.
-fn note_unheard(pods: &mut [PodView], unheard: &[BrokerId], fenced: &[BrokerId], hosted: Duration) {
-    for pod in pods {
-        let id = BrokerId(pod.id);
-        let is_fenced = fenced.contains(&id);
-        pod.unheard = unheard.contains(&id);
-        // A broker that hears from its controller that it is fenced is not ready; one that hears from none is.
-        let is_away = (pod.unheard || is_fenced) && pod.ready && !pod.terminating && hosted >= COMES_WITHIN;
-        if !is_away || pod.trouble.is_some() {
-            continue;
-        }
-        let name = &pod.name;
-        let why = match pod.reads_address {
-            false => format!(
-                "its pod reads the operator's address only when it starts: `kubectl delete pod {name}` once the others are ready, and its successor finds this one"
-            ),
-            true if is_fenced => {
-                format!(
-                    "its log says why. If its image is one that reads the operator's address only when it starts, `kubectl delete pod {name}` helps"
-                )
-            }
-            // It will.
-            true => continue,
-        };
-        pod.trouble = Some(format!("broker {id} serves on what it knows, and does not come to this operator: {why}"));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -156,37 +104,5 @@ mod tests {
         assert_eq!(left(map("here:1", 990, &[(us, 990)])), 0, "the cluster is new: its pods began with it");
         assert_eq!(left(map("here:1", 0, &[(us, 1_005)])), 180);
         assert_eq!(left(map("here:1", 0, &[])), 0);
-    }
-
-    #[test]
-    fn who_will_not_come_by_itself_is_told_of() {
-        let pod = |reads_address: bool| PodView {
-            id: 1,
-            name: "c-1".to_owned(),
-            ready: true,
-            reads_address,
-            ..PodView::default()
-        };
-        let said = |pod: PodView, unheard: &[i32], fenced: &[i32], seconds: u64| {
-            let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
-            let mut pods = [pod];
-            note_unheard(&mut pods, &ids(unheard), &ids(fenced), Duration::from_secs(seconds));
-            let [pod] = pods;
-            assert_eq!(pod.unheard, unheard == [1]);
-            pod.trouble.unwrap_or_default()
-        };
-        assert_eq!(said(pod(true), &[1], &[], 60), "", "it reads the address, and comes");
-        assert_eq!(said(pod(false), &[1], &[], 1), "", "it had no time to come");
-        assert_eq!(said(pod(false), &[0], &[], 60), "", "it has come");
-        assert!(said(pod(false), &[1], &[], 60).contains("only when it starts: `kubectl delete pod c-1`"));
-        assert!(said(pod(false), &[], &[1], 200).contains("only when it starts: `kubectl delete pod c-1`"));
-        assert!(said(pod(true), &[], &[1], 200).contains("its log says why"));
-        let unready = PodView { ready: false, ..pod(false) };
-        assert_eq!(said(unready, &[], &[1], 200), "", "it is down, or hears that it is fenced");
-        let known = PodView {
-            trouble: Some("known".to_owned()),
-            ..pod(false)
-        };
-        assert_eq!(said(known, &[], &[1], 200), "known");
     }
 }

@@ -8,24 +8,16 @@ use tracing::info;
 use weir_crds::KafkaCluster;
 use weir_protocol::controller::RECOVERS;
 
-use super::super::topics::Key;
-use super::host::{Host, Trouble, as_offered};
-use super::{CLUSTER_ID_ANNOTATION, Context, Keeper, STATE_ANNOTATION, status};
+use super::super::annotations::{CLUSTER_ID_ANNOTATION, annotation};
+use super::super::context::Context;
+use super::super::offered;
+use crate::controller::Key;
 use crate::controller::recovery::{Known, Stock, brokers_needed, take_stock};
 use crate::controller::state::{Cluster, State};
 use crate::controller::summary;
 use crate::rpc::{Controllers, Desk};
 use crate::shell::moment;
 use crate::store::kube::{KubeStore, Seen};
-
-/// Whether a cluster without tables gets them so. Who says that it begins as a new one means that.
-pub(super) fn is_wanted(cluster: &KafkaCluster) -> bool {
-    cluster.spec.recover_from.is_some() && annotation(cluster, STATE_ANNOTATION) != Some("new")
-}
-
-fn annotation<'a>(cluster: &'a KafkaCluster, name: &str) -> Option<&'a str> {
-    cluster.metadata.annotations.as_ref()?.get(name).map(String::as_str)
-}
 
 /// How far it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +33,7 @@ pub(super) enum Stage {
 }
 
 /// The desk of a cluster, open or closed. It is gone with this.
-pub(super) struct Recovery {
+pub(super) struct TableRecovery {
     controllers: Controllers,
     /// What brokers call the cluster that come to it.
     names: Vec<String>,
@@ -50,13 +42,13 @@ pub(super) struct Recovery {
     replicas: i32,
 }
 
-impl Drop for Recovery {
+impl Drop for TableRecovery {
     fn drop(&mut self) {
         self.names.iter().for_each(|name| self.controllers.remove_desk(name));
     }
 }
 
-impl Recovery {
+impl TableRecovery {
     fn new(context: &Context, names: Vec<String>, desk: Desk, stage: Stage) -> Self {
         for name in &names {
             context.controllers.put_desk(name.clone(), desk.clone());
@@ -100,7 +92,7 @@ impl Recovery {
 
     /// The cluster as far as it is known: without brokers and topics.
     pub(super) fn state(&self, cluster: &KafkaCluster) -> State {
-        State::new(Cluster::new(self.name().to_owned(), as_offered(cluster)))
+        State::new(Cluster::new(self.name().to_owned(), offered::cluster(cluster)))
     }
 
     /// Makes the tables, if all that is needed for them is there.
@@ -149,44 +141,12 @@ impl Recovery {
     }
 }
 
-impl Keeper {
-    /// Hosts the controller; `None` while the tables that it needs are being made.
-    pub(super) async fn begin(&mut self, cluster: &KafkaCluster) -> anyhow::Result<Option<Host>> {
-        let (mut begins, mut note) = (false, None);
-        let started = loop {
-            match Host::start(&self.context, &self.sites, &self.key, cluster, &self.resource, &self.notices, begins).await {
-                Err(Trouble::Recovers) => {}
-                started => break started,
-            }
-            let open = self.recovery.take().filter(|recovery| recovery.stage().is_some());
-            let recovery = self
-                .recovery
-                .insert(open.unwrap_or_else(|| Recovery::begin(&self.context, &self.key, cluster)));
-            match recovery.go_on(&self.context, cluster).await? {
-                Stage::Waits(_) | Stage::Refused(_) => return Ok(None),
-                Stage::Made(_, made) => note = Some(made),
-                Stage::New => begins = true,
-            }
-        };
-        let host = started.map_err(|trouble| trouble.said(&self.key))?;
-        if let Some(note) = note {
-            status::tell(&self.context, cluster, true, "Recovered", &note).await;
-        }
-        match &self.recovery {
-            Some(recovery) => recovery.close(host.cluster_id()),
-            None if is_wanted(cluster) => self.recovery = Some(Recovery::over(&self.context, &self.key, host.cluster_id())),
-            None => {}
-        }
-        Ok(Some(host))
-    }
-}
-
 fn name(key: &Key) -> String {
     format!("{RECOVERS}{}/{}", key.namespace, key.name)
 }
 
 /// Waits until a broker comes to the desk.
-pub(super) async fn news(recovery: Option<&Recovery>) {
+pub(super) async fn news(recovery: Option<&TableRecovery>) {
     match recovery {
         Some(recovery) => recovery.desk.news().await,
         None => std::future::pending().await,

@@ -1,5 +1,7 @@
 //! The controller of one cluster, as long as it runs in this process: over its store, reachable for brokers and for topics.
 
+pub(super) mod elsewhere;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,17 +11,20 @@ use uuid::Uuid;
 use weir_crds::KafkaCluster;
 use weir_protocol::types::TopicId;
 
-use super::super::sites::Sites;
-use super::super::sizes::{Sizes, keep_sizes};
-use super::super::topics::{Book, Hosted, Key, Notice, keep_statuses, now};
-use super::super::{groups, metadata_for_the_controller};
-use super::{CLUSTER_ID_ANNOTATION, Context, STATE_ANNOTATION, elsewhere, recovery};
+use super::annotations::{CLUSTER_ID_ANNOTATION, STATE_ANNOTATION, annotation};
+use super::context::Context;
+use super::groups;
+use super::sites::Sites;
+use super::sizes::{Sizes, keep_sizes};
+use super::topics::{Book, Hosted, Notice, keep_statuses};
+use crate::controller::Key;
 use crate::controller::state::State;
 use crate::kafka::Client;
 use crate::rpc::Controllers;
 use crate::shell::Controller;
 use crate::store::StoreError;
 use crate::store::kube::{CLUSTER_LABEL, Kept, KubeStore, Seen};
+use crate::time::now;
 
 /// Why there is no controller.
 #[derive(Debug)]
@@ -119,7 +124,7 @@ impl Host {
                 check_identity(cluster, &kept)?;
                 (kept.cluster_id, kept.of_a_former_one)
             }
-            None if recovery::is_wanted(cluster) && !begins => return Err(Trouble::Recovers),
+            None if may_be_recovered(cluster) && !begins => return Err(Trouble::Recovers),
             None => {
                 let id = id_of_new(cluster, store.has_shards().await?)?;
                 store.create(id.clone(), cluster.clone()).await?;
@@ -230,28 +235,26 @@ pub(super) async fn news(host: Option<&mut Host>) {
     }
 }
 
-fn annotation<'a>(cluster: &'a KafkaCluster, name: &str) -> Option<&'a String> {
-    cluster.metadata.annotations.as_ref().and_then(|all| all.get(name))
-}
-
 /// Refuses a state that was left by another cluster than the one that the resource was, where it says so: it comes from a backup then, or from somewhere else.
 fn check_identity(cluster: &KafkaCluster, kept: &Kept) -> Result<(), Trouble> {
     match annotation(cluster, CLUSTER_ID_ANNOTATION) {
-        Some(annotated) if kept.of_a_former_one && *annotated != kept.cluster_id => Err(Trouble::AnotherCluster {
+        Some(annotated) if kept.of_a_former_one && annotated != kept.cluster_id => Err(Trouble::AnotherCluster {
             kept: kept.cluster_id.clone(),
-            annotated: annotated.clone(),
+            annotated: annotated.to_owned(),
         }),
         _ => Ok(()),
     }
 }
 
+/// Whether a cluster without tables gets them so. Who says that it begins as a new one means that.
+pub(super) fn may_be_recovered(cluster: &KafkaCluster) -> bool {
+    cluster.spec.recover_from.is_some() && annotation(cluster, STATE_ANNOTATION) != Some("new")
+}
+
 /// The id of a cluster that has no registry yet: that of its resource, in Kafka's form.
 fn id_of_new(cluster: &KafkaCluster, has_shards: bool) -> Result<String, Trouble> {
-    match (
-        annotation(cluster, CLUSTER_ID_ANNOTATION),
-        annotation(cluster, STATE_ANNOTATION).map(String::as_str),
-    ) {
-        (Some(id), Some("new")) => Ok(id.clone()),
+    match (annotation(cluster, CLUSTER_ID_ANNOTATION), annotation(cluster, STATE_ANNOTATION)) {
+        (Some(id), Some("new")) => Ok(id.to_owned()),
         (Some(_), _) => Err(Trouble::StateLost),
         (None, _) if has_shards => Err(Trouble::RegistryLost),
         (None, _) => {
@@ -259,14 +262,6 @@ fn id_of_new(cluster: &KafkaCluster, has_shards: bool) -> Result<String, Trouble
             Ok(uid.map_or_else(TopicId::random, TopicId).to_string())
         }
     }
-}
-
-/// The resource without what the controller does not need.
-pub(super) fn as_offered(cluster: &KafkaCluster) -> KafkaCluster {
-    let metadata = &cluster.metadata;
-    let mut offered = KafkaCluster::new(metadata.name.as_deref().unwrap_or_default(), cluster.spec.clone());
-    offered.metadata = metadata_for_the_controller(metadata);
-    offered
 }
 
 #[cfg(test)]

@@ -1,20 +1,20 @@
 //! ConsumerGroups in other namespaces than their cluster's, over an API server in memory.
 
-use kube::core::DeserializeGuard;
 use serde_json::Value;
 use weir_crds::KafkaCluster;
 
 use super::*;
 use crate::controller::state::Cluster;
+use crate::kubernetes::groups::store::Hosting;
 use crate::store::kube::tests::server::Server;
 
 const NAMESPACES: [&str; 2] = ["a", "b"];
 
 struct World {
     server: Server,
-    home: KubeHome,
+    backend: KubeBackend,
     committed: watch::Sender<State>,
-    _hosting: super::super::Hosting,
+    _hosting: Hosting,
 }
 
 impl World {
@@ -24,14 +24,14 @@ impl World {
         let context = Context::of_tests(&server);
         let (committed, received) = watch::channel(state(allowed));
         let cluster = Key::new(Some("kafka"), Some("c"));
-        let hosting = super::super::Hosting::begin(&context.groups, &cluster);
+        let hosting = Hosting::begin(&context.groups, &cluster);
         let world = Self {
             server,
-            home: KubeHome::new(context, cluster, received),
+            backend: KubeBackend::new(context, cluster, received),
             committed,
             _hosting: hosting,
         };
-        world.home.context.groups.begin(0);
+        world.backend.context.groups.begin(0);
         for namespace in NAMESPACES {
             world.bring(namespace);
         }
@@ -46,11 +46,11 @@ impl World {
         });
         self.server.put(&path, &object);
         let group = serde_json::from_value(self.server.get(&path).unwrap()).unwrap();
-        self.home.context.groups.put(0, DeserializeGuard(Ok(group)));
+        self.backend.context.groups.put(group);
     }
 
     fn delete(&self, namespace: &str) {
-        self.home.context.groups.remove(&Key::new(Some(namespace), Some("g")));
+        self.backend.context.groups.remove(&Key::new(Some(namespace), Some("g")));
     }
 }
 
@@ -73,27 +73,27 @@ fn ids(groups: &[Arc<ConsumerGroup>]) -> Vec<&str> {
 #[tokio::test]
 async fn groups_of_other_namespaces_are_looked_after_while_the_cluster_takes_them() {
     let world = World::new(&json!({}));
-    assert!(world.home.groups().is_empty());
+    assert!(world.backend.groups().is_empty());
     // Nor does a deletion mean anything to the group.
     world.delete("a");
-    assert!(world.home.take_deleted().is_empty());
+    assert!(world.backend.take_deleted().is_empty());
     world.bring("a");
     world.committed.send_replace(state(&json!({"from": "All"})));
-    assert_eq!(ids(&world.home.groups()), ["a", "b"]);
+    assert_eq!(ids(&world.backend.groups()), ["a", "b"]);
     world.delete("a");
-    assert_eq!((ids(&world.home.take_deleted()), ids(&world.home.groups())), (vec!["a"], vec!["b"]));
+    assert_eq!((ids(&world.backend.take_deleted()), ids(&world.backend.groups())), (vec!["a"], vec!["b"]));
     world.committed.send_replace(state(&json!({})));
-    assert!(world.home.groups().is_empty());
+    assert!(world.backend.groups().is_empty());
     // While nobody knows whether a group is the cluster's, nobody takes it for gone.
-    assert!(world.home.knows_all());
+    assert!(world.backend.knows_all());
     world.committed.send_replace(state(&json!({"from": "Selector", "selector": {}})));
-    assert!(world.home.groups().is_empty() && !world.home.knows_all());
+    assert!(world.backend.groups().is_empty() && !world.backend.knows_all());
 }
 
 #[tokio::test]
 async fn a_group_that_the_cluster_does_not_take_is_told_so() {
     let world = World::new(&json!({}));
-    world.home.tell_those_not_allowed().await;
+    world.backend.tell_those_not_allowed().await;
     for namespace in NAMESPACES {
         let status = world.server.get(&path(namespace)).unwrap()["status"].clone();
         let ready = status["conditions"]
@@ -116,7 +116,7 @@ async fn a_group_scales_what_lies_beside_its_resource_and_is_shown_with_its_name
     let world = World::new(&json!({"from": "All"}));
     let deployments = ApiResource::erase::<k8s_openapi::api::apps::v1::Deployment>(&());
     let kind = ("apps/v1".to_owned(), "Deployment".to_owned());
-    world.home.scalable.lock().unwrap().insert(kind, deployments);
+    world.backend.scalable.lock().unwrap().insert(kind, deployments);
     let scale = |namespace: &str| format!("/apis/apps/v1/namespaces/{namespace}/deployments/w/scale");
     for (namespace, replicas) in [("a", 1), ("b", 2), ("kafka", 3)] {
         world.server.put(
@@ -124,20 +124,20 @@ async fn a_group_scales_what_lies_beside_its_resource_and_is_shown_with_its_name
             &json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "w"}, "spec": {"replicas": replicas}}),
         );
     }
-    let groups = world.home.groups();
+    let groups = world.backend.groups();
     let mut found = Vec::new();
     for group in &groups {
-        found.push(world.home.workload(group).await);
+        found.push(world.backend.workload(group).await);
     }
     assert!(matches!(found[..], [Workload::Replicas(1), Workload::Replicas(2)]), "{found:?}");
-    world.home.scale(&groups[1], 7).await.unwrap();
+    world.backend.scale(&groups[1], 7).await.unwrap();
     let replicas = |namespace: &str| world.server.get(&scale(namespace)).unwrap()["spec"]["replicas"].as_i64();
     assert_eq!(["a", "b", "kafka"].map(replicas), [Some(1), Some(7), Some(3)]);
     let status: ConsumerGroupStatus =
         serde_json::from_value(json!({"conditions": [], "lag": {"messages": 5, "partitions": 1, "partitionsBehind": 1}})).unwrap();
     let named = NAMESPACES.map(|namespace| (namespace.to_owned(), "g".to_owned()));
-    world.home.show(named.iter().map(|named| (named, &status)), true);
-    let text = world.home.context.figures.text();
+    world.backend.show(named.iter().map(|named| (named, &status)), true);
+    let text = world.backend.context.figures.text();
     for namespace in NAMESPACES {
         let line = format!("weir_operator_consumer_group_lag_messages{{namespace=\"{namespace}\",cluster=\"c\",consumer_group=\"g\"}} 5");
         assert!(text.contains(&line), "{text}");

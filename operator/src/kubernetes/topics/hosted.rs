@@ -1,0 +1,39 @@
+//! A cluster whose controller runs here, as the task of the topics knows it.
+
+use std::sync::Arc;
+
+use super::super::context::Context;
+use super::super::namespaces::Verdict;
+use super::super::sizes::Sizes;
+use super::book::Book;
+use crate::controller::Key;
+use crate::shell::Controller;
+use crate::store::kube::Seen;
+
+/// A cluster whose controller runs here.
+#[derive(Clone, Debug)]
+pub(in crate::kubernetes) struct Hosted {
+    pub(in crate::kubernetes) cluster: Key,
+    pub(in crate::kubernetes) controller: Controller,
+    pub(in crate::kubernetes) seen: Seen,
+    pub(in crate::kubernetes) sizes: Sizes,
+    pub(in crate::kubernetes) book: Book,
+}
+
+impl Hosted {
+    /// Whether the cluster takes Topics of a namespace, as it stands in the committed state.
+    pub(super) fn verdict(&self, context: &Context, namespace: &str) -> Verdict {
+        let committed = self.controller.committed();
+        let cluster = Arc::clone(&committed.borrow().cluster.resource);
+        context.namespaces.verdict(&cluster, namespace)
+    }
+}
+
+/// What keepers tell the task of the topics.
+#[derive(Debug)]
+pub(in crate::kubernetes) enum Notice {
+    /// A cluster's controller runs.
+    Hosted(Hosted),
+    /// It does not any more.
+    Gone(Key),
+}
