@@ -26,7 +26,7 @@ use weir_operator::controller::sessions::{SESSION_TIMEOUT_MS, Sessions, StreamId
 use weir_operator::controller::state::{Change, Endpoint, State};
 use weir_operator::controller::{Event, Heartbeat, Moment, Registration, Reply, Resource, decide};
 use weir_operator::store::Store as _;
-use weir_operator::store::kube::{KubeStore, Seen};
+use weir_operator::store::kube::{ClusterCache, KubeStore};
 use weir_protocol::types::{BrokerId, ControllerEpoch};
 
 const NAME: &str = "failover-figures";
@@ -128,7 +128,7 @@ impl Controller {
 }
 
 async fn measure(client: &Client, resource: &KafkaCluster, partitions: usize) -> Result<()> {
-    let mut store = KubeStore::new(client.clone(), resource, Arc::new(|| Box::pin(async { true })), Seen::default());
+    let mut store = KubeStore::new(client.clone(), resource, Arc::new(|| Box::pin(async { true })), ClusterCache::default());
     store.create(NAME.to_owned(), resource.clone()).await?;
     let state = store.load().await?;
     let mut controller = Controller {

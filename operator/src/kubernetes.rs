@@ -1,7 +1,9 @@
 //! The operator on Kubernetes: it holds the lease or waits for it, and while it leads it is the controller of every `KafkaCluster` in its namespaces.
 //!
-//! `lease` says who leads; `clusters` watches what there is and gives each cluster a `keeper`, one task that hosts the cluster's controller, builds its objects and writes its
+//! `lease` says who leads; `clusters` watches what there is and gives each cluster a `keeper`, one task that hosts the cluster's controller (`host`), builds its objects and writes its
 //! status; `topics` brings the users' `Topic`s to the controllers; `groups` looks after `ConsumerGroup`s. Decisions about partitions are made by [`crate::controller`] alone.
+//!
+//! A keeper is a task that lives as long as its cluster's resource, and not a function that kube's `Controller` calls: ARCHITECTURE.md says why ("Decisions"). `watch` turns what the API server tells into changes.
 
 mod annotations;
 pub mod args;

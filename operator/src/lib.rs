@@ -18,3 +18,5 @@ pub mod schema;
 pub mod shell;
 pub mod store;
 mod time;
+#[cfg(feature = "kubernetes")]
+mod verdict;

@@ -83,11 +83,11 @@ const MODULES: &[(&str, &[&str])] = &[
 /// What the operator's parts may use: the core is pure, and the store knows nobody but it.
 const OPERATOR: &[(&str, &[&str])] = &[
     ("controller", &[]),
-    ("store", &["controller"]),
-    ("shell", &["controller", "probe", "store"]),
+    ("store", &["controller", "verdict"]),
+    ("shell", &["controller", "probe", "store", "time"]),
     ("schema", &[]),
     ("kafka", &["controller"]),
-    ("groups", &["kafka"]),
+    ("groups", &["conditions", "kafka", "time"]),
 ];
 
 /// Words that would say that a module has no subject.

@@ -16,14 +16,14 @@ use super::context::Context;
 use super::groups;
 use super::sites::Sites;
 use super::sizes::{Sizes, keep_sizes};
-use super::topics::{Book, Hosted, Notice, keep_statuses};
+use super::topics::{Hosted, Notice, keep_statuses};
 use crate::controller::Key;
 use crate::controller::state::State;
 use crate::kafka::Client;
 use crate::rpc::Controllers;
 use crate::shell::Controller;
 use crate::store::StoreError;
-use crate::store::kube::{CLUSTER_LABEL, Kept, KubeStore, Seen};
+use crate::store::kube::{CLUSTER_LABEL, ClusterCache, Kept, KubeStore};
 use crate::time::now;
 
 /// Why there is no controller.
@@ -82,7 +82,7 @@ pub(super) struct Host {
     cluster: Key,
     controller: Controller,
     committed: watch::Receiver<State>,
-    seen: Seen,
+    cache: ClusterCache,
     shell: JoinHandle<Result<(), StoreError>>,
     statuses: JoinHandle<()>,
     groups: JoinHandle<()>,
@@ -117,8 +117,8 @@ impl Host {
         notices: &mpsc::Sender<Notice>,
         begins: bool,
     ) -> Result<Self, Trouble> {
-        let seen = Seen::default();
-        let mut store = KubeStore::new(context.client.clone(), cluster, Arc::clone(&context.leads), seen.clone());
+        let cache = ClusterCache::default();
+        let mut store = KubeStore::new(context.client.clone(), cluster, Arc::clone(&context.leads), cache.clone());
         let (cluster_id, takes_up) = match store.kept().await? {
             Some(kept) => {
                 check_identity(cluster, &kept)?;
@@ -140,8 +140,7 @@ impl Host {
             cluster: key.clone(),
             sizes: sizes.clone(),
             controller: controller.clone(),
-            seen: seen.clone(),
-            book: Book::default(),
+            cache: cache.clone(),
         };
         // Only a leader that is being deposed does not take it.
         let _ = notices.send(Notice::Hosted(hosted.clone())).await;
@@ -154,7 +153,7 @@ impl Host {
             cluster: key.clone(),
             committed: controller.committed(),
             controller,
-            seen,
+            cache,
             shell,
             statuses: tokio::spawn(async move { match statuses.await {} }),
             groups: tokio::spawn(async move { match groups.await {} }),
@@ -196,7 +195,7 @@ impl Host {
 
     /// The cluster's resource was seen.
     pub(super) fn saw(&self, cluster: &KafkaCluster) {
-        self.seen.put_cluster(cluster.clone());
+        self.cache.observe_cluster(cluster.clone());
     }
 
     /// Why the controller ended, if it did.

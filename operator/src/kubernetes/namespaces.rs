@@ -18,27 +18,10 @@ use weir_crds::{KafkaCluster, NamespacesFrom};
 
 use super::watch::{Change, changes};
 use crate::controller::Key;
+use crate::verdict::Verdict;
 
 /// How long the API server may take to say whether a namespace is being deleted.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-
-/// Why a cluster in another namespace does not take a resource: a word for a condition.
-pub(super) const NOT_ALLOWED: &str = "NotAllowedByCluster";
-/// Why nobody knows whether it does.
-pub(super) const NOT_READABLE: &str = "NamespaceNotReadable";
-
-/// Whether a cluster takes the resources of a namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It does.
-    Allowed,
-    /// It does not; what helps.
-    NotAllowed(String),
-    /// The labels of the namespace cannot be read; why.
-    Unknown(String),
-    /// They are being read.
-    Pending,
-}
 
 type Labels = BTreeMap<String, String>;
 

@@ -5,7 +5,6 @@
 //!
 //! A `Topic` in another namespace than its cluster's is followed while the cluster allows that namespace. From then on the controller retains its topic ([`Asked::Retain`]).
 
-mod book;
 mod conditions;
 mod hosted;
 mod status;
@@ -21,17 +20,17 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 use weir_crds::Topic;
-use weir_protocol::types::TopicId;
 
-pub(super) use self::book::Book;
 pub(super) use self::hosted::{Hosted, Notice};
 pub(super) use self::status::keep_statuses;
 use super::context::Context;
-use super::namespaces::{self, Verdict, is_going};
+use super::namespaces::{self, is_going};
 use super::offered;
 use super::watch::{Change, in_scope};
-use crate::controller::{Event as Asked, Key, Kind, RETAINED, Reply, Resource, topic_id_on};
+use crate::controller::{Event as Asked, Key, Kind, RETAINED, Reply, Resource};
 use crate::shell::{Answer, Controller};
+use crate::store::kube::cluster_cache::version_of;
+use crate::verdict::Verdict;
 
 /// How soon a topic is offered again that the controller could not take, because it had to read its state anew.
 const OFFER_AGAIN: Duration = Duration::from_millis(200);
@@ -41,21 +40,6 @@ const VERDICTS_EVERY: Duration = Duration::from_secs(1);
 
 /// How often it is looked for topics whose cluster does not exist; a cluster that is applied with its topics has this long to appear.
 const ORPHANS_EVERY: Duration = Duration::from_secs(3);
-
-/// A topic's resource, and what of it the controller was offered.
-struct Known {
-    topic: Arc<Topic>,
-    offered: Option<Version>,
-    /// What its cluster said of its namespace, when that was last looked at.
-    verdict: Option<Verdict>,
-}
-
-/// What of a resource a controller cares about.
-type Version = (Option<String>, Option<i64>, Option<TopicId>);
-
-fn version_of(topic: &Topic) -> Version {
-    (topic.metadata.uid.clone(), topic.metadata.generation, topic_id_on(topic))
-}
 
 /// What became of an offer.
 struct Offered {
@@ -69,7 +53,8 @@ struct Offered {
 
 struct Topics {
     context: Context,
-    known: BTreeMap<Key, Known>,
+    /// All Topics, whatever cluster they name.
+    known: BTreeMap<Key, Arc<Topic>>,
     hosted: BTreeMap<Key, Hosted>,
     offers: FuturesUnordered<BoxFuture<'static, Offered>>,
     again: FuturesUnordered<BoxFuture<'static, (Key, Key, Option<Asked>)>>,
@@ -111,50 +96,35 @@ pub(super) async fn run(context: Context, mut notices: mpsc::Receiver<Notice>) -
 impl Topics {
     async fn put(&mut self, topic: Topic) {
         let key = Key::of(&topic.metadata);
-        let (offered, verdict) = self.known.remove(&key).map_or((None, None), |known| (known.offered, known.verdict));
-        let known = Known {
-            topic: Arc::new(topic),
-            offered,
-            verdict,
-        };
-        self.known.insert(key.clone(), known);
+        self.known.insert(key.clone(), Arc::new(topic));
         self.offer(&key).await;
     }
 
     /// Puts a topic to its controller, unless the controller knows this version of it.
     async fn offer(&mut self, key: &Key) {
-        let Some(known) = self.known.get_mut(key) else { return };
-        let cluster = cluster_of(key, &known.topic);
+        let Some(topic) = self.known.get(key).cloned() else { return };
+        let cluster = cluster_of(key, &topic);
         let Some(hosted) = self.hosted.get(&cluster) else { return };
-        hosted.book.see(&known.topic);
-        hosted.seen.put_topic(&known.topic);
+        let (cache, controller) = (hosted.cache.clone(), hosted.controller.clone());
+        cache.watched(&topic);
         let verdict = hosted.verdict(&self.context, &key.namespace);
-        let is_news = known.verdict.as_ref() != Some(&verdict);
-        known.verdict = Some(verdict.clone());
-        if cluster.namespace != key.namespace {
-            hosted.book.allowed(key, &verdict);
-        }
+        let is_news = cache.judged(key, &verdict, cluster.namespace != key.namespace);
         match verdict {
             Verdict::Allowed => {}
             // What was followed so far stays, and goes on to be followed as soon as it is known that it may.
-            Verdict::Unknown(_) | Verdict::Pending => return known.offered = None,
+            Verdict::Unknown(_) | Verdict::Pending => return,
             Verdict::NotAllowed(_) => {
-                known.offered = None;
                 if is_news {
-                    let controller = hosted.controller.clone();
                     self.ask(&controller, Asked::Retain(key.clone()), key.clone(), cluster).await;
                 }
                 return;
             }
         }
-        let version = version_of(&known.topic);
-        if known.offered.as_ref() == Some(&version) {
-            return;
+        if cache.offers(key, version_of(&topic)) {
+            let event = Asked::Apply(vec![Resource::Topic(Box::new(offered::topic(&topic)))]);
+            self.submit(&controller, event, key.clone(), cluster, topic.metadata.generation, None)
+                .await;
         }
-        let event = Asked::Apply(vec![Resource::Topic(Box::new(offered::topic(&known.topic)))]);
-        known.offered = Some(version.clone());
-        let controller = hosted.controller.clone();
-        self.submit(&controller, event, key.clone(), cluster, version.1, None).await;
     }
 
     /// Puts something else to a controller than a topic as it is.
@@ -182,11 +152,10 @@ impl Topics {
     /// A topic's resource is gone. `last` is what it was then: with all that was changed last.
     async fn remove(&mut self, key: &Key, last: Option<Topic>) {
         let Some(known) = self.known.remove(key) else { return };
-        let topic = last.map_or(known.topic, Arc::new);
+        let topic = last.map_or(known, Arc::new);
         let cluster = cluster_of(key, &topic);
         if let Some(hosted) = self.hosted.get(&cluster) {
-            hosted.seen.forget_topic(key);
-            hosted.book.forget(key, &topic.metadata);
+            hosted.cache.gone(key, &topic.metadata);
             let controller = hosted.controller.clone();
             let is_followed = hosted.verdict(&self.context, &key.namespace) == Verdict::Allowed;
             let goes_with_its_topic = is_followed && !goes_with_a_namespace(&self.context, key, &topic, &cluster).await;
@@ -216,21 +185,19 @@ impl Topics {
                     Reply::Applied(_) => matches!(besides, Some(Asked::Retain(_))),
                     _ => false,
                 };
-                hosted.book.answered_deletion(&topic, refused);
+                hosted.cache.answered_deletion(&topic, refused);
                 if !refused {
                     self.offer_the_refused(&cluster);
                 }
             }
-            Ok(Reply::Applied(_)) => hosted.book.accepted(&topic, generation),
+            Ok(Reply::Applied(_)) => hosted.cache.accepted(&topic, generation),
             Ok(Reply::Invalid(refusal)) => {
                 debug!(%topic, %refusal, "the controller refuses a Topic");
-                hosted.book.refused(&topic, generation, &refusal);
+                hosted.cache.refused(&topic, generation, &refusal);
             }
             Ok(_) => {}
             Err(_) => {
-                if let Some(known) = self.known.get_mut(&topic) {
-                    known.offered = None;
-                }
+                hosted.cache.withdraw(&topic);
                 self.again
                     .push(tokio::time::sleep(OFFER_AGAIN).map(move |()| (topic, cluster, besides)).boxed());
             }
@@ -251,9 +218,9 @@ impl Topics {
     /// A topic may be gone: what the controller has refused is offered again, since one of that may have claimed its name.
     fn offer_the_refused(&mut self, cluster: &Key) {
         let Some(hosted) = self.hosted.get(cluster) else { return };
-        for key in hosted.book.refused_ones() {
-            if let Some(known) = self.known.get_mut(&key) {
-                known.offered = None;
+        for key in hosted.cache.refused_topics() {
+            if self.known.contains_key(&key) {
+                hosted.cache.withdraw(&key);
                 self.again.push(std::future::ready((key, cluster.clone(), None)).boxed());
             }
         }
@@ -261,10 +228,10 @@ impl Topics {
 
     /// Offers what is allowed by now, and retains what is not any more.
     async fn look_at_verdicts(&mut self) {
-        let others = self.known.iter().filter(|(_, known)| known.topic.spec.cluster_ref.namespace.is_some());
-        let is_other = |(key, known): &(&Key, &Known)| {
-            let hosted = self.hosted.get(&cluster_of(key, &known.topic));
-            hosted.is_some_and(|hosted| known.verdict != Some(hosted.verdict(&self.context, &key.namespace)))
+        let others = self.known.iter().filter(|(_, topic)| topic.spec.cluster_ref.namespace.is_some());
+        let is_other = |(key, topic): &(&Key, &Arc<Topic>)| {
+            let hosted = self.hosted.get(&cluster_of(key, topic));
+            hosted.is_some_and(|hosted| hosted.cache.verdict(key) != Some(hosted.verdict(&self.context, &key.namespace)))
         };
         let others: Vec<Key> = others.filter(is_other).map(|(key, _)| key.clone()).collect();
         for key in others {
@@ -278,16 +245,11 @@ impl Topics {
             Notice::Hosted(hosted) => {
                 let cluster = hosted.cluster.clone();
                 self.hosted.insert(cluster.clone(), hosted);
-                let its = self.known.iter().filter(|(key, known)| cluster_of(key, &known.topic) == cluster);
+                let its = self.known.iter().filter(|(key, topic)| cluster_of(key, topic) == cluster);
                 // Of two that claim one name the older one has it.
-                let mut its: Vec<_> = its
-                    .map(|(key, known)| (known.topic.metadata.creation_timestamp.clone(), key.clone()))
-                    .collect();
+                let mut its: Vec<_> = its.map(|(key, topic)| (topic.metadata.creation_timestamp.clone(), key.clone())).collect();
                 its.sort();
                 for (_, key) in its {
-                    if let Some(known) = self.known.get_mut(&key) {
-                        (known.offered, known.verdict) = (None, None);
-                    }
                     self.offer(&key).await;
                 }
             }
@@ -299,14 +261,14 @@ impl Topics {
         let homeless: BTreeSet<Key> = self
             .known
             .iter()
-            .map(|(key, known)| cluster_of(key, &known.topic))
+            .map(|(key, topic)| cluster_of(key, topic))
             .filter(|cluster| !self.hosted.contains_key(cluster))
             // Another operator may watch that namespace.
             .filter(|cluster| self.context.scope.has(&cluster.namespace))
             .collect();
         for cluster in homeless {
-            let its = self.known.iter().filter(|(key, known)| cluster_of(key, &known.topic) == cluster);
-            let topics: Vec<(Key, Arc<Topic>)> = its.map(|(key, known)| (key.clone(), Arc::clone(&known.topic))).collect();
+            let its = self.known.iter().filter(|(key, topic)| cluster_of(key, topic) == cluster);
+            let topics: Vec<(Key, Arc<Topic>)> = its.map(|(key, topic)| (key.clone(), Arc::clone(topic))).collect();
             status::tell_orphans(&self.context, &cluster, &topics).await;
         }
     }

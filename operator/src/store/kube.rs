@@ -8,11 +8,11 @@
 //! Where the volumes outlive the cluster, so does what is written here ([`goes_with_the_cluster`]): no part names an owner, whose end would be theirs. A cluster that is made anew under the name goes on with the parts that it finds.
 
 mod calls;
+pub(crate) mod cluster_cache;
 mod merge;
 pub mod ours;
 mod read;
 mod recover;
-mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -38,7 +38,7 @@ use super::touched::Touched;
 use crate::controller::state::{Change, Cluster, SHARDS, State, Topic as TopicState};
 use crate::controller::{Key, Kind, TOPIC_ID_ANNOTATION};
 
-pub use seen::{Seen, SeenTopic};
+pub use self::cluster_cache::{ClusterCache, ObservedTopic};
 
 /// Who writes, as `kubectl get --show-managed-fields` shows it.
 pub const FIELD_MANAGER: &str = "weir-operator";
@@ -90,7 +90,7 @@ pub struct KubeStore {
     versions: BTreeMap<Part, String>,
     /// What was loaded or committed last: the state before the next decisions.
     committed: Option<State>,
-    seen: Seen,
+    cache: ClusterCache,
 }
 
 impl std::fmt::Debug for KubeStore {
@@ -109,8 +109,8 @@ pub struct Kept {
 }
 
 impl KubeStore {
-    /// The store of `cluster`. `seen` holds what is known of the resources that users write, too.
-    pub fn new(client: Client, cluster: &KafkaCluster, leads: LeaseCheck, seen: Seen) -> Self {
+    /// The store of `cluster`. `cache` holds what is known of the resources that users write, too.
+    pub fn new(client: Client, cluster: &KafkaCluster, leads: LeaseCheck, cache: ClusterCache) -> Self {
         let namespace = cluster.metadata.namespace.clone().unwrap_or_default();
         Self {
             cluster: cluster.metadata.name.clone().unwrap_or_default(),
@@ -121,7 +121,7 @@ impl KubeStore {
             leads,
             versions: BTreeMap::new(),
             committed: None,
-            seen,
+            cache,
         }
     }
 
@@ -279,7 +279,7 @@ impl KubeStore {
     }
 
     async fn patch_cluster(&self, wanted: &KafkaCluster) -> Result<(), StoreError> {
-        let Some(there) = self.seen.cluster() else { return Ok(()) };
+        let Some(there) = self.cache.cluster() else { return Ok(()) };
         let before = self.committed.as_ref().map_or(&there.spec, |state| &state.cluster.resource.spec);
         let Some(spec) = merge::owed(&json!(before), &json!(wanted.spec), &json!(there.spec)) else {
             return Ok(());
@@ -288,7 +288,7 @@ impl KubeStore {
         let params = PatchParams::default();
         let written = self.clusters.patch(&self.cluster, &params, &patch);
         let key = Key::new(self.clusters.namespace(), Some(&self.cluster));
-        self.seen.put_cluster(resource(Kind::KafkaCluster, "patch", &key, written).await?);
+        self.cache.observe_cluster(resource(Kind::KafkaCluster, "patch", &key, written).await?);
         Ok(())
     }
 
@@ -298,7 +298,7 @@ impl KubeStore {
 
     async fn write_topic(&self, topic: &TopicState, state: &State) -> Result<(), StoreError> {
         let (id, key, wanted) = (topic.id, &topic.key, &topic.resource);
-        let Some(there) = self.seen.topic(key) else {
+        let Some(there) = self.cache.topic(key) else {
             // One of another namespace was made by somebody there, and is only made again where it is to be retained, which need not succeed: the namespace may be gone.
             return if is_elsewhere(key, state) {
                 Ok(())
@@ -327,7 +327,7 @@ impl KubeStore {
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
         let topics = self.topics(&key.namespace);
         match resource(Kind::Topic, "patch", key, topics.patch(&key.name, &params, &patch)).await {
-            Ok(written) => self.seen.put_topic(&written),
+            Ok(written) => self.cache.observe_topic(&written),
             // A user deleted it: that is heard of next.
             Err(StoreError::Gone(_)) => {}
             Err(error) => return Err(error),
@@ -348,14 +348,14 @@ impl KubeStore {
         let params = PostParams::default();
         let topics = self.topics(&key.namespace);
         let created = resource(Kind::Topic, "create", key, topics.create(&params, &topic)).await?;
-        self.seen.put_topic(&created);
+        self.cache.observe_topic(&created);
         Ok(())
     }
 
     async fn remove_topic(&self, key: &Key) -> Result<(), StoreError> {
-        let Some(seen) = self.seen.topic(key) else { return Ok(()) };
+        let Some(seen) = self.cache.topic(key) else { return Ok(()) };
         let params = DeleteParams::default().preconditions(Preconditions {
-            uid: seen.uid,
+            uid: seen.uid.clone(),
             resource_version: None,
         });
         let topics = self.topics(&key.namespace);
@@ -364,7 +364,7 @@ impl KubeStore {
             Ok(_) | Err(StoreError::Gone(_) | StoreError::Conflict) => {}
             Err(error) => return Err(error),
         }
-        self.seen.forget_topic(key);
+        self.cache.deleted_topic(key);
         Ok(())
     }
 
@@ -409,7 +409,7 @@ impl KubeStore {
         for (name, content) in contents.values() {
             shards.extend(read::shard(name, content)?);
         }
-        self.seen.put_cluster(resource.clone());
+        self.cache.observe_cluster(resource.clone());
         let mut taken: BTreeSet<String> = topics.iter().filter_map(|topic| topic.metadata.name.clone()).collect();
         let mut topics = read::topics(&self.cluster, &home, topics, &shards.partitions);
         for (namespace, kept) in read::by_other_namespace(&shards.kept) {
@@ -422,7 +422,7 @@ impl KubeStore {
             if metadata.namespace.as_ref() == Some(&home) {
                 taken.remove(metadata.name.as_deref().unwrap_or_default());
             }
-            topic.seen.iter().for_each(|seen| self.seen.put_topic(seen));
+            topic.seen.iter().for_each(|seen| self.cache.observe_topic(seen));
         }
         let mut state = read::assemble(registry, resource, topics, shards);
         // Another cluster of the namespace may have a topic of the same name: who meets one finds it here when everything was read anew.

@@ -15,13 +15,13 @@ use weir_crds::{ClusterRef, ConsumerGroup, ConsumerGroupSpec, ConsumerGroupStatu
 use super::super::context::Context;
 use super::super::events::publish;
 use super::super::figures::{Figures, GroupFigures};
-use super::super::namespaces::{NOT_ALLOWED, NOT_READABLE, Verdict};
 use super::status::{put_status, tell};
 use crate::controller::state::State;
 use crate::controller::{Key, resource_name};
 use crate::groups::backend::{GroupBackend, Named};
 use crate::groups::reconcile::{Seen, Workload};
 use crate::groups::reflect::REFLECTED_LABEL;
+use crate::verdict::{NOT_ALLOWED, NOT_READABLE, Verdict};
 
 /// How often groups are told that the cluster does not take them.
 const TELL_EVERY: Duration = Duration::from_secs(3);

@@ -17,7 +17,7 @@ use crate::controller::state::{Cluster, State};
 use crate::controller::summary;
 use crate::rpc::{Controllers, Desk};
 use crate::shell::moment;
-use crate::store::kube::{KubeStore, Seen};
+use crate::store::kube::{ClusterCache, KubeStore};
 
 /// How far it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl TableRecovery {
     /// # Errors
     /// When the Kubernetes API refuses, or does not answer: it is to be asked again.
     pub(super) async fn go_on(&mut self, context: &Context, cluster: &KafkaCluster) -> anyhow::Result<Stage> {
-        let mut store = KubeStore::new(context.client.clone(), cluster, Arc::clone(&context.leads), Seen::default());
+        let mut store = KubeStore::new(context.client.clone(), cluster, Arc::clone(&context.leads), ClusterCache::default());
         let (topics, taken) = store.written().await?;
         let known = Known {
             cluster,

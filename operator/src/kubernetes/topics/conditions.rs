@@ -1,9 +1,9 @@
 //! PURE: what the conditions of a topic say.
 
-use super::super::namespaces::{NOT_ALLOWED, NOT_READABLE, Verdict};
 use crate::conditions::ConditionValue;
 use crate::controller::Refusal;
 use crate::controller::state::{Partition, Topic};
+use crate::verdict::{NOT_ALLOWED, NOT_READABLE, Verdict};
 
 /// Whether a topic can be used.
 pub(super) fn ready(topic: &Topic, min_isr: usize, refusal: Option<&Refusal>) -> ConditionValue {
@@ -83,7 +83,6 @@ fn ids(brokers: &[weir_protocol::types::BrokerId]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::jiff::Timestamp;
     use uuid::Uuid;
     use weir_protocol::types::{BrokerId, TopicId};
 
@@ -125,18 +124,5 @@ mod tests {
             healthy(&topic).message,
             "1 of 2 partitions lack replicas, for instance 1: in sync are [1] of [0,1]"
         );
-    }
-
-    #[test]
-    fn a_condition_is_as_old_as_its_status() {
-        let at = |second| Time(Timestamp::from_second(second).unwrap());
-        let first = condition("Ready", ConditionValue::fails("A", "a"), Some(1), &[], &at(1));
-        let second = condition("Ready", ConditionValue::fails("B", "b"), Some(2), std::slice::from_ref(&first), &at(2));
-        assert_eq!(
-            (second.last_transition_time.clone(), second.reason.as_str(), second.observed_generation),
-            (at(1), "B", Some(2))
-        );
-        let third = condition("Ready", ConditionValue::holds("C", "c"), Some(2), &[second], &at(3));
-        assert_eq!((third.last_transition_time, third.status.as_str()), (at(3), "True"));
     }
 }

@@ -3,21 +3,19 @@
 use std::sync::Arc;
 
 use super::super::context::Context;
-use super::super::namespaces::Verdict;
 use super::super::sizes::Sizes;
-use super::book::Book;
 use crate::controller::Key;
 use crate::shell::Controller;
-use crate::store::kube::Seen;
+use crate::store::kube::ClusterCache;
+use crate::verdict::Verdict;
 
 /// A cluster whose controller runs here.
 #[derive(Clone, Debug)]
 pub(in crate::kubernetes) struct Hosted {
     pub(in crate::kubernetes) cluster: Key,
     pub(in crate::kubernetes) controller: Controller,
-    pub(in crate::kubernetes) seen: Seen,
+    pub(in crate::kubernetes) cache: ClusterCache,
     pub(in crate::kubernetes) sizes: Sizes,
-    pub(in crate::kubernetes) book: Book,
 }
 
 impl Hosted {

@@ -19,12 +19,12 @@ use super::super::context::Context;
 use super::super::events::publish;
 use super::super::figures::Figures;
 use super::super::sizes::{Sizes, shown};
-use super::book::Page;
 use super::conditions;
 use super::hosted::Hosted;
 use crate::conditions::{ConditionValue, condition};
 use crate::controller::state::State;
 use crate::controller::{Key, TOPIC_ID_ANNOTATION, summary};
+use crate::store::kube::cluster_cache::TopicEntry;
 use crate::time::now;
 
 /// Statuses that are written at a time: the partition tables' writes go before.
@@ -84,7 +84,7 @@ pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hoste
                 // The controller is gone, and with it soon this task.
                 std::future::pending::<()>().await;
             },
-            () = hosted.book.wait() => {}
+            () = hosted.cache.wait() => {}
             () = sizes.changed() => {}
             () = tokio::time::sleep(wake_in.unwrap_or(WITHOUT_REASON)) => {}
         }
@@ -95,21 +95,21 @@ pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hoste
 pub(super) fn due(state: &State, hosted: &Hosted, now: &Time) -> (Vec<Due>, Option<Duration>) {
     let mut due = Vec::new();
     let mut wake_in: Option<Duration> = None;
-    for (key, page) in hosted.book.all() {
-        let status = status_of(state, &hosted.sizes, &key, &page, now);
-        let Some(status) = status.filter(|status| *status != page.status) else {
+    for (key, entry) in hosted.cache.topics() {
+        let status = status_of(state, &hosted.sizes, &key, &entry, now);
+        let Some(status) = status.filter(|status| *status != entry.status) else {
             continue;
         };
-        let early = page
-            .written_at
+        let early = entry
+            .status_written_at
             .map(|at| BETWEEN_WRITES.saturating_sub(at.elapsed()))
             .filter(|left| !left.is_zero());
         match early {
             Some(left) => wake_in = Some(wake_in.map_or(left, |other| other.min(left))),
             None => due.push(Due {
                 key,
-                uid: page.uid,
-                before: page.status,
+                uid: entry.uid,
+                before: entry.status,
                 status,
             }),
         }
@@ -118,18 +118,18 @@ pub(super) fn due(state: &State, hosted: &Hosted, now: &Time) -> (Vec<Due>, Opti
 }
 
 /// The status, as far as the controller has said something of the resource.
-fn status_of(state: &State, sizes: &Sizes, key: &Key, page: &Page, now: &Time) -> Option<TopicStatus> {
-    page.judged?;
-    let before = &page.status.conditions;
-    let of = |kind: &str, judgement: ConditionValue| condition(kind, judgement, page.judged, before, now);
+fn status_of(state: &State, sizes: &Sizes, key: &Key, entry: &TopicEntry, now: &Time) -> Option<TopicStatus> {
+    entry.answered?;
+    let before = &entry.status.conditions;
+    let of = |kind: &str, judgement: ConditionValue| condition(kind, judgement, entry.answered, before, now);
     let topic = state.topic_by_resource(key);
-    let accepted = page.allowed.as_ref().map(|verdict| conditions::accepted(verdict, topic.is_some()));
+    let accepted = entry.allowed.as_ref().map(|verdict| conditions::accepted(verdict, topic.is_some()));
     let Some(topic) = topic else {
         // Not taken up, or not yet.
-        let refused = page.refusal.as_ref().map(conditions::refused);
+        let refused = entry.refusal.as_ref().map(conditions::refused);
         let why = refused.or_else(|| accepted.clone().filter(|accepted| !accepted.is_true()))?;
         return Some(TopicStatus {
-            observed_generation: page.judged,
+            observed_generation: entry.answered,
             conditions: std::iter::once(of("Ready", why))
                 .chain(accepted.map(|accepted| of("Accepted", accepted)))
                 .collect(),
@@ -143,12 +143,12 @@ fn status_of(state: &State, sizes: &Sizes, key: &Key, page: &Page, now: &Time) -
     // With fewer replicas than that, all of them count.
     let min_isr = min_isr.min(topic.partitions.iter().map(|partition| partition.replicas.len()).min().unwrap_or(1));
     Some(TopicStatus {
-        observed_generation: page.judged,
+        observed_generation: entry.answered,
         topic_id: Some(topic.id.to_string()),
         partitions: Some(summary(topic.partitions.iter())),
-        bytes: shown(page.status.bytes, sizes.of(topic.id)),
+        bytes: shown(entry.status.bytes, sizes.of(topic.id)),
         conditions: [
-            Some(of("Ready", conditions::ready(topic, min_isr, page.refusal.as_ref()))),
+            Some(of("Ready", conditions::ready(topic, min_isr, entry.refusal.as_ref()))),
             Some(of("Healthy", conditions::healthy(topic))),
             accepted.map(|accepted| of("Accepted", accepted)),
         ]
@@ -173,13 +173,13 @@ async fn write(context: &Context, hosted: &Hosted, due: &Due) -> bool {
     let written = api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
     let is_written = !matches!(&written, Err(error) if !is_gone(error));
     match written {
-        Ok(_) => hosted.book.written(key, &due.status),
+        Ok(_) => hosted.cache.written(key, &due.status),
         Err(error) if is_gone(&error) => debug!(topic = %key, "the Topic is gone: its status is not written"),
         Err(error) => {
             warn!(topic = %key, %error, "write the status of a Topic");
             // It is tried again, like any other write that comes too soon.
-            hosted.book.written(key, &due.before);
-            hosted.book.changed();
+            hosted.cache.written(key, &due.before);
+            hosted.cache.changed();
         }
     }
     tell(context, due).await;
@@ -222,11 +222,11 @@ pub(super) fn lost(state: &State, hosted: &Hosted) -> Vec<Topic> {
         .topics
         .values()
         .filter(|topic| topic.resource.spec.deletion_policy == weir_crds::DeletionPolicy::Retain);
-    let gone = retained.filter(|topic| hosted.seen.topic(&topic.key).is_none());
+    let gone = retained.filter(|topic| hosted.cache.topic(&topic.key).is_none());
     let is_owner = |owner: &OwnerReference| Some(&owner.uid) == state.cluster.resource.metadata.uid.as_ref();
     let home = state.cluster.namespace();
     gone.filter_map(|topic| {
-        let deletion = hosted.book.deletion(&topic.key);
+        let deletion = hosted.cache.deletion(&topic.key);
         if deletion.as_ref().is_some_and(|deletion| !deletion.refused) {
             return None;
         }

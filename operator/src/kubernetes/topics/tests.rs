@@ -6,16 +6,20 @@ use serde_json::{Value, json};
 use weir_crds::KafkaCluster;
 
 use super::*;
+use crate::controller::topic_id_on;
 use crate::kafka::Client;
 use crate::kubernetes::sizes::keep_sizes;
 use crate::store::kube::tests::broker::Broker;
 use crate::store::kube::tests::server::Server;
-use crate::store::kube::{KubeStore, Seen};
+use crate::store::kube::{ClusterCache, KubeStore};
 
-const CLUSTER: &str = "/apis/weir.dev/v1alpha1/namespaces/n/kafkaclusters/c";
 const TOPIC: &str = "/apis/weir.dev/v1alpha1/namespaces/n/topics/orders";
 
-/// A cluster whose controller runs, and what brings topics to it.
+fn cluster_path(namespace: &str) -> String {
+    format!("/apis/weir.dev/v1alpha1/namespaces/{namespace}/kafkaclusters/c")
+}
+
+/// A cluster with a broker, whose controller runs, and what brings topics to it.
 struct World {
     server: Server,
     topics: Topics,
@@ -24,30 +28,28 @@ struct World {
 }
 
 impl World {
-    async fn new() -> Self {
+    async fn new(namespace: &str, spec: &Value) -> Self {
         let server = Server::default();
-        server.put(
-            CLUSTER,
-            &json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c", "namespace": "n", "uid": "u"}, "spec": {}}),
-        );
-        let cluster: KafkaCluster = serde_json::from_value(server.get(CLUSTER).unwrap()).unwrap();
-        let seen = Seen::default();
-        let mut store = KubeStore::new(server.client(), &cluster, Arc::new(|| async { true }.boxed()), seen.clone());
+        let metadata = json!({"name": "c", "namespace": namespace, "uid": "u"});
+        let object = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": metadata, "spec": spec});
+        server.put(&cluster_path(namespace), &object);
+        let cluster: KafkaCluster = serde_json::from_value(server.get(&cluster_path(namespace)).unwrap()).unwrap();
+        let (context, cache) = (Context::of_tests(&server), ClusterCache::default());
+        let mut store = KubeStore::new(server.client(), &cluster, Arc::clone(&context.leads), cache.clone());
         store.create("id".to_owned(), cluster).await.unwrap();
         let (controller, _shell) = Controller::start(store).await.unwrap();
         let broker = Broker::serves(&controller, "id").await;
         let (sizes, _) = keep_sizes(Client::new(controller.committed()));
         let hosted = Hosted {
-            cluster: Key::new(Some("n"), Some("c")),
+            cluster: Key::new(Some(namespace), Some("c")),
             controller,
-            seen,
+            cache,
             sizes,
-            book: Book::default(),
         };
         let topics = Topics {
-            context: Context::of_tests(&server),
+            context,
             known: BTreeMap::new(),
-            hosted: [(hosted.cluster.clone(), hosted.clone())].into(),
+            hosted: BTreeMap::from([(hosted.cluster.clone(), hosted.clone())]),
             offers: FuturesUnordered::new(),
             again: FuturesUnordered::new(),
         };
@@ -59,6 +61,16 @@ impl World {
         }
     }
 
+    /// The task of the statuses makes again what is to be retained and has lost its resource.
+    async fn bring_back(&self) -> Vec<Key> {
+        let state = self.hosted.controller.committed().borrow().clone();
+        let lost = status::lost(&state, &self.hosted);
+        for topic in &lost {
+            status::bring_back(&self.topics.context, topic).await;
+        }
+        lost.iter().map(|topic| Key::of(&topic.metadata)).collect()
+    }
+
     /// The watch tells of the resource as it is.
     async fn hear(&mut self) {
         let topic = self.topic();
@@ -66,7 +78,7 @@ impl World {
     }
 
     /// Somebody deletes the resource, and the watch tells of it.
-    async fn delete(&mut self) {
+    async fn delete_orders(&mut self) {
         let topic = self.topic();
         self.server.remove(TOPIC);
         self.topics.remove(&Key::of(&topic.metadata), Some(topic.clone())).await;
@@ -80,14 +92,6 @@ impl World {
     async fn answered(&mut self) {
         while let Some(offered) = self.topics.offers.next().await {
             self.topics.answered(offered);
-        }
-    }
-
-    /// The status task looks once for resources that are to come back.
-    async fn look(&self) {
-        let state = self.hosted.controller.committed().borrow().clone();
-        for topic in status::lost(&state, &self.hosted) {
-            status::bring_back(&self.topics.context, &topic).await;
         }
     }
 
@@ -123,7 +127,7 @@ fn orders(policy: &str) -> Value {
 
 #[tokio::test]
 async fn a_topic_that_is_to_be_retained_comes_back_as_it_was() {
-    let mut world = World::new().await;
+    let mut world = World::new("n", &json!({})).await;
     world.server.put(TOPIC, &orders("Retain"));
     world.hear().await;
     world.answered().await;
@@ -138,11 +142,11 @@ async fn a_topic_that_is_to_be_retained_comes_back_as_it_was() {
     let mut labelled = world.server.get(TOPIC).unwrap();
     labelled["metadata"]["labels"]["tier"] = json!("gold");
     world.server.put(TOPIC, &labelled);
-    world.delete().await;
-    world.look().await;
+    world.delete_orders().await;
+    world.bring_back().await;
     assert_eq!(world.server.get(TOPIC), None, "the controller has not said yet whether the topic goes");
     world.answered().await;
-    world.look().await;
+    world.bring_back().await;
     let after = world.topic();
     assert_eq!(after.spec, before.spec);
     assert_eq!(after.metadata.labels.clone().unwrap_or_default().len(), 2);
@@ -169,15 +173,15 @@ async fn a_topic_that_is_to_be_retained_comes_back_as_it_was() {
         .look(move |state| state.topics.contains_key(&id) && state.topics.len() == 1);
     assert!(same.await.unwrap());
     // And once more.
-    world.delete().await;
+    world.delete_orders().await;
     world.answered().await;
-    world.look().await;
+    world.bring_back().await;
     assert_eq!(world.topic().metadata.labels, after.metadata.labels);
 }
 
 #[tokio::test]
 async fn a_topic_whose_policy_was_changed_goes() {
-    let mut world = World::new().await;
+    let mut world = World::new("n", &json!({})).await;
     world.server.put(TOPIC, &orders("Retain"));
     world.hear().await;
     world.answered().await;
@@ -186,25 +190,25 @@ async fn a_topic_whose_policy_was_changed_goes() {
     object["spec"]["deletionPolicy"] = json!("Delete");
     world.server.put(TOPIC, &object);
     world.hear().await;
-    world.delete().await;
-    world.look().await;
+    world.delete_orders().await;
+    world.bring_back().await;
     assert_eq!(world.server.get(TOPIC), None);
     world.answered().await;
-    world.look().await;
+    world.bring_back().await;
     assert_eq!((world.server.get(TOPIC), world.has_topic().await), (None, false));
-    assert!(world.hosted.book.deletion(&Key::new(Some("n"), Some("orders"))).is_none());
+    assert!(world.hosted.cache.deletion(&Key::new(Some("n"), Some("orders"))).is_none());
 }
 
 #[tokio::test]
 async fn what_went_while_nobody_looked_comes_back_with_its_id_and_spec() {
-    let mut world = World::new().await;
+    let mut world = World::new("n", &json!({})).await;
     world.server.put(TOPIC, &orders("Retain"));
     world.hear().await;
     world.answered().await;
     let before = world.topic();
     world.server.remove(TOPIC);
-    world.hosted.seen.forget_topic(&Key::new(Some("n"), Some("orders")));
-    world.look().await;
+    world.hosted.cache.deleted_topic(&Key::new(Some("n"), Some("orders")));
+    world.bring_back().await;
     let after = world.topic();
     assert_eq!((&after.spec, topic_id_on(&after)), (&before.spec, topic_id_on(&before)));
 }

@@ -25,7 +25,7 @@ impl KubeStore {
         let mut topics = Vec::new();
         for (topic, seen) in read::written(&self.cluster, &home, listed) {
             taken.remove(topic.metadata.name.as_deref().unwrap_or_default());
-            self.seen.put_topic(&seen);
+            self.cache.observe_topic(&seen);
             topics.push(topic);
         }
         Ok((topics, taken))

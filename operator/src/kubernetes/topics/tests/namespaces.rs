@@ -1,15 +1,10 @@
 //! Topics in other namespaces than their cluster's, as the watch brings them, over an API server in memory.
 
-use serde_json::{Value, json};
-use weir_crds::KafkaCluster;
+use weir_protocol::types::TopicId;
 
-use super::super::*;
+use super::*;
 use crate::controller::TOPIC_ID_ANNOTATION;
-use crate::store::kube::tests::broker::Broker;
-use crate::store::kube::tests::server::Server;
-use crate::store::kube::{KubeStore, Seen};
-
-const CLUSTER: &str = "/apis/weir.dev/v1alpha1/namespaces/kafka/kafkaclusters/c";
+use crate::time::now;
 
 fn path(key: &Key) -> String {
     format!("/apis/weir.dev/v1alpha1/namespaces/{}/topics/{}", key.namespace, key.name)
@@ -23,48 +18,11 @@ fn orders(namespace: &str) -> Key {
     Key::new(Some(namespace), Some("orders"))
 }
 
-struct World {
-    server: Server,
-    topics: Topics,
-    hosted: Hosted,
-    _broker: Broker,
-}
-
 impl World {
-    /// A cluster with a broker in the namespace `kafka`, and a Topic `orders` in each of `a` and `b`, for a topic of the namespace's name.
-    async fn new(allowed: Value) -> Self {
-        let server = Server::default();
+    /// A cluster in the namespace `kafka`, and a Topic `orders` in each of `a` and `b`, for a topic of the namespace's name.
+    async fn with_topics_elsewhere(allowed: Value) -> Self {
         let spec = json!({"brokers": {"replicas": 1}, "allowedNamespaces": allowed});
-        let cluster = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c", "namespace": "kafka", "uid": "u"}, "spec": spec});
-        server.put(CLUSTER, &cluster);
-        let cluster: KafkaCluster = serde_json::from_value(server.get(CLUSTER).unwrap()).unwrap();
-        let context = Context::of_tests(&server);
-        let seen = Seen::default();
-        let mut store = KubeStore::new(server.client(), &cluster, Arc::clone(&context.leads), seen.clone());
-        store.create("id".to_owned(), cluster).await.unwrap();
-        let (controller, _shell) = Controller::start(store).await.unwrap();
-        let broker = Broker::serves(&controller, "id").await;
-        let (sizes, _) = crate::kubernetes::sizes::keep_sizes(crate::kafka::Client::new(controller.committed()));
-        let hosted = Hosted {
-            cluster: Key::new(Some("kafka"), Some("c")),
-            controller,
-            seen,
-            sizes,
-            book: Book::default(),
-        };
-        let topics = Topics {
-            context,
-            known: BTreeMap::new(),
-            hosted: BTreeMap::from([(hosted.cluster.clone(), hosted.clone())]),
-            offers: FuturesUnordered::new(),
-            again: FuturesUnordered::new(),
-        };
-        let mut world = Self {
-            server,
-            topics,
-            hosted,
-            _broker: broker,
-        };
+        let mut world = Self::new("kafka", &spec).await;
         for name in ["a", "b"] {
             world.server.put(&namespace(name), &json!({"metadata": {"name": name}}));
             world.write(&orders(name), json!({"topicName": name})).await;
@@ -91,7 +49,7 @@ impl World {
 
     async fn delete(&mut self, key: &Key) {
         self.server.remove(&path(key));
-        self.topics.remove(key).await;
+        self.topics.remove(key, None).await;
         self.settle().await;
     }
 
@@ -109,11 +67,11 @@ impl World {
     }
 
     async fn allow(&mut self, allowed: Value) {
-        let mut object = self.server.get(CLUSTER).unwrap();
+        let mut object = self.server.get(&cluster_path("kafka")).unwrap();
         object["spec"]["allowedNamespaces"] = allowed;
-        self.server.put(CLUSTER, &object);
-        let cluster: KafkaCluster = serde_json::from_value(self.server.get(CLUSTER).unwrap()).unwrap();
-        self.hosted.seen.put_cluster(cluster.clone());
+        self.server.put(&cluster_path("kafka"), &object);
+        let cluster: KafkaCluster = serde_json::from_value(self.server.get(&cluster_path("kafka")).unwrap()).unwrap();
+        self.hosted.cache.observe_cluster(cluster.clone());
         let event = Asked::Apply(vec![Resource::Cluster(Box::new(cluster))]);
         let reply = self.hosted.controller.ask(event).await.unwrap().reply;
         assert!(matches!(reply, Reply::Applied(_)), "{reply:?}");
@@ -144,21 +102,11 @@ impl World {
             .collect::<Vec<_>>()
             .join(", ")
     }
-
-    /// The task of the statuses makes again what is to be retained and has lost its resource.
-    async fn bring_back(&mut self) -> Vec<String> {
-        let state = self.hosted.controller.look(Clone::clone).await.unwrap();
-        let lost = status::lost(&state, &self.hosted);
-        for topic in &lost {
-            status::bring_back(&self.topics.context, topic).await;
-        }
-        lost.iter().map(|topic| Key::of(&topic.metadata).to_string()).collect()
-    }
 }
 
 #[tokio::test]
 async fn what_is_not_allowed_does_nothing_until_it_is() {
-    let mut world = World::new(json!({})).await;
+    let mut world = World::with_topics_elsewhere(json!({})).await;
     assert_eq!((world.id_of("a").await, world.id_of("b").await), (None, None));
     let not_allowed = "Ready=False NotAllowedByCluster, Accepted=False NotAllowedByCluster";
     assert_eq!(world.said(&orders("a")).await, not_allowed);
@@ -189,7 +137,7 @@ async fn what_is_not_allowed_does_nothing_until_it_is() {
 
 #[tokio::test]
 async fn what_is_not_allowed_any_more_stays_with_its_records_and_is_not_followed() {
-    let mut world = World::new(json!({"from": "All"})).await;
+    let mut world = World::with_topics_elsewhere(json!({"from": "All"})).await;
     let (a, b) = (world.id_of("a").await, world.id_of("b").await);
     assert!(a.is_some() && b.is_some());
     world.allow(json!({"from": "Same"})).await;
@@ -202,7 +150,7 @@ async fn what_is_not_allowed_any_more_stays_with_its_records_and_is_not_followed
     assert_eq!((world.retention_of("a").await, world.id_of("a").await), (None, a));
     world.delete(&orders("a")).await;
     assert_eq!(world.id_of("a").await, a);
-    assert_eq!(world.bring_back().await, ["a/orders"]);
+    assert_eq!(world.bring_back().await, [orders("a")]);
     world.bring(&orders("a")).await;
     // One that somebody made anew under the name is that of the same topic, too.
     world.delete(&orders("b")).await;
@@ -219,7 +167,7 @@ async fn what_is_not_allowed_any_more_stays_with_its_records_and_is_not_followed
 
 #[tokio::test]
 async fn the_deletion_of_a_namespace_costs_no_records_that_are_protected() {
-    let mut world = World::new(json!({"from": "All"})).await;
+    let mut world = World::with_topics_elsewhere(json!({"from": "All"})).await;
     let (a, b) = (world.id_of("a").await, world.id_of("b").await);
     for (name, protected) in [("a", true), ("b", false)] {
         world
@@ -238,9 +186,9 @@ async fn the_deletion_of_a_namespace_costs_no_records_that_are_protected() {
         403,
         "the namespace is being terminated",
     );
-    assert_eq!(world.bring_back().await, ["a/orders"]);
+    assert_eq!(world.bring_back().await, [orders("a")]);
     world.server.allow_all();
-    assert_eq!(world.bring_back().await, ["a/orders"]);
+    assert_eq!(world.bring_back().await, [orders("a")]);
     let back = world.server.get(&path(&orders("a"))).unwrap();
     assert_eq!(back["metadata"]["annotations"][TOPIC_ID_ANNOTATION], json!(a.unwrap().0.to_string()));
     assert!(back["metadata"].get("ownerReferences").is_none());
@@ -248,7 +196,7 @@ async fn the_deletion_of_a_namespace_costs_no_records_that_are_protected() {
 
 #[tokio::test]
 async fn of_two_topics_that_claim_one_name_the_older_has_it() {
-    let mut world = World::new(json!({"from": "All"})).await;
+    let mut world = World::with_topics_elsewhere(json!({"from": "All"})).await;
     let a = world.id_of("a").await;
     let late = Key::new(Some("b"), Some("late"));
     world.write(&late, json!({"topicName": "a"})).await;

@@ -16,7 +16,7 @@ use crate::controller::state::State;
 use crate::controller::{AdminRequest, Event, Key, Kind, Reply, Resource, TOPIC_ID_ANNOTATION};
 use crate::shell::Controller;
 use crate::store::Store as _;
-use crate::store::kube::{KubeStore, Seen};
+use crate::store::kube::{ClusterCache, KubeStore};
 
 const CLUSTER: &str = "/apis/weir.dev/v1alpha1/namespaces/n/kafkaclusters/c";
 
@@ -43,7 +43,7 @@ fn object(namespace: &str) -> Value {
 /// A controller over an API server, with a broker that serves.
 struct World {
     server: Server,
-    seen: Seen,
+    cache: ClusterCache,
     controller: Controller,
     broker: Broker,
 }
@@ -55,15 +55,15 @@ impl World {
         let spec = json!({"brokers": {"replicas": 1}, "allowedNamespaces": {"from": "All"}});
         let cluster = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c", "namespace": "n", "uid": "u"}, "spec": spec});
         server.put(CLUSTER, &cluster);
-        let seen = Seen::default();
-        let mut store = store(&server, &seen);
+        let cache = ClusterCache::default();
+        let mut store = store(&server, &cache);
         let cluster = serde_json::from_value(server.get(CLUSTER).unwrap()).unwrap();
         store.create("id".to_owned(), cluster).await.unwrap();
         let (controller, _shell) = Controller::start(store).await.unwrap();
         let broker = Broker::serves(&controller, "id").await;
         let world = Self {
             server,
-            seen,
+            cache,
             controller,
             broker,
         };
@@ -77,7 +77,7 @@ impl World {
     /// The watch brings the resource as it is.
     async fn offer(&self, namespace: &str) {
         let topic: weir_crds::Topic = serde_json::from_value(self.server.get(&orders(namespace)).unwrap()).unwrap();
-        self.seen.put_topic(&topic);
+        self.cache.observe_topic(&topic);
         let reply = self
             .controller
             .ask(Event::Apply(vec![Resource::Topic(Box::new(topic))]))
@@ -102,13 +102,13 @@ impl World {
 
     /// What another controller would begin with.
     async fn taken_over(&self) -> State {
-        store(&self.server, &Seen::default()).load().await.unwrap()
+        store(&self.server, &ClusterCache::default()).load().await.unwrap()
     }
 }
 
-fn store(server: &Server, seen: &Seen) -> KubeStore {
+fn store(server: &Server, cache: &ClusterCache) -> KubeStore {
     let cluster: weir_crds::KafkaCluster = serde_json::from_value(server.get(CLUSTER).unwrap()).unwrap();
-    KubeStore::new(server.client(), &cluster, Arc::new(|| async { true }.boxed()), seen.clone())
+    KubeStore::new(server.client(), &cluster, Arc::new(|| async { true }.boxed()), cache.clone())
 }
 
 fn id_on(object: &Value) -> &Value {
@@ -234,7 +234,7 @@ async fn a_topic_that_is_not_followed_any_more_is_retained_without_a_word_to_its
     assert_eq!(world.server.get(&orders("b")).unwrap()["spec"].get("deletionPolicy"), None);
     // It outlives its resource, here and with another controller.
     world.server.remove(&orders("b"));
-    world.seen.forget_topic(&key("b"));
+    world.cache.deleted_topic(&key("b"));
     let reply = world.controller.ask(Event::Delete(Kind::Topic, key("b"))).await.unwrap().reply;
     assert!(matches!(reply, Reply::Invalid(_)), "{reply:?}");
     let state = world.taken_over().await;
@@ -243,7 +243,7 @@ async fn a_topic_that_is_not_followed_any_more_is_retained_without_a_word_to_its
     world.server.put(&orders("b"), &object("b"));
     world.offer("b").await;
     assert_eq!(world.id_of("b").await, Some(b));
-    world.seen.forget_topic(&key("b"));
+    world.cache.deleted_topic(&key("b"));
     let reply = world.controller.ask(Event::Delete(Kind::Topic, key("b"))).await.unwrap().reply;
     assert!(matches!(reply, Reply::Applied(_)), "{reply:?}");
     assert_eq!(world.id_of("b").await, None);

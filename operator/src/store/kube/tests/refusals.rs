@@ -11,7 +11,7 @@ use super::broker::Broker;
 use super::server::Server;
 use crate::controller::{AdminRequest, AdminResponse, Event, Reply, Resource};
 use crate::shell::Controller;
-use crate::store::kube::{KubeStore, Seen};
+use crate::store::kube::{ClusterCache, KubeStore};
 
 const CLUSTER: &str = "/apis/weir.dev/v1alpha1/namespaces/n/kafkaclusters/c";
 const TOPICS: &str = "/apis/weir.dev/v1alpha1/namespaces/n/topics";
@@ -19,7 +19,7 @@ const TOPICS: &str = "/apis/weir.dev/v1alpha1/namespaces/n/topics";
 /// A controller over an API server, with a broker that serves.
 struct World {
     server: Server,
-    seen: Seen,
+    cache: ClusterCache,
     controller: Controller,
     broker: Broker,
 }
@@ -33,14 +33,14 @@ impl World {
             &json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c", "namespace": "n", "uid": "u"}, "spec": spec}),
         );
         let cluster: weir_crds::KafkaCluster = serde_json::from_value(server.get(CLUSTER).unwrap()).unwrap();
-        let seen = Seen::default();
-        let mut store = KubeStore::new(server.client(), &cluster, std::sync::Arc::new(|| async { true }.boxed()), seen.clone());
+        let cache = ClusterCache::default();
+        let mut store = KubeStore::new(server.client(), &cluster, std::sync::Arc::new(|| async { true }.boxed()), cache.clone());
         store.create("id".to_owned(), cluster).await.unwrap();
         let (controller, _shell) = Controller::start(store).await.unwrap();
         let broker = Broker::serves(&controller, "id").await;
         Self {
             server,
-            seen,
+            cache,
             controller,
             broker,
         }
@@ -109,8 +109,8 @@ impl World {
         self.server.put(path, &object);
         let object = self.server.get(path).unwrap();
         match path == CLUSTER {
-            true => self.seen.put_cluster(serde_json::from_value(object).unwrap()),
-            false => self.seen.put_topic(&serde_json::from_value(object).unwrap()),
+            true => self.cache.observe_cluster(serde_json::from_value(object).unwrap()),
+            false => self.cache.observe_topic(&serde_json::from_value(object).unwrap()),
         }
     }
 
@@ -253,7 +253,7 @@ async fn a_users_topic_that_cannot_be_completed_is_refused_by_itself() {
     world.server.put(&path, &object);
     world.server.refuse("PATCH", &path, 422, "spec.config: a rule of a later version");
     let topic: weir_crds::Topic = serde_json::from_value(world.server.get(&path).unwrap()).unwrap();
-    world.seen.put_topic(&topic);
+    world.cache.observe_topic(&topic);
     let offered = || Event::Apply(vec![Resource::Topic(Box::new(topic.clone()))]);
     let answer = world.controller.ask(offered()).await.unwrap();
     let Reply::Invalid(refusal) = answer.reply else { panic!("{answer:?}") };
