@@ -135,6 +135,16 @@ impl Churn {
         self.bootstrap.split(',').nth(usize::try_from(broker).ok()?)
     }
 
+    /// The whole cluster stops in order at once, as when it is deleted, and starts again: leaders move to brokers that close their logs.
+    fn stop_and_start(&self) {
+        std::thread::scope(|scope| {
+            for id in ["0", "1", "2"] {
+                scope.spawn(move || self.local.run(&["stop", id]).unwrap());
+            }
+        });
+        self.all("start");
+    }
+
     /// A command to every broker, one after the other.
     fn all(&self, command: &str) {
         for id in ["0", "1", "2"] {
@@ -223,6 +233,9 @@ fn topics_come_and_go_under_load_and_nothing_acknowledged_is_lost() {
             done.join(", ")
         });
         eprintln!("round {round}: {done}");
+        if round % 3 == 1 {
+            churn.stop_and_start();
+        }
         TRIMS.into_iter().for_each(|at| churn.begins_where_it_was_told(at));
         if round % 3 == 2 {
             moves();
