@@ -87,6 +87,14 @@ pub struct Args {
     #[arg(long, env = "WEIR_ANSWER_MEMORY_MIB", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub answer_memory_mib: Option<u32>,
 
+    /// Topics that have metrics of their own, at most; what goes in and out of all others is counted together, as topic "".
+    #[arg(long, env = "WEIR_METRICS_TOPICS_MAX", default_value_t = 1_000)]
+    pub metrics_topics_max: usize,
+
+    /// Partitions that have metrics of their own, at most: the first by topic and index.
+    #[arg(long, env = "WEIR_METRICS_PARTITIONS_MAX", default_value_t = 5_000)]
+    pub metrics_partitions_max: usize,
+
     /// How log lines look: "text" for people, "json" for machines.
     #[arg(long, env = "WEIR_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -145,6 +153,10 @@ pub struct Config {
     pub request_memory_bytes_max: usize,
     /// The most bytes of answers in memory.
     pub answer_memory_bytes_max: usize,
+    /// Topics that have metrics of their own, at most.
+    pub metrics_topics_max: usize,
+    /// Partitions that have metrics of their own, at most.
+    pub metrics_partitions_max: usize,
     /// What else may take memory.
     pub memory: MemoryBounds,
 }
@@ -193,6 +205,8 @@ impl Config {
             connections_max: args.max_connections.unwrap_or(memory.connections),
             request_memory_bytes_max: args.request_memory_mib.unwrap_or(memory.requests_mib) as usize * 1024 * 1024,
             answer_memory_bytes_max: args.answer_memory_mib.unwrap_or(memory.answers_mib) as usize * 1024 * 1024,
+            metrics_topics_max: args.metrics_topics_max,
+            metrics_partitions_max: args.metrics_partitions_max,
             memory,
         })
     }

@@ -16,7 +16,7 @@ use weir_telemetry::pages::Probes;
 use crate::broker::Broker;
 use crate::config::STRAYS;
 use crate::log::{self, Recovered, Recovery};
-use crate::metrics::{self, Readings, RecoveryReadings};
+use crate::metrics::{self, PartitionReadings, Readings, RecoveryReadings};
 use crate::replica::now_ms;
 
 /// How often it is logged how far recovery is.
@@ -123,10 +123,13 @@ impl Health {
             bytes_done: recovered.bytes_done,
         };
         match self.broker.get() {
-            Some(broker) => broker.metrics.render(Readings {
-                recovery,
-                ..readings(broker)
-            }),
+            Some(broker) => {
+                let readings = Readings {
+                    recovery,
+                    ..readings(broker)
+                };
+                broker.metrics.render(readings, partition_readings(broker))
+            }
             None => metrics::render_recovery(recovery),
         }
     }
@@ -207,6 +210,18 @@ fn readings(broker: &Broker) -> Readings {
         transactions_open,
         transaction_oldest_seconds: u64::try_from(oldest_ms / 1_000).unwrap_or(0),
         ..Readings::default()
+    }
+}
+
+fn partition_readings(broker: &Broker) -> PartitionReadings {
+    let shared = broker.replicas.shared();
+    let (isr_shrinks, isr_expansions) = shared.isr_changes.counted();
+    PartitionReadings {
+        partitions_max: broker.config.metrics_partitions_max,
+        topics: shared.traffic.counted(),
+        partitions: broker.replicas.all().iter().map(|partition| partition.observed()).collect(),
+        isr_shrinks,
+        isr_expansions,
     }
 }
 

@@ -6,6 +6,7 @@
 //! never from what a client sends.
 
 mod latency;
+mod partitions;
 mod recovery;
 mod requests;
 mod transactions;
@@ -13,13 +14,15 @@ mod transactions;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use weir_protocol::api::ApiKey;
+use weir_telemetry::process;
 
 use self::latency::SharedLatency;
+pub(crate) use self::partitions::PartitionReadings;
 use self::recovery::RecoveryGauges;
 pub use self::recovery::RecoveryReadings;
 pub(crate) use self::recovery::render_recovery;
@@ -89,7 +92,6 @@ struct Gauges {
     fetch_sessions: Gauge,
     request_memory: Gauge,
     answer_memory: Gauge,
-    resident_memory: Gauge,
 }
 
 impl Metrics {
@@ -222,14 +224,19 @@ impl Metrics {
     }
 
     /// Everything in the OpenMetrics text format.
-    pub(crate) fn render(&self, readings: Readings) -> String {
+    pub(crate) fn render(&self, readings: Readings, partitions: PartitionReadings) -> String {
         self.gauges.set(readings);
         self.recovery.set(readings.recovery);
         self.transactions
             .set_open(readings.transactions_open, readings.transaction_oldest_seconds);
+        let mut read = Registry::with_prefix(PREFIX);
+        read.register_collector(Box::new(partitions));
         let mut text = String::new();
-        // Writing to a string does not fail, and no metric of ours refuses to be written.
-        let _ = encode(&mut text, &self.registry);
+        for registry in [&self.registry, &read, &process::registry(env!("CARGO_PKG_VERSION"))] {
+            // Writing to a string does not fail, and no metric of ours refuses to be written.
+            let _ = encode_registry(&mut text, registry);
+        }
+        let _ = encode_eof(&mut text);
         text
     }
 }
@@ -268,7 +275,6 @@ impl Gauges {
                 "Memory of answers that their clients have not read yet",
                 &self.answer_memory,
             ),
-            ("resident_memory_bytes", "Resident memory of the process", &self.resident_memory),
         ];
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
@@ -286,20 +292,46 @@ impl Gauges {
         self.fetch_sessions.set(count(readings.fetch_sessions));
         self.request_memory.set(count(readings.request_memory_bytes));
         self.answer_memory.set(count(readings.answer_memory_bytes));
-        self.resident_memory.set(resident_memory_bytes().unwrap_or_default());
     }
-}
-
-/// The process's resident memory, from the second field of `/proc/self/statm`, which counts pages.
-fn resident_memory_bytes() -> Option<i64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: i64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    pages.checked_mul(i64::try_from(rustix::param::page_size()).ok()?)
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::replica::{Counted, Led, Observed};
+
     use super::*;
+
+    /// A topic of two partitions, of which one is led, and another topic.
+    fn partitions() -> PartitionReadings {
+        let led = |in_sync| {
+            Some(Led {
+                replicas: 3,
+                in_sync,
+                min_in_sync: 2,
+            })
+        };
+        let observed = |topic: &str, index, led: Option<Led>| Observed {
+            topic: topic.into(),
+            index,
+            size_bytes: 900,
+            log_start_offset: 2,
+            log_end_offset: 9,
+            lag: if led.is_some() { 0 } else { 4 },
+            led,
+        };
+        let counted = |topic: Option<&str>, appended_records| Counted {
+            topic: topic.map(Into::into),
+            appended_records,
+            ..Counted::default()
+        };
+        PartitionReadings {
+            partitions_max: 2,
+            topics: vec![counted(Some("orders"), 7), counted(None, 5)],
+            partitions: vec![observed("z", 0, led(1)), observed("orders", 1, None), observed("orders", 0, led(2))],
+            isr_shrinks: 3,
+            isr_expansions: 1,
+        }
+    }
 
     #[test]
     fn what_is_counted_is_shown() {
@@ -314,13 +346,16 @@ mod tests {
         metrics.flushed(Duration::from_millis(3));
         metrics.transactions_ended(5, [1, 0, 2]);
         metrics.producers_fenced(4);
-        let text = metrics.render(Readings {
-            partitions: 3,
-            log_dir_online: true,
-            transactions_open: 6,
-            transaction_oldest_seconds: 90,
-            ..Readings::default()
-        });
+        let text = metrics.render(
+            Readings {
+                partitions: 3,
+                log_dir_online: true,
+                transactions_open: 6,
+                transaction_oldest_seconds: 90,
+                ..Readings::default()
+            },
+            partitions(),
+        );
         for line in [
             "weir_broker_requests_total{api=\"Metadata\"} 2",
             "weir_broker_request_errors_total{api=\"Metadata\"} 1",
@@ -343,10 +378,26 @@ mod tests {
             "weir_broker_producers_fenced_total 4",
             "weir_broker_transactions_open 6",
             "weir_broker_transaction_oldest_seconds 90",
+            "weir_broker_topic_appended_records_total{topic=\"orders\"} 7",
+            "weir_broker_topic_appended_records_total{topic=\"\"} 5",
+            "weir_broker_topic_fetch_errors_total{topic=\"orders\"} 0",
+            "weir_broker_partition_size_bytes{topic=\"orders\",partition=\"0\"} 900",
+            "weir_broker_partition_log_start_offset{topic=\"orders\",partition=\"1\"} 2",
+            "weir_broker_partition_log_end_offset{topic=\"orders\",partition=\"1\"} 9",
+            "weir_broker_partition_lag_records{topic=\"orders\",partition=\"1\"} 4",
+            "weir_broker_partitions_without_series 1",
+            "weir_broker_under_replicated_partitions 2",
+            "weir_broker_under_min_isr_partitions 1",
+            "weir_broker_at_min_isr_partitions 1",
+            "weir_broker_follower_lag_records_max 4",
+            "weir_broker_isr_shrinks_total 3",
+            "weir_broker_isr_expansions_total 1",
+            concat!("weir_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "# EOF",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is missing in\n{text}");
         }
-        assert!(resident_memory_bytes().unwrap() > 0);
+        assert!(!text.contains("topic=\"z\""), "only so many partitions have series\n{text}");
+        assert_eq!(text.matches("# EOF").count(), 1);
     }
 }

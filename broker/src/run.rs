@@ -141,6 +141,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         metrics: Metrics::new(),
         config,
     });
+    broker.replicas.shared().traffic.bound(broker.config.metrics_topics_max);
     broker.replicas.log_dir().observe(Observer(Arc::downgrade(&broker)));
     health.opened(&broker);
     let mut session = tokio::spawn(Session::new(Arc::clone(&broker), identity).run());

@@ -31,6 +31,16 @@ pub struct Process {
         .message("must be from 16Mi to 1Ti"))]
     pub request_memory: Option<Quantity>,
 
+    /// Topics that have metrics of their own, at most; what goes in and out of all others is counted together, as topic "". Default: 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub metrics_topics_max: Option<i32>,
+
+    /// Partitions that have metrics of their own, at most: the first by topic and index. Default: 5000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub metrics_partitions_max: Option<i32>,
+
     /// What is logged: off, error, warn, info, debug or trace, also by module (info,weir_broker::replica=debug). Default: info.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024), regex(pattern = LOG))]

@@ -242,8 +242,10 @@ fn measured(namespace: &Namespace) -> anyhow::Result<String> {
 fn alerts_fire_when_they_should_and_not_before() {
     let built = state().join("bin/promtool");
     let program = if built.is_file() { built } else { PathBuf::from("promtool") };
-    let tests = weir_e2e::workspace().join("e2e/alerts.yaml");
-    run(&program.to_string_lossy(), &["test", "rules", &tests.to_string_lossy()], "").unwrap();
+    for tests in ["e2e/alerts.yaml", "e2e/kafka-names.yaml"] {
+        let tests = weir_e2e::workspace().join(tests);
+        run(&program.to_string_lossy(), &["test", "rules", &tests.to_string_lossy()], "").unwrap();
+    }
 }
 
 /// An alert or a graph of what nobody measures is worse than none.
@@ -261,7 +263,7 @@ fn what_alerts_and_dashboards_name_is_measured() {
         .unwrap();
     namespace.ready("consumergroup/g");
     let folder = PathBuf::from(chart()).join("files");
-    let mut files = vec![folder.join("alerts.yaml")];
+    let mut files = ["alerts.yaml", "kafka-names.yaml"].map(|file| folder.join(file)).to_vec();
     files.extend(std::fs::read_dir(folder.join("dashboards")).unwrap().map(|f| f.unwrap().path()));
     // Of several operators the one that leads measures the clusters, and a group as often as it looks.
     eventually("everything that is named is measured", || {

@@ -220,6 +220,9 @@ async fn answer(asking: &Request, request: FetchRequest) -> Option<(FetchRespons
             room
         }
     };
+    for partition in reads.iter().filter_map(|read| read.partition.as_ref()) {
+        partition.traffic().fetches();
+    }
     let answers: Vec<_> = reads.iter().map(Read::answer).collect();
     let (session_id, included) = broker.fetch_sessions.settle(&asked, &answers, settings.fetch_sessions_max, now_ms());
     let mut response = FetchResponse {
@@ -288,7 +291,7 @@ fn read_all(broker: &Broker, cx: &RequestContext, asked: &Asked, limits: &Limits
     let mut reads = Vec::with_capacity(asked.partitions.len());
     for (key, wish) in &asked.partitions {
         let read = find(broker, cx, &image, key)
-            .and_then(|partition| read(&image, partition, wish, limits, left, first))
+            .and_then(|partition| read_counted(&image, partition, wish, limits, left, first))
             .unwrap_or_else(Read::error);
         if let Some(region) = &read.records {
             left = left.saturating_sub(region.length);
@@ -326,7 +329,21 @@ fn find(broker: &Broker, cx: &RequestContext, image: &MetadataImage, key: &Key) 
         .ok_or(ErrorCode::NotLeaderOrFollower)
 }
 
-fn read(image: &MetadataImage, partition: Arc<Partition>, wish: &Wish, limits: &Limits, left: usize, first: bool) -> Result<Read, ErrorCode> {
+fn read_counted(image: &MetadataImage, partition: Arc<Partition>, wish: &Wish, limits: &Limits, left: usize, first: bool) -> Result<Read, ErrorCode> {
+    match read(image, &partition, wish, limits, left, first) {
+        Ok(read) => Ok(Read {
+            partition: Some(partition),
+            ..read
+        }),
+        Err(code) => {
+            partition.traffic().fetches();
+            partition.traffic().fetch_failed();
+            Err(code)
+        }
+    }
+}
+
+fn read(image: &MetadataImage, partition: &Partition, wish: &Wish, limits: &Limits, left: usize, first: bool) -> Result<Read, ErrorCode> {
     let epoch = LeaderEpoch(wish.current_leader_epoch);
     match limits.from_followers {
         true => partition.check_replica(epoch)?,
@@ -382,7 +399,6 @@ fn read(image: &MetadataImage, partition: Arc<Partition>, wish: &Wish, limits: &
         log.read(wish.fetch_offset, bound, bytes_max, first).map_err(|error| read_error(&error))?
     };
     read.records = slice.map(region);
-    read.partition = Some(partition);
     Ok(read)
 }
 
@@ -416,6 +432,9 @@ fn say(broker: &Broker, cx: &RequestContext, response: &mut FetchResponse<FileRe
         TopicRef::Id(id) => (String::new(), *id),
         TopicRef::Name(name) => (name.to_string(), TopicId::ZERO),
     };
+    if let (Some(partition), Some(records)) = (&read.partition, &read.records) {
+        partition.traffic().fetched(records.length);
+    }
     let mut partition = FetchPartition {
         partition_index: key.index,
         error_code: read.code.code(),

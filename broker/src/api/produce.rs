@@ -336,6 +336,7 @@ fn bring(broker: &Broker, asker: &Asker<'_>, topic: &TopicImage, key: TopicParti
         return Err(ErrorCode::InvalidTopicException.into());
     }
     let partition = broker.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    partition.traffic().produces();
     partition.accepts(asker.acks)?;
     let config = partition.config();
     let records = data.records.unwrap_or_default();
@@ -430,7 +431,11 @@ fn appended(index: i32, info: &AppendInfo, log_append_time: bool) -> PartitionPr
 }
 
 fn refused(broker: &Broker, key: TopicPartition, refusal: Refusal) -> PartitionProduceResponse {
-    let log_start_offset = broker.replicas.get(key).filter(|_| refusal.tells_log_start);
+    let partition = broker.replicas.get(key);
+    if let Some(partition) = &partition {
+        partition.traffic().produce_failed();
+    }
+    let log_start_offset = partition.filter(|_| refusal.tells_log_start);
     PartitionProduceResponse {
         index: key.index,
         error_code: refusal.code as i16,

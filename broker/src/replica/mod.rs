@@ -14,6 +14,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod traffic;
 mod waiters;
 mod watch;
 
@@ -34,9 +35,10 @@ pub use self::fetcher::Fetchers;
 use self::leaving::{Fate, Leaving};
 pub(crate) use self::lost::Lost;
 pub use self::maintenance::Maintenance;
-pub(crate) use self::partition::{Acks, Appending, FollowerFetch, Partition, Served, Throttled, read_error};
+pub(crate) use self::partition::{Acks, Appending, FollowerFetch, Led, Observed, Partition, Served, Throttled, read_error};
 pub(crate) use self::seat::Seat;
 use self::shared::Shared;
+pub(crate) use self::traffic::Counted;
 pub(crate) use self::waiters::Waiter;
 pub(crate) use self::watch::Changes;
 use crate::log::{LogConfig, LogDir};

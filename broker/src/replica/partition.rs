@@ -6,6 +6,7 @@
 mod appending;
 mod following;
 mod leading;
+mod observing;
 #[cfg(test)]
 mod tests;
 
@@ -20,10 +21,12 @@ use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 pub(crate) use self::appending::{Acks, Appending};
 use self::leading::{Append, Leading};
 pub(crate) use self::leading::{FollowerFetch, Served, read_error};
+pub(crate) use self::observing::{Led, Observed};
 use super::core::leader::Ends;
 use super::core::{Following, OwnLog, PartitionState};
 use super::seat::Seat;
 use super::shared::Shared;
+use super::traffic::TopicTraffic;
 use super::waiters::Waiters;
 use super::watch::Watchers;
 use crate::log::{FlushMode, LogConfig, LogReader, LogWriter};
@@ -76,6 +79,8 @@ pub(crate) struct Partition {
     core: Mutex<Core>,
     config: RwLock<Arc<LogConfig>>,
     shared: Arc<Shared>,
+    /// Its topic's counts.
+    traffic: Arc<TopicTraffic>,
     /// Those who wait for the high watermark, or for another role.
     waiters: Waiters,
     /// Those who wait for what this broker has, as `flush.mode` understands having.
@@ -112,6 +117,7 @@ impl Partition {
             core: Mutex::new(Core::Idle),
             config: RwLock::new(config),
             shared: Arc::clone(shared),
+            traffic: shared.traffic.of(log.topic()),
             waiters: Waiters::default(),
             holding: Waiters::default(),
             watchers: Watchers::default(),

@@ -14,6 +14,7 @@ use super::core::follower::FETCH_BACKOFF_MS;
 use super::core::{Asked, Peer, Proposal};
 use super::fetcher::Assignments;
 use super::throttle::Quota;
+use super::traffic::Traffic;
 use super::{Lost, Partition, Settings};
 use crate::metadata::MetadataImage;
 
@@ -40,6 +41,33 @@ pub(crate) struct Shared {
     pub(super) assignments: Assignments,
     /// Leaders that no fetch reaches any more.
     pub(super) lost: Lost,
+    /// What goes in and out, by topic.
+    pub(crate) traffic: Traffic,
+    /// How often the ISRs of leaders here changed.
+    pub(crate) isr_changes: IsrChanges,
+}
+
+/// How often ISRs became smaller, and larger (`IsrShrinksPerSec`, `IsrExpandsPerSec`).
+#[derive(Debug, Default)]
+pub(crate) struct IsrChanges {
+    shrinks: AtomicU64,
+    expansions: AtomicU64,
+}
+
+impl IsrChanges {
+    /// The ISR of a partition had so many members before, and has so many now.
+    pub(super) fn count(&self, before: usize, after: usize) {
+        match after.cmp(&before) {
+            std::cmp::Ordering::Less => _ = self.shrinks.fetch_add(1, Ordering::Relaxed),
+            std::cmp::Ordering::Greater => _ = self.expansions.fetch_add(1, Ordering::Relaxed),
+            std::cmp::Ordering::Equal => {}
+        }
+    }
+
+    /// Smaller, and larger, since the broker started.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        (self.shrinks.load(Ordering::Relaxed), self.expansions.load(Ordering::Relaxed))
+    }
 }
 
 /// What waits for somebody who takes all of it at once.
@@ -90,6 +118,8 @@ impl Shared {
             checks: Queue::default(),
             assignments: Assignments::default(),
             lost: Lost::default(),
+            traffic: Traffic::default(),
+            isr_changes: IsrChanges::default(),
         }
     }
 

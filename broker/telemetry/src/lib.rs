@@ -6,3 +6,4 @@
 pub mod listen;
 pub mod logs;
 pub mod pages;
+pub mod process;

@@ -48,7 +48,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("auth", &[]),
     ("memory", &[]),
     ("config", &["memory"]),
-    ("metrics", &[]),
+    ("metrics", &["replica"]),
     ("replica", &["log", "metadata", "broker"]),
     // Of net only the reply that it hands over.
     ("coordinator", &["broker", "log", "metadata", "replica"]),

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use weir_crds::PartitionSummary;
+use weir_telemetry::process;
 
 /// What `/metrics` shows.
 #[derive(Debug, Default)]
@@ -242,8 +243,11 @@ impl Figures {
         self.register_clusters(&mut registry);
         self.register_groups(&mut registry);
         let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = encode(&mut text, &registry);
+        for registry in [&registry, &process::registry(env!("CARGO_PKG_VERSION"))] {
+            // Writing to a String cannot fail.
+            let _ = encode_registry(&mut text, registry);
+        }
+        let _ = encode_eof(&mut text);
         text
     }
 }

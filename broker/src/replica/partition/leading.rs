@@ -55,6 +55,13 @@ pub(crate) struct FollowerFetch {
     pub(crate) is_news: bool,
 }
 
+impl Leading {
+    /// What the controller has committed.
+    pub(super) fn committed(&self) -> &PartitionState {
+        self.leadership.committed()
+    }
+}
+
 impl Partition {
     pub(super) fn begin_to_lead(&self, state: PartitionState) -> Leading {
         let start = Start {
@@ -134,7 +141,10 @@ impl Partition {
     pub(super) fn update_state(self: &Arc<Self>, state: PartitionState) {
         let now = self.shared.now();
         self.lead(Some(state.leader_epoch), |leadership, ends| {
-            ((), leadership.updated(state, ends, &|id| self.shared.peer(id), now))
+            let before = leadership.committed().isr.len();
+            let outcome = leadership.updated(state, ends, &|id| self.shared.peer(id), now);
+            self.shared.isr_changes.count(before, leadership.committed().isr.len());
+            ((), outcome)
         });
     }
 
@@ -152,7 +162,10 @@ impl Partition {
             info!(topic = %self.topic(), partition = self.id().index, ?isr, partition_epoch = state.partition_epoch.0, "the ISR changed");
         }
         self.lead(Some(proposal.base.leader_epoch), |leadership, ends| {
-            ((), leadership.answered(proposal, answer, ends, &|id| self.shared.peer(id), now))
+            let before = leadership.committed().isr.len();
+            let outcome = leadership.answered(proposal, answer, ends, &|id| self.shared.peer(id), now);
+            self.shared.isr_changes.count(before, leadership.committed().isr.len());
+            ((), outcome)
         });
         // Whoever waits for enough replicas looks again, also when nothing was committed.
         self.waiters.wake_all();
@@ -215,8 +228,17 @@ impl Partition {
             let _ = stale.answer.send(Err(AppendError::NotLeader));
         }
         let (mut records, answers): (Vec<_>, Vec<_>) = appends.drain(..).map(|append| (append.records, (append.answer, append.keepsake))).unzip();
+        let sizes: Vec<_> = records.iter().map(|records| records.bytes.len()).collect();
         let results = writer.append_as_leader(&mut records, epoch, crate::replica::now_ms());
         drop(records);
+        for (info, bytes) in results
+            .iter()
+            .zip(sizes)
+            .filter_map(|(result, bytes)| Some((result.as_ref().ok()?, bytes)))
+        {
+            let records = (info.last_offset - info.first_offset + 1).unsigned_abs();
+            self.traffic.appended(records, bytes);
+        }
         self.commit();
         // Followers fetch what is written, whether it is flushed here or not.
         self.watchers.tell();

@@ -224,6 +224,8 @@ fn variables(process: &Process) -> Vec<(&str, String)> {
             "WEIR_REQUEST_MEMORY_MIB",
             process.request_memory.as_ref().and_then(mib).map(|mib| mib.to_string()),
         ),
+        ("WEIR_METRICS_TOPICS_MAX", process.metrics_topics_max.map(|most| most.to_string())),
+        ("WEIR_METRICS_PARTITIONS_MAX", process.metrics_partitions_max.map(|most| most.to_string())),
         ("WEIR_LOG", process.log.clone()),
     ];
     let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));

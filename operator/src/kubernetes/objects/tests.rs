@@ -246,13 +246,14 @@ fn brokers_have_a_limit_and_their_process_is_told_what_is_set() {
     };
     let said = container(json!({"brokers": {
         "resources": {"limits": {"memory": "4Gi"}},
-        "process": {"threads": 4, "maxConnections": 500, "requestMemory": "1Gi", "log": "debug", "env": [{"name": "RUST_BACKTRACE", "value": "1"}]},
+        "process": {"threads": 4, "maxConnections": 500, "requestMemory": "1Gi", "metricsTopicsMax": 0, "log": "debug", "env": [{"name": "RUST_BACKTRACE", "value": "1"}]},
     }}));
     assert_eq!(said["resources"], json!({"requests": {}, "limits": {"memory": "4Gi"}}));
     let wanted = [
         "WEIR_THREADS=4",
         "WEIR_MAX_CONNECTIONS=500",
         "WEIR_REQUEST_MEMORY_MIB=1024",
+        "WEIR_METRICS_TOPICS_MAX=0",
         "WEIR_LOG=debug",
         "RUST_BACKTRACE=1",
     ];
