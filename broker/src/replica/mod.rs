@@ -66,6 +66,8 @@ pub struct Replicas {
     /// The first whole image was taken up: what nobody has claimed by then belongs to no topic.
     complete: AtomicBool,
     leaving: Arc<Leaving>,
+    /// Held while metadata is taken up. True once the broker stops: its logs are closed then, and none is opened in their place, which would be an empty one.
+    is_over: Mutex<bool>,
 }
 
 /// How this broker fetches from leaders: its settings, as they are in force.
@@ -148,6 +150,7 @@ impl Replicas {
             configs: Mutex::default(),
             complete: AtomicBool::new(false),
             leaving: Arc::default(),
+            is_over: Mutex::new(false),
         }
     }
 
@@ -190,8 +193,12 @@ impl Replicas {
     /// Takes up what changed from one image to the next: `touched` are the topics that did. Called before the next image is published.
     ///
     /// What the controller takes back of what it has told itself is deleted. What a controller does not know of that has just taken over is set aside: it may have its state
-    /// from a backup, and the log here may be the last one.
+    /// from a backup, and the log here may be the last one. Nothing is taken up any more once the broker stops.
     pub fn apply(&self, before: &MetadataImage, next: &MetadataImage, touched: &[TopicId]) {
+        let is_over = self.is_over.lock();
+        if *is_over {
+            return;
+        }
         let all_configs_changed =
             before.cluster_configs != next.cluster_configs || before.broker_configs.get(&self.broker) != next.broker_configs.get(&self.broker);
         let settings = Settings::of(&layers(next, self.broker));
@@ -229,6 +236,10 @@ impl Replicas {
     /// Goes on with the roles that the last run had: `image` is what it acted on, `asked` what its leaders asked for. Called before the image is published, in place of the first
     /// [`Replicas::apply`].
     pub fn go_on(&self, image: &MetadataImage, asked: HashMap<TopicPartition, Asked>) {
+        let is_over = self.is_over.lock();
+        if *is_over {
+            return;
+        }
         let settings = Settings::of(&layers(image, self.broker));
         *self.settings.lock() = settings;
         self.shared.take_up(image, &settings);
@@ -325,6 +336,7 @@ impl Replicas {
     /// # Errors
     /// When it cannot be left in order: the next start recovers.
     pub async fn close(&self) -> std::io::Result<()> {
+        *self.is_over.lock() = true;
         let leaving = Arc::clone(&self.leaving);
         let is_settled = tokio::task::spawn_blocking(move || leaving.settle(LEAVING_MAX)).await.unwrap_or(false);
         if !is_settled {

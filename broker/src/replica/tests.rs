@@ -174,6 +174,50 @@ fn what_a_new_controller_does_not_know_of_is_set_aside() {
     }
 }
 
+/// As when a whole cluster is stopped: the leaders of each broker that goes move to others, which hear of it while they go themselves.
+#[test]
+fn what_is_told_while_the_logs_are_closed_opens_none_in_their_place() {
+    let root = tempfile::tempdir().unwrap();
+    let replicas = Arc::new(Replicas::new(OWN, open(root.path())));
+    let told = |version| told(version, true, &[(1, 0), (2, 0)]);
+    let none = MetadataImage::default();
+    let (known, touched) = none.after(ControllerEpoch(1), &told(1)).unwrap();
+    replicas.apply(&none, &known, &touched);
+    let partitions = replicas.all();
+    partitions.iter().for_each(|partition| assert_eq!(append(partition), Ok(0)));
+    let ((at_work, begun), (go_on, goes_on)) = (channel(), channel());
+    let busy = Arc::clone(&partitions[0]);
+    let worker = std::thread::spawn(move || {
+        busy.with_writer_detached(move |_| {
+            at_work.send(()).unwrap();
+            goes_on.recv().unwrap();
+        });
+    });
+    begun.recv().unwrap();
+    let closing = Arc::clone(&replicas);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let closing = std::thread::spawn(move || runtime.block_on(closing.close()));
+    while replicas.count().0 > 0 {
+        std::thread::yield_now();
+    }
+    let (next, touched) = known.after(ControllerEpoch(1), &told(2)).unwrap();
+    replicas.apply(&known, &next, &touched);
+    go_on.send(()).unwrap();
+    worker.join().unwrap();
+    closing.join().unwrap().unwrap();
+    drop((replicas, partitions));
+    let dir = open(root.path());
+    assert!(dir.left().orderly);
+    for topic in [1, 2] {
+        let id = TopicPartition {
+            topic: TopicId(Uuid::from_bytes([topic; 16])),
+            index: 0,
+        };
+        let log = dir.open_log(id, &format!("topic-{topic}").into(), Arc::default()).unwrap();
+        assert_eq!(log.reader().log_end_offset(), 1, "topic-{topic}");
+    }
+}
+
 /// Whoever hears from the controller is not held up by a flush of another log, however many partitions go.
 #[test]
 fn who_gives_up_a_topic_waits_for_no_flush() {
