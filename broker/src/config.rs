@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, env = "WEIR_DATA", value_name = "DIR")]
     pub data: PathBuf,
 
-    /// A listener for Kafka clients, as NAME://ADDRESS:PORT. NAME is PLAINTEXT or any name of your own; an IPv6 address stands in brackets, and [::] is all addresses of this machine, IPv6 and IPv4;
+    /// A listener for Kafka clients, as NAME://ADDRESS:PORT. NAME is PLAINTEXT or any name of your own; an IPv6 address stands in brackets, and `[::]` is all addresses of this machine, IPv6 and IPv4;
     /// port 0 takes a free one. May be given several times.
     #[arg(
         long = "listener",
@@ -63,7 +63,7 @@ pub struct Args {
     #[arg(long, env = "WEIR_CONTROLLER_FILE", value_name = "FILE")]
     pub controller_file: Option<PathBuf>,
 
-    /// Where /metrics, /healthz, /readyz and /strays are served; [::] is all addresses of this machine, IPv6 and IPv4; port 0 takes a free one.
+    /// Where /metrics, /healthz, /readyz and /strays are served; `[::]` is all addresses of this machine, IPv6 and IPv4; port 0 takes a free one.
     #[arg(long, env = "WEIR_HTTP", default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
     pub http: SocketAddr,
 

@@ -152,7 +152,7 @@ impl Kept {
     /// Replaces the file.
     ///
     /// # Errors
-    /// When it cannot be written; the old one is then still there, and no more believed than [`forget`] makes it.
+    /// When it cannot be written; the old one is then still there, and no more believed than [`Kept::forget`] makes it.
     pub(super) fn replace(&self, storage: &dyn Storage, root: &Path, owner: &Owner, frames: &[Vec<u8>]) -> io::Result<()> {
         let mut state = self.0.lock();
         if matches!(*state, State::Sealed) {

@@ -4,7 +4,7 @@
 //! what it then does append, in log order. Followers and recovery call [`Producers::replay`], which checks nothing: the leader has. The state is derived
 //! from the log and may be thrown away: a snapshot and the batches behind it give it again. It knows no file and no clock.
 //!
-//! What it says of transactions ([`Change`]) the log's [`Transactions`](super::Transactions) remember.
+//! What it says of transactions ([`Change`]) the log's `Transactions` remember.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::cmp::Ordering;

@@ -209,7 +209,7 @@ impl From<WalkError> for Refusal {
     }
 }
 
-/// What may be done for a request at most, where others wait for it: a byte that is decompressed is one, a record that is read is as much as [`EFFORT_OF_RECORD`]. A few hundred bytes can
+/// What may be done for a request at most, where others wait for it: a byte that is decompressed is one, a record that is read is as much as `EFFORT_OF_RECORD`. A few hundred bytes can
 /// hold a hundred million of either.
 #[derive(Debug)]
 pub struct Effort(u64);

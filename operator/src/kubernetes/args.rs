@@ -12,7 +12,7 @@ use super::objects::Monitoring;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weir-operator", version, max_term_width = 110)]
 pub struct Args {
-    /// Where brokers reach the controller; [::] is all addresses of this machine, IPv6 and IPv4.
+    /// Where brokers reach the controller; `[::]` is all addresses of this machine, IPv6 and IPv4.
     #[arg(long, env = "WEIR_GRPC_LISTEN", default_value = "[::]:9190", value_name = "ADDRESS:PORT")]
     pub grpc_listen: SocketAddr,
 

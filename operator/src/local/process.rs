@@ -172,7 +172,7 @@ fn start_ticks_in(stat: &str) -> Option<u64> {
     (!matches!(state, "Z" | "X") || threads > 1).then_some(start_ticks)
 }
 
-/// Makes a session of its own if this process was started by [`Process::start`]. Called first thing in `main`.
+/// Makes a session of its own if this process was started by `Process::start`. Called first thing in `main`.
 pub fn detach_if_child() {
     if std::env::var_os(CHILD_ENV).is_some() {
         // It fails only for a process that leads its group already, and then there is nothing to leave.

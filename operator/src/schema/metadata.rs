@@ -53,7 +53,7 @@ fn is_subdomain(name: &str) -> bool {
     })
 }
 
-/// What rules see of `metadata`: the name and nothing else, as in Kubernetes. The rest is checked by [`check`].
+/// What rules see of `metadata`: the name and nothing else, as in Kubernetes. The rest is checked by [`check()`].
 pub(super) fn as_rules_see_it() -> JSONSchemaProps {
     JSONSchemaProps {
         required: Some(vec!["name".to_owned()]),

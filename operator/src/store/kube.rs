@@ -3,7 +3,7 @@
 //! A cluster has sixteen shards of partitions and one registry of brokers and counters, each one object with one packed string, and each write of one a
 //! compare-and-swap by its `resourceVersion`. A controller that takes over writes every part, under its new epoch: from then on every write of its predecessor fails, which
 //! is then told [`StoreError::Conflict`], reads everything anew and finds out that it does not lead. `Topic`s and the `KafkaCluster` are written by users, too: of them, only what a
-//! decision changed is patched ([`merge::owed`]), whatever else users wrote that the controller has not accepted, and what the API server refuses of it is [`StoreError::Refused`]. Nothing is read from a cache: loading lists what etcd holds.
+//! decision changed is patched (`merge::owed`), whatever else users wrote that the controller has not accepted, and what the API server refuses of it is [`StoreError::Refused`]. Nothing is read from a cache: loading lists what etcd holds.
 //!
 //! Where the volumes outlive the cluster, so does what is written here ([`goes_with_the_cluster`]): no part names an owner, whose end would be theirs. A cluster that is made anew under the name goes on with the parts that it finds.
 
