@@ -47,3 +47,18 @@ fn there_is_one_version() {
     }
     none(&format!("other versions than {version}"), wrong);
 }
+
+/// The toolchain that the project is built with is one that its manifest allows.
+#[test]
+fn the_toolchain_is_new_enough() {
+    let number = |text: &str, key: &str| -> Vec<u32> {
+        let line = text.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split('"').nth(1).unwrap().split('.').map(|part| part.parse().unwrap()).collect()
+    };
+    let toolchain = number(&read(&root().join("rust-toolchain.toml")), "channel");
+    let oldest = number(&read(&root().join("Cargo.toml")), "rust-version");
+    assert!(
+        toolchain >= oldest,
+        "rust-toolchain.toml: {toolchain:?}; rust-version in Cargo.toml: {oldest:?}"
+    );
+}
