@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::api::autoscaling::v1::Scale;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::GroupVersionKind;
 use kube::discovery::{Scope, pinned_kind};
@@ -15,12 +16,14 @@ use weir_crds::{ClusterRef, ConsumerGroup, ConsumerGroupSpec, ConsumerGroupStatu
 use super::super::context::Context;
 use super::super::events::publish;
 use super::super::figures::{Figures, GroupFigures};
+use super::super::objects::MANAGER;
 use super::status::{put_status, tell};
 use crate::controller::state::State;
 use crate::controller::{Key, resource_name};
 use crate::groups::backend::{GroupBackend, Named};
 use crate::groups::reconcile::{Seen, Workload};
 use crate::groups::reflect::REFLECTED_LABEL;
+use crate::store::kube::CLUSTER_LABEL;
 use crate::verdict::{NOT_ALLOWED, NOT_READABLE, Verdict};
 
 /// How often groups are told that the cluster does not take them.
@@ -150,6 +153,13 @@ fn trouble(target: &TargetRef, namespace: &str, error: &kube::Error) -> Trouble 
     }
 }
 
+/// Whether the pods of a workload are brokers, of any cluster, or the operator. Whoever may write ConsumerGroups has no business with these.
+fn is_weirs_own(scale: &Scale) -> bool {
+    let selector = scale.status.as_ref().and_then(|status| status.selector.as_deref()).unwrap_or_default();
+    let mut pairs = selector.split(',').filter_map(|pair| pair.split_once('='));
+    pairs.any(|(label, value)| label == CLUSTER_LABEL || (label, value) == ("app.kubernetes.io/name", MANAGER))
+}
+
 fn namespace_of(resource: &ConsumerGroup) -> &str {
     resource.metadata.namespace.as_deref().unwrap_or_default()
 }
@@ -193,6 +203,13 @@ impl GroupBackend for KubeBackend {
             Err(trouble) => Err(trouble),
         };
         match found {
+            Ok(scale) if is_weirs_own(&scale) => {
+                let message = format!(
+                    "the pods of the {} {:?} are brokers or the operator itself: what a group scales are its consumers, see spec.scaling.targetRef",
+                    target.kind, target.name
+                );
+                Workload::Trouble("NotScalable", message)
+            }
             Ok(scale) => Workload::Replicas(scale.spec.and_then(|spec| spec.replicas).unwrap_or_default()),
             Err((reason, message)) => Workload::Trouble(reason, message),
         }

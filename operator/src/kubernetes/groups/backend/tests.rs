@@ -133,6 +133,17 @@ async fn a_group_scales_what_lies_beside_its_resource_and_is_shown_with_its_name
     world.backend.scale(&groups[1], 7).await.unwrap();
     let replicas = |namespace: &str| world.server.get(&scale(namespace)).unwrap()["spec"]["replicas"].as_i64();
     assert_eq!(["a", "b", "kafka"].map(replicas), [Some(1), Some(7), Some(3)]);
+    // Brokers and the operator are none of its business.
+    for selector in [
+        "app.kubernetes.io/name=weir,weir.dev/cluster=c",
+        "app.kubernetes.io/instance=weir,app.kubernetes.io/name=weir-operator",
+    ] {
+        let mut theirs = world.server.get(&scale("a")).unwrap();
+        theirs["status"] = json!({"replicas": 1, "selector": selector});
+        world.server.put(&scale("a"), &theirs);
+        let found = world.backend.workload(&groups[0]).await;
+        assert!(matches!(found, Workload::Trouble("NotScalable", _)), "{found:?}");
+    }
     let status: ConsumerGroupStatus =
         serde_json::from_value(json!({"conditions": [], "lag": {"messages": 5, "partitions": 1, "partitionsBehind": 1}})).unwrap();
     let named = NAMESPACES.map(|namespace| (namespace.to_owned(), "g".to_owned()));
