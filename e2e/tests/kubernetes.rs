@@ -399,6 +399,11 @@ fn what_cannot_be_done_is_said_and_harms_nobody() {
     assert!(said.reason == "Failed" && said.message.contains("dnsPolicy"), "{said:?}");
     namespace.warned("kafkacluster/sound", "dnsPolicy");
     assert_eq!(namespace.awaits("kafkacluster/sound", "Available", "True").reason, "Available");
+    // And what it would leave out without a word, of a cluster that is new.
+    let misspelt = kafka_cluster("misspelt", 1, "").replace("replicas: 1\n", "replicas: 1\n    podTemplate: {spec: {dnsPolicee: Default}}\n");
+    namespace.apply(&misspelt).unwrap();
+    let said = namespace.awaits("kafkacluster/misspelt", "Stalled", "True");
+    assert!(said.reason == "Failed" && said.message.contains("dnsPolicee"), "{said:?}");
 
     // None of it harmed the one that is sound.
     let mut driver = Driver::start(Client::Librdkafka, &bootstrap).unwrap();

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::{Context as _, bail};
+use hyper::Uri;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::Resource;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::{GroupVersionKind, NamespaceResourceScope};
+use kube::core::{GroupVersionKind, NamespaceResourceScope, Request};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tracing::{debug, info};
@@ -133,14 +134,21 @@ impl Applied {
         bail!("others write it all the time")
     }
 
+    /// Makes an object. A field that Kubernetes does not know is refused, as it is when an object is applied; otherwise it would be left out without a word.
     async fn create(&self, api: &Api<DynamicObject>, object: &Value) -> kube::Result<ObjectMeta> {
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
         };
-        let object: DynamicObject = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
+        let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+        let mut request = Request::new(api.resource_url())
+            .create(&params, body)
+            .map_err(kube::Error::BuildRequest)?;
+        let strict = format!("{}&fieldValidation=Strict", request.uri()).parse::<Uri>();
+        *request.uri_mut() = strict.map_err(|error| kube::Error::HttpError(error.into()))?;
         Figures::count(&self.context.figures.writes);
-        Ok(api.create(&params, &object).await?.metadata)
+        let made: DynamicObject = self.context.client.request(request).await?;
+        Ok(made.metadata)
     }
 
     /// Applies an object, if it is still the one that was looked at.
@@ -284,6 +292,21 @@ fn resource_of(api_version: &str, kind: &str) -> Option<ApiResource> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::kube::tests::server::Server;
+
+    #[tokio::test]
+    async fn what_kubernetes_does_not_know_is_refused_from_the_first_write_on() {
+        let server = Server::default();
+        let mut applied = Applied::new(&Context::of_tests(&server), "n", "uid");
+        let owners = json!([{"apiVersion": "v1", "kind": "KafkaCluster", "name": "c", "uid": "uid", "controller": true}]);
+        let metadata = json!({"name": "c", "ownerReferences": owners});
+        let object = |spec: Value| json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": spec});
+        let error = applied.apply(&[object(json!({"unknown": 1}))]).await.unwrap_err();
+        assert!(format!("{error:#}").contains("unknown field"), "{error:#}");
+        assert_eq!(server.paths(), Vec::<String>::new());
+        assert_eq!(applied.apply(&[object(json!({"replicas": 1}))]).await.unwrap().len(), 0);
+        assert_eq!(server.get("/apis/apps/v1/namespaces/n/statefulsets/c").unwrap()["spec"]["replicas"], 1);
+    }
 
     #[test]
     fn only_the_changes_of_others_are_undone() {

@@ -38,14 +38,14 @@ const START_LOOK_SECONDS: u32 = 1;
 const START_LOOKS_MAX: u32 = 300;
 
 /// # Errors
-/// What is wrong with the user's patch of the pod template.
+/// What is wrong with the user's labels of the pods, or with the patch of their template.
 pub(super) fn stateful_set(plan: &Plan<'_>, names: &Names) -> Result<Value, String> {
     let spec = &plan.cluster.spec.brokers;
     let when_deleted = match spec.storage.on_delete {
         VolumePolicy::Retain => "Retain",
         VolumePolicy::Delete => "Delete",
     };
-    let mut template = template(plan, names);
+    let mut template = template(plan, names, &labels(plan, names)?);
     if let Some(patch) = &spec.pod_template {
         template = patched(&template, &patch.0)?;
     }
@@ -86,10 +86,19 @@ fn claim(plan: &Plan<'_>, names: &Names) -> Value {
     claim
 }
 
-fn template(plan: &Plan<'_>, names: &Names) -> Value {
+/// The user's labels of the pods beside those by which they are found, which nobody else sets.
+fn labels(plan: &Plan<'_>, names: &Names) -> Result<BTreeMap<String, String>, String> {
+    let mut labels = plan.cluster.spec.brokers.pod.labels.clone();
+    for (key, own) in names.labels() {
+        if labels.insert(key.clone(), own.clone()).is_some_and(|other| other != own) {
+            return Err(format!("spec.brokers.pod.labels: {key} is set by the operator"));
+        }
+    }
+    Ok(labels)
+}
+
+fn template(plan: &Plan<'_>, names: &Names, labels: &BTreeMap<String, String>) -> Value {
     let settings = &plan.cluster.spec.brokers.pod;
-    let mut labels = settings.labels.clone();
-    labels.extend(names.labels());
     let mut spec = json!({
         "serviceAccountName": names.brokers(),
         "automountServiceAccountToken": false,

@@ -194,7 +194,7 @@ fn pods_are_restricted() {
     let spec = cluster(json!({"brokers": {
         "storage": {"size": "20Gi", "storageClassName": "fast", "onDelete": "Delete"},
         "resources": {"requests": {"cpu": 1, "memory": "512Mi"}, "limits": {"memory": "1Gi"}},
-        "pod": {"serviceAccountAnnotations": {"a": "b"}, "labels": {"team": "a", "weir.dev/cluster": "not theirs to set"}, "nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "kafka", "operator": "Exists"}]},
+        "pod": {"serviceAccountAnnotations": {"a": "b"}, "labels": {"team": "a"}, "nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "kafka", "operator": "Exists"}]},
     }}));
     let objects = built(&plan(&spec));
     let account = objects.iter().find(|object| object["kind"] == "ServiceAccount").unwrap();
@@ -289,6 +289,13 @@ fn the_template_takes_the_users_patch_or_none_of_it() {
         Some("spec.brokers.podTemplate.spec.containers[broker].image: spec.image sets it")
     );
     assert!(refused.all.iter().all(|object| object["kind"] != "StatefulSet") && refused.all.len() > 4);
+    // Labels by which pods are found are the operator's in the other field, too.
+    let labelled = |key: &str, value: &str| build(&plan(&cluster(json!({"brokers": {"pod": {"labels": {(key): value}}}}))));
+    assert_eq!(
+        labelled("weir.dev/cluster", "other").refusal.as_deref(),
+        Some("spec.brokers.pod.labels: weir.dev/cluster is set by the operator")
+    );
+    assert_eq!(labelled("team", "other").refusal, None);
 }
 
 #[test]

@@ -189,6 +189,11 @@ impl Held {
                     return Err((409, "AlreadyExists", format!("{path} already exists")));
                 }
                 let mut body = body;
+                // What it does not know, which is called so here, it leaves out unless it is told to be strict.
+                let unknown = body["spec"].as_object_mut().and_then(|spec| spec.remove("unknown"));
+                if unknown.is_some() && query.contains("fieldValidation=Strict") {
+                    return Err((400, "BadRequest", "strict decoding error: unknown field \"spec.unknown\"".to_owned()));
+                }
                 body["metadata"]["managedFields"] = managed(query, "Update");
                 Ok(self.put(&path, body))
             }
