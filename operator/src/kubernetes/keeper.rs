@@ -197,7 +197,7 @@ impl Keeper {
             let findings = Findings {
                 failed: Some(status::said(error)),
                 refused: is_refusal(error),
-                away: self.away(&[], state.as_ref()),
+                away: self.away(&[], state.as_ref(), i32::MAX),
                 taken,
                 ..self.first_findings(&cluster)
             };
@@ -258,7 +258,7 @@ impl Keeper {
         if let Some(state) = state.as_ref().filter(|_| !findings.paused) {
             self.roll(&cluster, state, &mut findings).await?;
         }
-        findings.away = self.away(&findings.pods, state.as_ref());
+        findings.away = self.away(&findings.pods, state.as_ref(), findings.replicas);
         findings.taken_up = matches!(&self.taken_up, Some((generation, _)) if *generation == cluster.metadata.generation);
         let turned_down = self.taken_up.as_ref().and_then(|(_, result)| result.as_ref().err().cloned());
         findings.refusal = turned_down.or(findings.refusal.take());
@@ -270,14 +270,14 @@ impl Keeper {
             status::Outcome::Done if findings.under_way || findings.refusal.is_some() => UNDER_WAY,
             status::Outcome::Done if findings.taken.as_ref().is_some_and(|taken| !taken.is_empty()) => TAKEN_AGAIN,
             // What others have to allow, a StorageClass or a quota, no watch tells of.
-            status::Outcome::Done if !findings.storage.is_empty() => RETRY_MAX,
+            status::Outcome::Done if findings.storage_trouble().is_some() => RETRY_MAX,
             status::Outcome::Done => self.strays.again().unwrap_or(WITHOUT_REASON),
         })
     }
 
-    /// The brokers that are away as planned.
-    fn away(&mut self, pods: &[PodView], state: Option<&State>) -> BTreeSet<i32> {
-        state.map_or_else(BTreeSet::new, |state| self.absences.look(pods, state, Instant::now()))
+    /// The brokers that are away as planned, of so many.
+    fn away(&mut self, pods: &[PodView], state: Option<&State>, replicas: i32) -> BTreeSet<i32> {
+        state.map_or_else(BTreeSet::new, |state| self.absences.look(pods, state, replicas, Instant::now()))
     }
 
     async fn make_objects(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
@@ -305,7 +305,7 @@ impl Keeper {
             .iter()
             .filter(|pod| pod.ready && !pod.terminating && pod.id < findings.replicas)
             .count();
-        findings.away = self.absences.look(&findings.pods, &state, Instant::now());
+        findings.away = self.away(&findings.pods, Some(&state), findings.replicas);
         let plan = Plan {
             cluster: &effective,
             image: &findings.image,

@@ -30,8 +30,8 @@ impl Absences {
         self.of.entry(broker).or_insert(Absence { since: now, left: false });
     }
 
-    /// The brokers that are away as planned, those included whose replicas still catch up. One with a trouble is not.
-    pub(super) fn look(&mut self, pods: &[PodView], state: &State, now: Instant) -> BTreeSet<i32> {
+    /// The brokers that are away as planned, those included whose replicas still catch up. One with a trouble is not, nor are those beyond `replicas`, which go for good.
+    pub(super) fn look(&mut self, pods: &[PodView], state: &State, replicas: i32, now: Instant) -> BTreeSet<i32> {
         for broker in state.brokers.values().filter(|broker| broker.shutting_down) {
             self.restarts(broker.id.0, now);
         }
@@ -41,7 +41,7 @@ impl Absences {
             let is_back = usable && absence.left && is_in_sync(state, BrokerId(*id));
             // One that never left was not restarted after all.
             let is_over = usable && !absence.left && now.duration_since(absence.since) > PLANNED_MAX;
-            !is_back && !is_over
+            *id < replicas && !is_back && !is_over
         });
         let has_trouble = |id: i32| pods.iter().any(|pod| pod.id == id && pod.trouble.is_some());
         let planned = self
@@ -55,4 +55,23 @@ impl Absences {
 fn is_in_sync(state: &State, broker: BrokerId) -> bool {
     let mut partitions = state.topics.values().flat_map(|topic| &topic.partitions);
     partitions.all(|partition| !partition.replicas.contains(&broker) || partition.adding.contains(&broker) || partition.isr.contains(&broker))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rollout::tests::state;
+    use super::*;
+
+    #[test]
+    fn who_goes_for_good_is_not_waited_for() {
+        let mut absences = Absences::default();
+        let state = state(2, None, &[&[0, 1, 2]]);
+        let now = Instant::now();
+        absences.restarts(1, now);
+        absences.restarts(3, now);
+        assert_eq!(absences.look(&[], &state, 4, now), BTreeSet::from([1, 3]));
+        assert_eq!(absences.look(&[], &state, 3, now), BTreeSet::from([1]));
+        // Nor when there is one of its number again.
+        assert_eq!(absences.look(&[], &state, 4, now), BTreeSet::from([1]));
+    }
 }

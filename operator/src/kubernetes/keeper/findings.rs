@@ -18,7 +18,10 @@ pub(super) struct Findings {
     pub(super) pods: Vec<PodView>,
     pub(super) replicas: i32,
     pub(super) rollout: Option<Step>,
-    pub(super) storage: Vec<String>,
+    /// Why a claim is not bound: its broker cannot start.
+    pub(super) unbound: Option<String>,
+    /// What volumes cannot be that the spec wants. Brokers run on them as they are.
+    pub(super) storage: Option<String>,
     pub(super) troubles: Vec<String>,
     /// Why this pass did not come to its end, and neither did the one before.
     pub(super) failed: Option<String>,
@@ -46,4 +49,11 @@ pub(super) struct Findings {
     pub(super) recovering: Option<Stage>,
     /// Something is under way of which no event will tell.
     pub(super) under_way: bool,
+}
+
+impl Findings {
+    /// Why a volume is not as the spec wants it; first what keeps its broker away.
+    pub(super) fn storage_trouble(&self) -> Option<&String> {
+        self.unbound.as_ref().or(self.storage.as_ref())
+    }
 }

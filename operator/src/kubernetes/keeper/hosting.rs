@@ -1,5 +1,7 @@
 //! A keeper hosts its cluster's controller, and puts the cluster's resource to it.
 
+use std::time::Instant;
+
 use tracing::{info, warn};
 use weir_crds::KafkaCluster;
 
@@ -35,6 +37,10 @@ impl Keeper {
             let note = kept::taken_up(host.cluster_id(), &host.state());
             info!(cluster = self.key.name, namespace = self.key.namespace, note, "takes up what was kept");
             status::tell(&self.context, cluster, true, "TakesUpKept", &note).await;
+            // They stopped with the former cluster, and come up by and by.
+            for broker in host.state().brokers.keys() {
+                self.absences.restarts(broker.0, Instant::now());
+            }
         }
         self.host = Some(host);
         Ok(())

@@ -185,7 +185,7 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> 
     let troubles = [
         findings.failed.as_ref(),
         taken.as_ref(),
-        findings.storage.first(),
+        findings.unbound.as_ref(),
         findings.troubles.first(),
         recovers.as_ref(),
     ];
@@ -223,7 +223,7 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> 
         Some((reason, message)) => ConditionValue::holds(reason, message.clone()),
         None => ConditionValue::fails("AsWanted", "nothing waits for a person"),
     };
-    let storage = match findings.storage.first() {
+    let storage = match findings.storage_trouble() {
         Some(reason) => ConditionValue::fails("StorageTrouble", reason.clone()),
         None => ConditionValue::holds("AsWanted", "the volumes are as the spec wants them"),
     };
@@ -248,8 +248,8 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> 
         } else {
             "every broker serves, and every partition has a leader".to_owned()
         };
-        match progress.under_way {
-            Some((reason, under_way)) => ConditionValue::holds(reason, format!("every partition has a leader; {under_way}")),
+        match progress.under_way.or(progress.stuck) {
+            Some((reason, said)) => ConditionValue::holds(reason, format!("every partition has a leader; {said}")),
             None => ConditionValue::holds("Ready", message),
         }
     };
@@ -301,8 +301,7 @@ impl Brokers {
         };
         let holders = state.map(all).unwrap_or_default();
         // Where the operator itself is stopped, or a volume is missing, nobody comes up.
-        let is_kept_away =
-            findings.failed.is_some() || !findings.storage.is_empty() || findings.taken.as_ref().is_some_and(|taken| !taken.is_empty());
+        let is_kept_away = findings.failed.is_some() || findings.unbound.is_some() || findings.taken.as_ref().is_some_and(|taken| !taken.is_empty());
         let has_trouble = |id: i32| {
             let pod = findings.pods.iter().find(|pod| pod.id == id);
             is_kept_away || pod.map_or(!findings.troubles.is_empty(), |pod| pod.trouble.is_some())

@@ -72,8 +72,8 @@ impl Volumes {
 
     /// Grows what is to grow, and says what cannot be as it is wanted. Returns whether the StatefulSet was deleted, to be made anew with the size that is wanted.
     pub(super) async fn grow(&self, context: &Context, key: &Key, findings: &mut Findings) -> anyhow::Result<bool> {
-        findings.storage.extend(self.complaint());
-        findings.storage.extend(self.pending(context).await);
+        findings.storage = self.complaint();
+        findings.unbound = self.pending(context).await;
         findings.growing = self.growing();
         findings.under_way |= findings.growing.is_some();
         let (Some(set), Some((size, _))) = (&self.set, &self.template) else {
@@ -96,10 +96,12 @@ impl Volumes {
                 Ok(_) => info!(claim = name, namespace = key.namespace, size = self.wanted.size.0, "grows a volume"),
                 Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
                     let wanted = &self.wanted.size.0;
-                    findings.storage.push(format!(
-                        "{name} cannot grow to {wanted}, and all volumes of new brokers stay at {}: {}; it is tried again, all else goes on",
-                        size.0, status.message
-                    ));
+                    findings.storage.get_or_insert_with(|| {
+                        format!(
+                            "{name} cannot grow to {wanted}, and all volumes of new brokers stay at {}: {}; it is tried again, all else goes on",
+                            size.0, status.message
+                        )
+                    });
                     return Ok(false);
                 }
                 Err(error) => return Err(error).with_context(|| format!("patch PersistentVolumeClaim {name}")),

@@ -9,6 +9,10 @@ use super::super::table_recovery::Stage;
 use super::name_taken::{NAME_TAKEN, name_taken};
 use crate::controller::state::State;
 
+const STORAGE_TROUBLE: &str = "StorageTrouble";
+
+const SCALE_DOWN_BLOCKED: &str = "ScaleDownBlocked";
+
 /// A reason in one word, and a sentence.
 pub(super) type Said = (&'static str, String);
 
@@ -35,11 +39,22 @@ pub(super) fn progress(cluster: &KafkaCluster, state: Option<&State>, findings: 
         };
     }
     let (under_way, stuck) = (under_way(cluster, state, findings), stuck(findings));
-    // Brokers that cannot start for what is stuck are not under way.
-    let starts = |said: &Said| ["Starting", "Progressing"].contains(&said.0);
     Progress {
-        under_way: under_way.filter(|said| stuck.is_none() || !starts(said)),
+        under_way: under_way.filter(|said| stuck.as_ref().is_none_or(|stuck| !waits_for(said, stuck, findings))),
         stuck,
+    }
+}
+
+/// Whether what would be under way cannot go on for what is stuck.
+fn waits_for(under_way: &Said, stuck: &Said, findings: &Findings) -> bool {
+    match under_way.0 {
+        "Starting" => match stuck.0 {
+            SCALE_DOWN_BLOCKED => false,
+            STORAGE_TROUBLE => findings.unbound.is_some(),
+            _ => true,
+        },
+        "Progressing" => ["CannotRecover", "Refused", NAME_TAKEN].contains(&stuck.0),
+        _ => false,
     }
 }
 
@@ -53,14 +68,14 @@ fn stuck(findings: &Findings) -> Option<Said> {
     if let Some(taken) = findings.taken.as_deref().filter(|taken| !taken.is_empty()) {
         return Some((NAME_TAKEN, name_taken(taken).message));
     }
-    if let Some(reason) = findings.storage.first() {
-        return Some(("StorageTrouble", reason.clone()));
+    if let Some(reason) = findings.storage_trouble() {
+        return Some((STORAGE_TROUBLE, reason.clone()));
     }
     if let Some(Step::Blocked(reason)) = &findings.rollout {
         return Some(("RolloutBlocked", format!("brokers are to be restarted, and none may: {reason}")));
     }
     let scale_down = findings.scale_down.as_ref().filter(|_| !findings.moving);
-    scale_down.map(|reason| ("ScaleDownBlocked", reason.clone()))
+    scale_down.map(|reason| (SCALE_DOWN_BLOCKED, reason.clone()))
 }
 
 fn under_way(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Option<Said> {
@@ -75,11 +90,11 @@ fn under_way(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings)
         .or_else(|| scaling_down(cluster, state, findings))
 }
 
-/// How far the pods are: there is one of each broker, it is as the spec wants it, and the broker serves.
+/// How far the pods are: there is one of each broker, it is as the spec wants it, and the broker serves. Services lead to it once Kubernetes has found it ready, too.
 fn pods(state: Option<&State>, findings: &Findings) -> Option<Said> {
     let pod = |id: i32| findings.pods.iter().find(|pod| pod.id == id);
     let serves = |id: i32| state.is_some_and(|state| state.is_usable(BrokerId(id)));
-    let is_updated = |id: &i32| pod(*id).is_some_and(|pod| pod.outdated == Some(false) && !pod.terminating) && serves(*id);
+    let is_updated = |id: &i32| pod(*id).is_some_and(|pod| pod.outdated == Some(false) && !pod.terminating && pod.ready) && serves(*id);
     let total = findings.replicas;
     let waiting: Vec<i32> = (0..total).filter(|id| !is_updated(id)).collect();
     let first = *waiting.first()?;
@@ -94,7 +109,8 @@ fn pods(state: Option<&State>, findings: &Findings) -> Option<Said> {
     if let Some(id) = waiting.iter().find(|id| findings.away.contains(id)) {
         return said("RollingOut", format!("broker {id} is being restarted"));
     }
-    if let Some(away) = waiting.iter().copied().find(|id| pod(*id).is_none() || !serves(*id)) {
+    let is_ready = |id: i32| pod(id).is_some_and(|pod| pod.ready) && serves(id);
+    if let Some(away) = waiting.iter().copied().find(|id| !is_ready(*id)) {
         let recovers = pod(away).and_then(|pod| pod.recovers.as_ref()).map(|far| format!("broker {away} {far}"));
         let trouble = pod(away).and_then(|pod| pod.trouble.clone()).or(recovers);
         let trouble = trouble.or_else(|| findings.troubles.first().cloned());

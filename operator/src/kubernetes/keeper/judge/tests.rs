@@ -147,7 +147,7 @@ fn what_is_wrong_comes_first() {
             Some(0),
             Findings {
                 troubles: vec!["pod c-2 cannot be placed".to_owned()],
-                storage: vec!["there is no StorageClass".to_owned()],
+                unbound: Some("there is no StorageClass".to_owned()),
                 ..found()
             },
             "Ready",
@@ -205,6 +205,26 @@ fn what_is_wrong_comes_first() {
         (
             &three,
             Some(3),
+            Findings {
+                scale_down: Some("broker 3 holds replicas: move them".to_owned()),
+                ..found()
+            },
+            "Ready",
+            "Ready=True ScaleDownBlocked: every partition has a leader; broker 3 holds replicas: move them",
+        ),
+        (
+            &three,
+            Some(0),
+            Findings {
+                storage: Some("volumes cannot shrink".to_owned()),
+                ..found()
+            },
+            "Available",
+            "Available=False Starting: no broker serves yet",
+        ),
+        (
+            &three,
+            Some(3),
             outdated(&[0, 1], Step::Wait("broker 2 is not ready".to_owned())),
             "UpToDate",
             "UpToDate=False RolloutWaits: 1 of 3 brokers are as the spec wants them: the next one to be restarted waits: broker 2 is not ready",
@@ -241,7 +261,7 @@ fn what_is_wrong_comes_first() {
                 ..found()
             },
             "Ready",
-            "Ready=True Ready: every broker serves, and every partition has a leader",
+            "Ready=True NameTaken: every partition has a leader; the PodDisruptionBudget n/c was made by somebody else: it stays as it is, and the cluster goes without. Give it another name, or make the KafkaCluster anew under another",
         ),
         (
             &three,
@@ -318,7 +338,7 @@ fn a_pass_that_failed_says_nothing_of_what_it_did_not_see() {
         &KafkaClusterStatus::default(),
         Some(&state),
         &Findings {
-            storage: vec!["a volume cannot shrink".to_owned()],
+            storage: Some("a volume cannot shrink".to_owned()),
             paused: true,
             ..found()
         },

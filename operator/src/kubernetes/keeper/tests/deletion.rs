@@ -116,6 +116,7 @@ async fn a_cluster_that_is_made_anew_goes_on_with_what_was_kept() {
     );
     assert!(events(&server).contains("TakesUpKept"), "{}", events(&server));
     assert!(said(&server, "NameTaken").starts_with("False: "));
+    assert!(said(&server, "Degraded").starts_with("False: "), "{}", said(&server, "Degraded"));
     // Its own state is not taken up a second time.
     assert!(!Kept::by(&server).starts(&server).await);
 }

@@ -146,6 +146,12 @@ fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
             "True False False InProgress Progressing calm",
         ),
         (
+            "its successor serves, and no service leads to it yet",
+            all(),
+            with(&|f| f.pods[2].ready = false),
+            "True False False InProgress Progressing calm",
+        ),
+        (
             "its successor cannot start",
             two(),
             broken(),
@@ -166,17 +172,32 @@ fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
         (
             "a volume may not grow",
             all(),
-            with(&|f| f.storage = vec!["data-c-0 cannot grow".to_owned()]),
+            with(&|f| f.storage = Some("data-c-0 cannot grow".to_owned())),
             "True False False Failed Degraded warned",
+        ),
+        (
+            "a volume may not grow, and brokers come up",
+            new(2),
+            with(&|f| f.storage = Some("data-c-0 cannot grow".to_owned())),
+            "False False False InProgress Degraded warned",
         ),
         (
             "a volume may not grow, and other changes go on",
             all(),
             {
                 let mut findings = outdated(&[2], restart());
-                findings.storage = vec!["data-c-0 cannot grow".to_owned()];
+                findings.storage = Some("data-c-0 cannot grow".to_owned());
                 findings
             },
+            "True False False InProgress Degraded warned",
+        ),
+        (
+            "a volume may not grow, and another change was applied",
+            all(),
+            with(&|f| {
+                f.storage = Some("data-c-0 cannot grow".to_owned());
+                f.pods.iter_mut().for_each(|pod| pod.outdated = None);
+            }),
             "True False False InProgress Degraded warned",
         ),
         (
@@ -209,6 +230,21 @@ fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
             all(),
             with(&|f| f.scale_down = Some("broker 3".to_owned())),
             "True False False Failed Degraded warned",
+        ),
+        (
+            "nobody empties them, and another change was applied",
+            all(),
+            with(&|f| {
+                f.scale_down = Some("broker 3".to_owned());
+                f.pods.iter_mut().for_each(|pod| pod.outdated = None);
+            }),
+            "True False False InProgress Degraded warned",
+        ),
+        (
+            "nobody empties them, and a broker comes up",
+            all(),
+            with(&|f| (f.scale_down, f.pods[2].ready) = (Some("broker 3".to_owned()), false)),
+            "True False False InProgress Degraded warned",
         ),
         (
             "it is paused",
