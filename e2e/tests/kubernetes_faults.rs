@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::{Value, json};
+use weir_e2e::batch::Batch;
+use weir_e2e::bystander::now_ms;
 use weir_e2e::driver::{Client, Driver, Produce};
 use weir_e2e::kubernetes::{Cordoned, Namespace, OPERATOR_NAMESPACE, eventually, kafka_cluster, kubectl, run, topic};
 use weir_e2e::load::Load;
 use weir_e2e::node;
 use weir_e2e::record::Record;
 use weir_e2e::tools::kcat;
+use weir_e2e::wire::{Connection, error, produce};
 use weir_e2e::writer::{self, Writer};
 
 /// A cluster of three brokers, and two clients that write to a partition each.
@@ -178,6 +181,46 @@ fn a_broker_that_loses_its_volume() {
 }
 
 /// So many replicas of the operator, and with 0 waits until none runs.
+/// Many clients send a megabyte each, again and again, to a broker that has 128 MiB for all it does.
+#[test]
+fn a_broker_keeps_within_its_memory_limit() {
+    const CLIENTS: usize = 64;
+    const RECORDS: usize = 4;
+    let namespace = Namespace::create("memory").unwrap();
+    let cluster = kafka_cluster("k", 1, "");
+    let limited = cluster.replace("replicas: 1\n", "replicas: 1\n    resources: {limits: {memory: 128Mi}}\n");
+    namespace.apply(&limited).unwrap();
+    namespace.ready("kafkacluster/k");
+    namespace.apply(&topic("large", "k", 4, 1, "")).unwrap();
+    namespace.ready("topic/large");
+    let bootstrap = namespace.bootstrap("k");
+    let batch = Batch::of(&[&vec![b'v'; 1_000_000]], now_ms()).encode();
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (bootstrap, batch) = (&bootstrap, &batch);
+            scope.spawn(move || {
+                let mut c = Connection::open(bootstrap).unwrap();
+                for _ in 0..RECORDS {
+                    let partition = i32::try_from(client % 4).unwrap();
+                    assert_eq!(produce(&mut c, "large", partition, batch).unwrap().0, error::NONE);
+                }
+            });
+        }
+    });
+    let read = kcat(&bootstrap, &["-C", "-t", "large", "-e", "-q", "-f", "%S\n"], b"")
+        .unwrap()
+        .success()
+        .unwrap();
+    assert_eq!(read.lines().filter(|size| *size == "1000000").count(), CLIENTS * RECORDS);
+    let pod = namespace.object("pod/k-0").unwrap().unwrap();
+    let container = &pod["status"]["containerStatuses"][0];
+    assert_eq!(
+        (container["restartCount"].as_i64(), &container["lastState"]),
+        (Some(0), &json!({})),
+        "{container}"
+    );
+}
+
 fn operators(replicas: u32) {
     let scaled = format!("--replicas={replicas}");
     kubectl(&["-n", OPERATOR_NAMESPACE, "scale", "deployment/weir-operator", &scaled]).unwrap();
