@@ -1,6 +1,7 @@
 # What e2e/up, e2e/down and e2e/test share: the tools, the images, and the kind cluster. To be sourced by bash, with `set -euo pipefail`.
 #
 #   WEIR_KIND           the cluster's name (weir)
+#   WEIR_IP_FAMILY      what the cluster of kind speaks: ipv4 (the default), ipv6 or dual. Each is a cluster of its own, with the family behind its name
 #   WEIR_KUBERNETES     where tools, kubeconfig and records of what was done lie (target/e2e-kubernetes)
 #   KUBECONFIG          another cluster than the one of kind; then WEIR_LOAD_IMAGE is a command that gets an image's name and makes it known there
 #   WEIR_NODE_IMAGE     the node image; by default kindest/node where it can be pulled, else one that is built here (node-image/build)
@@ -8,10 +9,17 @@
 shopt -s inherit_errexit
 e2e=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$e2e/.." && pwd)
-kind_name=${WEIR_KIND:-weir}
+ip_family=${WEIR_IP_FAMILY:-ipv4}
+case $ip_family in
+  ipv4) other_family= ;;
+  ipv6 | dual) other_family=-$ip_family ;;
+  *) echo "WEIR_IP_FAMILY=$ip_family: there are ipv4, ipv6 and dual" >&2; exit 2 ;;
+esac
+kind_name=${WEIR_KIND:-weir}$other_family
 state=${WEIR_KUBERNETES:-$root/target/e2e-kubernetes}
 mkdir -p "$state/bin"
 state=$(cd "$state" && pwd)
+kubeconfig=$state/kubeconfig$other_family
 export PATH=$state/bin:$PATH
 kind_version=$(cat "$e2e/node-image/kind-version")
 helm_version=v3.19.0
@@ -153,20 +161,21 @@ cluster() {
   local node_image=$1 container
   if ! kind get clusters 2>/dev/null | grep -qx "$kind_name"; then
     say "kind cluster $kind_name of $node_image"
-    kind create cluster --name "$kind_name" --image "$node_image" --kubeconfig "$state/kubeconfig" --wait 120s --config - >"$state/kind.log" 2>&1 <<END || { tail -n 30 "$state/kind.log" >&2; return 1; }
+    kind create cluster --name "$kind_name" --image "$node_image" --kubeconfig "$kubeconfig" --wait 120s --config - >"$state/kind.log" 2>&1 <<END || { tail -n 30 "$state/kind.log" >&2; return 1; }
 kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
+networking: {ipFamily: $ip_family}
 nodes:
   - {role: control-plane, labels: {topology.kubernetes.io/zone: zone-a}}
   - {role: worker, labels: {topology.kubernetes.io/zone: zone-b}}
   - {role: worker, labels: {topology.kubernetes.io/zone: zone-c}}
 END
-    KUBECONFIG=$state/kubeconfig kubectl taint nodes -l node-role.kubernetes.io/control-plane node-role.kubernetes.io/control-plane- >/dev/null
-    KUBECONFIG=$state/kubeconfig kubectl -n kube-system rollout status deployment/coredns --timeout=120s >/dev/null
+    KUBECONFIG=$kubeconfig kubectl taint nodes -l node-role.kubernetes.io/control-plane node-role.kubernetes.io/control-plane- >/dev/null
+    KUBECONFIG=$kubeconfig kubectl -n kube-system rollout status deployment/coredns --timeout=120s >/dev/null
   fi
   # A machine that was started anew has the nodes, stopped.
   for container in $(kind get nodes --name "$kind_name"); do
     [ "$(docker inspect -f '{{.State.Running}}' "$container")" = true ] || docker start "$container" >/dev/null
   done
-  [ -e "$state/kubeconfig" ] || kind get kubeconfig --name "$kind_name" >"$state/kubeconfig"
+  [ -e "$kubeconfig" ] || kind get kubeconfig --name "$kind_name" >"$kubeconfig"
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,22 @@ pub const LISTENERS: &str = "  listeners:\n  - {name: plain, port: 9092, type: I
 /// When it fails; the message is what it printed.
 pub fn kubectl(arguments: &[&str]) -> Result<String> {
     run("kubectl", arguments, "")
+}
+
+/// Where `e2e/up` put its tools and the values for the images that it built.
+#[must_use]
+pub fn state() -> PathBuf {
+    std::env::var_os("WEIR_KUBERNETES").map_or_else(|| crate::workspace().join("target/e2e-kubernetes"), PathBuf::from)
+}
+
+/// Runs the helm that `e2e/up` put there, or the machine's own, and returns its standard output.
+///
+/// # Errors
+/// When it fails; the message is what it printed.
+pub fn helm(arguments: &[&str]) -> Result<String> {
+    let built = state().join("bin/helm");
+    let program = if built.is_file() { built.to_string_lossy() } else { "helm".into() };
+    run(&program, arguments, "")
 }
 
 /// Runs a program to its end and returns its standard output.

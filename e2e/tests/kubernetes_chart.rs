@@ -7,28 +7,13 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use weir_e2e::driver::{Client, Driver};
-use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, kafka_cluster, kubectl, operator_restarts, run, topic};
+use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, helm, kafka_cluster, kubectl, operator_restarts, run, state, topic};
 use weir_e2e::load::Load;
 use weir_e2e::tools::kcat;
 use weir_e2e::writer::Writer;
 
-/// Where `e2e/up` put its tools and the values for the images that it built.
-fn state() -> PathBuf {
-    std::env::var_os("WEIR_KUBERNETES").map_or_else(|| weir_e2e::workspace().join("target/e2e-kubernetes"), PathBuf::from)
-}
-
 fn chart() -> String {
     weir_e2e::workspace().join("charts/weir").to_string_lossy().into_owned()
-}
-
-fn helm(arguments: &[&str]) -> anyhow::Result<String> {
-    let built = state().join("bin/helm");
-    let program = if built.is_file() {
-        built.to_string_lossy().into_owned()
-    } else {
-        "helm".to_owned()
-    };
-    run(&program, arguments, "")
 }
 
 /// Installs or upgrades the operator in a namespace.
