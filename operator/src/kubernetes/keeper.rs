@@ -319,11 +319,14 @@ impl Keeper {
         let built = build(&plan);
         findings.refusal = built.refusal;
         let (sets, objects): (Vec<_>, Vec<_>) = built.all.into_iter().partition(|object| object["kind"] == "StatefulSet");
+        // While pods of a former cluster's StatefulSet have the names, the controller of a new one would ask for them less and less often.
+        let is_left = !volumes.has_set() && findings.pods.iter().any(|pod| pod.owner.is_some());
+        findings.under_way |= is_left;
         let mut taken = volumes.taken;
         taken.extend(self.applied.apply(&objects).await?);
         // Brokers run under no account and on no settings or volumes that somebody else made.
         let needed = |by: &Taken| ["PersistentVolumeClaim", "ServiceAccount", "ConfigMap"].contains(&by.kind.as_str());
-        if !taken.iter().any(needed) {
+        if !is_left && !taken.iter().any(needed) {
             taken.extend(self.applied.apply(&sets).await?);
         }
         taken.extend(pods::taken(&self.context, &self.key, findings.replicas, &findings.pods).await?);

@@ -57,6 +57,11 @@ impl Volumes {
         })
     }
 
+    /// Whether the cluster has its StatefulSet.
+    pub(super) const fn has_set(&self) -> bool {
+        self.set.is_some()
+    }
+
     /// The resource with the storage that its StatefulSet can have: what is there stays in its class and at its size, since the API server refuses every change of a template for claims. `remade`: it is made anew.
     pub(super) fn effective(&self, cluster: &KafkaCluster, remade: bool) -> KafkaCluster {
         let mut effective = cluster.clone();

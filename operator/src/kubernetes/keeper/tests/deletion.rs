@@ -121,6 +121,23 @@ async fn a_cluster_that_is_made_anew_goes_on_with_what_was_kept() {
     assert!(!Kept::by(&server).starts(&server).await);
 }
 
+/// It was deleted and made anew at once: its pods still stop.
+#[tokio::test]
+async fn pods_of_a_former_cluster_are_waited_for() {
+    let server = server(&spec("Retain"));
+    let (pod, set) = ("/api/v1/namespaces/n/pods/c-0", "/apis/apps/v1/namespaces/n/statefulsets/c");
+    let owners = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "c", "uid": "former", "controller": true}]);
+    let labels = Names::of(&resource(&server)).labels();
+    server.put(pod, &json!({"metadata": {"name": "c-0", "labels": labels, "ownerReferences": owners}}));
+    let mut kept = Kept::by(&server);
+    kept.pass(&server).await;
+    assert!(server.get(set).is_none());
+    assert!(said(&server, "UpToDate").starts_with("False: "), "{}", said(&server, "UpToDate"));
+    server.remove(pod);
+    kept.pass(&server).await;
+    assert!(server.get(set).is_some());
+}
+
 #[tokio::test]
 async fn where_the_volumes_go_everything_goes() {
     let server = server(&spec("Delete"));
