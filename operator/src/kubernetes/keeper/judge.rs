@@ -232,6 +232,8 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> 
     } else {
         ConditionValue::fails("NotPaused", "the operator acts on the spec")
     };
+    // Clients reach brokers by services, which lead to pods that Kubernetes has found ready.
+    let is_unreachable = !findings.pods.is_empty() && findings.pods.iter().all(|pod| !pod.ready);
     let ready = if !available.is_true() {
         available.clone()
     } else if brokers.lost > 0 {
@@ -242,6 +244,12 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> 
         ConditionValue::fails("Starting", message)
     } else if findings.failed.is_some() || findings.refusal.is_some() {
         up_to_date.clone()
+    } else if is_unreachable {
+        let reason = if findings.away.is_empty() { "Starting" } else { "Restarting" };
+        ConditionValue::fails(
+            reason,
+            "every partition has a leader, and Kubernetes has found no broker's pod ready yet: no service leads to one",
+        )
     } else {
         let message = if degraded.is_true() {
             format!("every broker serves; {}", degraded.message)

@@ -129,6 +129,17 @@ fn what_is_wrong_comes_first() {
         (&three, None, found(), "Ready", "Ready=False NoController: the controller is starting"),
         (
             &three,
+            Some(3),
+            {
+                let mut findings = found();
+                findings.pods.iter_mut().for_each(|pod| pod.ready = false);
+                findings
+            },
+            "Ready",
+            "Ready=False Starting: every partition has a leader, and Kubernetes has found no broker's pod ready yet: no service leads to one",
+        ),
+        (
+            &three,
             None,
             failed(),
             "Available",
