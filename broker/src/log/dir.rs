@@ -5,25 +5,24 @@
 
 use std::any::Any;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use uuid::Uuid;
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
 use super::catalogue;
-use super::checkpoint::Logs;
-use super::flusher::{self, Flusher};
+use super::dir_state::{DirState, LogDirObserver};
+use super::flusher;
 use super::identity::{self, Identity, Left, OpenError};
 use super::kept::{self, Kept, Owner};
-use super::storage::{OpenFiles, Storage};
+use super::logs::Logs;
+use super::partition_dir::{DELETED, STRAY, aside};
+use super::storage::Storage;
 use super::{LogConfig, LogWriter, Recovery, recovery};
-
-/// What the directory of a deleted log ends with, until its files go.
-pub(super) const DELETED: &str = "-delete";
 
 /// What a log directory goes by.
 #[derive(Clone, Copy, Debug)]
@@ -34,86 +33,11 @@ pub struct LogDirOptions {
     pub recovery_threads: usize,
 }
 
-/// Told of what happens in a log directory, from its own threads.
-pub trait LogDirObserver: Send + Sync {
-    /// A round of flushes brought this many logs to the disk.
-    fn flushed(&self, logs: usize, took: Duration);
-    /// The directory is offline from now on.
-    fn offline(&self, reason: &str);
-}
-
-/// What all logs of a directory share.
-pub(super) struct Shared {
-    root: PathBuf,
-    pub(super) files: OpenFiles,
-    flusher: Flusher,
-    failure: OnceLock<String>,
-    /// Held while what vouches for the run is written or removed: who writes it does not put back what a failure removes at that moment.
-    run: Mutex<()>,
-    observer: OnceLock<Box<dyn LogDirObserver>>,
-    pub(super) logs: Logs,
-}
-
-impl Shared {
-    pub(super) fn root(&self) -> &Path {
-        &self.root
-    }
-
-    pub(super) fn storage(&self) -> &dyn Storage {
-        self.files.storage().as_ref()
-    }
-
-    pub(super) fn flusher(&self) -> &Flusher {
-        &self.flusher
-    }
-
-    pub(super) fn is_offline(&self) -> bool {
-        self.failure.get().is_some()
-    }
-
-    pub(super) fn flushed(&self, logs: usize, took: Duration) {
-        if let Some(observer) = self.observer.get() {
-            observer.flushed(logs, took);
-        }
-    }
-
-    /// Takes the directory offline. The first reason is the one that counts.
-    pub(super) fn fail(&self, reason: String) {
-        if self.failure.set(reason).is_ok() {
-            let reason = self.failure.get().map_or("", String::as_str);
-            error!(directory = %self.root.display(), reason, "the log directory is offline; it is read from, and not written to any more");
-            let one = self.run.lock();
-            identity::disown_run(self.storage(), &self.root);
-            drop(one);
-            if let Some(observer) = self.observer.get() {
-                observer.offline(reason);
-            }
-        }
-    }
-
-    /// Writes what vouches for the run, unless the directory is offline.
-    fn vouch_for_run(&self, write: impl FnOnce(&dyn Storage, &Path) -> io::Result<()>) -> io::Result<()> {
-        let _one = self.run.lock();
-        match self.failure.get() {
-            Some(reason) => Err(io::Error::other(reason.clone())),
-            None => write(self.storage(), &self.root),
-        }
-    }
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogDir")
-            .field("root", &self.root)
-            .field("failure", &self.failure)
-            .finish_non_exhaustive()
-    }
-}
-
 /// An open log directory.
 #[derive(Debug)]
 pub struct LogDir {
-    pub(super) shared: Arc<Shared>,
+    pub(super) state: Arc<DirState>,
+    pub(super) logs: Arc<Logs>,
     id: Uuid,
     pub(super) identity: Identity,
     left: Left,
@@ -151,21 +75,13 @@ impl LogDir {
         })?;
         let id = identity::check_or_format(storage.as_ref(), root, identity)?;
         let left = identity::how_left(storage.as_ref(), root);
-        let shared = Arc::new(Shared {
-            root: root.to_owned(),
-            files: OpenFiles::new(Arc::clone(&storage), options.open_files_max),
-            flusher: Flusher::default(),
-            failure: OnceLock::new(),
-            run: Mutex::new(()),
-            observer: OnceLock::new(),
-            logs: Logs::default(),
-        });
+        let state = Arc::new(DirState::new(root, Arc::clone(&storage), options.open_files_max));
         let remembered = catalogue::read(storage.as_ref(), root);
         let found = match remembered {
             Some(remembered) if left.orderly => remembered,
             remembered => {
                 let threads = options.recovery_threads;
-                let recovered = recovery::recover_all(&shared, remembered, left.disowned, threads, progress).map_err(failed)?;
+                let recovered = recovery::recover_all(&state, remembered, left.disowned, threads, progress).map_err(failed)?;
                 // What was recovered is not looked at again, and it counts from here on whether it is damaged.
                 catalogue::write(storage.as_ref(), root, &recovered).map_err(failed)?;
                 recovered
@@ -173,21 +89,23 @@ impl LogDir {
         };
         identity::begin_run(storage.as_ref(), root, left.broker_epoch, left.whole).map_err(failed)?;
         info!(directory = %path(), logs = found.len(), orderly = left.orderly, whole = left.whole, "opened the log directory");
-        shared.logs.found(found);
+        let logs = Arc::new(Logs::new(Arc::clone(&state)));
+        logs.found(found);
         for entry in storage.list(root).map_err(failed)?.into_iter().filter(|entry| entry.is_dir) {
             if entry.name.ends_with(DELETED) {
-                shared.logs.throw_away(root.join(entry.name), Instant::now());
+                logs.throw_away(root.join(entry.name), Instant::now());
             }
         }
         let flusher = {
-            let shared = Arc::clone(&shared);
+            let (state, flushes) = (Arc::clone(&state), Arc::clone(&logs.flushes));
             std::thread::Builder::new()
                 .name("flusher".into())
-                .spawn(move || Flusher::run(&shared))
+                .spawn(move || flusher::run(&state, &flushes))
                 .map_err(failed)?
         };
         Ok(Self {
-            shared,
+            state,
+            logs,
             id,
             identity: identity.clone(),
             left,
@@ -214,17 +132,17 @@ impl LogDir {
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        self.shared.root()
+        self.state.root()
     }
 
     /// Why it is offline, if it is.
     pub fn failure(&self) -> Option<&str> {
-        self.shared.failure.get().map(String::as_str)
+        self.state.failure()
     }
 
     /// Sets who is told of what happens. The first call counts.
     pub fn observe(&self, observer: impl LogDirObserver + 'static) {
-        let _ = self.shared.observer.set(Box::new(observer));
+        self.state.observe(Box::new(observer));
     }
 
     /// Remembers the broker epoch of this run for the next one.
@@ -232,7 +150,7 @@ impl LogDir {
     /// # Errors
     /// When it cannot be written, or the directory is offline.
     pub fn set_broker_epoch(&self, epoch: i64) -> io::Result<()> {
-        self.shared
+        self.state
             .vouch_for_run(|storage, root| identity::begin_run(storage, root, Some(epoch), true))
     }
 
@@ -240,7 +158,7 @@ impl LogDir {
     pub fn left_known(&self) -> Option<Vec<Vec<u8>>> {
         let broker_epoch = self.left.broker_epoch.filter(|_| self.left.whole)?;
         let owner = Owner::new(&self.identity, self.id, broker_epoch);
-        kept::read(self.shared.storage(), self.shared.root(), &owner)
+        kept::read(self.state.storage(), self.state.root(), &owner)
     }
 
     /// Leaves to the next run what this one knows, under its registration: all of it.
@@ -248,7 +166,7 @@ impl LogDir {
         // Nothing vouches for what a failed directory holds: the next run does not ask for it.
         if self.failure().is_none() {
             let owner = Owner::new(&self.identity, self.id, broker_epoch);
-            let kept = self.kept.replace(self.shared.storage(), self.shared.root(), &owner, frames);
+            let kept = self.kept.replace(self.state.storage(), self.state.root(), &owner, frames);
             self.unless_kept(kept);
         }
     }
@@ -281,8 +199,8 @@ impl LogDir {
     fn unless_kept(&self, kept: io::Result<()>) {
         let Err(error) = kept else { return };
         warn!(%error, "cannot leave to the next run what is known of the cluster: it will have to wait for a controller");
-        if let Err(error) = self.kept.forget(self.shared.storage(), self.shared.root()) {
-            self.shared.fail(format!("cannot remove what was known of the cluster: {error}"));
+        if let Err(error) = self.kept.forget(self.state.storage(), self.state.root()) {
+            self.state.fail(format!("cannot remove what was known of the cluster: {error}"));
         }
     }
 
@@ -291,17 +209,17 @@ impl LogDir {
     /// # Errors
     /// When what was found cannot be opened.
     pub fn open_log(&self, id: TopicPartition, topic: &Arc<str>, config: Arc<LogConfig>) -> io::Result<LogWriter> {
-        let found = self.shared.logs.found.lock().remove(&id);
+        let found = self.logs.found.lock().remove(&id);
         let writer = match found {
-            Some(found) => LogWriter::open(&self.shared, id, topic, config, &found),
+            Some(found) => LogWriter::open(&self.logs, id, topic, config, &found),
             None => {
                 self.set_aside_other(id, topic)?;
-                LogWriter::create(&self.shared, id, topic, config)
+                LogWriter::create(&self.logs, id, topic, config)
             }
         };
-        self.shared.logs.open.lock().insert(id, Arc::downgrade(&writer.reader()));
+        self.logs.open.lock().insert(id, Arc::downgrade(&writer.reader()));
         if !writer.reader().segments.load().is_empty() {
-            self.shared.logs.take_name(&writer.reader());
+            self.logs.take_name(&writer.reader());
         }
         Ok(writer)
     }
@@ -309,7 +227,6 @@ impl LogDir {
     /// A directory with this log's name that belongs to another topic of the same name is set aside, never deleted: the metadata may be wrong, the data is not.
     fn set_aside_other(&self, id: TopicPartition, topic: &str) -> io::Result<()> {
         let other = self
-            .shared
             .logs
             .found
             .lock()
@@ -320,13 +237,13 @@ impl LogDir {
     }
 
     fn set_aside(&self, id: TopicPartition) -> io::Result<()> {
-        let Some(log) = self.shared.logs.found.lock().remove(&id) else {
+        let Some(log) = self.logs.found.lock().remove(&id) else {
             return Ok(());
         };
-        let from = self.shared.root().join(format!("{}-{}", log.topic, log.partition));
-        let to = self.shared.root().join(recovery::aside(&log.topic, log.partition, recovery::STRAY));
+        let from = self.state.root().join(format!("{}-{}", log.topic, log.partition));
+        let to = self.state.root().join(aside(&log.topic, log.partition, STRAY));
         warn!(log = %from.display(), to = %to.display(), "this log's topic is not in the metadata any more; it is set aside");
-        match self.shared.storage().rename(&from, &to) {
+        match self.state.storage().rename(&from, &to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -334,12 +251,12 @@ impl LogDir {
 
     /// The newest leader epoch in each log that is here, claimed or not. Logs in which nothing was ever led have none.
     pub fn latest_epochs(&self) -> Vec<(TopicPartition, LeaderEpoch)> {
-        self.shared.logs.latest_epochs()
+        self.logs.latest_epochs()
     }
 
     /// Sets aside the logs that were found and that nobody has claimed, now that the metadata is known.
     pub fn set_aside_unclaimed(&self) {
-        let unclaimed: Vec<_> = self.shared.logs.found.lock().keys().copied().collect();
+        let unclaimed: Vec<_> = self.logs.found.lock().keys().copied().collect();
         for id in unclaimed {
             if let Err(error) = self.set_aside(id) {
                 warn!(%error, %id, "cannot set a log aside");
@@ -350,13 +267,13 @@ impl LogDir {
     /// Keeps rounds of flushes away for as long as this is held: to a test what a slow disk is.
     #[cfg(test)]
     pub(crate) fn hold_flushes(&self) -> parking_lot::MutexGuard<'_, ()> {
-        self.shared.flusher().turn()
+        self.logs.flushes.turn()
     }
 
     /// Removes the files of deleted logs whose time has come. May take as long as a file system needs to free large files.
     pub fn empty_trash(&self) {
-        for directory in self.shared.logs.take_due_trash(Instant::now()) {
-            match self.shared.storage().remove_dir_all(&directory) {
+        for directory in self.logs.take_due_trash(Instant::now()) {
+            match self.state.storage().remove_dir_all(&directory) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     warn!(directory = %directory.display(), %error, "cannot remove what is left of a deleted log; the next start tries again");
                 }
@@ -370,15 +287,15 @@ impl LogDir {
     /// # Errors
     /// When that fails.
     pub fn checkpoint(&self) -> io::Result<()> {
-        let logs = self.shared.logs.open();
+        let logs = self.logs.open();
         for log in logs.iter().filter(|log| log.flushed_offset() < log.log_end_offset()) {
             log.request_flush();
         }
-        self.shared.flusher.settle();
-        if self.shared.is_offline() {
+        self.logs.flushes.settle();
+        if self.state.is_offline() {
             return Err(io::Error::other("the log directory is offline"));
         }
-        self.shared.write_catalogue()
+        self.logs.write_catalogue()
     }
 
     /// Leaves the directory in order: everything flushed, indexes and producer snapshots written, the catalogue and the mark of a clean stop last. Nothing may be
@@ -394,7 +311,7 @@ impl LogDir {
 
     /// Ends the flusher and waits for it: nothing is written to the directory any more once its lock is given up.
     fn end_flusher(&self) {
-        self.shared.flusher.stop();
+        self.logs.flushes.stop();
         let thread = self.flusher.lock().take();
         // The last owner may be the flusher itself, by way of a log that it has told of a flush.
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
@@ -412,13 +329,13 @@ impl LogDir {
         }
         self.kept.seal();
         // One sync for all: what close() has written, in however many files.
-        self.shared.storage().sync_all(self.shared.root())?;
-        let logs = self.shared.logs.open();
+        self.state.storage().sync_all(self.state.root())?;
+        let logs = self.logs.open();
         for log in &logs {
-            flusher::flush_now(&self.shared, log, false)?;
+            flusher::flush_now(log, false)?;
         }
-        self.shared.write_catalogue()?;
-        self.shared.vouch_for_run(identity::end_run)
+        self.logs.write_catalogue()?;
+        self.state.vouch_for_run(identity::end_run)
     }
 
     /// Bytes of the file system that the directory is in, and those of them that are free.
@@ -426,7 +343,7 @@ impl LogDir {
     /// # Errors
     /// When it cannot be asked.
     pub fn space(&self) -> io::Result<(u64, u64)> {
-        self.shared.storage().space(self.shared.root())
+        self.state.storage().space(self.state.root())
     }
 }
 

@@ -39,7 +39,7 @@ pub fn owner_of(storage: &dyn Storage, root: &Path) -> Result<Option<Identity>, 
 impl LogDir {
     /// The logs that were found and that nobody has claimed yet, in order.
     pub fn found_logs(&self) -> Vec<FoundLog> {
-        let found = self.shared.logs.found.lock();
+        let found = self.logs.found.lock();
         let mut logs: Vec<FoundLog> = found
             .iter()
             .map(|(id, log)| FoundLog {
@@ -55,7 +55,7 @@ impl LogDir {
 
     /// What some run knew of the cluster and left here, as far as it can be read, however old it is: nobody takes up a role by it.
     pub fn last_known(&self) -> Vec<Vec<u8>> {
-        kept::read_as_far_as_it_goes(self.shared.storage(), self.shared.root(), &self.identity, self.id())
+        kept::read_as_far_as_it_goes(self.state.storage(), self.state.root(), &self.identity, self.id())
     }
 
     /// Notes that the cluster has tables that do not come from what the last run knew: nobody goes on with that. Where a controller has made them of what is here, `was_heard`, the log is whole as it is.
@@ -63,7 +63,7 @@ impl LogDir {
     /// # Errors
     /// When that cannot be written, or the directory is offline.
     pub fn there_are_tables(&self, was_heard: bool) -> io::Result<()> {
-        self.kept.forget(self.shared.storage(), self.shared.root())?;
+        self.kept.forget(self.state.storage(), self.state.root())?;
         match self.left().broker_epoch.filter(|_| was_heard) {
             Some(epoch) => self.set_broker_epoch(epoch),
             None => Ok(()),

@@ -4,19 +4,22 @@
 //! where records are committed, is told by the caller.
 
 mod catalogue;
-mod checkpoint;
 pub mod cleaner;
 mod config;
 mod damage;
 mod dir;
+mod dir_state;
 mod epochs;
 #[cfg(test)]
 mod faulty;
+mod flush_queue;
 mod flusher;
 mod identity;
 mod index;
 mod inventory;
 mod kept;
+mod logs;
+mod partition_dir;
 pub mod producers;
 mod reader;
 mod recovery;
@@ -33,7 +36,8 @@ pub mod validate;
 mod writer;
 
 pub use config::{Cleanup, Compression, FlushMode, InvalidConfig, LogConfig, RecordValidation, TimestampType};
-pub use dir::{LogDir, LogDirObserver, LogDirOptions};
+pub use dir::{LogDir, LogDirOptions};
+pub use dir_state::LogDirObserver;
 pub use epochs::{EpochEnd, EpochStart, Epochs};
 pub use identity::{Identity, Left, OpenError};
 pub use inventory::{FoundLog, owner_of};

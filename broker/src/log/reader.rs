@@ -12,15 +12,18 @@ use weir_protocol::batch::{BatchError, BatchHeader, HEADER_BYTES};
 use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId, TopicPartition};
 
 use super::catalogue::Remembered;
-use super::dir::Shared;
+use super::dir_state::DirState;
 use super::epochs::{EpochEnd, Epochs};
+use super::flush_queue::{FlushQueue, Flushable};
 use super::segment::{Segment, SegmentError};
 use super::storage::File;
 use super::transactions::{Aborted, Transactions};
 
 /// The published part of one partition's log.
 pub struct LogReader {
-    pub(super) shared: Arc<Shared>,
+    pub(super) dir: Arc<DirState>,
+    /// Where its flushes are asked for.
+    pub(super) flushes: Arc<FlushQueue<LogReader>>,
     pub(super) id: TopicPartition,
     pub(super) topic: Arc<str>,
     /// Oldest first. Empty until the first append.
@@ -212,7 +215,7 @@ impl LogReader {
             aborted.last_stable_offset >= bound
         };
         for segment in segments.iter().skip(first).filter(|segment| segment.base_offset() < in_memory_from) {
-            let complete = segment.aborted(&self.shared.files)?.iter().any(&mut take);
+            let complete = segment.aborted(&self.dir.files)?.iter().any(&mut take);
             if complete {
                 return Ok(found);
             }
@@ -312,7 +315,7 @@ impl LogReader {
 
     /// Whether the log directory is offline: nothing more is written.
     pub fn is_offline(&self) -> bool {
-        self.shared.is_offline()
+        self.dir.is_offline()
     }
 
     /// Whether the log was deleted: it is not flushed any more, and nothing may be done to it.
@@ -322,7 +325,7 @@ impl LogReader {
 
     /// The directory that the segments lie in. It is made with the first append.
     pub fn path(&self) -> PathBuf {
-        self.shared.root().join(format!("{}-{}", self.topic, self.id.index))
+        self.dir.root().join(format!("{}-{}", self.topic, self.id.index))
     }
 
     /// What the catalogue remembers of it; nothing of a log that has never been written to.
@@ -353,14 +356,14 @@ impl LogReader {
     /// Asks for a flush; several requests make one. What is to be told when one is done is said once, by [`LogReader::notify_flushed`].
     pub fn request_flush(self: &Arc<Self>) {
         if !self.flush_requested.swap(true, Ordering::AcqRel) {
-            self.shared.flusher().push(Arc::clone(self));
+            self.flushes.push(Arc::clone(self));
         }
     }
 
     /// Asks for a flush by then at the latest; what is asked while one is due already does not put it off.
     pub(super) fn request_flush_within(self: &Arc<Self>, time: Duration) {
         if !self.flush_scheduled.swap(true, Ordering::AcqRel) {
-            self.shared.flusher().push_later(Arc::clone(self), time);
+            self.flushes.push_later(Arc::clone(self), time);
         }
     }
 
@@ -417,7 +420,7 @@ impl LogReader {
             };
             // A segment that compaction has emptied from here on is passed over.
             let Some(located) = segment
-                .find(&self.shared.files, from, limit)
+                .find(&self.dir.files, from, limit)
                 .map_err(|error| ReadError::of(segment, error))?
             else {
                 continue;
@@ -428,7 +431,7 @@ impl LogReader {
             }
             let available = usize::try_from(limit - located.position).unwrap_or(usize::MAX);
             return Ok(Some(ReadSlice {
-                file: segment.open(&self.shared.files)?,
+                file: segment.open(&self.dir.files)?,
                 position: located.position,
                 length: available.min(bytes_max.max(size)),
                 base_offset: located.header.base_offset,
@@ -445,7 +448,7 @@ impl LogReader {
             }
         }
         Ok(segment
-            .find(&self.shared.files, offset, segment.size_bytes())?
+            .find(&self.dir.files, offset, segment.size_bytes())?
             .map_or(segment.size_bytes(), |located| located.position))
     }
 }
@@ -458,5 +461,16 @@ impl std::fmt::Debug for LogReader {
             .field("id", &self.id)
             .field("offsets", &offsets)
             .finish()
+    }
+}
+
+impl Flushable for LogReader {
+    fn id(&self) -> TopicPartition {
+        self.id
+    }
+
+    fn is_due(&self) -> bool {
+        self.flush_scheduled.store(false, Ordering::Release);
+        self.flushed_offset() < self.log_end_offset() && !self.flush_requested.swap(true, Ordering::AcqRel)
     }
 }

@@ -22,23 +22,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tracing::{info, warn};
 use uuid::Uuid;
-use weir_protocol::types::{LeaderEpoch, TopicId};
 
 use super::catalogue::Remembered;
-use super::dir::Shared;
-use super::epochs::Epochs;
-use super::storage::{Mode, Storage, read_file, replace_file};
+use super::dir_state::DirState;
+use super::partition_dir::{PARTITION_METADATA, metadata_text, parse_dir_name, topic_id};
+use super::storage::{Mode, Storage, replace_file};
 use log::Recovering;
 use progress::Share;
 
 /// The logs that the catalogue remembers, by topic, partition and topic id.
 type Known = HashMap<(String, i32, Uuid), Remembered>;
-
-/// What the directory of a log ends with that is nobody's any more, and is not deleted.
-pub(super) const STRAY: &str = "-stray";
-
-/// What a directory of a partition says of itself (`partition.metadata`).
-pub(super) const PARTITION_METADATA: &str = "partition.metadata";
 
 /// Recovers every log in the directory, `threads` at a time. `remembered` is what the catalogue says, if there is one. With `disowned`, what is looked at is written again:
 /// after a failed flush the kernel shows it, and would not write it. `progress` is told how far it is.
@@ -46,20 +39,20 @@ pub(super) const PARTITION_METADATA: &str = "partition.metadata";
 /// # Errors
 /// When the directory cannot be read or written: damage in it is no error.
 pub(super) fn recover_all(
-    shared: &Shared,
+    dir: &DirState,
     remembered: Option<Vec<Remembered>>,
     disowned: bool,
     threads: usize,
     progress: &Recovery,
 ) -> io::Result<Vec<Remembered>> {
-    let storage = shared.storage();
+    let storage = dir.storage();
     let key = |log: Remembered| ((log.topic.clone(), log.partition, log.topic_id), log);
     let known: Option<Known> = remembered.map(|logs| logs.into_iter().map(key).collect());
     let mut dirs = Vec::new();
-    for entry in storage.list(shared.root())?.into_iter().filter(|entry| entry.is_dir) {
+    for entry in storage.list(dir.root())?.into_iter().filter(|entry| entry.is_dir) {
         if entry.name.ends_with("-delete") {
             info!(directory = entry.name, "finishing a deletion");
-            storage.remove_dir_all(&shared.root().join(&entry.name))?;
+            storage.remove_dir_all(&dir.root().join(&entry.name))?;
             progress.steps();
         } else if let Some((topic, partition)) = parse_dir_name(&entry.name) {
             dirs.push((topic.to_owned(), partition));
@@ -70,7 +63,7 @@ pub(super) fn recover_all(
     progress.begins(dirs.len());
     let sizes = Mutex::new(HashMap::with_capacity(dirs.len()));
     side_by_side(threads, &dirs, |(topic, partition)| {
-        let bytes = bytes_of(storage, &dir_of(shared, topic, *partition));
+        let bytes = bytes_of(storage, &dir_of(dir, topic, *partition));
         progress.has(bytes);
         sizes.lock().insert((topic.clone(), *partition), bytes);
     });
@@ -80,7 +73,7 @@ pub(super) fn recover_all(
     side_by_side(threads, &dirs, |(topic, partition)| {
         let bytes = sizes.get(&(topic.clone(), *partition)).copied().unwrap_or_default();
         let mut share = Share::new(progress, bytes);
-        match recover(shared, topic, *partition, known.as_ref(), disowned, &mut share) {
+        match recover(dir, topic, *partition, known.as_ref(), disowned, &mut share) {
             Ok(log) => recovered.lock().extend(log),
             Err(error) => *failed.lock() = Some(io::Error::new(error.kind(), format!("recover {topic}-{partition}: {error}"))),
         }
@@ -91,7 +84,7 @@ pub(super) fn recover_all(
         return Err(error);
     }
     // What was written by the process that died may still be only in memory; from now on it counts as flushed.
-    storage.sync_all(shared.root())?;
+    storage.sync_all(dir.root())?;
     Ok(recovered.into_inner())
 }
 
@@ -109,8 +102,8 @@ fn side_by_side<T: Sync>(threads: usize, all: &[T], act: impl Fn(&T) + Sync) {
     });
 }
 
-fn dir_of(shared: &Shared, topic: &str, partition: i32) -> PathBuf {
-    shared.root().join(format!("{topic}-{partition}"))
+fn dir_of(dir: &DirState, topic: &str, partition: i32) -> PathBuf {
+    dir.root().join(format!("{topic}-{partition}"))
 }
 
 /// The bytes of a log's segments. Only to say how far recovery is: what cannot be read now is said by who needs it.
@@ -124,81 +117,24 @@ fn bytes_of(storage: &dyn Storage, dir: &Path) -> u64 {
     bytes.sum()
 }
 
-/// What a partition's directory says of itself.
-pub(super) fn metadata_text(topic: TopicId) -> String {
-    format!("version: 0\ntopic_id: {topic}\n")
-}
-
-/// `<topic>-<partition>`, of which the topic may have dashes too.
-fn parse_dir_name(name: &str) -> Option<(&str, i32)> {
-    let (topic, partition) = name.rsplit_once('-')?;
-    let index: i32 = partition.parse().ok()?;
-    (!topic.is_empty() && index >= 0 && index.to_string() == partition).then_some((topic, index))
-}
-
-/// The topic id that a partition's directory names; `None` where it names none. That it cannot be read now does not mean that there is none.
-fn topic_id(storage: &dyn Storage, dir: &Path) -> io::Result<Option<Uuid>> {
-    let text = match read_file(storage, &dir.join(PARTITION_METADATA), 4096) {
-        Ok(text) => String::from_utf8(text).unwrap_or_default(),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let id = text.lines().find_map(|line| line.strip_prefix("topic_id:"));
-    Ok(id.and_then(|id| TopicId::parse(id.trim())).map(|id| id.0))
-}
-
 fn recover(
-    shared: &Shared,
+    state: &DirState,
     topic: &str,
     partition: i32,
     known: Option<&Known>,
     disowned: bool,
     share: &mut Share<'_>,
 ) -> io::Result<Option<Remembered>> {
-    let dir = dir_of(shared, topic, partition);
-    let Some(id) = topic_id(shared.storage(), &dir)? else {
+    let dir = dir_of(state, topic, partition);
+    let Some(id) = topic_id(state.storage(), &dir)? else {
         warn!(directory = %dir.display(), "it does not say which topic it belongs to; it is left alone");
         return Ok(None);
     };
     if disowned {
-        replace_file(shared.storage(), &dir.join(PARTITION_METADATA), metadata_text(id.into()).as_bytes())?;
+        replace_file(state.storage(), &dir.join(PARTITION_METADATA), metadata_text(id.into()).as_bytes())?;
     }
     let remembered = known.and_then(|known| known.get(&(topic.to_owned(), partition, id)));
-    let mut log = Recovering::new(shared.storage(), &dir, remembered, known.is_some(), disowned)?;
+    let mut log = Recovering::new(state.storage(), &dir, remembered, known.is_some(), disowned)?;
     log.run(share)?;
     Ok(Some(log.finish(topic, partition, id)))
-}
-
-/// A name that no other directory has, for what had the name of a partition's. Names of directories are no longer than this (`UnifiedLog.logDirNameWithSuffixCappedLength`).
-pub(super) fn aside(topic: &str, partition: i32, suffix: &str) -> String {
-    const BYTES_MAX: usize = 255;
-    let rest = format!("-{partition}.{}{suffix}", Uuid::new_v4().simple());
-    let topic = topic.get(..topic.len().min(BYTES_MAX.saturating_sub(rest.len()))).unwrap_or_default();
-    format!("{topic}{rest}")
-}
-
-/// Sets aside a directory that stands where a new log is to be made and holds records: it was left alone since it does not say whose it is, and is not written over.
-///
-/// # Errors
-/// When it cannot be looked at or renamed.
-pub(super) fn set_aside_unknown(storage: &dyn Storage, dir: &Path, topic: &str, partition: i32) -> io::Result<()> {
-    let entries = match storage.list(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    if !entries.iter().any(|entry| entry.name.ends_with(".log")) {
-        return Ok(());
-    }
-    let to = dir.with_file_name(aside(topic, partition, STRAY));
-    warn!(directory = %dir.display(), to = %to.display(), "a directory of unknown records stands where a log is to be made; it is set aside");
-    storage.rename(dir, &to)
-}
-
-/// The epochs of a log that is remembered.
-pub(super) fn epochs_of(log: &Remembered) -> Epochs {
-    let mut epochs = Epochs::default();
-    for &(epoch, start) in &log.epochs {
-        epochs.assign(LeaderEpoch(epoch), start);
-    }
-    epochs
 }

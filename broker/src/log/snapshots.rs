@@ -8,7 +8,7 @@ use std::path::Path;
 
 use tracing::warn;
 
-use super::dir::Shared;
+use super::dir_state::DirState;
 use super::producers::Producers;
 use super::reader::LogReader;
 use super::segment::{Segment, SegmentError, file_name};
@@ -22,7 +22,7 @@ const BYTES_MAX: u64 = 1 << 30;
 const KEPT: usize = 2;
 
 /// The producers' state at the end of the log, and the transactions that it knows of: the newest snapshot that can be read, and what the log holds behind it.
-pub(super) fn load(shared: &Shared, reader: &LogReader, now_ms: i64) -> io::Result<(Producers, Transactions)> {
+pub(super) fn load(state: &DirState, reader: &LogReader, now_ms: i64) -> io::Result<(Producers, Transactions)> {
     let (dir, end) = (reader.path(), reader.log_end_offset());
     let segments = reader.segments.load();
     // Also what was deleted and still lies in the segment where the log begins tells of who wrote it, and a batch may reach over the log start offset. What lies wholly before it says nothing: where
@@ -31,13 +31,13 @@ pub(super) fn load(shared: &Shared, reader: &LogReader, now_ms: i64) -> io::Resu
     let bases = || segments.iter().map(|segment| segment.base_offset());
     let begin = bases().rfind(|base| *base <= start).or(bases().next()).unwrap_or(start);
     let (mut producers, mut from) = (Producers::default(), begin);
-    for offset in offsets(shared.storage(), &dir)?
+    for offset in offsets(state.storage(), &dir)?
         .into_iter()
         .rev()
         .filter(|offset| (from..=end).contains(offset))
     {
         let path = dir.join(file_name(offset, "snapshot"));
-        let found = match read_file(shared.storage(), &path, BYTES_MAX) {
+        let found = match read_file(state.storage(), &path, BYTES_MAX) {
             Ok(bytes) => Producers::from_snapshot(&bytes, now_ms).map_err(|error| error.to_string()),
             Err(error) if is_no_fault_of_the_disk(&error) => Err(error.to_string()),
             Err(error) => return Err(error),
@@ -49,14 +49,14 @@ pub(super) fn load(shared: &Shared, reader: &LogReader, now_ms: i64) -> io::Resu
             }
             Err(error) => {
                 warn!(snapshot = %path.display(), error, "a snapshot of producers is dropped; an older one and the log give the same");
-                shared.storage().remove_file(&path)?;
+                state.storage().remove_file(&path)?;
             }
         }
     }
     // The snapshot vouches for what the index of its segment says of transactions before it; those behind it are found again.
     let holds = segments.iter().rev().find(|segment| segment.base_offset() <= from).or(segments.first());
     let aborted = match holds {
-        Some(segment) => read_index(shared.storage(), &segment.path("txnindex"))?,
+        Some(segment) => read_index(state.storage(), &segment.path("txnindex"))?,
         None => Vec::new(),
     };
     let vouched = |aborted: &Aborted| aborted.last_offset < from;
@@ -66,7 +66,7 @@ pub(super) fn load(shared: &Shared, reader: &LogReader, now_ms: i64) -> io::Resu
         if segments.get(index + 1).is_some_and(|next| next.base_offset() <= from) {
             continue;
         }
-        match replay(shared, segment, from, (&mut producers, &mut transactions), now_ms) {
+        match replay(state, segment, from, (&mut producers, &mut transactions), now_ms) {
             Err(SegmentError::Io(error)) if !is_no_fault_of_the_disk(&error) => return Err(error),
             Err(error) => warn!(segment = %segment.path("log").display(), %error, "the producers behind a damaged batch are not known"),
             Ok(()) => {}
@@ -85,13 +85,13 @@ fn is_no_fault_of_the_disk(error: &io::Error) -> bool {
 }
 
 fn replay(
-    shared: &Shared,
+    state: &DirState,
     segment: &Segment,
     from: i64,
     (producers, transactions): (&mut Producers, &mut Transactions),
     now_ms: i64,
 ) -> Result<(), SegmentError> {
-    let (files, size) = (&shared.files, segment.size_bytes());
+    let (files, size) = (&state.files, segment.size_bytes());
     let begin = if from <= segment.base_offset() {
         0
     } else {
@@ -117,11 +117,11 @@ fn replay(
 }
 
 /// Writes the state at the end of the log, and removes all but the newest snapshots.
-pub(super) fn write(shared: &Shared, reader: &LogReader, producers: &Producers) -> io::Result<()> {
+pub(super) fn write(state: &DirState, reader: &LogReader, producers: &Producers) -> io::Result<()> {
     if reader.segments.load().is_empty() {
         return Ok(());
     }
-    let (storage, dir) = (shared.storage(), reader.path());
+    let (storage, dir) = (state.storage(), reader.path());
     let bytes = producers.to_snapshot();
     let file = storage.open(&dir.join(file_name(reader.log_end_offset(), "snapshot")), Mode::Create)?;
     file.truncate(0)?;

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::recovery::STRAY;
+use super::partition_dir::STRAY;
 
 /// A log that was set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]

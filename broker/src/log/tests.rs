@@ -89,7 +89,7 @@ impl Opened {
     }
 
     fn settle(&self) {
-        self.log.shared.flusher().settle();
+        self.log.flushes.settle();
     }
 
     fn flush(&self) {
@@ -126,7 +126,7 @@ impl Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.log.shared.flusher().stop();
+        self.log.flushes.stop();
     }
 }
 

@@ -32,7 +32,7 @@ impl LogReader {
             let failed = |error| ReadError::of(segment, error);
             let mut from = start.max(segment.base_offset());
             while let Some(located) = segment
-                .find_time(&self.shared.files, timestamp, from, segment.size_bytes())
+                .find_time(&self.dir.files, timestamp, from, segment.size_bytes())
                 .map_err(failed)?
             {
                 let found = self.first_record(segment, &located, |record| record.timestamp >= timestamp && record.offset >= start)?;
@@ -66,7 +66,7 @@ impl LogReader {
             return Ok(None);
         };
         let located = segment
-            .find(&self.shared.files, segment.max_timestamp_offset(), segment.size_bytes())
+            .find(&self.dir.files, segment.max_timestamp_offset(), segment.size_bytes())
             .map_err(|error| ReadError::of(segment, error))?;
         let Some(located) = located else { return Ok(None) };
         let newest = located.header.max_timestamp;
@@ -77,7 +77,7 @@ impl LogReader {
 
     fn first_record(&self, segment: &Segment, located: &Located, wanted: impl Fn(&Stamp) -> bool) -> Result<Option<TimestampedOffset>, ReadError> {
         let bytes = segment
-            .read_batch(&self.shared.files, located)
+            .read_batch(&self.dir.files, located)
             .map_err(|error| ReadError::of(segment, error))?;
         let found = first_of_batch(&located.header, &bytes, wanted);
         Ok(found.map(|stamp| TimestampedOffset {

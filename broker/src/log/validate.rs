@@ -18,16 +18,18 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use bytes::BytesMut;
-use thiserror::Error;
 use weir_protocol::batch::{self, BatchError, BatchHeader, Codec};
 use weir_protocol::compression::{CompressionError, default_level};
-use weir_protocol::error::ErrorCode;
-use weir_protocol::record::{self, WalkError};
+use weir_protocol::record::{self};
 
 use super::producers::{Guard, Marker};
 use super::{Compression, LogConfig, RecordValidation, TimestampType};
 
 mod records;
+mod refusal;
+
+use self::records::allows;
+pub use self::refusal::{BadRecord, Refusal};
 
 /// The first version of Produce whose batches may be compressed with zstd (KIP-110).
 const ZSTD_SINCE: i16 = 7;
@@ -40,9 +42,6 @@ const WALKED_BATCHES_MAX: usize = 128;
 
 /// ... where a limit below this one (Kafka's default for `max.message.bytes`) counts as this one: clients fill batches by their compressed size.
 const DECOMPRESSED_BASE_MIN: usize = 1_048_588;
-
-/// The timestamp of a record that has none (`RecordBatch.NO_TIMESTAMP`).
-const NO_TIMESTAMP: i64 = -1;
 
 /// What may be appended: batches whose checksums are right, of which only base offset and leader epoch are still to be set, both outside the checksum.
 #[derive(Debug)]
@@ -64,149 +63,6 @@ pub enum Origin {
     Coordinator,
     /// The end of a transaction.
     Marker(Marker),
-}
-
-/// A record that is the reason for which its batch is refused (KIP-467).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRecord {
-    /// Which record of the batch, counted from 0.
-    pub index: i32,
-    /// What is wrong with it.
-    pub message: String,
-}
-
-/// Why a batch is refused.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum Refusal {
-    /// There is not exactly one batch.
-    #[error("Produce requests must have exactly one record batch per partition")]
-    NotOneBatch,
-    /// Written in the format of magic 0 or 1, or an unknown one.
-    #[error("Produce requests are only allowed to contain record batches with magic version 2, not {0}")]
-    Magic(i8),
-    /// The checksum does not match: the bytes were damaged on their way.
-    #[error("Record batch is corrupted: {0}")]
-    Corrupt(BatchError),
-    /// Larger than `max.message.bytes`.
-    #[error("The record batch size is {size} bytes which exceeds the maximum configured value of {limit}")]
-    TooLarge {
-        /// The batch's size in bytes, as received or as it would be written.
-        size: usize,
-        /// The limit in bytes.
-        limit: usize,
-    },
-    /// Larger than a segment.
-    #[error("The record batch size is {size} bytes which exceeds the maximum configured segment size of {limit}")]
-    LargerThanSegment {
-        /// The batch's size in bytes.
-        size: usize,
-        /// The size of a segment in bytes.
-        limit: usize,
-    },
-    /// Its records decompress to more than is looked into.
-    #[error("The records of the batch take more than {limit} bytes when decompressed")]
-    DecompressesTooLarge {
-        /// The limit in bytes.
-        limit: usize,
-    },
-    /// Its records are not compressed as it says.
-    #[error("The records of the batch cannot be decompressed: {0}")]
-    Undecodable(CompressionError),
-    /// A codec that does not exist.
-    #[error("The compression type of the record batch is unknown")]
-    UnknownCodec,
-    /// zstd from a client that is too old to know it.
-    #[error("Produce requests with version {0} are not allowed to use ZStandard compression")]
-    ZstdTooEarly(i16),
-    /// A header that contradicts itself, or what no client may write.
-    #[error("{0}")]
-    Invalid(String),
-    /// Records that may not be in this topic.
-    #[error("One or more records have been rejected due to {count} record errors in total, and only showing the first of them: {}", .first.message)]
-    BadRecords {
-        /// How many there are.
-        count: usize,
-        /// The first of them.
-        first: BadRecord,
-        /// All of them, up to a bound.
-        records: Vec<BadRecord>,
-    },
-    /// Records whose timestamps may not be in this topic.
-    #[error("One or more records have been rejected due to invalid timestamp")]
-    BadTimestamps {
-        /// The records, up to a bound.
-        records: Vec<BadRecord>,
-    },
-}
-
-impl Refusal {
-    /// The code that Kafka answers with.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::NotOneBatch | Self::Magic(_) | Self::Invalid(_) | Self::BadRecords { .. } => ErrorCode::InvalidRecord,
-            Self::Corrupt(_) => ErrorCode::CorruptMessage,
-            Self::TooLarge { .. } | Self::DecompressesTooLarge { .. } => ErrorCode::MessageTooLarge,
-            Self::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
-            Self::ZstdTooEarly(_) => ErrorCode::UnsupportedCompressionType,
-            // Of these Kafka's broker makes an error that it has no code for.
-            Self::UnknownCodec | Self::Undecodable(_) => ErrorCode::UnknownServerError,
-            Self::BadTimestamps { .. } => ErrorCode::InvalidTimestamp,
-        }
-    }
-
-    /// Whether the answer says where the log begins: that it does in Kafka where the log's own checks refuse a batch, but for those of its size and checksum.
-    pub fn tells_log_start(&self) -> bool {
-        match self {
-            Self::Invalid(_) | Self::BadRecords { .. } | Self::BadTimestamps { .. } | Self::UnknownCodec | Self::Undecodable(_) => true,
-            Self::NotOneBatch
-            | Self::Magic(_)
-            | Self::Corrupt(_)
-            | Self::TooLarge { .. }
-            | Self::LargerThanSegment { .. }
-            | Self::DecompressesTooLarge { .. }
-            | Self::ZstdTooEarly(_) => false,
-        }
-    }
-
-    /// The records that are to blame, for the answer's `record_errors`.
-    pub fn bad_records(&self) -> &[BadRecord] {
-        match self {
-            Self::BadRecords { records, .. } | Self::BadTimestamps { records } => records,
-            _ => &[],
-        }
-    }
-}
-
-impl From<BatchError> for Refusal {
-    fn from(error: BatchError) -> Self {
-        match error {
-            BatchError::Magic(magic) => Self::Magic(magic),
-            // Kafka finds no batch where one does not end, and two where bytes follow it.
-            BatchError::Incomplete { .. } => Self::NotOneBatch,
-            // Sent again it would be the same: no error that makes clients try again.
-            BatchError::Invalid(_) => Self::Invalid(error.to_string()),
-            BatchError::Crc { .. } => Self::Corrupt(error),
-        }
-    }
-}
-
-impl From<CompressionError> for Refusal {
-    fn from(error: CompressionError) -> Self {
-        match error {
-            CompressionError::TooLarge { limit } => Self::DecompressesTooLarge { limit },
-            CompressionError::UnknownCodec => Self::UnknownCodec,
-            CompressionError::Corrupt { .. } => Self::Undecodable(error),
-        }
-    }
-}
-
-impl From<WalkError> for Refusal {
-    fn from(error: WalkError) -> Self {
-        match error {
-            WalkError::Record(error) => error.into(),
-            WalkError::Compression(error) => error.into(),
-        }
-    }
 }
 
 /// What may be done for a request at most, where others wait for it: a byte that is decompressed is one, a record that is read is as much as `EFFORT_OF_RECORD`. A few hundred bytes can
@@ -351,13 +207,6 @@ fn walked_bytes_max(header: &BatchHeader, config: &LogConfig) -> usize {
 
 fn decompressed_base(config: &LogConfig) -> usize {
     (config.message_bytes_max as usize).max(DECOMPRESSED_BASE_MIN)
-}
-
-/// Whether a record may have this timestamp; that it has none is allowed (`LogValidator.recordHasInvalidTimestamp`). What is too far back to be told from now counts as the future, as
-/// Java counts.
-fn allows(config: &LogConfig, timestamp: i64, now_ms: i64) -> bool {
-    let age = now_ms.wrapping_sub(timestamp);
-    timestamp == NO_TIMESTAMP || (age <= config.timestamp_before_ms_max && age.wrapping_neg() <= config.timestamp_after_ms_max)
 }
 
 /// Bytes of the smallest record: its length, attributes, timestamp and offset, no key, no value, no headers, a byte each.

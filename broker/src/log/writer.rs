@@ -22,14 +22,16 @@ use weir_protocol::batch::{self, BatchHeader};
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
 use super::catalogue::Remembered;
-use super::dir::Shared;
+use super::dir_state::DirState;
+use super::epochs::Epochs;
+use super::logs::Logs;
 use super::producers::{Producers, Verifications};
 use super::reader::{LogReader, Tail, Unsynced};
 use super::segment::{Segment, SegmentError};
 use super::storage::File;
 use super::transactions::Transactions;
 use super::validate::Prepared;
-use super::{AppendError, LogConfig, recovery};
+use super::{AppendError, LogConfig};
 
 pub use follow::FollowError;
 
@@ -69,7 +71,8 @@ pub struct AppendInfo {
 /// The writer of one partition's log.
 #[derive(Debug)]
 pub struct LogWriter {
-    shared: Arc<Shared>,
+    dir: Arc<DirState>,
+    pub(super) logs: Arc<Logs>,
     reader: Arc<LogReader>,
     config: Arc<LogConfig>,
     active: Option<Active>,
@@ -80,9 +83,18 @@ pub struct LogWriter {
     unflushed_records: i64,
 }
 
+/// The epochs of a log that is remembered.
+fn epochs_of(log: &Remembered) -> Epochs {
+    let mut epochs = Epochs::default();
+    for &(epoch, start) in &log.epochs {
+        epochs.assign(LeaderEpoch(epoch), start);
+    }
+    epochs
+}
+
 impl LogWriter {
     /// A log of which nothing is on the disk yet.
-    pub(super) fn create(shared: &Arc<Shared>, id: TopicPartition, topic: &Arc<str>, config: Arc<LogConfig>) -> Self {
+    pub(super) fn create(logs: &Arc<Logs>, id: TopicPartition, topic: &Arc<str>, config: Arc<LogConfig>) -> Self {
         let known = Remembered {
             topic: topic.to_string(),
             topic_id: id.topic.0,
@@ -91,21 +103,21 @@ impl LogWriter {
         };
         let writer = Self {
             producers: Some(Box::default()),
-            ..Self::with_segments(shared, id, topic, config, &known, Vec::new())
+            ..Self::with_segments(logs, id, topic, config, &known, Vec::new())
         };
         *writer.reader.transactions.write() = Transactions::none(0);
         writer
     }
 
     /// A log that was found. Opens nothing.
-    pub(super) fn open(shared: &Arc<Shared>, id: TopicPartition, topic: &Arc<str>, config: Arc<LogConfig>, known: &Remembered) -> Self {
-        let dir = shared.root().join(format!("{topic}-{}", id.index));
+    pub(super) fn open(logs: &Arc<Logs>, id: TopicPartition, topic: &Arc<str>, config: Arc<LogConfig>, known: &Remembered) -> Self {
+        let dir = logs.dir.root().join(format!("{topic}-{}", id.index));
         let segments = known.segments.iter().map(|summary| Segment::new(&dir, *summary, None)).collect();
-        Self::with_segments(shared, id, topic, config, known, segments)
+        Self::with_segments(logs, id, topic, config, known, segments)
     }
 
     fn with_segments(
-        shared: &Arc<Shared>,
+        logs: &Arc<Logs>,
         id: TopicPartition,
         topic: &Arc<str>,
         config: Arc<LogConfig>,
@@ -121,7 +133,8 @@ impl LogWriter {
             position: last.1,
         };
         let reader = Arc::new(LogReader {
-            shared: Arc::clone(shared),
+            dir: Arc::clone(&logs.dir),
+            flushes: Arc::clone(&logs.flushes),
             id,
             topic: Arc::clone(topic),
             segments: ArcSwap::from_pointee(segments),
@@ -131,7 +144,7 @@ impl LogWriter {
             checkpointed: AtomicI64::new(known.recovery_point),
             high_watermark: AtomicI64::new(known.high_watermark.clamp(known.log_start_offset, known.log_end_offset)),
             cleaned: AtomicI64::new(known.cleaned_offset),
-            epochs: RwLock::new(recovery::epochs_of(known)),
+            epochs: RwLock::new(epochs_of(known)),
             transactions: RwLock::default(),
             unsynced: Unsynced::default(),
             flush_requested: AtomicBool::new(false),
@@ -141,7 +154,8 @@ impl LogWriter {
             on_flushed: OnceLock::new(),
         });
         Self {
-            shared: Arc::clone(shared),
+            dir: Arc::clone(&logs.dir),
+            logs: Arc::clone(logs),
             reader,
             config,
             active: None,
@@ -200,7 +214,7 @@ impl LogWriter {
 
     /// Checks one append against the producers' state and gives it its offsets.
     fn admit(&mut self, append: &mut Prepared, index: usize, run: &mut Run, epoch: LeaderEpoch, now_ms: i64) -> Result<AppendInfo, AppendError> {
-        if self.shared.is_offline() {
+        if self.dir.is_offline() {
             return Err(AppendError::Storage);
         }
         if !self.has_name() {
@@ -248,7 +262,7 @@ impl LogWriter {
     fn producers(&mut self, now_ms: i64) -> Result<&mut Producers, AppendError> {
         if self.producers.is_none() {
             self.load_producers(now_ms).map_err(|error| {
-                self.shared
+                self.dir
                     .fail(format!("cannot read the producers' state of {}: {error}", self.reader.path().display()));
                 AppendError::Storage
             })?;
@@ -279,7 +293,7 @@ impl LogWriter {
     fn write_and_roll(&mut self, run: &mut Run, appends: &[Prepared], now_ms: i64) {
         self.write(run, appends, now_ms);
         if let Err(error) = self.roll(now_ms) {
-            self.shared
+            self.dir
                 .fail(format!("cannot begin a segment in {}: {error}", self.reader.path().display()));
         }
     }
@@ -288,13 +302,13 @@ impl LogWriter {
     fn write(&mut self, run: &mut Run, appends: &[Prepared], now_ms: i64) {
         let accepted = std::mem::take(&mut run.accepted);
         let bytes = std::mem::take(&mut run.bytes);
-        if accepted.is_empty() || self.shared.is_offline() {
+        if accepted.is_empty() || self.dir.is_offline() {
             return;
         }
         let accepted = || accepted.iter().filter_map(|&index| appends.get(index));
         let slices: Vec<_> = accepted().map(|append| IoSlice::new(&append.bytes)).collect();
         if let Err(error) = self.write_slices(slices, bytes, now_ms) {
-            self.shared.fail(format!("cannot write to {}: {error}", self.reader.path().display()));
+            self.dir.fail(format!("cannot write to {}: {error}", self.reader.path().display()));
             return;
         }
         self.publish(accepted().flat_map(|append| &append.headers), bytes, now_ms);
@@ -356,7 +370,7 @@ impl LogWriter {
     pub(super) fn close(&mut self) -> io::Result<()> {
         self.leave_producers()?;
         if let Some(active) = self.active.take() {
-            active.segment.seal(&self.shared.files)?;
+            active.segment.seal(&self.dir.files)?;
         }
         Ok(())
     }

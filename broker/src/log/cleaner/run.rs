@@ -15,7 +15,7 @@ use super::super::reader::LogReader;
 use super::super::segment::{Segment, SegmentSummary, file_name};
 use super::super::storage::{File, Mode, OpenFiles};
 use super::filter::{self, Outcomes, Round};
-use super::swap::{Cleaned, Group};
+use super::swap::{Cleaned, Group, begins_with};
 use super::{OffsetMap, Plan, groups, plan};
 
 /// Bytes that are read or written at a time.
@@ -59,14 +59,6 @@ pub fn clean(
     }
 }
 
-/// Whether a log that had been cut so often still begins with these segments.
-pub(super) fn begins_with<'s>(reader: &LogReader, truncations: u32, segments: impl Iterator<Item = &'s Arc<Segment>>) -> bool {
-    let now = reader.segments.load();
-    let mut now = now.iter();
-    let mut same = segments.map(|then| now.next().is_some_and(|now| Arc::ptr_eq(now, then)));
-    same.all(|same| same) && reader.truncations.load(Ordering::Acquire) == truncations && !reader.is_deleted.load(Ordering::Acquire)
-}
-
 fn clean_segments(
     reader: &LogReader,
     segments: &[Arc<Segment>],
@@ -74,7 +66,7 @@ fn clean_segments(
     map: &mut OffsetMap,
     now_ms: i64,
 ) -> io::Result<Option<Cleaned>> {
-    let files = &reader.shared.files;
+    let files = &reader.dir.files;
     let from = segments.first().map_or(0, |first| first.base_offset());
     let Some(aborted) = reader.known_aborted_transactions(from, plan.end_offset)? else {
         return Ok(None);
@@ -154,7 +146,7 @@ fn each_batch(segment: &Segment, file: &dyn File, mut act: impl FnMut(&BatchHead
 
 /// Writes what remains of `group` into a new segment, which is on the disk when this returns.
 fn rewrite(reader: &LogReader, group: &[Arc<Segment>], round: &mut Round<'_>) -> io::Result<Arc<Segment>> {
-    let files = &reader.shared.files;
+    let files = &reader.dir.files;
     let (Some(first), Some(last)) = (group.first(), group.last()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };

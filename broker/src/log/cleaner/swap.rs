@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::super::LogWriter;
+use super::super::logs::Logs;
 use super::super::reader::LogReader;
 use super::super::segment::{Segment, file_name};
 use super::super::storage::Storage;
-use super::run::begins_with;
 
 /// The files of a segment that are worth nothing without it. The snapshot of the first one that is replaced says what was before it, which stays so.
 const FILES: &[&str] = &["log", "index", "timeindex", "txnindex", "snapshot"];
@@ -55,10 +55,10 @@ impl Cleaned {
         if !self.is_of(&reader) {
             return Ok(false);
         }
-        let swapped = self.put_in_place(&reader);
+        let swapped = self.put_in_place(&reader, &writer.logs);
         if let Err(error) = &swapped {
             let reason = format!("cannot swap segments in {}: {error}", reader.path().display());
-            reader.shared.fail(reason);
+            reader.dir.fail(reason);
         }
         swapped.map(|()| true)
     }
@@ -69,8 +69,8 @@ impl Cleaned {
         reader.segments.load().len() > old().count() && begins_with(reader, self.truncations, old())
     }
 
-    fn put_in_place(&mut self, reader: &LogReader) -> io::Result<()> {
-        let (files, dir) = (&reader.shared.files, reader.path());
+    fn put_in_place(&mut self, reader: &LogReader, logs: &Logs) -> io::Result<()> {
+        let (files, dir) = (&reader.dir.files, reader.path());
         let storage = files.storage().as_ref();
         for group in &self.groups {
             let name = swap_name(group.new.base_offset(), group.end_offset);
@@ -100,7 +100,7 @@ impl Cleaned {
             }
         }
         storage.sync_dir(&dir)?;
-        reader.shared.write_catalogue()?;
+        logs.write_catalogue()?;
         for group in &groups {
             group.new.records().rename(storage, dir.join(file_name(group.new.base_offset(), "log")))?;
             group.new.seal(files)?;
@@ -116,6 +116,14 @@ impl Drop for Cleaned {
             let _ = self.storage.remove_file(&group.new.records().path());
         }
     }
+}
+
+/// Whether a log that had been cut so often still begins with these segments.
+pub(super) fn begins_with<'s>(reader: &LogReader, truncations: u32, segments: impl Iterator<Item = &'s Arc<Segment>>) -> bool {
+    let now = reader.segments.load();
+    let mut now = now.iter();
+    let mut same = segments.map(|then| now.next().is_some_and(|now| Arc::ptr_eq(now, then)));
+    same.all(|same| same) && reader.truncations.load(Ordering::Acquire) == truncations && !reader.is_deleted.load(Ordering::Acquire)
 }
 
 fn remove_files(storage: &dyn Storage, dir: &Path, base_offset: i64, extensions: &[&str]) -> io::Result<()> {

@@ -249,7 +249,7 @@ fn a_directory_that_is_not_ours_is_refused_and_left_alone() {
 #[test]
 fn a_failure_is_not_forgotten_by_who_writes_the_broker_epoch_at_that_moment() {
     let (fs, opened) = half_flushed();
-    let shared = Arc::clone(&opened.log.shared);
+    let shared = Arc::clone(&opened.log.dir);
     let (sender, receiver) = std::sync::mpsc::channel();
     fs.before_rename_to("/data/run", move || {
         let failing = Arc::clone(&shared);

@@ -2,10 +2,20 @@
 
 use bytes::BytesMut;
 use weir_protocol::batch::{BatchHeader, Codec};
-use weir_protocol::record::{BatchBuilder, RecordError, Records, walk};
+use weir_protocol::record::{BatchBuilder, Records, walk};
 
 use super::super::{LogConfig, TimestampType};
-use super::{BadRecord, NO_TIMESTAMP, Refusal, allows};
+use super::refusal::{BadRecord, Refusal};
+
+/// The timestamp of a record that has none (`RecordBatch.NO_TIMESTAMP`).
+pub(super) const NO_TIMESTAMP: i64 = -1;
+
+/// Whether a record may have this timestamp; that it has none is allowed (`LogValidator.recordHasInvalidTimestamp`). What is too far back to be told from now counts as the future, as
+/// Java counts.
+pub(super) fn allows(config: &LogConfig, timestamp: i64, now_ms: i64) -> bool {
+    let age = now_ms.wrapping_sub(timestamp);
+    timestamp == NO_TIMESTAMP || (age <= config.timestamp_before_ms_max && age.wrapping_neg() <= config.timestamp_after_ms_max)
+}
 
 /// An answer names at most this many bad records: what a client sends must not make the answer larger than the request.
 const BAD_RECORDS_MAX: usize = 100;
@@ -17,12 +27,6 @@ pub(super) struct Found {
     pub(super) max_timestamp: i64,
     /// The offsets inside the batch do not count up from 0, as those of some old clients. Kafka writes such a batch anew rather than to refuse it.
     pub(super) offsets_are_off: bool,
-}
-
-impl From<RecordError> for Refusal {
-    fn from(error: RecordError) -> Self {
-        Self::Invalid(error.to_string())
-    }
 }
 
 /// Reads every record of a batch, of `limit` bytes at most where it is compressed; says also how many those were. Of several records that may not be in the topic one whose timestamp is wrong decides the code of the answer, as in

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 use weir_protocol::batch::{checked, set_max_timestamp};
+use weir_protocol::error::ErrorCode;
 use weir_protocol::record::{BatchBuilder, Records, section};
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::super::dir::DELETED;
-use super::super::recovery::{STRAY, aside};
+use super::super::partition_dir::{DELETED, STRAY, aside};
 use super::super::segment::file_name;
 use super::LogWriter;
 
@@ -25,7 +24,7 @@ impl LogWriter {
         let now = Instant::now();
         // A time beyond what the clock can tell never comes.
         if let Some(at) = now.checked_add(Duration::from_millis(self.config.delete_delay_ms)) {
-            self.shared.logs.throw_away(directory, at);
+            self.logs.throw_away(directory, at);
         }
         Ok(())
     }
@@ -43,26 +42,26 @@ impl LogWriter {
 
     /// Gives the log's directory another name, if it has one, and returns that.
     fn give_up_name(&mut self, suffix: &str) -> io::Result<Option<PathBuf>> {
-        let (shared, reader) = (&self.shared, &self.reader);
+        let (dir, logs, reader) = (&self.dir, &self.logs, &self.reader);
         self.active = None;
         // A flush that comes later must not look for the files.
-        let _turn = shared.flusher().turn();
+        let _turn = reader.flushes.turn();
         reader.is_deleted.store(true, Ordering::Release);
         let segments = reader.segments.load();
         if segments.is_empty() {
             // Nothing was ever appended: what has the name is another log's.
-            shared.logs.forget(reader);
+            logs.forget(reader);
             return Ok(None);
         }
-        let to = shared.root().join(aside(&reader.topic, reader.id.index, suffix));
-        let renamed = shared.storage().rename(&reader.path(), &to);
+        let to = dir.root().join(aside(&reader.topic, reader.id.index, suffix));
+        let renamed = dir.storage().rename(&reader.path(), &to);
         if renamed.is_ok() {
             for segment in segments.iter() {
                 segment.records().moved(to.join(file_name(segment.base_offset(), "log")));
             }
         }
         // Only now may the next log have the name: who reads this one does not find that one's files.
-        shared.logs.forget(reader);
+        logs.forget(reader);
         renamed.map(|()| Some(to))
     }
 }

@@ -22,7 +22,7 @@ impl LogWriter {
         let is_forgotten = reader.epochs.write().truncate_from_end(reader.log_end_offset());
         if is_forgotten && reader.latest_epoch().is_none() && !reader.segments.load().is_empty() {
             // It was the first one too, and said where the log begins; now only the catalogue does.
-            self.shared.write_catalogue()?;
+            self.logs.write_catalogue()?;
         }
         Ok(())
     }

@@ -57,14 +57,14 @@ impl LogWriter {
     /// # Errors
     /// Why no more was appended. What came before it in `records` may have been.
     pub fn append_as_follower(&mut self, records: &[u8], epoch: LeaderEpoch, now_ms: i64) -> Result<i64, FollowError> {
-        if self.shared.is_offline() {
+        if self.dir.is_offline() {
             return Err(FollowError::Storage);
         }
         if !self.has_name() {
             return Err(FollowError::Nameless);
         }
         self.take_up_newest(now_ms);
-        if self.shared.is_offline() {
+        if self.dir.is_offline() {
             return Err(FollowError::Storage);
         }
         let mut span = Span::default();
@@ -126,7 +126,7 @@ impl LogWriter {
     }
 
     fn fence(&self, what: &str, error: &io::Error) -> FollowError {
-        self.shared.fail(format!("cannot {what} {}: {error}", self.reader.path().display()));
+        self.dir.fail(format!("cannot {what} {}: {error}", self.reader.path().display()));
         FollowError::Storage
     }
 }

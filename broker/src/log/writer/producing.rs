@@ -22,7 +22,7 @@ impl LogWriter {
     }
 
     pub(super) fn load_producers(&mut self, now_ms: i64) -> io::Result<()> {
-        let (producers, transactions) = snapshots::load(&self.shared, &self.reader, now_ms)?;
+        let (producers, transactions) = snapshots::load(&self.dir, &self.reader, now_ms)?;
         *self.reader.transactions.write() = transactions;
         self.producers = Some(Box::new(producers));
         Ok(())
@@ -98,7 +98,7 @@ impl LogWriter {
             return Ok(());
         }
         self.write_transaction_index()?;
-        snapshots::write(&self.shared, &self.reader, producers)
+        snapshots::write(&self.dir, &self.reader, producers)
     }
 
     /// Writes down what the readers have in memory of transactions that were aborted.
@@ -115,7 +115,7 @@ impl LogWriter {
                 continue;
             }
             let inside: Vec<_> = aborted.iter().filter(|it| (base..next).contains(&it.last_offset)).copied().collect();
-            write_index(self.shared.storage(), &segment.path("txnindex"), &inside)?;
+            write_index(self.dir.storage(), &segment.path("txnindex"), &inside)?;
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use tracing::{debug, error, info};
 
 use super::super::index::Indexes;
+use super::super::partition_dir;
 use super::super::reader::Tail;
-use super::super::recovery;
 use super::super::segment::{Segment, SegmentError, SegmentSummary};
 use super::super::storage::{File, Mode, put_in_place, stage_file};
 use super::{Active, LogWriter};
@@ -20,7 +20,7 @@ impl LogWriter {
         if self.reader.is_deleted() {
             return false;
         }
-        let has_name = !self.reader.segments.load().is_empty() || self.shared.logs.take_name(&self.reader);
+        let has_name = !self.reader.segments.load().is_empty() || self.logs.take_name(&self.reader);
         if !has_name {
             info!(topic = %self.reader.topic, partition = self.reader.id.index, "a log that is being deleted still has this one's name; nothing is appended until it is gone");
         }
@@ -50,15 +50,15 @@ impl LogWriter {
     pub(super) fn take_up_newest(&mut self, now_ms: i64) {
         let reader = &self.reader;
         if self.active.is_none()
-            && !(self.shared.is_offline() || reader.is_deleted() || reader.segments.load().is_empty())
+            && !(self.dir.is_offline() || reader.is_deleted() || reader.segments.load().is_empty())
             && let Err(error) = self.active(now_ms).map(|_| ())
         {
-            self.shared.fail(format!("cannot write to {}: {error}", self.reader.path().display()));
+            self.dir.fail(format!("cannot write to {}: {error}", self.reader.path().display()));
         }
     }
 
     fn reopen(&self, segment: Arc<Segment>, now_ms: i64) -> Result<Active, SegmentError> {
-        let files = &self.shared.files;
+        let files = &self.dir.files;
         segment.unseal(files, self.config.index_interval_bytes)?;
         let first = segment.scan(files, 0, segment.size_bytes())?.next().transpose()?;
         let file = segment.open(files)?;
@@ -69,18 +69,18 @@ impl LogWriter {
     fn begin(&self, now_ms: i64) -> io::Result<Active> {
         let reader = &self.reader;
         let (dir, base) = (reader.path(), reader.log_end_offset());
-        let storage = self.shared.storage();
+        let storage = self.dir.storage();
         if reader.segments.load().is_empty() {
-            recovery::set_aside_unknown(storage, &dir, &reader.topic, reader.id.index)?;
+            partition_dir::set_aside_unknown(storage, &dir, &reader.topic, reader.id.index)?;
             storage.create_dir(&dir)?;
             // Synced with the first flush: until then there is nothing that it would have to vouch for.
-            let metadata = dir.join(recovery::PARTITION_METADATA);
-            stage_file(storage, &metadata, recovery::metadata_text(reader.id.topic).as_bytes())?;
+            let metadata = dir.join(partition_dir::PARTITION_METADATA);
+            stage_file(storage, &metadata, partition_dir::metadata_text(reader.id.topic).as_bytes())?;
             put_in_place(storage, &metadata)?;
             reader.unsynced.directory.store(true, Ordering::Release);
         }
         let segment = Segment::new(&dir, SegmentSummary::empty(base, now_ms), Some(Indexes::default()));
-        let file = self.shared.files.get(segment.records(), Mode::Create)?;
+        let file = self.dir.files.get(segment.records(), Mode::Create)?;
         // A file of that name can only be what an earlier crash left behind its end.
         file.truncate(0)?;
         reader.unsynced.entries.store(true, Ordering::Release);
@@ -121,7 +121,7 @@ impl LogWriter {
             return Ok(());
         }
         if let Some(active) = self.active.take() {
-            active.segment.seal(&self.shared.files)?;
+            active.segment.seal(&self.dir.files)?;
         }
         self.active = Some(self.begin_next(now_ms)?);
         // The sealed segment goes to the disk in the background, whatever `flush.mode` is.

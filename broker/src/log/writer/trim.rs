@@ -24,7 +24,7 @@ impl LogWriter {
         if gone > 0 {
             // Before the first file goes: what the log ends with is on the disk, and so are the epochs, which say where it begins. A crash may bring back any of the
             // files that are removed, but not a log with a gap, or one that ends before it begins.
-            flusher::flush_now(&self.shared, reader, true)?;
+            flusher::flush_now(reader, true)?;
         } else if changed {
             reader.unsynced.epochs.store(true, Ordering::Release);
         }
@@ -40,7 +40,7 @@ impl LogWriter {
         self.reader.segments.store(Arc::new(segments.get(count..).unwrap_or_default().to_vec()));
         for segment in segments.iter().take(count) {
             for extension in ["log", "index", "timeindex", "txnindex", "snapshot"] {
-                match self.shared.storage().remove_file(&segment.path(extension)) {
+                match self.dir.storage().remove_file(&segment.path(extension)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }

@@ -42,9 +42,9 @@ impl LogWriter {
         let Some((cut, before)) = before.split_last() else {
             return self.truncate_fully_and_start_at(offset);
         };
-        let shared = Arc::clone(&self.shared);
-        let _turn = shared.flusher().turn();
-        if shared.is_offline() {
+        let flushes = Arc::clone(&self.reader.flushes);
+        let _turn = flushes.turn();
+        if self.dir.is_offline() {
             return Err(io::Error::other("the log directory is offline"));
         }
         let result = self.cut(before, cut, gone, offset);
@@ -59,9 +59,9 @@ impl LogWriter {
         if !self.has_name() {
             return Err(io::Error::other("the log is deleted, or one that is being deleted still has its name"));
         }
-        let shared = Arc::clone(&self.shared);
-        let _turn = shared.flusher().turn();
-        if shared.is_offline() {
+        let flushes = Arc::clone(&self.reader.flushes);
+        let _turn = flushes.turn();
+        if self.dir.is_offline() {
             return Err(io::Error::other("the log directory is offline"));
         }
         let result = self.start_anew(offset);
@@ -71,7 +71,7 @@ impl LogWriter {
     /// A cut that failed halfway takes the log directory offline.
     fn vouch(&self, result: io::Result<i64>) -> io::Result<i64> {
         match &result {
-            Err(error) => self.shared.fail(format!("cannot truncate {}: {error}", self.reader.path().display())),
+            Err(error) => self.dir.fail(format!("cannot truncate {}: {error}", self.reader.path().display())),
             Ok(end_offset) => {
                 debug!(topic = %self.reader.topic, partition = self.reader.id.index, end_offset, "truncated")
             }
@@ -90,12 +90,12 @@ impl LogWriter {
         reader.high_watermark.fetch_min(end, Ordering::AcqRel);
 
         if reader.latest_epoch().is_some() {
-            self.shared.lower_recovery_point(reader, end)?;
+            self.logs.lower_recovery_point(reader, end)?;
         } else {
             // Else the first epoch says where the log begins; now only the catalogue does.
-            self.shared.write_catalogue()?;
+            self.logs.write_catalogue()?;
         }
-        let storage = self.shared.storage();
+        let storage = self.dir.storage();
         if changed {
             // Recovery would take the epochs behind the cut for those of what is appended there next.
             flusher::write_epochs(storage, reader)?;
@@ -106,7 +106,7 @@ impl LogWriter {
         self.remove_files(cut, DERIVED)?;
         snapshots::remove_beyond(storage, &reader.path(), end)?;
         storage.sync_dir(&reader.path())?;
-        let file = shorter.open(&self.shared.files)?;
+        let file = shorter.open(&self.dir.files)?;
         file.truncate(shorter.size_bytes())?;
         file.sync_data()?;
         Ok(end)
@@ -128,8 +128,8 @@ impl LogWriter {
             self.active(0)?;
             self.active = None;
         }
-        self.shared.write_catalogue()?;
-        let storage = self.shared.storage();
+        self.logs.write_catalogue()?;
+        let storage = self.dir.storage();
         // What lies behind the new end goes first, and for good: a gap in the middle of what a crash brings back would be taken for damage.
         let (before, behind) = old.split_at(old.partition_point(|segment| segment.base_offset() <= offset));
         for segment in behind.iter().rev() {
@@ -144,13 +144,13 @@ impl LogWriter {
         }
         snapshots::remove_beyond(storage, &reader.path(), -1)?;
         flusher::write_epochs(storage, &reader)?;
-        let file = self.shared.files.get(fresh.records(), Mode::Create)?;
+        let file = self.dir.files.get(fresh.records(), Mode::Create)?;
         file.truncate(0)?;
         file.sync_data()?;
         storage.sync_dir(&reader.path())?;
         if reader.unsynced.directory.swap(false, Ordering::AcqRel) {
             flusher::sync_metadata(storage, &reader)?;
-            storage.sync_dir(self.shared.root())?;
+            storage.sync_dir(self.dir.root())?;
         }
         *reader.flushed.write() = *reader.tail.read();
         Ok(offset)
@@ -182,7 +182,7 @@ impl LogWriter {
     /// What is known of a segment up to the batch that holds `offset`, as a segment of its own in the same file, and where that ends. All of it is looked at, once: which of its
     /// batches has the largest timestamp is not known otherwise.
     fn copy_up_to(&self, segment: &Segment, offset: i64) -> io::Result<(Arc<Segment>, i64)> {
-        let (files, interval) = (&self.shared.files, u64::from(self.config.index_interval_bytes));
+        let (files, interval) = (&self.dir.files, u64::from(self.config.index_interval_bytes));
         let summary = SegmentSummary::empty(segment.base_offset(), segment.summary().modified_ms);
         let shorter = Segment::new(&self.reader.path(), summary, Some(Indexes::default()));
         let (mut since, mut end, mut size) = (interval + 1, segment.base_offset(), 0);
@@ -210,7 +210,7 @@ impl LogWriter {
 
     fn remove_files(&self, segment: &Segment, extensions: &[&str]) -> io::Result<()> {
         for extension in extensions {
-            match self.shared.storage().remove_file(&segment.path(extension)) {
+            match self.dir.storage().remove_file(&segment.path(extension)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }

@@ -13,12 +13,15 @@ use parking_lot::Mutex;
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
 use super::catalogue::{self, Remembered};
-use super::dir::Shared;
+use super::dir_state::DirState;
+use super::flush_queue::FlushQueue;
 use super::reader::LogReader;
 
 /// The logs of a directory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Logs {
+    pub(super) dir: Arc<DirState>,
+    pub(super) flushes: Arc<FlushQueue<LogReader>>,
     /// Those that were found and that nobody has claimed yet.
     pub(super) found: Mutex<HashMap<TopicPartition, Remembered>>,
     /// Those that were opened.
@@ -32,6 +35,19 @@ pub(super) struct Logs {
 }
 
 impl Logs {
+    /// None are known yet.
+    pub(super) fn new(dir: Arc<DirState>) -> Self {
+        Self {
+            dir,
+            flushes: Arc::new(FlushQueue::new()),
+            found: Mutex::default(),
+            open: Mutex::default(),
+            catalogue: Mutex::default(),
+            names: Mutex::default(),
+            trash: Mutex::default(),
+        }
+    }
+
     /// Takes up what was found in the directory.
     pub(super) fn found(&self, logs: Vec<Remembered>) {
         let id = |log: &Remembered| TopicPartition {
@@ -84,15 +100,13 @@ impl Logs {
     pub(super) fn open(&self) -> Vec<Arc<LogReader>> {
         self.open.lock().values().filter_map(Weak::upgrade).collect()
     }
-}
 
-impl Shared {
     /// Writes the catalogue.
     ///
     /// # Errors
     /// When it cannot be written.
     pub(super) fn write_catalogue(&self) -> io::Result<()> {
-        let _one = self.logs.catalogue.lock();
+        let _one = self.catalogue.lock();
         self.write_catalogue_now()
     }
 
@@ -101,7 +115,7 @@ impl Shared {
     /// # Errors
     /// When it cannot be written.
     pub(super) fn lower_recovery_point(&self, log: &LogReader, end: i64) -> io::Result<()> {
-        let _one = self.logs.catalogue.lock();
+        let _one = self.catalogue.lock();
         match log.checkpointed_offset() > end {
             true => self.write_catalogue_now(),
             false => Ok(()),
@@ -110,10 +124,10 @@ impl Shared {
 
     fn write_catalogue_now(&self) -> io::Result<()> {
         let remembered = |log: Arc<LogReader>| log.remember().map(|remembered| (log, remembered));
-        let (logs, mut remembered): (Vec<_>, Vec<_>) = self.logs.open().into_iter().filter_map(remembered).unzip();
+        let (logs, mut remembered): (Vec<_>, Vec<_>) = self.open().into_iter().filter_map(remembered).unzip();
         let points: Vec<_> = remembered.iter().map(|log| log.recovery_point).collect();
-        remembered.extend(self.logs.found.lock().values().cloned());
-        catalogue::write(self.storage(), self.root(), &remembered)?;
+        remembered.extend(self.found.lock().values().cloned());
+        catalogue::write(self.dir.storage(), self.dir.root(), &remembered)?;
         for (log, point) in logs.iter().zip(points) {
             log.checkpointed.store(point, Ordering::Release);
         }
