@@ -11,31 +11,28 @@ mod producer_ids;
 mod session;
 mod stock;
 
+use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
 use tracing::{debug, warn};
 use weir_protocol::api::ApiKey;
 use weir_protocol::controller as rpc;
-use weir_protocol::controller::controller_client::ControllerClient;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::Message;
 use weir_protocol::types::ProducerId;
 
-use self::candidates::{Candidates, NameCluster};
+use self::candidates::{Candidates, Client};
 pub(crate) use self::isr::keep_proposing;
 use self::kept::Keeper;
 use self::producer_ids::ProducerIds;
 pub use self::session::{Fatal, Identity, Session};
 pub use self::stock::{Tables, await_tables, is_recovering};
-use crate::api::RequestContext;
+use crate::auth::Principal;
 use crate::log::LogDir;
 use crate::metadata::Metadata;
 
@@ -52,8 +49,16 @@ pub struct Standing {
     pub may_shut_down: bool,
 }
 
-/// Speaks to one controller, and says for which cluster with every request.
-type Client = ControllerClient<InterceptedService<Channel, NameCluster>>;
+/// Who has asked for what the controller is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ForwardedBy<'a> {
+    /// Who the connection belongs to; what is asked for is authorised already.
+    pub(crate) principal: &'a Principal,
+    /// What the client calls itself.
+    pub(crate) client_id: Option<&'a str>,
+    /// Where it is.
+    pub(crate) host: IpAddr,
+}
 
 /// How long an answer waits for the metadata that it speaks of. What was asked for is done, whether this broker has heard of it or not.
 const OWN_WRITES_MAX: Duration = Duration::from_secs(5);
@@ -122,23 +127,23 @@ impl Controller {
     pub(crate) async fn forward<Q: Message, R: Message>(
         &self,
         metadata: &Metadata,
-        cx: &RequestContext,
-        key: ApiKey,
+        by: ForwardedBy<'_>,
+        (key, version): (ApiKey, i16),
         request: &Q,
     ) -> Result<R, ErrorCode> {
         let mut body = BytesMut::new();
         request
-            .encode(&mut body, cx.version)
+            .encode(&mut body, version)
             .map_err(|error| unexpected("encode a request for the controller", &error))?;
         let forwarded = rpc::ForwardRequest {
             broker_id: self.broker_id,
             broker_epoch: self.broker_epoch()?,
             api_key: i32::from(key as i16),
-            api_version: i32::from(cx.version),
+            api_version: i32::from(version),
             request: body.to_vec(),
-            principal: cx.principal.to_string(),
-            client_id: cx.client_id.clone().unwrap_or_default(),
-            client_host: cx.peer.ip().to_string(),
+            principal: by.principal.to_string(),
+            client_id: by.client_id.unwrap_or_default().to_owned(),
+            client_host: by.host.to_string(),
         };
         let answer = self
             .candidates
@@ -150,11 +155,11 @@ impl Controller {
         if let Ok(code @ 1..) = i16::try_from(answer.error_code) {
             return Err(ErrorCode::from_code(code));
         }
-        let version = answer.metadata_version;
-        if tokio::time::timeout(OWN_WRITES_MAX, metadata.wait_for(version)).await.is_err() {
-            warn!(api = ?key, version, known = metadata.load().version, "the controller has carried out a request, and this broker does not hear of it; the client is answered all the same");
+        let known_from = answer.metadata_version;
+        if tokio::time::timeout(OWN_WRITES_MAX, metadata.wait_for(known_from)).await.is_err() {
+            warn!(api = ?key, version = known_from, known = metadata.load().version, "the controller has carried out a request, and this broker does not hear of it; the client is answered all the same");
         }
-        R::decode(&mut Bytes::from(answer.response), cx.version).map_err(|error| unexpected("decode the controller's answer", &error))
+        R::decode(&mut Bytes::from(answer.response), version).map_err(|error| unexpected("decode the controller's answer", &error))
     }
 
     /// A producer id that nobody has.
@@ -223,6 +228,3 @@ fn unexpected(what: &'static str, error: &dyn std::error::Error) -> ErrorCode {
     tracing::error!(%error, "{what}");
     ErrorCode::UnknownServerError
 }
-
-/// Shared by the session and those who ask.
-pub type SharedController = Arc<Controller>;

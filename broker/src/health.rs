@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tracing::info;
 use weir_telemetry::pages::Probes;
 
-use crate::broker::Broker;
+use crate::api::Services;
 use crate::config::STRAYS;
 use crate::log::{self, Recovered, Recovery};
 use crate::metrics::{self, PartitionReadings, Readings, RecoveryReadings};
@@ -33,7 +33,7 @@ pub(crate) struct Health {
     /// The logs are there, and the cluster has no tables yet.
     awaits_tables: AtomicBool,
     /// Once the logs are there.
-    broker: OnceLock<Arc<Broker>>,
+    services: OnceLock<Arc<Services>>,
 }
 
 impl fmt::Debug for Health {
@@ -49,7 +49,7 @@ impl Health {
             recovery: Recovery::default(),
             pace: Mutex::new(Pace::new(Instant::now())),
             awaits_tables: AtomicBool::new(false),
-            broker: OnceLock::new(),
+            services: OnceLock::new(),
         })
     }
 
@@ -65,8 +65,8 @@ impl Health {
     }
 
     /// The logs are there, and the broker with them.
-    pub(crate) fn opened(&self, broker: &Arc<Broker>) {
-        let _ = self.broker.set(Arc::clone(broker));
+    pub(crate) fn opened(&self, services: &Arc<Services>) {
+        let _ = self.services.set(Arc::clone(services));
     }
 
     /// Logs how far recovery is, at a fixed pace, as long as it takes.
@@ -90,7 +90,7 @@ impl Health {
 
     /// Whether the log directory is being opened.
     fn is_opening(&self) -> bool {
-        self.broker.get().is_none() && !self.awaits_tables.load(Ordering::Relaxed)
+        self.services.get().is_none() && !self.awaits_tables.load(Ordering::Relaxed)
     }
 
     /// Why the process should be started anew.
@@ -107,8 +107,8 @@ impl Health {
     }
 
     fn not_ready(&self) -> Vec<String> {
-        match self.broker.get() {
-            Some(broker) => not_ready(broker),
+        match self.services.get() {
+            Some(services) => not_ready(services),
             None if self.is_opening() => vec![recovers(self.recovery.now())],
             None => vec!["the cluster has no tables yet: this broker has said what is on its volume, or is about to".to_owned()],
         }
@@ -122,13 +122,13 @@ impl Health {
             bytes: recovered.bytes,
             bytes_done: recovered.bytes_done,
         };
-        match self.broker.get() {
-            Some(broker) => {
+        match self.services.get() {
+            Some(services) => {
                 let readings = Readings {
                     recovery,
-                    ..readings(broker)
+                    ..readings(services)
                 };
-                broker.metrics.render(readings, partition_readings(broker))
+                services.metrics.render(readings, partition_readings(services))
             }
             None => metrics::render_recovery(recovery),
         }
@@ -192,51 +192,51 @@ fn listed(root: &Path) -> std::io::Result<String> {
     Ok(strays.iter().map(|stray| format!("{stray}\n")).collect())
 }
 
-fn readings(broker: &Broker) -> Readings {
-    let standing = *broker.controller.standing().borrow();
-    let (partitions, partitions_led) = broker.replicas.count();
-    let (transactions_open, oldest_ms) = broker.markers.open();
+fn readings(services: &Services) -> Readings {
+    let standing = *services.controller.standing().borrow();
+    let (partitions, partitions_led) = services.replicas.count();
+    let (transactions_open, oldest_ms) = services.transaction_io.open();
     let oldest_ms = oldest_ms.map_or(0, |began_ms| now_ms().saturating_sub(began_ms));
     Readings {
         partitions,
         partitions_led,
         controller_connected: standing.connected,
         fenced: standing.fenced,
-        log_dir_online: broker.replicas.log_dir().failure().is_none(),
-        metadata_version: broker.metadata.load().version,
-        fetch_sessions: broker.fetch_sessions.size().0,
-        request_memory_bytes: broker.request_memory.used_bytes(),
-        answer_memory_bytes: broker.answer_memory.used_bytes(),
+        log_dir_online: services.replicas.log_dir().failure().is_none(),
+        metadata_version: services.metadata.load().version,
+        fetch_sessions: services.fetch_sessions.size().0,
+        request_memory_bytes: services.request_memory.used_bytes(),
+        answer_memory_bytes: services.answer_memory.used_bytes(),
         transactions_open,
         transaction_oldest_seconds: u64::try_from(oldest_ms / 1_000).unwrap_or(0),
         ..Readings::default()
     }
 }
 
-fn partition_readings(broker: &Broker) -> PartitionReadings {
-    let shared = broker.replicas.shared();
+fn partition_readings(services: &Services) -> PartitionReadings {
+    let shared = services.replicas.shared();
     let (isr_shrinks, isr_expansions) = shared.isr_changes.counted();
     PartitionReadings {
-        partitions_max: broker.config.metrics_partitions_max,
+        partitions_max: services.config.metrics_partitions_max,
         topics: shared.traffic.counted(),
-        partitions: broker.replicas.all().iter().map(|partition| partition.observed()).collect(),
+        partitions: services.replicas.all().iter().map(|partition| partition.observed()).collect(),
         isr_shrinks,
         isr_expansions,
     }
 }
 
 /// Why the broker should not be sent clients. That the controller is away is no reason: it serves on.
-fn not_ready(broker: &Broker) -> Vec<String> {
+fn not_ready(services: &Services) -> Vec<String> {
     let mut reasons = Vec::new();
-    let standing = *broker.controller.standing().borrow();
+    let standing = *services.controller.standing().borrow();
     if standing.broker_epoch.is_none() {
         reasons.push("not registered with the controller yet".to_owned());
-    } else if broker.metadata.load().version == 0 {
+    } else if services.metadata.load().version == 0 {
         reasons.push("no metadata from the controller yet".to_owned());
     } else if standing.connected && standing.fenced {
         reasons.push("the controller counts this broker as fenced".to_owned());
     }
-    if let Some(failure) = broker.replicas.log_dir().failure() {
+    if let Some(failure) = services.replicas.log_dir().failure() {
         reasons.push(format!("the log directory is offline: {failure}"));
     }
     reasons

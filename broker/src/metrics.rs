@@ -23,14 +23,11 @@ use weir_telemetry::process;
 
 use self::latency::SharedLatency;
 pub(crate) use self::partitions::PartitionReadings;
-use self::recovery::RecoveryGauges;
 pub use self::recovery::RecoveryReadings;
 pub(crate) use self::recovery::render_recovery;
+use self::recovery::{PREFIX, RecoveryGauges};
 use self::requests::Requests;
 use self::transactions::Transactions;
-
-/// How the names of all metrics begin.
-const PREFIX: &str = "weir_broker";
 
 /// The counts of one broker.
 #[derive(Debug)]

@@ -15,9 +15,9 @@ use weir_telemetry::listen::listen;
 use weir_telemetry::logs;
 use weir_telemetry::pages;
 
-use crate::api::{FetchSessions, FollowerSessions};
+use crate::api::{CachedSettings, FetchSessions, FollowerSessions, LargeRequests, Services};
 use crate::auth::{Authorizer, Policy};
-use crate::broker::{Broker, CachedSettings};
+use crate::budget::{AnswerMemory, RequestMemory};
 use crate::config::{Args, Config, StraysArgs};
 use crate::controller_client::{self, Controller, Identity, Session, Tables};
 use crate::coordinator::Coordinator;
@@ -26,9 +26,9 @@ use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
 use crate::memory::{self, MemoryBounds};
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
-use crate::net::{self, AnswerMemory, Bound, LargeRequests, RequestMemory, Server};
-use crate::replica::{Fetchers, Maintenance, Replicas};
-use crate::transaction_io::{Markers, Peers, keep_marking};
+use crate::net::{self, Bound, Server};
+use crate::replica::{FetcherContext, Fetchers, Maintenance, MaintenanceSettings, Replicas};
+use crate::transaction_io::TransactionIo;
 
 /// How long a controlled shutdown may take before the broker stops without one.
 const CONTROLLED_SHUTDOWN_MAX: Duration = Duration::from_secs(30);
@@ -123,28 +123,11 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         (open_log_dir(&config, config.cluster_id.clone(), &health).await?, false)
     };
     let identity = identity(&config, &listeners, &log_dir, was_heard);
-    let broker = Arc::new(Broker {
-        metadata: Metadata::new(),
-        controller: Controller::new(&config.controller, config.controller_file.as_deref(), &config.cluster_id, config.id.0)?,
-        replicas: Replicas::new(config.id, log_dir),
-        groups: Arc::new(Coordinator::new()),
-        transactions: Arc::new(Coordinator::new()),
-        markers: Markers::default(),
-        peers: Peers::default(),
-        authorizer: Authorizer::new(Policy::AllowEveryone),
-        fetch_sessions: FetchSessions::new(config.memory.fetch_sessions),
-        follower_sessions: FollowerSessions::default(),
-        settings: CachedSettings::default(),
-        large_requests: LargeRequests::start().context("start the thread for large requests")?,
-        request_memory: RequestMemory::new(config.request_memory_bytes_max),
-        answer_memory: AnswerMemory::new(config.answer_memory_bytes_max),
-        metrics: Metrics::new(),
-        config,
-    });
+    let broker = Arc::new(services(config, log_dir)?);
     broker.replicas.shared().traffic.bound(broker.config.metrics_topics_max);
     broker.replicas.log_dir().observe(Observer(Arc::downgrade(&broker)));
     health.opened(&broker);
-    let mut session = tokio::spawn(Session::new(Arc::clone(&broker), identity).run());
+    let mut session = tokio::spawn(session(&broker, identity).run());
     let told_to_stop = async {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -160,8 +143,8 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     }
     let serving = Serving {
         server: Server::start(&broker, listeners)?,
-        fetchers: Fetchers::start(&broker).context("start the fetchers' thread")?,
-        maintenance: Maintenance::start(Arc::clone(&broker)).context("start the maintenance thread")?,
+        fetchers: Fetchers::start(fetcher_context(&broker)?).context("start the fetchers' thread")?,
+        maintenance: start_maintenance(&broker).context("start the maintenance thread")?,
     };
     let mut isrs = tokio::spawn(keep_isrs(Arc::clone(&broker)));
     let mut coordinators = tokio::spawn(keep_coordinating(Arc::clone(&broker)));
@@ -173,6 +156,79 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     }
 }
 
+/// Puts the parts of the broker together, from the ones that know nobody up.
+fn services(config: Config, log_dir: LogDir) -> anyhow::Result<Services> {
+    let id = config.id;
+    let controller = Controller::new(&config.controller, config.controller_file.as_deref(), &config.cluster_id, id.0)?;
+    let (metadata, replicas, controller, metrics) = (
+        Arc::new(Metadata::new()),
+        Arc::new(Replicas::new(id, log_dir)),
+        Arc::new(controller),
+        Arc::new(Metrics::new()),
+    );
+    let groups = Arc::new(Coordinator::new(id, Arc::clone(&metadata), Arc::clone(&replicas)));
+    let transactions = Arc::new(Coordinator::new(id, Arc::clone(&metadata), Arc::clone(&replicas)));
+    let here = (id, listener_among_brokers(&config)?);
+    let coordinators = (&groups, &transactions);
+    let transaction_io = TransactionIo::new(here, &metadata, &replicas, &controller, coordinators, &metrics);
+    Ok(Services {
+        transaction_io: Arc::new(transaction_io),
+        metadata,
+        controller,
+        replicas,
+        groups,
+        transactions,
+        authorizer: Authorizer::new(Policy::AllowEveryone),
+        fetch_sessions: FetchSessions::new(config.memory.fetch_sessions),
+        follower_sessions: FollowerSessions::default(),
+        settings: CachedSettings::default(),
+        large_requests: LargeRequests::start().context("start the thread for large requests")?,
+        request_memory: RequestMemory::new(config.request_memory_bytes_max),
+        answer_memory: AnswerMemory::new(config.answer_memory_bytes_max),
+        metrics,
+        config,
+    })
+}
+
+/// The listener on which brokers find each other, which is the first one.
+fn listener_among_brokers(config: &Config) -> anyhow::Result<String> {
+    let first = config.listeners.first().context("there is no listener")?;
+    Ok(first.name.clone())
+}
+
+fn session(services: &Services, identity: Identity) -> Session {
+    let Services {
+        controller,
+        metadata,
+        replicas,
+        ..
+    } = services;
+    Session::new(Arc::clone(controller), Arc::clone(metadata), Arc::clone(replicas), identity)
+}
+
+fn fetcher_context(services: &Services) -> anyhow::Result<FetcherContext> {
+    let standing = services.controller.standing();
+    Ok(FetcherContext {
+        id: services.config.id,
+        listener: listener_among_brokers(&services.config)?,
+        metadata: Arc::clone(&services.metadata),
+        replicas: Arc::clone(&services.replicas),
+        broker_epoch: Box::new(move || standing.borrow().broker_epoch.unwrap_or(-1)),
+    })
+}
+
+fn start_maintenance(services: &Arc<Services>) -> std::io::Result<Maintenance> {
+    let services = Arc::clone(services);
+    Maintenance::start(Arc::clone(&services.replicas), move || {
+        let settings = services.settings();
+        MaintenanceSettings {
+            retention_check_interval: settings.retention_check_interval,
+            cleaner_backoff: settings.cleaner_backoff,
+            cleaner_dedupe_bytes: settings.cleaner_dedupe_bytes,
+        }
+    })
+}
+
 /// What runs while the broker serves.
 struct Serving {
     server: Server,
@@ -181,17 +237,24 @@ struct Serving {
 }
 
 /// Looks after the coordinators of groups and transactions, and has transactions' ends written.
-async fn keep_coordinating(broker: Arc<Broker>) {
+async fn keep_coordinating(services: Arc<Services>) {
     tokio::join!(
-        Arc::clone(&broker.groups).run(Arc::clone(&broker)),
-        Arc::clone(&broker.transactions).run(Arc::clone(&broker)),
-        keep_marking(Arc::clone(&broker)),
+        Arc::clone(&services.groups).run(),
+        Arc::clone(&services.transactions).run(),
+        Arc::clone(&services.transaction_io).run(),
     );
 }
 
 /// Finds followers that lag or have caught up, and asks the controller for the ISRs that follow from it.
-async fn keep_isrs(broker: Arc<Broker>) {
-    tokio::join!(broker.replicas.shared().keep_checking(), controller_client::keep_proposing(&broker));
+async fn keep_isrs(services: Arc<Services>) {
+    let Services {
+        controller,
+        metadata,
+        replicas,
+        ..
+    } = &*services;
+    let proposing = controller_client::keep_proposing(controller, metadata, replicas);
+    tokio::join!(replicas.keep_checking(), proposing);
 }
 
 fn why(ended: Result<Result<std::convert::Infallible, crate::controller_client::Fatal>, tokio::task::JoinError>) -> anyhow::Error {
@@ -203,11 +266,11 @@ fn why(ended: Result<Result<std::convert::Infallible, crate::controller_client::
 }
 
 /// Stops in order: leadership first, then requests, then the log.
-async fn stop(broker: &Arc<Broker>, serving: Option<Serving>) -> anyhow::Result<()> {
+async fn stop(services: &Arc<Services>, serving: Option<Serving>) -> anyhow::Result<()> {
     info!("stopping");
-    let mut standing = broker.controller.standing();
+    let mut standing = services.controller.standing();
     if standing.borrow().connected {
-        broker.controller.request_shutdown();
+        services.controller.request_shutdown();
         // While the controller is away there is nobody to grant it, and nobody who could move the leaders either.
         let granted = standing.wait_for(|standing| standing.may_shut_down || !standing.connected);
         if tokio::time::timeout(CONTROLLED_SHUTDOWN_MAX, granted).await.is_err() {
@@ -215,14 +278,14 @@ async fn stop(broker: &Arc<Broker>, serving: Option<Serving>) -> anyhow::Result<
         }
     }
     // Who waits in a group is told to look for another coordinator, so that no request is under way for minutes.
-    broker.groups.end(broker);
-    broker.transactions.end(broker);
+    services.groups.end();
+    services.transactions.end();
     if let Some(serving) = serving {
         serving.server.stop().await;
         serving.fetchers.stop().await;
         serving.maintenance.stop().await;
     }
-    broker.replicas.close().await.context("leave the log directory in order")?;
+    services.replicas.close().await.context("leave the log directory in order")?;
     info!("stopped");
     Ok(())
 }
@@ -304,7 +367,7 @@ fn identity(config: &Config, listeners: &[Bound], log_dir: &LogDir, was_heard: b
 }
 
 /// Told of what happens in the log directory.
-struct Observer(std::sync::Weak<Broker>);
+struct Observer(std::sync::Weak<Services>);
 
 impl LogDirObserver for Observer {
     fn flushed(&self, _logs: usize, took: Duration) {

@@ -10,12 +10,14 @@ use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
-use thiserror::Error;
 
 use crate::batch::Codec;
 
+mod error;
 mod lz4;
 mod xerial;
+
+pub use self::error::CompressionError;
 
 /// The largest window that a zstd stream may ask for, as a power of two: what zstd's own tools and Kafka's library (zstd-jni) accept. The memory behind it is
 /// touched only as far as output is written, so it stays below the caller's limit.
@@ -32,37 +34,6 @@ pub fn default_level(codec: Codec) -> i32 {
         Codec::Lz4 => 9,
         Codec::Zstd => 3,
         Codec::None | Codec::Snappy => 0,
-    }
-}
-
-/// Why bytes cannot be decompressed, or compressed.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum CompressionError {
-    /// They would be larger than the caller allows.
-    #[error("more than {limit} bytes when decompressed")]
-    TooLarge {
-        /// The caller's limit in bytes.
-        limit: usize,
-    },
-    /// The batch names a codec that there is not.
-    #[error("the codec is unknown")]
-    UnknownCodec,
-    /// They are not what the codec writes.
-    #[error("{codec:?}: {reason}")]
-    Corrupt {
-        /// The codec.
-        codec: Codec,
-        /// What its decoder says.
-        reason: String,
-    },
-}
-
-impl CompressionError {
-    fn corrupt(codec: Codec, reason: impl ToString) -> Self {
-        Self::Corrupt {
-            codec,
-            reason: reason.to_string(),
-        }
     }
 }
 

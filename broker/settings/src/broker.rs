@@ -21,7 +21,7 @@ use super::Check::{Any, AtLeast};
 use super::ConfigKey;
 use super::ConfigType::{Boolean, Int, List, Long, String};
 use super::Scope::{Cluster, Dynamic, Process};
-use super::row as broker;
+use super::key::{find, row as broker};
 
 /// Every configuration of a broker, in the order of their names.
 pub static BROKER: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
@@ -30,6 +30,11 @@ pub static BROKER: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
     rows.sort_by_key(|row| row.name);
     rows
 });
+
+/// The configuration of brokers and the cluster with this name.
+pub fn broker_key(name: &str) -> Option<&'static ConfigKey> {
+    find(&BROKER, name)
+}
 
 /// What has to do with the broker as such: its connections, its requests, its place.
 const OWN: &[ConfigKey] = &[

@@ -2,6 +2,7 @@
 
 use super::Check::{self, Any, AtLeast, Between, GzipLevel, OneOf, ThrottledReplicas, Unavailable};
 use super::ConfigType::{self, Boolean, Double, Int, List, Long, String};
+use super::key::find;
 use super::{ConfigKey, Scope};
 
 /// Every configuration of a topic, in the order of their names.
@@ -291,4 +292,9 @@ const fn topic(name: &'static str, kind: ConfigType, default: &'static str, chec
         of_topics: None,
         summary: documentation,
     }
+}
+
+/// The configuration of topics with this name.
+pub fn topic_key(name: &str) -> Option<&'static ConfigKey> {
+    find(TOPIC, name)
 }

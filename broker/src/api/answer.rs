@@ -1,4 +1,4 @@
-//! From a response to its frame, for which there is room first (`net::answers`).
+//! From a response to its frame, for which there is room first (`budget`).
 //!
 //! What only reads is carried out again once there is room for the answer, and keeps nothing of it meanwhile: a response may take ten times what its frame does. What changes something is
 //! carried out once, and keeps its response, which is no more than what its request named. Where the response describes more than that, it is made anew once there is room.
@@ -11,10 +11,11 @@ use weir_protocol::api::ApiKey;
 use weir_protocol::frame::{encode_response, response_bytes_max};
 use weir_protocol::messages::{ApiMessage, Failing, Measured};
 
-use super::RequestContext;
-use super::dispatch::Request;
-use crate::broker::Broker;
-use crate::net::{Reply, Room};
+use super::context::RequestContext;
+use super::reply::Reply;
+use super::request::Request;
+use super::services::Services;
+use crate::budget::Room;
 
 /// What an API answers.
 pub(super) trait Response: ApiMessage + Failing + Measured + Send + Sync + 'static {}
@@ -67,7 +68,7 @@ impl Request {
     /// Encodes a response for which there is room at once.
     pub(super) fn try_answer<R: Response>(&self, response: R) -> Answer<R> {
         let bytes_max = response_bytes_max(&response);
-        match self.broker.answer_memory.try_room(bytes_max) {
+        match self.services.answer_memory.try_room(bytes_max) {
             Some(room) => Answer::Encoded(self.encoded(&response, room)),
             None => Answer::NoRoom(bytes_max, (!only_reads(self.api)).then_some(response)),
         }
@@ -77,21 +78,21 @@ impl Request {
     pub(super) async fn answer_to<Q: Clone, R: Response, F: Future<Output = R>>(
         &self,
         body: Q,
-        act: impl Fn(Arc<Broker>, RequestContext, Q) -> F,
+        act: impl Fn(Arc<Services>, RequestContext, Q) -> F,
     ) -> Reply {
         let (again, body) = if only_reads(self.api) {
             (Some(body.clone()), body)
         } else {
             (None, body)
         };
-        let response = act(Arc::clone(&self.broker), self.cx.clone(), body).await;
+        let response = act(Arc::clone(&self.services), self.cx.clone(), body).await;
         match (self.try_answer(response), again) {
             (Answer::Encoded(reply), _) => reply,
             (Answer::NoRoom(bytes_max, Some(response)), _) => self.once_there_is_room(bytes_max, async || response).await,
             (Answer::NoRoom(bytes_max, None), Some(body)) => {
                 let act_again = async || {
                     let _turn = self.turn().await;
-                    act(Arc::clone(&self.broker), self.cx.clone(), body).await
+                    act(Arc::clone(&self.services), self.cx.clone(), body).await
                 };
                 self.once_there_is_room(bytes_max, act_again).await
             }
@@ -101,8 +102,8 @@ impl Request {
     }
 
     /// Answers a request that has changed something: with what `describe` makes of what came of it, which is little.
-    pub(super) async fn answer_described<D, R: Response>(&self, done: D, describe: impl Fn(&Broker, &RequestContext, &D) -> R) -> Reply {
-        let response = || describe(&self.broker, &self.cx, &done);
+    pub(super) async fn answer_described<D, R: Response>(&self, done: D, describe: impl Fn(&Services, &RequestContext, &D) -> R) -> Reply {
+        let response = || describe(&self.services, &self.cx, &done);
         match self.try_answer(response()) {
             Answer::Encoded(reply) => reply,
             Answer::NoRoom(bytes_max, kept) => {
@@ -114,7 +115,7 @@ impl Request {
 
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         match describes_groups(self.api) {
-            true => self.broker.answer_memory.turn().await,
+            true => self.services.answer_memory.turn().await,
             false => None,
         }
     }
@@ -129,13 +130,13 @@ impl Request {
 
     /// Room for an answer; `None` where there is none for as long as a connection may be idle.
     pub(super) async fn room_for_answer(&self, bytes_max: usize) -> Option<Room> {
-        let wait_max = self.broker.settings().connections_idle_max;
-        self.broker.answer_memory.room(self.cx.caller.peer.ip(), bytes_max, wait_max).await
+        let wait_max = self.services.settings().connections_idle_max;
+        self.services.answer_memory.room(self.cx.caller.peer.ip(), bytes_max, wait_max).await
     }
 
     /// The frame of a response. One that cannot be encoded is a bug: the client sees the connection end, the log why.
     pub(super) fn encoded<R: Response>(&self, response: &R, room: Room) -> Reply {
-        match encode_response(response, self.api, self.cx.version, self.correlation_id()) {
+        match encode_response(response, self.api, self.cx.version, self.correlation_id) {
             Ok(frame) => {
                 let reply = Reply {
                     room,

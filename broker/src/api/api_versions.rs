@@ -10,13 +10,13 @@ use weir_protocol::messages::api_versions_response::{FinalizedFeatureKey, Suppor
 use weir_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
 use super::RequestContext;
-use crate::broker::Broker;
+use crate::api::Services;
 use crate::metadata::MetadataImage;
 
 /// Answers a request.
-pub(crate) fn handle(broker: &Broker, cx: &RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
-    match check(&request, cx.version, &broker.config.cluster_id, broker.config.id.0) {
-        Ok(()) => describe(&broker.metadata.load()),
+pub(crate) fn handle(services: &Services, cx: &RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
+    match check(&request, cx.version, &services.config.cluster_id, services.config.id.0) {
+        Ok(()) => describe(&services.metadata.load()),
         Err(error) => ApiVersionsResponse {
             error_code: error.code(),
             ..Default::default()

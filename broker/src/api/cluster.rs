@@ -12,32 +12,32 @@ use weir_protocol::messages::{
 };
 
 use super::RequestContext;
+use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
-use crate::broker::Broker;
 
 /// Answers ElectLeaders.
-pub(crate) async fn handle_elect_leaders(broker: &Broker, cx: &RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
-    let answer = forward(broker, cx, Operation::Alter, ApiKey::ElectLeaders, &request).await;
+pub(crate) async fn handle_elect_leaders(services: &Services, cx: &RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
+    let answer = forward(services, cx, Operation::Alter, ApiKey::ElectLeaders, &request).await;
     answer.unwrap_or_else(|error| no_elections(&request, cx.version, error))
 }
 
 /// Answers AlterPartitionReassignments.
 pub(crate) async fn handle_alter_reassignments(
-    broker: &Broker,
+    services: &Services,
     cx: &RequestContext,
     request: AlterPartitionReassignmentsRequest,
 ) -> AlterPartitionReassignmentsResponse {
-    let answer = forward(broker, cx, Operation::Alter, ApiKey::AlterPartitionReassignments, &request).await;
+    let answer = forward(services, cx, Operation::Alter, ApiKey::AlterPartitionReassignments, &request).await;
     answer.unwrap_or_else(|error| no_reassignments(&request, error))
 }
 
 /// Answers ListPartitionReassignments.
 pub(crate) async fn handle_list_reassignments(
-    broker: &Broker,
+    services: &Services,
     cx: &RequestContext,
     request: ListPartitionReassignmentsRequest,
 ) -> ListPartitionReassignmentsResponse {
-    let answer = forward(broker, cx, Operation::Describe, ApiKey::ListPartitionReassignments, &request).await;
+    let answer = forward(services, cx, Operation::Describe, ApiKey::ListPartitionReassignments, &request).await;
     answer.unwrap_or_else(|error| ListPartitionReassignmentsResponse {
         error_code: error.code(),
         error_message: Some(error.message().to_owned()),
@@ -46,8 +46,8 @@ pub(crate) async fn handle_list_reassignments(
 }
 
 /// Answers UnregisterBroker.
-pub(crate) async fn handle_unregister(broker: &Broker, cx: &RequestContext, request: UnregisterBrokerRequest) -> UnregisterBrokerResponse {
-    let answer = forward(broker, cx, Operation::Alter, ApiKey::UnregisterBroker, &request).await;
+pub(crate) async fn handle_unregister(services: &Services, cx: &RequestContext, request: UnregisterBrokerRequest) -> UnregisterBrokerResponse {
+    let answer = forward(services, cx, Operation::Alter, ApiKey::UnregisterBroker, &request).await;
     answer.unwrap_or_else(|error| UnregisterBrokerResponse {
         error_code: error.code(),
         error_message: Some(error.message().to_owned()),
@@ -56,8 +56,8 @@ pub(crate) async fn handle_unregister(broker: &Broker, cx: &RequestContext, requ
 }
 
 /// Answers UpdateFeatures.
-pub(crate) async fn handle_update_features(broker: &Broker, cx: &RequestContext, request: UpdateFeaturesRequest) -> UpdateFeaturesResponse {
-    let answer = forward(broker, cx, Operation::Alter, ApiKey::UpdateFeatures, &request).await;
+pub(crate) async fn handle_update_features(services: &Services, cx: &RequestContext, request: UpdateFeaturesRequest) -> UpdateFeaturesResponse {
+    let answer = forward(services, cx, Operation::Alter, ApiKey::UpdateFeatures, &request).await;
     answer.unwrap_or_else(|error| UpdateFeaturesResponse {
         error_code: error.code(),
         error_message: Some(error.message().to_owned()),
@@ -67,14 +67,17 @@ pub(crate) async fn handle_update_features(broker: &Broker, cx: &RequestContext,
 
 /// The controller's answer, for those who may do this to the cluster.
 async fn forward<Q: Message, R: Message>(
-    broker: &Broker,
+    services: &Services,
     cx: &RequestContext,
     operation: Operation,
     key: ApiKey,
     request: &Q,
 ) -> Result<R, ErrorCode> {
-    authorize(&broker.authorizer, cx, operation)?;
-    broker.controller.forward(&broker.metadata, cx, key, request).await
+    authorize(&services.authorizer, cx, operation)?;
+    services
+        .controller
+        .forward(&services.metadata, cx.forwarded_by(), (key, cx.version), request)
+        .await
 }
 
 fn authorize(authorizer: &Authorizer, cx: &RequestContext, operation: Operation) -> Result<(), ErrorCode> {

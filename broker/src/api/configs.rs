@@ -1,6 +1,6 @@
 //! DescribeConfigs, and what the other APIs ask of the broker's own configuration. Changes are `alter`'s.
 //!
-//! The tables and the order of precedence are `weir_protocol::config`'s; here is who may see what, and the form that clients know.
+//! The tables and the order of precedence are `weir_settings`'s; here is who may see what, and the form that clients know.
 
 mod alter;
 mod list;
@@ -18,11 +18,10 @@ pub(crate) use self::alter::{handle_alter, handle_incremental_alter};
 pub(crate) use self::list::handle as handle_list;
 use super::repeats::once;
 use super::{RequestContext, topic_name};
+use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
-use crate::broker::Broker;
 use crate::config::Config;
 use crate::metadata::{MetadataImage, NamedConfigs};
-use crate::replica::layers;
 
 /// `ConfigResource.Type` in Apache Kafka, those that exist here.
 const TOPIC_RESOURCE: i8 = 2;
@@ -32,19 +31,19 @@ const CLIENT_METRICS_RESOURCE: i8 = 16;
 const GROUP_RESOURCE: i8 = 32;
 
 /// Answers a request.
-pub(crate) fn handle(broker: &Broker, cx: &RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
-    let process = process_configs(&broker.config);
-    let image = broker.metadata.load();
+pub(crate) fn handle(services: &Services, cx: &RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let process = process_configs(&services.config);
+    let image = services.metadata.load();
     let this = Described {
         image: &image,
-        id: broker.config.id,
+        id: services.config.id,
         layers: Layers {
             process: Some(&process),
-            ..layers(&image, broker.config.id)
+            ..image.layers(services.config.id)
         },
     };
     DescribeConfigsResponse {
-        results: this.describe(&broker.authorizer, cx, &request),
+        results: this.describe(&services.authorizer, cx, &request),
         ..Default::default()
     }
 }
@@ -64,7 +63,7 @@ pub(super) fn flag(image: &MetadataImage, id: BrokerId, name: &str) -> bool {
 
 fn value(image: &MetadataImage, id: BrokerId, name: &str) -> Option<Value> {
     let key = config::broker_key(name)?;
-    key.parse(&layers(image, id).broker_value(name)?).ok()
+    key.parse(&image.layers(id).broker_value(name)?).ok()
 }
 
 /// What the command line says, under Kafka's names.

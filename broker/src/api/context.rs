@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::Notify;
 
 use crate::auth::Principal;
-use crate::net::Room;
+use crate::budget::Room;
+use crate::controller_client::ForwardedBy;
 
 /// A listener that clients connect to.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,6 +43,17 @@ pub struct RequestContext {
     pub version: i16,
     /// The request's room in memory, until it is answered or nothing of it is left.
     pub room: Room,
+}
+
+impl RequestContext {
+    /// Who asks, as the controller is told.
+    pub(crate) fn forwarded_by(&self) -> ForwardedBy<'_> {
+        ForwardedBy {
+            principal: &self.principal,
+            client_id: self.client_id.as_deref(),
+            host: self.peer.ip(),
+        }
+    }
 }
 
 impl std::ops::Deref for RequestContext {

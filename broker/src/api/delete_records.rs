@@ -11,8 +11,8 @@ use weir_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
 use super::{RequestContext, repeats};
+use crate::api::Services;
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
 use crate::metadata::TopicImage;
 use crate::replica::{Partition, Waiter};
 
@@ -23,14 +23,14 @@ const HIGH_WATERMARK: i64 = -1;
 const ASKED_BYTES: usize = 160;
 
 /// Answers a request.
-pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+pub(crate) async fn handle(services: &Services, cx: &RequestContext, mut request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     repeats::keep_last(
         &mut request.topics,
         |topic| topic.name.clone(),
         |topic| &mut topic.partitions,
         |partition| partition.partition_index,
     );
-    let image = Arc::clone(&broker.metadata.load());
+    let image = Arc::clone(&services.metadata.load());
     let kept: usize = request
         .topics
         .iter()
@@ -41,12 +41,12 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: De
     // All of them are deleted before any is waited for, also those of other topics (`ReplicaManager.deleteRecords`).
     let mut deleted = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        let allowed = broker.authorizer.allows(&cx.principal, Operation::Delete, Resource::Topic(&topic.name));
+        let allowed = services.authorizer.allows(&cx.principal, Operation::Delete, Resource::Topic(&topic.name));
         let found = image.topic_by_name(&topic.name);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {
             let result = match allowed {
-                true => delete(broker, found, partition).await,
+                true => delete(services, found, partition).await,
                 false => Err(ErrorCode::TopicAuthorizationFailed),
             };
             partitions.push((partition.partition_index, result));
@@ -79,7 +79,7 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: De
     response
 }
 
-async fn delete(broker: &Broker, topic: Option<&Arc<TopicImage>>, asked: &DeleteRecordsPartition) -> Result<(Arc<Partition>, i64), ErrorCode> {
+async fn delete(services: &Services, topic: Option<&Arc<TopicImage>>, asked: &DeleteRecordsPartition) -> Result<(Arc<Partition>, i64), ErrorCode> {
     let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
     if topic.internal {
         return Err(ErrorCode::InvalidTopicException);
@@ -89,7 +89,7 @@ async fn delete(broker: &Broker, topic: Option<&Arc<TopicImage>>, asked: &Delete
         topic: topic.id,
         index: asked.partition_index,
     };
-    let partition = broker.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    let partition = services.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
     partition.check_leader(LeaderEpoch::UNKNOWN)?;
     if !partition.config().cleanup.delete {
         // What is only compacted keeps the last record of every key: deleting a prefix would break that promise.

@@ -6,8 +6,8 @@ use weir_protocol::messages::{DescribeClusterRequest, DescribeClusterResponse};
 use weir_protocol::types::BrokerId;
 
 use super::{RequestContext, metadata};
+use crate::api::Services;
 use crate::auth::Authorizer;
-use crate::broker::Broker;
 use crate::metadata::MetadataImage;
 
 /// `EndpointType` in Apache Kafka.
@@ -15,10 +15,10 @@ const ENDPOINT_BROKER: i8 = 1;
 const ENDPOINT_CONTROLLER: i8 = 2;
 
 /// Answers a request.
-pub(crate) fn handle(broker: &Broker, cx: &RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse {
-    let described = describe(&broker.metadata.load(), &broker.authorizer, cx, &request, broker.config.id);
+pub(crate) fn handle(services: &Services, cx: &RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse {
+    let described = describe(&services.metadata.load(), &services.authorizer, cx, &request, services.config.id);
     DescribeClusterResponse {
-        cluster_id: broker.config.cluster_id.clone(),
+        cluster_id: services.config.cluster_id.clone(),
         ..described
     }
 }

@@ -13,8 +13,8 @@ use weir_protocol::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
 use weir_protocol::types::BrokerId;
 
 use super::RequestContext;
+use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
-use crate::broker::Broker;
 use crate::metadata::MetadataImage;
 use crate::replica::now_ms;
 
@@ -31,12 +31,13 @@ const NODES_VERSION: i16 = 2;
 const CHANGES_MASK: u64 = (1 << 40) - 1;
 
 /// Answers a request.
-pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
-    let image = Arc::clone(&broker.metadata.load());
-    let config = &broker.config;
-    let mut response = describe(&image, &broker.authorizer, cx, &request, config.id, &config.controller, now_ms());
+pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
+    let image = Arc::clone(&services.metadata.load());
+    let config = &services.config;
+    let mut response = describe(&image, &services.authorizer, cx, &request, config.id, &config.controller, now_ms());
     if let Some(partition) = described(&mut response) {
-        let told = broker.controller.forward(&broker.metadata, cx, ApiKey::DescribeQuorum, &request).await;
+        let api = (ApiKey::DescribeQuorum, cx.version);
+        let told = services.controller.forward(&services.metadata, cx.forwarded_by(), api, &request).await;
         if let Ok(mut told) = told
             && let Some(told) = described(&mut told)
         {

@@ -10,15 +10,15 @@ use weir_protocol::messages::describe_topic_partitions_response::{
 use weir_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 
 use super::{RequestContext, configs, metadata, topic_name};
+use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
-use crate::broker::Broker;
 use crate::metadata::{MetadataImage, PartitionImage, TopicImage};
 
 /// Answers a request.
-pub(crate) fn handle(broker: &Broker, cx: &RequestContext, request: DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
-    let image = broker.metadata.load();
-    let limit = configs::number(&image, broker.config.id, "max.request.partition.size.limit");
-    describe(&image, &broker.authorizer, cx, &request, usize::try_from(limit).unwrap_or(1))
+pub(crate) fn handle(services: &Services, cx: &RequestContext, request: DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+    let image = services.metadata.load();
+    let limit = configs::number(&image, services.config.id, "max.request.partition.size.limit");
+    describe(&image, &services.authorizer, cx, &request, usize::try_from(limit).unwrap_or(1))
 }
 
 /// The page that `request` asks for, of at most `limit` partitions (`DescribeTopicPartitionsRequestHandler`).

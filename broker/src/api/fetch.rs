@@ -15,14 +15,15 @@ use weir_protocol::messages::fetch_response::{AbortedTransaction, EpochEndOffset
 use weir_protocol::messages::{Failing, FetchRequest, Measured, Message};
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
-use super::dispatch::Request;
 use super::fetch_session::{Answer, Asked, Key, Said, SessionRequest, TopicRef, Wish};
+use super::request::Request;
 use super::{Handled, RequestContext, replica_fetch};
+use crate::api::Services;
+use crate::api::reply::{Chunk, FileRegion, Reply};
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
+use crate::budget::Room;
 use crate::log::{Aborted, EpochEnd, LogReader, ReadSlice};
 use crate::metadata::MetadataImage;
-use crate::net::{Chunk, FileRegion, Reply, Room};
 use crate::replica::{Partition, Waiter, now_ms, read_error};
 
 /// The first version whose clients may read from followers (KIP-392).
@@ -111,24 +112,24 @@ struct Limits {
 
 /// Takes up a request. What a session asks for is not in the frame: it has room of its own, and where it is much it is read where it holds up nobody else.
 pub(super) fn handle(mut request: Request, fetch: FetchRequest) -> Handled {
-    let broker = Arc::clone(&request.broker);
+    let services = Arc::clone(&request.services);
     let is_of_follower = fetch.replica_id >= 0 || fetch.replica_state.replica_id >= 0;
     let partitions = if is_of_follower {
         0
     } else {
-        broker.fetch_sessions.partitions_of(fetch.session_id)
+        services.fetch_sessions.partitions_of(fetch.session_id)
     };
     if partitions <= SMALL_SESSION_MAX {
         return Handled::Later(reply(request, fetch).boxed());
     }
-    let room = broker.request_memory.room(partitions * READ_BYTES, false);
+    let room = services.request_memory.room(partitions * READ_BYTES, false);
     let replied = async move {
         request.cx.room = room.await;
         reply(request, fetch).await
     };
     Handled::Later(match partitions <= SESSION_MAX {
         true => replied.boxed(),
-        false => broker.large_requests.carry_out(replied),
+        false => services.large_requests.carry_out(replied),
     })
 }
 
@@ -149,7 +150,7 @@ async fn reply(request: Request, fetch: FetchRequest) -> Reply {
     if room.is_of_the_budget() {
         room.shrink_to(response.encoded_bytes_max());
     }
-    match response.encode(request.cx.version, request.correlation_id()) {
+    match response.encode(request.cx.version, request.correlation_id) {
         Ok(frame) => {
             let reply = Reply {
                 chunks: frame.chunks.into_iter().map(chunk).collect(),
@@ -173,7 +174,7 @@ fn chunk(chunk: fetch::Chunk<FileRegion>) -> Chunk {
 ///
 /// A follower's answer needs none, whoever does not read: a leader that does not answer its followers is alone soon. What they may ask for is bounded by the partitions here.
 async fn answer(asking: &Request, request: FetchRequest) -> Option<(FetchResponse<FileRegion>, Room)> {
-    let Request { broker, cx, .. } = asking;
+    let Request { services, cx, .. } = asking;
     let failed = |code: ErrorCode| {
         let response = FetchResponse {
             error_code: code.code(),
@@ -186,12 +187,12 @@ async fn answer(asking: &Request, request: FetchRequest) -> Option<(FetchRespons
     } else {
         request.replica_id
     };
-    if replica_id >= 0 && !broker.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster) {
+    if replica_id >= 0 && !services.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster) {
         return failed(ErrorCode::ClusterAuthorizationFailed);
     }
-    let settings = broker.settings();
+    let settings = services.settings();
     if replica_id >= 0 {
-        let response = replica_fetch::answer(broker, cx, request, settings.fetch_bytes_max).await;
+        let response = replica_fetch::answer(services, cx, request, settings.fetch_bytes_max).await;
         return Some((response, Room::default()));
     }
     let mut limits = Limits {
@@ -202,21 +203,21 @@ async fn answer(asking: &Request, request: FetchRequest) -> Option<(FetchRespons
         from_followers: cx.version >= FROM_FOLLOWERS,
         rack: Some(request.rack_id.clone()).filter(|rack| !rack.is_empty()),
     };
-    let asked = match broker.fetch_sessions.ask(SessionRequest::of(cx.version, request), now_ms()) {
+    let asked = match services.fetch_sessions.ask(SessionRequest::of(cx.version, request), now_ms()) {
         Ok(asked) => asked,
         Err(code) => return failed(code),
     };
     // Of the request nothing else is left, and the wait for records may be long.
     limits.wait = cx.room.waits(asked.partitions.len() * ASKED_BYTES, limits.wait);
-    let mut reads = read_until_enough(broker, cx, &asked, &limits).await;
+    let mut reads = read_until_enough(services, cx, &asked, &limits).await;
     let bytes_max = answer_bytes_max(&asked, &reads);
-    let room = match broker.answer_memory.try_room(bytes_max) {
+    let room = match services.answer_memory.try_room(bytes_max) {
         Some(room) => room,
         None => {
             // What was read is forgotten, and read again when there is room for it: the session has not heard of it yet.
             drop(reads);
             let room = asking.room_for_answer(bytes_max).await?;
-            reads = read_all(broker, cx, &asked, &limits);
+            reads = read_all(services, cx, &asked, &limits);
             room
         }
     };
@@ -224,13 +225,13 @@ async fn answer(asking: &Request, request: FetchRequest) -> Option<(FetchRespons
         partition.traffic().fetches();
     }
     let answers: Vec<_> = reads.iter().map(Read::answer).collect();
-    let (session_id, included) = broker.fetch_sessions.settle(&asked, &answers, settings.fetch_sessions_max, now_ms());
+    let (session_id, included) = services.fetch_sessions.settle(&asked, &answers, settings.fetch_sessions_max, now_ms());
     let mut response = FetchResponse {
         session_id,
         ..FetchResponse::default()
     };
     for (((key, _), read), _) in asked.partitions.into_iter().zip(reads).zip(included).filter(|(_, included)| *included) {
-        say(broker, cx, &mut response, key, read);
+        say(services, cx, &mut response, key, read);
     }
     Some((response, room))
 }
@@ -243,15 +244,15 @@ fn answer_bytes_max(asked: &Asked, reads: &[Read]) -> usize {
 }
 
 /// Reads all partitions; as long as that gives less than is wanted and time is left, waits until one of them advances and reads again.
-async fn read_until_enough(broker: &Broker, cx: &RequestContext, asked: &Asked, limits: &Limits) -> Vec<Read> {
+async fn read_until_enough(services: &Services, cx: &RequestContext, asked: &Asked, limits: &Limits) -> Vec<Read> {
     let deadline = Instant::now() + limits.wait;
     let mut waiter = Waiter::new(Partition::waiters);
     let mut registered = false;
     loop {
         if limits.read_committed {
-            know_transactions(broker, cx, asked).await;
+            know_transactions(services, cx, asked).await;
         }
-        let reads = read_all(broker, cx, asked, limits);
+        let reads = read_all(services, cx, asked, limits);
         let bytes: usize = reads.iter().filter_map(|read| read.records.as_ref()).map(|region| region.length).sum();
         let must_say = reads
             .iter()
@@ -273,10 +274,10 @@ async fn read_until_enough(broker: &Broker, cx: &RequestContext, asked: &Asked, 
 }
 
 /// Has the transactions known of all partitions that are read up to the last stable offset.
-async fn know_transactions(broker: &Broker, cx: &RequestContext, asked: &Asked) {
+async fn know_transactions(services: &Services, cx: &RequestContext, asked: &Asked) {
     let unknown: Vec<_> = {
-        let image = broker.metadata.load();
-        let partitions = asked.partitions.iter().filter_map(|(key, _)| find(broker, cx, &image, key).ok());
+        let image = services.metadata.load();
+        let partitions = asked.partitions.iter().filter_map(|(key, _)| find(services, cx, &image, key).ok());
         partitions.filter(|partition| partition.last_stable_offset().is_none()).collect()
     };
     for partition in unknown {
@@ -284,13 +285,13 @@ async fn know_transactions(broker: &Broker, cx: &RequestContext, asked: &Asked) 
     }
 }
 
-fn read_all(broker: &Broker, cx: &RequestContext, asked: &Asked, limits: &Limits) -> Vec<Read> {
-    let image = broker.metadata.load();
+fn read_all(services: &Services, cx: &RequestContext, asked: &Asked, limits: &Limits) -> Vec<Read> {
+    let image = services.metadata.load();
     let mut left = limits.bytes_max;
     let mut first = true;
     let mut reads = Vec::with_capacity(asked.partitions.len());
     for (key, wish) in &asked.partitions {
-        let read = find(broker, cx, &image, key)
+        let read = find(services, cx, &image, key)
             .and_then(|partition| read_counted(&image, partition, wish, limits, left, first))
             .unwrap_or_else(Read::error);
         if let Some(region) = &read.records {
@@ -303,7 +304,7 @@ fn read_all(broker: &Broker, cx: &RequestContext, asked: &Asked, limits: &Limits
 }
 
 /// The partition that a client means, if it may read it.
-fn find(broker: &Broker, cx: &RequestContext, image: &MetadataImage, key: &Key) -> Result<Arc<Partition>, ErrorCode> {
+fn find(services: &Services, cx: &RequestContext, image: &MetadataImage, key: &Key) -> Result<Arc<Partition>, ErrorCode> {
     let (topic, unknown) = match &key.topic {
         TopicRef::Id(id) => (image.topic(*id), ErrorCode::UnknownTopicId),
         TopicRef::Name(name) => (image.topic_by_name(name), ErrorCode::UnknownTopicOrPartition),
@@ -314,13 +315,13 @@ fn find(broker: &Broker, cx: &RequestContext, image: &MetadataImage, key: &Key) 
         (TopicRef::Id(_), None) => None,
     };
     if let Some(name) = name
-        && !broker.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(name))
+        && !services.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(name))
     {
         return Err(ErrorCode::TopicAuthorizationFailed);
     }
     let topic = topic.ok_or(unknown)?;
     topic.partition(key.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    broker
+    services
         .replicas
         .get(TopicPartition {
             topic: topic.id,
@@ -398,7 +399,7 @@ fn read(image: &MetadataImage, partition: &Partition, wish: &Wish, limits: &Limi
     } else {
         log.read(wish.fetch_offset, bound, bytes_max, first).map_err(|error| read_error(&error))?
     };
-    read.records = slice.map(region);
+    read.records = slice.map(FileRegion::from);
     Ok(read)
 }
 
@@ -417,17 +418,8 @@ fn aborted(log: &LogReader, mut found: Vec<Aborted>, slice: Option<&ReadSlice>) 
     Ok(said.collect())
 }
 
-/// A run of batches as a piece of a response.
-pub(super) fn region(slice: ReadSlice) -> FileRegion {
-    FileRegion {
-        file: slice.file,
-        position: slice.position,
-        length: slice.length,
-    }
-}
-
 /// Puts one partition into the response, beside the others of its topic.
-fn say(broker: &Broker, cx: &RequestContext, response: &mut FetchResponse<FileRegion>, key: Key, read: Read) {
+fn say(services: &Services, cx: &RequestContext, response: &mut FetchResponse<FileRegion>, key: Key, read: Read) {
     let (name, id) = match &key.topic {
         TopicRef::Id(id) => (String::new(), *id),
         TopicRef::Name(name) => (name.to_string(), TopicId::ZERO),
@@ -454,7 +446,7 @@ fn say(broker: &Broker, cx: &RequestContext, response: &mut FetchResponse<FileRe
     }
     if cx.version >= LEADER_IN_RESPONSE && matches!(read.code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
         let key = TopicPartition { topic: id, index: key.index };
-        partition.current_leader = name_leader(broker, cx, key, &mut response.node_endpoints);
+        partition.current_leader = name_leader(services, cx, key, &mut response.node_endpoints);
     }
     match response.topics.last_mut() {
         Some(topic) if topic.topic == name && topic.topic_id == id.0 => topic.partitions.push(partition),
@@ -467,8 +459,8 @@ fn say(broker: &Broker, cx: &RequestContext, response: &mut FetchResponse<FileRe
 }
 
 /// Names the leader that this broker knows of, and where it is: saves the client a round of Metadata (KIP-951).
-fn name_leader(broker: &Broker, cx: &RequestContext, key: TopicPartition, endpoints: &mut Vec<NodeEndpoint>) -> LeaderIdAndEpoch {
-    let image = broker.metadata.load();
+fn name_leader(services: &Services, cx: &RequestContext, key: TopicPartition, endpoints: &mut Vec<NodeEndpoint>) -> LeaderIdAndEpoch {
+    let image = services.metadata.load();
     let Some(leader) = image.leader_hint(key, &cx.listener.name) else {
         return LeaderIdAndEpoch::default();
     };

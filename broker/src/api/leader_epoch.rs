@@ -9,21 +9,21 @@ use weir_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochR
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
 use super::RequestContext;
+use crate::api::Services;
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
 use crate::metadata::TopicImage;
 
 /// Answers a request.
-pub(crate) fn handle(broker: &Broker, cx: &RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
-    let image = broker.metadata.load();
+pub(crate) fn handle(services: &Services, cx: &RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+    let image = services.metadata.load();
     let topics = request.topics.into_iter().map(|topic| {
-        let allowed = broker
+        let allowed = services
             .authorizer
             .allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.topic));
         let found = image.topic_by_name(&topic.topic);
         let partitions = topic.partitions.iter().map(|partition| {
             let result = if allowed {
-                end_of(broker, found, partition)
+                end_of(services, found, partition)
             } else {
                 Err(ErrorCode::TopicAuthorizationFailed)
             };
@@ -51,14 +51,14 @@ pub(crate) fn handle(broker: &Broker, cx: &RequestContext, request: OffsetForLea
     }
 }
 
-fn end_of(broker: &Broker, topic: Option<&Arc<TopicImage>>, asked: &OffsetForLeaderPartition) -> Result<(i32, i64), ErrorCode> {
+fn end_of(services: &Services, topic: Option<&Arc<TopicImage>>, asked: &OffsetForLeaderPartition) -> Result<(i32, i64), ErrorCode> {
     let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
     topic.partition(asked.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let key = TopicPartition {
         topic: topic.id,
         index: asked.partition,
     };
-    let partition = broker.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    let partition = services.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
     partition.check_leader(LeaderEpoch(asked.current_leader_epoch))?;
     Ok(partition
         .log()

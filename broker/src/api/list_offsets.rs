@@ -10,8 +10,8 @@ use weir_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
 use super::RequestContext;
+use crate::api::Services;
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
 use crate::log::TimestampedOffset;
 use crate::metadata::TopicImage;
 use crate::replica::{Partition, read_error};
@@ -51,27 +51,29 @@ enum Asker {
 const OFFSET_NOT_AVAILABLE: i16 = 5;
 
 /// Answers a request. Looking up a time may read the log, so whole requests run off the connection's thread.
-pub(crate) async fn handle(broker: &Arc<Broker>, cx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub(crate) async fn handle(services: &Arc<Services>, cx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let needs_disk = request
         .topics
         .iter()
         .flat_map(|topic| &topic.partitions)
         .any(|partition| partition.timestamp >= 0 || partition.timestamp == special::MAX_TIMESTAMP);
     if request.replica_id < 0 && request.isolation_level == READ_COMMITTED {
-        know_transactions(broker, &request).await;
+        know_transactions(services, &request).await;
     }
     if !needs_disk {
-        return list(broker, cx, request);
+        return list(services, cx, request);
     }
-    let (broker, cx) = (Arc::clone(broker), cx.clone());
-    tokio::task::spawn_blocking(move || list(&broker, &cx, request)).await.unwrap_or_default()
+    let (services, cx) = (Arc::clone(services), cx.clone());
+    tokio::task::spawn_blocking(move || list(&services, &cx, request))
+        .await
+        .unwrap_or_default()
 }
 
 /// Has the transactions known of all partitions that are asked for. What they are is told to nobody by that.
-async fn know_transactions(broker: &Broker, request: &ListOffsetsRequest) {
+async fn know_transactions(services: &Services, request: &ListOffsetsRequest) {
     for topic in &request.topics {
         for partition in &topic.partitions {
-            let found = find(broker, broker.metadata.load().topic_by_name(&topic.name), partition);
+            let found = find(services, services.metadata.load().topic_by_name(&topic.name), partition);
             if let Ok(replica) = found {
                 replica.know_transactions().await;
             }
@@ -79,8 +81,8 @@ async fn know_transactions(broker: &Broker, request: &ListOffsetsRequest) {
     }
 }
 
-fn list(broker: &Broker, cx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let image = broker.metadata.load();
+fn list(services: &Services, cx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let image = services.metadata.load();
     let asker = match (request.replica_id, request.isolation_level) {
         (0.., _) => Asker::Replica,
         (_, READ_COMMITTED) => Asker::ReadCommitted,
@@ -88,7 +90,9 @@ fn list(broker: &Broker, cx: &RequestContext, request: ListOffsetsRequest) -> Li
     };
     let twice = named_twice(&request);
     let topics = request.topics.into_iter().map(|topic| {
-        let allowed = broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name));
+        let allowed = services
+            .authorizer
+            .allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name));
         let found = image.topic_by_name(&topic.name);
         let partitions = topic.partitions.iter().map(|partition| {
             let result = if !allowed {
@@ -96,7 +100,7 @@ fn list(broker: &Broker, cx: &RequestContext, request: ListOffsetsRequest) -> Li
             } else if !twice.is_empty() && twice.contains(&(topic.name.clone(), partition.partition_index)) {
                 Err(ErrorCode::InvalidRequest)
             } else {
-                find(broker, found, partition).and_then(|replica| look_up(&replica, partition.timestamp, cx.version, asker))
+                find(services, found, partition).and_then(|replica| look_up(&replica, partition.timestamp, cx.version, asker))
             };
             answer(partition.partition_index, result, cx.version)
         });
@@ -125,14 +129,14 @@ fn named_twice(request: &ListOffsetsRequest) -> BTreeSet<(String, i32)> {
         .collect()
 }
 
-fn find(broker: &Broker, topic: Option<&Arc<TopicImage>>, partition: &ListOffsetsPartition) -> Result<Arc<Partition>, ErrorCode> {
+fn find(services: &Services, topic: Option<&Arc<TopicImage>>, partition: &ListOffsetsPartition) -> Result<Arc<Partition>, ErrorCode> {
     let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
     topic.partition(partition.partition_index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let key = TopicPartition {
         topic: topic.id,
         index: partition.partition_index,
     };
-    let replica = broker.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    let replica = services.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
     replica.check_leader(LeaderEpoch(partition.current_leader_epoch))?;
     Ok(replica)
 }

@@ -11,8 +11,8 @@ use weir_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 
 pub(crate) use self::alter::handle as handle_alter;
 use super::RequestContext;
+use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
-use crate::broker::Broker;
 use crate::replica::Partition;
 
 /// The log directory as it is now.
@@ -44,13 +44,13 @@ struct LogDirPartition {
 }
 
 /// Answers a request.
-pub(crate) fn handle(broker: &Broker, cx: &RequestContext, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
-    describe(&broker.authorizer, cx, &request, || look(broker))
+pub(crate) fn handle(services: &Services, cx: &RequestContext, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+    describe(&services.authorizer, cx, &request, || look(services))
 }
 
 /// The log directory and every partition in it, as they are now.
-fn look(broker: &Broker) -> LogDirDescription {
-    let log_dir = broker.replicas.log_dir();
+fn look(services: &Services) -> LogDirDescription {
+    let log_dir = services.replicas.log_dir();
     let bytes = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
     let (total_bytes, usable_bytes) = log_dir.space().map_or((-1, -1), |(total, usable)| (bytes(total), bytes(usable)));
     let partition = |partition: Arc<Partition>| LogDirPartition {
@@ -64,7 +64,7 @@ fn look(broker: &Broker) -> LogDirDescription {
         is_offline: log_dir.failure().is_some(),
         total_bytes,
         usable_bytes,
-        partitions: broker.replicas.all().into_iter().map(partition).collect(),
+        partitions: services.replicas.all().into_iter().map(partition).collect(),
     }
 }
 

@@ -18,8 +18,8 @@ use weir_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, Metadat
 use weir_protocol::types::{BrokerId, TopicId};
 
 use super::{RequestContext, configs, topic_name};
+use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
-use crate::broker::Broker;
 use crate::metadata::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
 
 /// The version of CreateTopics in which a topic is created on first use.
@@ -34,30 +34,30 @@ const LISTENER_NOT_FOUND_VERSION: i16 = 6;
 const ASKS_AGAIN_WAIT: Duration = Duration::from_millis(5);
 
 /// Answers a request.
-pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
-    await_successors(broker, cx, &request).await;
-    let mut image = Arc::clone(&broker.metadata.load());
-    let mut asked = match select(&image, &broker.authorizer, cx, &request) {
+pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
+    await_successors(services, cx, &request).await;
+    let mut image = Arc::clone(&services.metadata.load());
+    let mut asked = match select(&image, &services.authorizer, cx, &request) {
         Ok(asked) => asked,
         Err(error) => return refuse(&request, error),
     };
-    let create = request.allow_auto_topic_creation && configs::flag(&image, broker.config.id, "auto.create.topics.enable");
+    let create = request.allow_auto_topic_creation && configs::flag(&image, services.config.id, "auto.create.topics.enable");
     let missing = if create {
-        take_creatable(&image, &broker.authorizer, cx, &mut asked)
+        take_creatable(&image, &services.authorizer, cx, &mut asked)
     } else {
         Vec::new()
     };
     if !missing.is_empty() {
-        let created = create_topics(broker, cx, &missing).await.map(errors_by_name);
+        let created = create_topics(services, cx, &missing).await.map(errors_by_name);
         // Whatever was created is in the image by now: the controller client waits for it.
-        image = Arc::clone(&broker.metadata.load());
+        image = Arc::clone(&services.metadata.load());
         asked.extend(missing.into_iter().map(|name| outcome(&image, &created, name)));
     }
-    let response = respond(&image, &broker.authorizer, cx, &request, asked, broker.config.id);
+    let response = respond(&image, &services.authorizer, cx, &request, asked, services.config.id);
     MetadataResponse {
         // Beside the living those that were alive until just now.
-        brokers: brokers(broker.metadata.known_brokers(&image), cx),
-        cluster_id: Some(broker.config.cluster_id.clone()),
+        brokers: brokers(services.metadata.known_brokers(&image), cx),
+        cluster_id: Some(services.config.cluster_id.clone()),
         ..response
     }
 }
@@ -66,14 +66,14 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: Metada
 const TOPICS_OF_LARGE_ANSWERS: usize = 2_000;
 
 /// Whether a small request has a large answer: all topics of a cluster that has many.
-pub(crate) fn is_of_many(broker: &Broker, request: &MetadataRequest) -> bool {
+pub(crate) fn is_of_many(services: &Services, request: &MetadataRequest) -> bool {
     let asks_for_all = request.topics.as_ref().is_none_or(Vec::is_empty);
-    asks_for_all && broker.metadata.load().topic_count() > TOPICS_OF_LARGE_ANSWERS
+    asks_for_all && services.metadata.load().topic_count() > TOPICS_OF_LARGE_ANSWERS
 }
 
 /// Waits while a topic that is asked for is led by a broker that has just died as far as this one can see, for the controller to say who leads now.
-async fn await_successors(broker: &Broker, cx: &RequestContext, request: &MetadataRequest) {
-    let lost = broker.replicas.lost_leaders();
+async fn await_successors(services: &Services, cx: &RequestContext, request: &MetadataRequest) {
+    let lost = services.replicas.lost_leaders();
     let names_topics = request.topics.as_ref().is_some_and(|topics| !topics.is_empty());
     if names_topics && cx.has_asked_for_topics.swap(true, Ordering::Relaxed) {
         // Who asks again has often lost its leader, in this moment: it is not told what is about to change.
@@ -81,7 +81,7 @@ async fn await_successors(broker: &Broker, cx: &RequestContext, request: &Metada
     }
     loop {
         let changed = lost.changed();
-        let image = Arc::clone(&broker.metadata.load());
+        let image = Arc::clone(&services.metadata.load());
         let leads = |id| {
             let is_led = |topic: &Arc<TopicImage>| topic.partitions.iter().any(|partition| partition.leader == Some(id));
             match &request.topics {
@@ -97,7 +97,7 @@ async fn await_successors(broker: &Broker, cx: &RequestContext, request: &Metada
         };
         let Some(until) = lost.wait_until(leads) else { return };
         tokio::select! {
-            () = broker.metadata.wait_for(image.version + 1) => {}
+            () = services.metadata.wait_for(image.version + 1) => {}
             () = changed => {}
             () = tokio::time::sleep_until(until) => return,
         }
@@ -198,7 +198,7 @@ fn take_creatable(image: &MetadataImage, authorizer: &Authorizer, cx: &RequestCo
     creatable
 }
 
-async fn create_topics(broker: &Broker, cx: &RequestContext, names: &[String]) -> Result<CreateTopicsResponse, ErrorCode> {
+async fn create_topics(services: &Services, cx: &RequestContext, names: &[String]) -> Result<CreateTopicsResponse, ErrorCode> {
     let topic = |name: &String| CreatableTopic {
         name: name.clone(),
         num_partitions: -1,
@@ -210,11 +210,8 @@ async fn create_topics(broker: &Broker, cx: &RequestContext, names: &[String]) -
         timeout_ms: CREATE_TIMEOUT_MS,
         validate_only: false,
     };
-    let cx = RequestContext {
-        version: CREATE_TOPICS_VERSION,
-        ..cx.clone()
-    };
-    broker.controller.forward(&broker.metadata, &cx, ApiKey::CreateTopics, &request).await
+    let api = (ApiKey::CreateTopics, CREATE_TOPICS_VERSION);
+    services.controller.forward(&services.metadata, cx.forwarded_by(), api, &request).await
 }
 
 fn errors_by_name(response: CreateTopicsResponse) -> BTreeMap<String, ErrorCode> {

@@ -18,6 +18,7 @@ mod fetch_session;
 #[cfg(test)]
 mod fixtures;
 mod groups;
+mod large;
 mod leader_epoch;
 mod list_offsets;
 mod log_dirs;
@@ -27,12 +28,19 @@ mod producer_ids;
 mod repeats;
 mod replica_fetch;
 mod replica_session;
+mod reply;
+mod request;
 mod security;
+mod services;
 mod topic_name;
 mod topics;
 mod transactions;
 
 pub use context::{Caller, Listener, RequestContext};
-pub(crate) use dispatch::{Handled, dispatch};
+pub(crate) use dispatch::dispatch;
 pub use fetch_session::FetchSessions;
+pub use large::LargeRequests;
 pub use replica_session::FollowerSessions;
+pub(crate) use reply::{Chunk, FileRegion, Reply};
+pub(crate) use request::Handled;
+pub use services::{CachedSettings, Services};

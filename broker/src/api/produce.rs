@@ -14,112 +14,27 @@ use weir_protocol::batch::BatchHeader;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::frame::response_bytes_max;
 use weir_protocol::messages::ProduceResponse;
-use weir_protocol::messages::produce_response::{
-    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
-};
+use weir_protocol::messages::produce_response::{LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse};
 use weir_protocol::produce::{ProducePartition, ProduceRequest, ProduceTopic, TopicRef};
 use weir_protocol::types::{TopicId, TopicPartition};
 
+mod outcome;
 mod transactional;
 
-use self::transactional::Asking;
-use super::dispatch::Request;
+use self::outcome::{Asking, Outcome, Refusal, Topic, Unread};
+use super::request::Request;
 use super::{Handled, RequestContext, repeats};
+use crate::api::Services;
+use crate::api::reply::Reply;
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
+use crate::budget::Room;
 use crate::log::validate::{Effort, NotReady};
-use crate::log::{AppendError, AppendInfo, LogConfig, Prepared, TimestampType, validate};
+use crate::log::{AppendInfo, LogConfig, Prepared, TimestampType, validate};
 use crate::metadata::{MetadataImage, TopicImage};
-use crate::net::{Reply, Room};
-use crate::replica::{Acks, Appending, Partition};
+use crate::replica::{Acks, Partition};
 
 /// The first version whose response names the new leader (KIP-951).
 const LEADER_IN_RESPONSE: i16 = 10;
-
-/// What has become of one partition's records so far.
-enum Outcome {
-    Brought {
-        appending: Appending,
-        log_append_time: bool,
-    },
-    /// The transaction's coordinator is asked first.
-    Asking(Box<Asking>),
-    /// To read them takes so long that it is done where nobody waits for it.
-    Unread(Box<Unread>),
-    Refused(Refusal),
-}
-
-/// Records that are still to be judged, and what belongs to them.
-struct Unread {
-    partition: Arc<Partition>,
-    config: Arc<LogConfig>,
-    records: BytesMut,
-    room: Room,
-}
-
-/// Why records were not taken.
-struct Refusal {
-    code: ErrorCode,
-    message: Option<String>,
-    records: Vec<BatchIndexAndErrorMessage>,
-    /// Whether the answer says where the log begins.
-    tells_log_start: bool,
-}
-
-impl From<ErrorCode> for Refusal {
-    fn from(code: ErrorCode) -> Self {
-        Self {
-            code,
-            message: None,
-            records: Vec::new(),
-            tells_log_start: matches!(
-                code,
-                ErrorCode::NotEnoughReplicas | ErrorCode::NotEnoughReplicasAfterAppend | ErrorCode::RequestTimedOut
-            ),
-        }
-    }
-}
-
-impl From<validate::Refusal> for Refusal {
-    fn from(refusal: validate::Refusal) -> Self {
-        let records = refusal.bad_records().iter().map(|record| BatchIndexAndErrorMessage {
-            batch_index: record.index,
-            batch_index_error_message: Some(record.message.clone()),
-        });
-        Self {
-            code: refusal.code(),
-            message: Some(refusal.to_string()),
-            records: records.collect(),
-            tells_log_start: refusal.tells_log_start(),
-        }
-    }
-}
-
-/// One topic's place in the response.
-struct Topic {
-    name: String,
-    id: TopicId,
-    partitions: Vec<(TopicPartition, Outcome)>,
-}
-
-impl From<AppendError> for Refusal {
-    fn from(error: AppendError) -> Self {
-        let code = match error {
-            AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
-            AppendError::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
-            AppendError::Storage | AppendError::Nameless => ErrorCode::KafkaStorageError,
-            AppendError::Producer(error) => {
-                return Self {
-                    code: error.code(),
-                    message: Some(error.to_string()),
-                    records: Vec::new(),
-                    tells_log_start: true,
-                };
-            }
-        };
-        code.into()
-    }
-}
 
 /// Who may write to the brokers' own topics, as in Kafka (`AdminUtils.ADMIN_CLIENT_ID`).
 const ADMIN_CLIENT: &str = "__admin_client";
@@ -136,7 +51,7 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
         |topic| &mut topic.partitions,
         |partition| partition.index,
     );
-    let (broker, cx) = (&*request.broker, &request.cx);
+    let (services, cx) = (&*request.services, &request.cx);
     let acks = match produce.acks {
         0 => Acks::None,
         1 => Acks::Leader,
@@ -147,8 +62,8 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
         Acks::None => 0,
         Acks::Leader | Acks::All => answer_bytes_max(&produce.topics),
     };
-    let refusal = refuse_all(broker, cx, &produce);
-    let image = broker.metadata.load();
+    let refusal = refuse_all(services, cx, &produce);
+    let image = services.metadata.load();
     let transactional_id = produce.transactional_id;
     let asker = Asker {
         cx,
@@ -158,7 +73,7 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
     let mut topics: Vec<_> = produce
         .topics
         .into_iter()
-        .map(|topic| bring_topic(broker, &asker, &image, topic, refusal))
+        .map(|topic| bring_topic(services, &asker, &image, topic, refusal))
         .collect();
     drop(image);
     // From here on the room is that of the records which are not written yet, unless what is kept until the answer is large as well.
@@ -168,14 +83,14 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
     }
     let takes_long = holds(&topics, |outcome| matches!(outcome, Outcome::Unread(_)));
     let must_ask = holds(&topics, |outcome| matches!(outcome, Outcome::Asking(_)));
-    let server = Arc::clone(&request.broker);
+    let server = Arc::clone(&request.services);
     let answer = async move {
         if takes_long {
             read_on(request.cx.version, &mut topics).await;
         }
         if holds(&topics, |outcome| matches!(outcome, Outcome::Asking(_))) {
             let id = transactional_id.unwrap_or_default();
-            transactional::ask(&request.broker, request.cx.version, &id, &mut topics).await;
+            transactional::ask(&request.services, request.cx.version, &id, &mut topics).await;
         }
         let mut response = settle(&request, topics, acks, timeout).await;
         if acks == Acks::None {
@@ -275,7 +190,7 @@ async fn read_on(version: i16, topics: &mut [Topic]) {
 }
 
 /// What is wrong with the request as a whole.
-fn refuse_all(broker: &Broker, cx: &RequestContext, request: &ProduceRequest) -> Option<ErrorCode> {
+fn refuse_all(services: &Services, cx: &RequestContext, request: &ProduceRequest) -> Option<ErrorCode> {
     if !(-1..=1).contains(&request.acks) {
         return Some(ErrorCode::InvalidRequiredAcks);
     }
@@ -287,12 +202,12 @@ fn refuse_all(broker: &Broker, cx: &RequestContext, request: &ProduceRequest) ->
     if !request.topics.iter().flat_map(|topic| &topic.partitions).any(is_transactional) {
         return None;
     }
-    let allows = |id| broker.authorizer.allows(&cx.principal, Operation::Write, Resource::TransactionalId(id));
+    let allows = |id| services.authorizer.allows(&cx.principal, Operation::Write, Resource::TransactionalId(id));
     let allowed = request.transactional_id.as_deref().is_some_and(allows);
     (!allowed).then_some(ErrorCode::TransactionalIdAuthorizationFailed)
 }
 
-fn bring_topic(broker: &Broker, asker: &Asker<'_>, image: &MetadataImage, topic: ProduceTopic, refusal: Option<ErrorCode>) -> Topic {
+fn bring_topic(services: &Services, asker: &Asker<'_>, image: &MetadataImage, topic: ProduceTopic, refusal: Option<ErrorCode>) -> Topic {
     let (found, name, id) = match topic.topic {
         TopicRef::Name(name) => (image.topic_by_name(&name), name, TopicId::ZERO),
         TopicRef::Id(id) => (image.topic(id), String::new(), id),
@@ -301,7 +216,7 @@ fn bring_topic(broker: &Broker, asker: &Asker<'_>, image: &MetadataImage, topic:
         // Whether a topic exists is not told to those who may not see it.
         let shown = found.map_or(name.as_str(), |topic| &topic.name);
         let by_id = name.is_empty() && id != TopicId::ZERO;
-        if (found.is_some() || !by_id) && !broker.authorizer.allows(&asker.cx.principal, Operation::Write, Resource::Topic(shown)) {
+        if (found.is_some() || !by_id) && !services.authorizer.allows(&asker.cx.principal, Operation::Write, Resource::Topic(shown)) {
             return Some(ErrorCode::TopicAuthorizationFailed);
         }
         let unknown = if by_id {
@@ -317,7 +232,7 @@ fn bring_topic(broker: &Broker, asker: &Asker<'_>, image: &MetadataImage, topic:
             index: partition.index,
         };
         let outcome = match (refusal, found) {
-            (None, Some(found)) => bring(broker, asker, found, key, partition),
+            (None, Some(found)) => bring(services, asker, found, key, partition),
             (refusal, _) => Err(refusal.unwrap_or(ErrorCode::UnknownTopicOrPartition).into()),
         };
         (key, outcome.unwrap_or_else(Outcome::Refused))
@@ -329,18 +244,18 @@ fn bring_topic(broker: &Broker, asker: &Asker<'_>, image: &MetadataImage, topic:
     }
 }
 
-fn bring(broker: &Broker, asker: &Asker<'_>, topic: &TopicImage, key: TopicPartition, data: ProducePartition) -> Result<Outcome, Refusal> {
+fn bring(services: &Services, asker: &Asker<'_>, topic: &TopicImage, key: TopicPartition, data: ProducePartition) -> Result<Outcome, Refusal> {
     topic.partition(key.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     // What coordinators remember is not written by others (`ReplicaManager.appendRecords`).
     if topic.internal && asker.cx.client_id.as_deref() != Some(ADMIN_CLIENT) {
         return Err(ErrorCode::InvalidTopicException.into());
     }
-    let partition = broker.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    let partition = services.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
     partition.traffic().produces();
     partition.accepts(asker.acks)?;
     let config = partition.config();
     let records = data.records.unwrap_or_default();
-    broker.metrics.received_records(records.len());
+    services.metrics.received_records(records.len());
     let room = asker.cx.room.clone();
     let judged = validate::validate_within(
         records,
@@ -380,7 +295,7 @@ fn place(partition: Arc<Partition>, prepared: Prepared, config: &LogConfig, room
 
 /// Waits for the acknowledgements, all at once, and puts the response together.
 async fn settle(request: &Request, topics: Vec<Topic>, acks: Acks, timeout: Duration) -> ProduceResponse {
-    let Request { broker, cx, .. } = request;
+    let Request { services, cx, .. } = request;
     let deadline = tokio::time::Instant::now() + timeout;
     let mut response = ProduceResponse::default();
     for topic in topics {
@@ -392,22 +307,22 @@ async fn settle(request: &Request, topics: Vec<Topic>, acks: Acks, timeout: Dura
         for (key, outcome) in topic.partitions {
             // One after the other is as good as all at once: each wait ends when its own partition is there, and the deadline is shared.
             let mut partition = match outcome {
-                Outcome::Refused(refusal) => refused(broker, key, refusal),
+                Outcome::Refused(refusal) => refused(services, key, refusal),
                 // All were asked about before.
-                Outcome::Asking(_) => refused(broker, key, ErrorCode::InvalidTxnState.into()),
+                Outcome::Asking(_) => refused(services, key, ErrorCode::InvalidTxnState.into()),
                 // All were read before.
-                Outcome::Unread(_) => refused(broker, key, ErrorCode::UnknownServerError.into()),
+                Outcome::Unread(_) => refused(services, key, ErrorCode::UnknownServerError.into()),
                 Outcome::Brought { appending, log_append_time } => match appending.acknowledged_by(acks, deadline).await {
                     Ok(Ok(info)) => {
-                        broker.metrics.appended_records(records_of(&info));
+                        services.metrics.appended_records(records_of(&info));
                         appended(key.index, &info, log_append_time)
                     }
-                    Ok(Err(error)) => refused(broker, key, error.into()),
-                    Err(_) => refused(broker, key, ErrorCode::RequestTimedOut.into()),
+                    Ok(Err(error)) => refused(services, key, error.into()),
+                    Err(_) => refused(services, key, ErrorCode::RequestTimedOut.into()),
                 },
             };
             if cx.version >= LEADER_IN_RESPONSE && moved(partition.error_code) {
-                partition.current_leader = name_leader(broker, cx, key, &mut response.node_endpoints);
+                partition.current_leader = name_leader(services, cx, key, &mut response.node_endpoints);
             }
             answered.partition_responses.push(partition);
         }
@@ -430,8 +345,8 @@ fn appended(index: i32, info: &AppendInfo, log_append_time: bool) -> PartitionPr
     }
 }
 
-fn refused(broker: &Broker, key: TopicPartition, refusal: Refusal) -> PartitionProduceResponse {
-    let partition = broker.replicas.get(key);
+fn refused(services: &Services, key: TopicPartition, refusal: Refusal) -> PartitionProduceResponse {
+    let partition = services.replicas.get(key);
     if let Some(partition) = &partition {
         partition.traffic().produce_failed();
     }
@@ -453,8 +368,8 @@ fn moved(code: i16) -> bool {
 }
 
 /// Names the leader that this broker knows of, and where it is: saves the client a round of Metadata (KIP-951).
-fn name_leader(broker: &Broker, cx: &RequestContext, key: TopicPartition, endpoints: &mut Vec<NodeEndpoint>) -> LeaderIdAndEpoch {
-    let image = broker.metadata.load();
+fn name_leader(services: &Services, cx: &RequestContext, key: TopicPartition, endpoints: &mut Vec<NodeEndpoint>) -> LeaderIdAndEpoch {
+    let image = services.metadata.load();
     let Some(leader) = image.leader_hint(key, &cx.listener.name) else {
         return LeaderIdAndEpoch::default();
     };

@@ -4,20 +4,20 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
 use super::{RequestContext, transactions};
+use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
-use crate::broker::Broker;
 
 /// What stands for no producer id, and for no epoch.
 const NONE: i64 = -1;
 
 /// Answers a request.
-pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse {
-    let outcome = match (check(&broker.authorizer, cx, &request), request.transactional_id.as_deref()) {
-        (Ok(()), Some(id)) => transactions::init(broker, cx, id, &request)
+pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse {
+    let outcome = match (check(&services.authorizer, cx, &request), request.transactional_id.as_deref()) {
+        (Ok(()), Some(id)) => transactions::init(services, cx, id, &request)
             .await
             .map(|producer| (producer.id, producer.epoch.0)),
         // An idempotent producer that lost its way asks with the id that it has, and gets another one (KIP-360): only transactions go on with an old id.
-        (Ok(()), None) => broker.controller.producer_id(broker.replicas.log_dir()).await.map(|id| (id, 0)),
+        (Ok(()), None) => services.controller.producer_id(services.replicas.log_dir()).await.map(|id| (id, 0)),
         (Err(error), _) => Err(error),
     };
     match outcome {

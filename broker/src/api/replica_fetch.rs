@@ -14,10 +14,9 @@ use weir_protocol::messages::fetch_response::EpochEndOffset;
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
 use super::RequestContext;
-use super::fetch::region;
 use super::replica_session::{Follower, SLOT_BYTES, Session, Wanted};
-use crate::broker::Broker;
-use crate::net::FileRegion;
+use crate::api::Services;
+use crate::api::reply::FileRegion;
 use crate::replica::core::FetchFrom;
 use crate::replica::{FollowerFetch, Served};
 
@@ -29,7 +28,7 @@ const REPLICA_STATE: i16 = 15;
 const HIGH_WATERMARK_WAIT: Duration = Duration::from_millis(5);
 
 /// Answers a follower's fetch.
-pub(super) async fn answer(broker: &Broker, cx: &RequestContext, request: FetchRequest, bytes_max: usize) -> FetchResponse<FileRegion> {
+pub(super) async fn answer(services: &Services, cx: &RequestContext, request: FetchRequest, bytes_max: usize) -> FetchResponse<FileRegion> {
     let failed = |code: ErrorCode| FetchResponse {
         error_code: code.code(),
         ..FetchResponse::default()
@@ -41,9 +40,9 @@ pub(super) async fn answer(broker: &Broker, cx: &RequestContext, request: FetchR
         id: BrokerId(request.replica_state.replica_id),
         epoch: BrokerEpoch(request.replica_state.replica_epoch),
     };
-    let mut session = match broker
+    let mut session = match services
         .follower_sessions
-        .take(follower, &broker.metadata.load(), request.session_id, request.session_epoch)
+        .take(follower, &services.metadata.load(), request.session_id, request.session_epoch)
     {
         Ok(session) => session,
         Err(code) => return failed(code),
@@ -52,7 +51,7 @@ pub(super) async fn answer(broker: &Broker, cx: &RequestContext, request: FetchR
         let id = TopicId(topic.topic_id);
         topic.partitions.iter().map(move |&index| TopicPartition { topic: id, index })
     });
-    let (here, absent): (Vec<_>, Vec<_>) = wanted(broker, &request).into_iter().partition(|wanted| wanted.partition.is_some());
+    let (here, absent): (Vec<_>, Vec<_>) = wanted(services, &request).into_iter().partition(|wanted| wanted.partition.is_some());
     let absent: Vec<_> = absent.into_iter().map(|wanted| wanted.id).collect();
     let named = here.len() + absent.len();
     // What is not here is said at once, and nothing of it is kept: the follower asks again.
@@ -80,7 +79,7 @@ pub(super) async fn answer(broker: &Broker, cx: &RequestContext, request: FetchR
         };
         put(&mut response, id, unknown);
     }
-    broker.follower_sessions.give_back(session);
+    services.follower_sessions.give_back(session);
     response
 }
 
@@ -91,7 +90,7 @@ struct Limits {
     bytes_max: usize,
 }
 
-fn wanted(broker: &Broker, request: &FetchRequest) -> Vec<Wanted> {
+fn wanted(services: &Services, request: &FetchRequest) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     for topic in &request.topics {
         wanted.extend(topic.partitions.iter().map(|partition| {
@@ -101,7 +100,7 @@ fn wanted(broker: &Broker, request: &FetchRequest) -> Vec<Wanted> {
             };
             Wanted {
                 id,
-                partition: broker.replicas.get(id),
+                partition: services.replicas.get(id),
                 from: FetchFrom {
                     offset: partition.fetch_offset,
                     last_fetched_epoch: (partition.last_fetched_epoch >= 0).then_some(LeaderEpoch(partition.last_fetched_epoch)),
@@ -232,7 +231,7 @@ fn say(session: &mut Session, number: u32, news: News, response: &mut FetchRespo
                     end_offset: end.offset,
                 };
             }
-            partition.records = served.records.map(region);
+            partition.records = served.records.map(FileRegion::from);
         }
         Err(code) => {
             slot.is_answered = true;

@@ -17,8 +17,8 @@ use weir_protocol::messages::{
 };
 
 use super::RequestContext;
+use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
-use crate::broker::Broker;
 
 /// An error, and what to say with it.
 type Refusal = (ErrorCode, Option<String>);
@@ -29,8 +29,8 @@ const MATCH_DEFAULT: i8 = 1;
 const MATCH_ANY: i8 = 2;
 
 /// Answers DescribeAcls.
-pub(crate) fn describe_acls(broker: &Broker, cx: &RequestContext, _: DescribeAclsRequest) -> DescribeAclsResponse {
-    let (error, error_message) = no_authorizer(&broker.authorizer, cx, Operation::Describe, "No Authorizer is configured on the broker");
+pub(crate) fn describe_acls(services: &Services, cx: &RequestContext, _: DescribeAclsRequest) -> DescribeAclsResponse {
+    let (error, error_message) = no_authorizer(&services.authorizer, cx, Operation::Describe, "No Authorizer is configured on the broker");
     DescribeAclsResponse {
         error_code: error.code(),
         error_message,
@@ -39,8 +39,8 @@ pub(crate) fn describe_acls(broker: &Broker, cx: &RequestContext, _: DescribeAcl
 }
 
 /// Answers CreateAcls.
-pub(crate) fn create_acls(broker: &Broker, cx: &RequestContext, request: CreateAclsRequest) -> CreateAclsResponse {
-    let (error, error_message) = no_authorizer(&broker.authorizer, cx, Operation::Alter, "No Authorizer is configured.");
+pub(crate) fn create_acls(services: &Services, cx: &RequestContext, request: CreateAclsRequest) -> CreateAclsResponse {
+    let (error, error_message) = no_authorizer(&services.authorizer, cx, Operation::Alter, "No Authorizer is configured.");
     let result = |_| AclCreationResult {
         error_code: error.code(),
         error_message: error_message.clone(),
@@ -52,8 +52,8 @@ pub(crate) fn create_acls(broker: &Broker, cx: &RequestContext, request: CreateA
 }
 
 /// Answers DeleteAcls.
-pub(crate) fn delete_acls(broker: &Broker, cx: &RequestContext, request: DeleteAclsRequest) -> DeleteAclsResponse {
-    let (error, error_message) = no_authorizer(&broker.authorizer, cx, Operation::Alter, "No Authorizer is configured.");
+pub(crate) fn delete_acls(services: &Services, cx: &RequestContext, request: DeleteAclsRequest) -> DeleteAclsResponse {
+    let (error, error_message) = no_authorizer(&services.authorizer, cx, Operation::Alter, "No Authorizer is configured.");
     let result = |_| DeleteAclsFilterResult {
         error_code: error.code(),
         error_message: error_message.clone(),
@@ -82,8 +82,8 @@ fn authorize(authorizer: &Authorizer, cx: &RequestContext, operation: Operation)
 }
 
 /// Answers DescribeClientQuotas: nobody has a quota.
-pub(crate) fn describe_quotas(broker: &Broker, cx: &RequestContext, request: DescribeClientQuotasRequest) -> DescribeClientQuotasResponse {
-    quotas(&broker.authorizer, cx, &request)
+pub(crate) fn describe_quotas(services: &Services, cx: &RequestContext, request: DescribeClientQuotasRequest) -> DescribeClientQuotasResponse {
+    quotas(&services.authorizer, cx, &request)
 }
 
 fn quotas(authorizer: &Authorizer, cx: &RequestContext, request: &DescribeClientQuotasRequest) -> DescribeClientQuotasResponse {
@@ -137,11 +137,11 @@ fn check_filter(components: &[ComponentData]) -> Result<(), Refusal> {
 
 /// Answers DescribeUserScramCredentials: there are no users.
 pub(crate) fn describe_scram_users(
-    broker: &Broker,
+    services: &Services,
     cx: &RequestContext,
     request: DescribeUserScramCredentialsRequest,
 ) -> DescribeUserScramCredentialsResponse {
-    scram_users(&broker.authorizer, cx, &request)
+    scram_users(&services.authorizer, cx, &request)
 }
 
 fn scram_users(authorizer: &Authorizer, cx: &RequestContext, request: &DescribeUserScramCredentialsRequest) -> DescribeUserScramCredentialsResponse {

@@ -16,8 +16,8 @@ use weir_settings::{Configs, Layers, TOPIC};
 
 pub(crate) use self::delete::handle as handle_delete;
 use super::RequestContext;
+use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
-use crate::broker::Broker;
 
 const DUPLICATE_NAME: &str = "Duplicate topic name.";
 
@@ -30,12 +30,12 @@ pub(crate) struct Creations {
 }
 
 /// Carries out CreateTopics.
-pub(crate) async fn create(broker: &Broker, cx: &RequestContext, mut request: CreateTopicsRequest) -> Creations {
-    let mut results = refuse_creations(&broker.authorizer, cx, &mut request.topics);
+pub(crate) async fn create(services: &Services, cx: &RequestContext, mut request: CreateTopicsRequest) -> Creations {
+    let mut results = refuse_creations(&services.authorizer, cx, &mut request.topics);
     if !request.topics.is_empty() {
-        let answer = broker
+        let answer = services
             .controller
-            .forward::<_, CreateTopicsResponse>(&broker.metadata, cx, ApiKey::CreateTopics, &request)
+            .forward::<_, CreateTopicsResponse>(&services.metadata, cx.forwarded_by(), (ApiKey::CreateTopics, cx.version), &request)
             .await;
         results.extend(created(&request.topics, answer));
     }
@@ -46,9 +46,9 @@ pub(crate) async fn create(broker: &Broker, cx: &RequestContext, mut request: Cr
 }
 
 /// The answer to CreateTopics.
-pub(crate) fn describe_creations(broker: &Broker, cx: &RequestContext, creations: &Creations) -> CreateTopicsResponse {
-    let image = broker.metadata.load();
-    creations.describe(&broker.authorizer, cx, crate::replica::layers(&image, broker.config.id))
+pub(crate) fn describe_creations(services: &Services, cx: &RequestContext, creations: &Creations) -> CreateTopicsResponse {
+    let image = services.metadata.load();
+    creations.describe(&services.authorizer, cx, image.layers(services.config.id))
 }
 
 /// Takes out of `topics` what the controller need not see, and answers it.
@@ -130,12 +130,16 @@ fn creation_error(name: String, error: ErrorCode, error_message: Option<String>)
 }
 
 /// Answers CreatePartitions.
-pub(crate) async fn handle_create_partitions(broker: &Broker, cx: &RequestContext, mut request: CreatePartitionsRequest) -> CreatePartitionsResponse {
-    let mut results = refuse_growth(&broker.authorizer, cx, &mut request);
+pub(crate) async fn handle_create_partitions(
+    services: &Services,
+    cx: &RequestContext,
+    mut request: CreatePartitionsRequest,
+) -> CreatePartitionsResponse {
+    let mut results = refuse_growth(&services.authorizer, cx, &mut request);
     if !request.topics.is_empty() {
-        match broker
+        match services
             .controller
-            .forward::<_, CreatePartitionsResponse>(&broker.metadata, cx, ApiKey::CreatePartitions, &request)
+            .forward::<_, CreatePartitionsResponse>(&services.metadata, cx.forwarded_by(), (ApiKey::CreatePartitions, cx.version), &request)
             .await
         {
             Ok(response) => results.extend(response.results),

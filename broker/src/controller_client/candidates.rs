@@ -20,7 +20,14 @@ use weir_protocol::address;
 use weir_protocol::controller::CLUSTER_HEADER;
 use weir_protocol::controller::controller_client::ControllerClient;
 
-use super::{Client, session};
+/// How long a connection may take to come up.
+pub(super) const CONNECT_MAX: Duration = Duration::from_secs(1);
+
+/// How often an idle connection is checked.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// Speaks to one controller, and says for which cluster with every request.
+pub(super) type Client = ControllerClient<InterceptedService<Channel, NameCluster>>;
 
 /// An answer of the controller may be as large as the metadata of the whole cluster.
 const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -180,10 +187,10 @@ fn pick(addresses: &[SocketAddr], turn: usize) -> Option<SocketAddr> {
 
 fn client(endpoint: Endpoint, cluster: &NameCluster) -> Client {
     let channel: Channel = endpoint
-        .connect_timeout(session::CONNECT_MAX)
+        .connect_timeout(CONNECT_MAX)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(session::KEEP_ALIVE)
-        .keep_alive_timeout(session::KEEP_ALIVE)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
         .connect_lazy();
     ControllerClient::new(InterceptedService::new(channel, cluster.clone()))

@@ -10,9 +10,10 @@ use weir_protocol::controller as rpc;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerId, LeaderEpoch, PartitionEpoch};
 
-use crate::broker::Broker;
-use crate::replica::Partition;
+use super::Controller;
+use crate::metadata::Metadata;
 use crate::replica::core::{PartitionState, Proposal};
+use crate::replica::{Partition, Replicas};
 
 /// How long the controller may take to commit. It is not known then whether it has.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -21,16 +22,16 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 const CHANGES_MAX: usize = 10_000;
 
 /// Brings what waits to the controller, for ever.
-pub(crate) async fn keep_proposing(broker: &Arc<Broker>) {
+pub(crate) async fn keep_proposing(controller: &Controller, metadata: &Metadata, replicas: &Replicas) {
     loop {
-        let waiting = broker.replicas.shared().proposals().await;
+        let waiting = replicas.shared().proposals().await;
         for batch in waiting.chunks(CHANGES_MAX) {
             let asked = batch.iter().map(|(partition, proposal)| (partition.id(), proposal));
-            if !broker.controller.keeper.keep_asked(broker.replicas.log_dir(), asked) {
+            if !controller.keeper.keep_asked(replicas.log_dir(), asked) {
                 // The broker stops, and leads nothing any more. What it asked for now the next process would not know of.
                 continue;
             }
-            let answers = ask(broker, batch).await;
+            let answers = ask(controller, metadata, batch).await;
             for ((partition, proposal), answer) in batch.iter().zip(answers) {
                 partition.proposal_answered(proposal, answer);
             }
@@ -38,8 +39,7 @@ pub(crate) async fn keep_proposing(broker: &Arc<Broker>) {
     }
 }
 
-async fn ask(broker: &Broker, batch: &[(Arc<Partition>, Proposal)]) -> Vec<Result<PartitionState, ErrorCode>> {
-    let controller = &broker.controller;
+async fn ask(controller: &Controller, metadata: &Metadata, batch: &[(Arc<Partition>, Proposal)]) -> Vec<Result<PartitionState, ErrorCode>> {
     let all = |code: ErrorCode| vec![Err(code); batch.len()];
     let Ok(broker_epoch) = controller.broker_epoch() else {
         return all(ErrorCode::NotController);
@@ -64,7 +64,7 @@ async fn ask(broker: &Broker, batch: &[(Arc<Partition>, Proposal)]) -> Vec<Resul
     }
     // A leader must not take up an ISR under older settings than the controller did: with a smaller `min.insync.replicas` it would commit without a member that the controller has
     // just made eligible. The metadata comes right behind the commit.
-    let known = broker.metadata.wait_for(response.metadata_version);
+    let known = metadata.wait_for(response.metadata_version);
     if tokio::time::timeout(ANSWER_MAX, known).await.is_err() {
         debug!(
             version = response.metadata_version,

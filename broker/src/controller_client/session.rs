@@ -18,14 +18,10 @@ use weir_protocol::controller::controller_message::Message as FromController;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{ControllerEpoch, LeaderEpoch, TopicId, TopicPartition};
 
+use super::candidates::CONNECT_MAX;
 use super::{Controller, Standing, kept};
-use crate::broker::Broker;
-
-/// How long a connection may take to come up.
-pub(super) const CONNECT_MAX: Duration = Duration::from_secs(1);
-
-/// How often an idle connection is checked.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(2);
+use crate::metadata::Metadata;
+use crate::replica::Replicas;
 
 /// How soon to try again after the stream broke; doubles up to the second value.
 const RETRY_MIN: Duration = Duration::from_millis(20);
@@ -71,7 +67,9 @@ pub struct Fatal {
 /// The task that keeps the session.
 #[derive(Debug)]
 pub struct Session {
-    broker: Arc<Broker>,
+    controller: Arc<Controller>,
+    metadata: Arc<Metadata>,
+    replicas: Arc<Replicas>,
     identity: Identity,
     controller_epoch: ControllerEpoch,
     /// Until when a controller is waited for before the broker goes on with what the last run had; `None` once that is settled.
@@ -94,9 +92,11 @@ impl From<tonic::Status> for Ended {
 
 impl Session {
     /// A session for this broker.
-    pub fn new(broker: Arc<Broker>, identity: Identity) -> Self {
+    pub fn new(controller: Arc<Controller>, metadata: Arc<Metadata>, replicas: Arc<Replicas>, identity: Identity) -> Self {
         Self {
-            broker,
+            controller,
+            metadata,
+            replicas,
             identity,
             controller_epoch: ControllerEpoch::default(),
             patient_until: Some(Instant::now() + RESUME_AFTER),
@@ -113,22 +113,22 @@ impl Session {
         loop {
             let started = Instant::now();
             self.go_on_if_nobody_answers().await;
-            self.controller().candidates.resolve().await;
-            let silence = nobody_answers(Arc::clone(&self.broker), self.patient_until);
+            self.controller.candidates.resolve().await;
+            let silence = nobody_answers(Arc::clone(&self.controller), self.patient_until);
             let ended = tokio::select! {
                 ended = self.stream() => ended,
                 () = silence => Ended::Broken("no controller answers".into()),
             };
-            self.controller().is_heard.store(false, Ordering::Relaxed);
+            self.controller.is_heard.store(false, Ordering::Relaxed);
             // Not by reading and replacing: the guard of a read would still be held while the write waits for it.
             let mut lost = false;
-            self.controller()
+            self.controller
                 .standing
                 .send_modify(|standing| lost = std::mem::take(&mut standing.connected));
             if !lost {
                 // Not the leader, or not there: perhaps another address behind the name is. Where a stream was lost, the same one is asked once more, since it may
                 // only have been a hiccup.
-                self.controller().candidates.turn_to_next();
+                self.controller.candidates.turn_to_next();
             }
             match ended {
                 Ended::Fatal(fatal) => return Err(fatal),
@@ -145,10 +145,6 @@ impl Session {
         }
     }
 
-    fn controller(&self) -> &Controller {
-        &self.broker.controller
-    }
-
     /// Goes on with the metadata, the roles and the epochs of the last run, if its time has come and there is something that can be believed.
     ///
     /// A leader acknowledges nothing then that a successor lacks: it waits for every member of the ISR of its last image, and for whomever it had asked for; whoever was elected
@@ -157,8 +153,8 @@ impl Session {
         if self.patient_until.take_if(|until| *until <= Instant::now()).is_none() {
             return;
         }
-        let broker = Arc::clone(&self.broker);
-        let log_dir = broker.replicas.log_dir();
+        let replicas = Arc::clone(&self.replicas);
+        let log_dir = replicas.log_dir();
         // Between a registration and its first metadata nothing is known of the roles: the controller is about to tell.
         let epoch = self
             .identity
@@ -175,11 +171,11 @@ impl Session {
             "no controller answers; going on with the metadata, the roles and the epochs of the last run: what needs a controller waits for one"
         );
         self.controller_epoch = self.controller_epoch.max(left.image.controller_epoch);
-        broker.controller.keeper.go_on(log_dir, epoch, &left);
-        broker.controller.standing.send_modify(|standing| standing.broker_epoch = Some(epoch));
-        broker.controller.producer_ids.lock().await.go_on(left.producer_ids);
-        broker.replicas.go_on(&left.image, left.asked);
-        broker.metadata.publish(left.image);
+        self.controller.keeper.go_on(log_dir, epoch, &left);
+        self.controller.standing.send_modify(|standing| standing.broker_epoch = Some(epoch));
+        self.controller.producer_ids.lock().await.go_on(left.producer_ids);
+        replicas.go_on(&left.image, left.asked);
+        self.metadata.publish(left.image);
     }
 
     async fn stream(&mut self) -> Ended {
@@ -198,18 +194,18 @@ impl Session {
             .send(registration)
             .await
             .map_err(|_| Ended::Broken("the stream is closed".into()))?;
-        let mut client = self.controller().client();
+        let mut client = self.controller.client();
         // A host that was cut off or frozen says nothing at all, not even that it does not lead.
         let opened = tokio::time::timeout(CONNECT_MAX, client.session(ReceiverStream::new(outgoing))).await;
         let mut incoming = opened
             .map_err(|_| Ended::Broken("no answer to the opening of a stream".into()))??
             .into_inner();
-        self.controller().is_heard.store(true, Ordering::Relaxed);
+        self.controller.is_heard.store(true, Ordering::Relaxed);
         let registered = self.await_registration(&mut incoming).await?;
         let mut beat = interval(Duration::from_millis(u64::from(registered.heartbeat_interval_ms.max(10))));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let silence_max = Duration::from_millis(u64::from(registered.session_timeout_ms)).max(RETRY_MAX);
-        let mut wants_shutdown = self.controller().wants_shutdown.subscribe();
+        let mut wants_shutdown = self.controller.wants_shutdown.subscribe();
         let started = Instant::now();
         let mut heard = started;
         loop {
@@ -229,14 +225,14 @@ impl Session {
                     }
                     if heard.elapsed() > silence_max {
                         // No use in asking the same address once more, over a connection of which nobody can tell that it is dead.
-                        self.controller().candidates.turn_to_next();
+                        self.controller.candidates.turn_to_next();
                         return Err(Ended::Broken("the controller is silent".into()));
                     }
                     let heartbeat = rpc::BrokerMessage { message: Some(FromBroker::Heartbeat(self.heartbeat(registered.broker_epoch))) };
                     sender.send(heartbeat).await.map_err(|_| Ended::Broken("the stream is closed".into()))?;
-                    if started.elapsed() > SETTLED && self.controller().is_short_of_producer_ids() {
-                        let broker = Arc::clone(&self.broker);
-                        tokio::spawn(async move { broker.controller.stock_up(broker.replicas.log_dir()).await });
+                    if started.elapsed() > SETTLED && self.controller.is_short_of_producer_ids() {
+                        let (controller, replicas) = (Arc::clone(&self.controller), Arc::clone(&self.replicas));
+                        tokio::spawn(async move { controller.stock_up(replicas.log_dir()).await });
                     }
                 }
                 Ok(()) = wants_shutdown.changed() => beat.reset_immediately(),
@@ -264,7 +260,7 @@ impl Session {
                 self.remember(registered.broker_epoch).await;
                 // From here on the process itself vouches for its log: it is whole as long as the process lives.
                 self.identity.clean = true;
-                self.controller().standing.send_modify(|standing| {
+                self.controller.standing.send_modify(|standing| {
                     *standing = Standing {
                         broker_epoch: epoch,
                         connected: true,
@@ -281,8 +277,8 @@ impl Session {
 
     /// Leaves the broker epoch to the next run, before anything is done under it.
     async fn remember(&self, epoch: i64) {
-        let broker = Arc::clone(&self.broker);
-        let written = tokio::task::spawn_blocking(move || broker.replicas.log_dir().set_broker_epoch(epoch)).await;
+        let replicas = Arc::clone(&self.replicas);
+        let written = tokio::task::spawn_blocking(move || replicas.log_dir().set_broker_epoch(epoch)).await;
         if let Ok(Err(error)) = written {
             warn!(%error, "cannot write the broker epoch down");
         }
@@ -297,7 +293,7 @@ impl Session {
                 return Ok(true);
             }
             Some(FromController::HeartbeatReply(reply)) => {
-                self.controller().standing.send_if_modified(|standing| {
+                self.controller.standing.send_if_modified(|standing| {
                     let next = Standing {
                         fenced: reply.fenced,
                         may_shut_down: reply.may_shut_down,
@@ -323,7 +319,7 @@ impl Session {
     }
 
     fn apply(&mut self, update: rpc::MetadataUpdate) -> Result<(), Ended> {
-        let before = self.broker.metadata.load();
+        let before = self.metadata.load();
         if !update.full && update.version <= before.version {
             return Ok(());
         }
@@ -333,11 +329,11 @@ impl Session {
         debug!(version = next.version, full = update.full, topics = touched.len(), "metadata");
         // The disk comes first: a run knows nothing that the next one does not find. Then the partitions take up their roles, before anyone reads of them in the image.
         if let Some(epoch) = self.identity.previous_broker_epoch {
-            self.controller().keeper.keep(self.broker.replicas.log_dir(), epoch, update, &next);
+            self.controller.keeper.keep(self.replicas.log_dir(), epoch, update, &next);
         }
-        self.broker.replicas.apply(&before, &next, &touched);
+        self.replicas.apply(&before, &next, &touched);
         drop(before);
-        self.broker.metadata.publish(next);
+        self.metadata.publish(next);
         self.is_told = true;
         Ok(())
     }
@@ -354,19 +350,19 @@ impl Session {
             previous_broker_epoch: identity.previous_broker_epoch,
             clean: identity.clean,
             controller_epoch: self.controller_epoch.0,
-            logs: log_epochs(self.broker.replicas.log_dir().latest_epochs()),
+            logs: log_epochs(self.replicas.log_dir().latest_epochs()),
         }
     }
 
     fn heartbeat(&self, broker_epoch: i64) -> rpc::Heartbeat {
         // What the last run knew is not what this registration was told.
-        let applied_version = if self.is_told { self.broker.metadata.load().version } else { 0 };
+        let applied_version = if self.is_told { self.metadata.load().version } else { 0 };
         rpc::Heartbeat {
             broker_epoch,
             applied_version,
             ready: applied_version > 0,
-            wants_shutdown: *self.controller().wants_shutdown.borrow(),
-            log_dir_failure: self.controller().log_dir_failure.lock().clone().unwrap_or_default(),
+            wants_shutdown: *self.controller.wants_shutdown.borrow(),
+            log_dir_failure: self.controller.log_dir_failure.lock().clone().unwrap_or_default(),
         }
     }
 }
@@ -377,15 +373,15 @@ fn said(message: Result<Option<rpc::ControllerMessage>, tonic::Status>) -> Resul
 }
 
 /// Returns when a start has waited long enough for a controller, and none has taken its registration.
-async fn nobody_answers(broker: Arc<Broker>, patient_until: Option<Instant>) {
+async fn nobody_answers(controller: Arc<Controller>, patient_until: Option<Instant>) {
     match patient_until {
         Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,
     }
-    if broker.controller.is_heard.load(Ordering::Relaxed) {
+    if controller.is_heard.load(Ordering::Relaxed) {
         tokio::time::sleep(REGISTRATION_MAX).await;
     }
-    if broker.controller.standing.borrow().broker_epoch.is_some() {
+    if controller.standing.borrow().broker_epoch.is_some() {
         std::future::pending().await
     }
 }

@@ -30,16 +30,19 @@ pub(crate) use self::machine::Commit;
 pub(crate) use self::machine::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
 use self::shard::{Job, Shard, Status, Surroundings, Tenure};
 pub(crate) use self::transactional::{InTransaction, Producer, Transactional};
-use crate::broker::Broker;
 use crate::log::producers::{Guard, Marker};
-use crate::metadata::MetadataImage;
-use crate::replica::{self, Partition, Waiter};
+use crate::metadata::{Metadata, MetadataImage};
+use crate::replica::{self, Partition, Replicas, Waiter};
 
 /// How long a load that failed waits before it is tried again, and how often a waiting one looks whether it is still wanted.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The coordinators of one kind on this broker, by partition of their topic.
 pub(crate) struct Coordinator<M: Machine> {
+    /// This broker.
+    id: BrokerId,
+    metadata: Arc<Metadata>,
+    replicas: Arc<Replicas>,
     shards: RwLock<Vec<Arc<Shard<M>>>>,
     started: Instant,
     /// When something is due, by partition.
@@ -72,9 +75,12 @@ fn partition_of(key: &str, partitions: usize) -> i32 {
 }
 
 impl<M: Machine> Coordinator<M> {
-    /// None yet.
-    pub(crate) fn new() -> Self {
+    /// None yet. [`Coordinator::run`] takes up what the metadata gives to this broker.
+    pub(crate) fn new(id: BrokerId, metadata: Arc<Metadata>, replicas: Arc<Replicas>) -> Self {
         Self {
+            id,
+            metadata,
+            replicas,
             shards: RwLock::default(),
             started: Instant::now(),
             due: Mutex::default(),
@@ -94,43 +100,33 @@ impl<M: Machine> Coordinator<M> {
     ///
     /// # Errors
     /// NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS or COORDINATOR_NOT_AVAILABLE: the client looks for the coordinator again, or asks again.
-    pub(crate) async fn ask<T: Send + 'static>(
-        &self,
-        broker: &Broker,
-        key: &str,
-        make: impl FnOnce(ReplyTo<T>) -> M::Request,
-    ) -> Result<T, ErrorCode> {
-        let partition = partition_in(&broker.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
-        self.ask_partition(broker, partition, make).await
+    pub(crate) async fn ask<T: Send + 'static>(&self, key: &str, make: impl FnOnce(ReplyTo<T>) -> M::Request) -> Result<T, ErrorCode> {
+        let partition = partition_in(&self.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
+        self.ask_partition(partition, make).await
     }
 
     /// As [`Coordinator::ask`], of the coordinator that this partition has.
     ///
     /// # Errors
     /// As there.
-    pub(crate) async fn ask_partition<T: Send + 'static>(
-        &self,
-        broker: &Broker,
-        partition: i32,
-        make: impl FnOnce(ReplyTo<T>) -> M::Request,
-    ) -> Result<T, ErrorCode> {
+    pub(crate) async fn ask_partition<T: Send + 'static>(&self, partition: i32, make: impl FnOnce(ReplyTo<T>) -> M::Request) -> Result<T, ErrorCode> {
         let (to, answer) = ReplyTo::new();
         let request = make(to);
         let shard = self.checked(partition, M::writes(&request))?;
-        self.bring(broker, partition, &shard, Job::Ask(request));
-        believed::<M, _>(broker, answer).await.ok_or_else(|| shard.refusal())?
+        self.bring(partition, &shard, Job::Ask(request));
+        self.believed(answer).await.ok_or_else(|| shard.refusal())?
     }
 
     /// Puts down that the coordinator of a transaction is asked whether it has to do with `key`. `None`: that is known already.
     ///
     /// # Errors
     /// As [`Coordinator::ask`].
-    pub(crate) async fn ask_to_verify(&self, broker: &Broker, key: &str, producer: Producer) -> Result<Option<Guard>, ErrorCode> {
-        let partition = partition_in(&broker.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
+    pub(crate) async fn ask_to_verify(&self, key: &str, producer: Producer) -> Result<Option<Guard>, ErrorCode> {
+        let partition = partition_in(&self.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
-        self.bring(broker, partition, &shard, Job::AskToVerify(producer, to));
-        believed::<M, _>(broker, answer).await.ok_or_else(|| shard.refusal())?
+        self.bring(partition, &shard, Job::AskToVerify(producer, to));
+        self.believed(answer).await.ok_or_else(|| shard.refusal())?
     }
 
     /// As [`Coordinator::ask`], for what is written in a transaction: it counts if that is committed.
@@ -139,17 +135,16 @@ impl<M: Machine> Coordinator<M> {
     /// As there; INVALID_TXN_STATE when the transaction has ended since the guard was given, INVALID_PRODUCER_EPOCH for a zombie.
     pub(crate) async fn ask_in_transaction<T: Send + 'static>(
         &self,
-        broker: &Broker,
         key: &str,
         write: InTransaction,
         make: impl FnOnce(ReplyTo<T>) -> M::Request,
     ) -> Result<T, ErrorCode> {
-        let partition = partition_in(&broker.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
+        let partition = partition_in(&self.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
         let (refuse, mut refused) = oneshot::channel();
-        self.bring(broker, partition, &shard, Job::AskIn(write, make(to), refuse));
-        let answer = believed::<M, _>(broker, answer).await;
+        self.bring(partition, &shard, Job::AskIn(write, make(to), refuse));
+        let answer = self.believed(answer).await;
         answer.ok_or_else(|| refused.try_recv().unwrap_or_else(|_| shard.refusal()))?
     }
 
@@ -157,11 +152,25 @@ impl<M: Machine> Coordinator<M> {
     ///
     /// # Errors
     /// As [`Coordinator::ask`]; INVALID_PRODUCER_EPOCH and TRANSACTION_COORDINATOR_FENCED for a marker that comes late.
-    pub(crate) async fn end_transaction(&self, broker: &Broker, partition: i32, marker: Marker) -> Result<(), ErrorCode> {
+    pub(crate) async fn end_transaction(&self, partition: i32, marker: Marker) -> Result<(), ErrorCode> {
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
-        self.bring(broker, partition, &shard, Job::EndTransaction(marker, to));
-        believed::<M, _>(broker, answer).await.ok_or_else(|| shard.refusal())??
+        self.bring(partition, &shard, Job::EndTransaction(marker, to));
+        self.believed(answer).await.ok_or_else(|| shard.refusal())??
+    }
+
+    /// An answer, once what it rests on is committed; `None` when nobody gives one any more.
+    async fn believed<T>(&self, answer: oneshot::Receiver<Answer<T>>) -> Option<Result<T, ErrorCode>> {
+        let (answer, commit) = answer.await.ok()?;
+        let committed = match commit {
+            Some(commit) => {
+                let timeout = M::commit_timeout(&self.metadata.load().layers(self.id));
+                let committed = tokio::time::timeout(timeout, commit).await;
+                committed.unwrap_or(Err(ErrorCode::CoordinatorNotAvailable))
+            }
+            None => Ok(()),
+        };
+        Some(committed.map(|()| answer))
     }
 
     fn checked(&self, partition: i32, writes: bool) -> Result<Arc<Shard<M>>, ErrorCode> {
@@ -184,14 +193,14 @@ impl<M: Machine> Coordinator<M> {
         self.shards.read().get(usize::try_from(partition).ok()?).cloned()
     }
 
-    fn bring(&self, broker: &Broker, partition: i32, shard: &Shard<M>, job: Job<M>) {
-        let image = broker.metadata.load();
+    fn bring(&self, partition: i32, shard: &Shard<M>, job: Job<M>) {
+        let image = self.metadata.load();
         let wake = shard.bring(
             job,
             Surroundings {
                 now: self.now(),
                 image: &image,
-                broker: broker.config.id,
+                broker: self.id,
             },
         );
         if let Some(wake) = wake {
@@ -208,18 +217,18 @@ impl<M: Machine> Coordinator<M> {
     }
 
     /// Takes up and gives up partitions as the metadata says, and does what is due. Runs as long as the broker does.
-    pub(crate) async fn run(self: Arc<Self>, broker: Arc<Broker>) {
+    pub(crate) async fn run(self: Arc<Self>) {
         let mut loads = JoinSet::new();
         let mut seen = None;
         loop {
-            let image = Arc::clone(&broker.metadata.load());
+            let image = Arc::clone(&self.metadata.load());
             let version = image.version;
             if seen != Some((image.controller_epoch, version)) {
                 seen = Some((image.controller_epoch, version));
-                self.look(&broker, &image, &mut loads);
+                self.look(&image, &mut loads);
             }
             drop(image);
-            self.wake_due(&broker);
+            self.wake_due();
             while loads.try_join_next().is_some() {}
             let next = self.due.lock().values().min().copied();
             let due = async {
@@ -231,12 +240,12 @@ impl<M: Machine> Coordinator<M> {
             tokio::select! {
                 () = due => {}
                 () = self.earlier.notified() => {}
-                () = broker.metadata.changed(version) => {}
+                () = self.metadata.changed(version) => {}
             }
         }
     }
 
-    fn wake_due(&self, broker: &Broker) {
+    fn wake_due(&self) {
         let now = self.now().ms;
         let due: Vec<i32> = {
             let mut due = self.due.lock();
@@ -246,19 +255,19 @@ impl<M: Machine> Coordinator<M> {
         };
         for partition in due {
             if let Some(shard) = self.shard(partition) {
-                self.bring(broker, partition, &shard, Job::Wake);
+                self.bring(partition, &shard, Job::Wake);
             }
         }
     }
 
     /// Compares what the metadata says with what is coordinated.
-    fn look(self: &Arc<Self>, broker: &Arc<Broker>, image: &Arc<MetadataImage>, loads: &mut JoinSet<()>) {
+    fn look(self: &Arc<Self>, image: &Arc<MetadataImage>, loads: &mut JoinSet<()>) {
         if self.ended.load(Ordering::Acquire) {
             return;
         }
         let topic = image.topic_by_name(M::TOPIC);
         let partitions = topic.map_or(&[][..], |topic| &topic.partitions);
-        let own = broker.config.id;
+        let own = self.id;
         let count = {
             let mut shards = self.shards.write();
             let count = shards.len().max(partitions.len());
@@ -275,21 +284,21 @@ impl<M: Machine> Coordinator<M> {
             });
             if wanted == shard.status().tenure() {
                 if wanted.is_some() {
-                    self.bring(broker, index, &shard, Job::Metadata(Arc::clone(image)));
+                    self.bring(index, &shard, Job::Metadata(Arc::clone(image)));
                 }
                 continue;
             }
             shard.set_status(wanted.map_or(Status::Away, Status::Loading));
-            self.bring(broker, index, &shard, Job::End);
+            self.bring(index, &shard, Job::End);
             if let Some(tenure) = wanted {
-                loads.spawn(Arc::clone(self).keep_loading(Arc::clone(broker), shard, index, tenure));
+                loads.spawn(Arc::clone(self).keep_loading(shard, index, tenure));
             }
         }
     }
 
-    async fn keep_loading(self: Arc<Self>, broker: Arc<Broker>, shard: Arc<Shard<M>>, index: i32, tenure: Tenure) {
+    async fn keep_loading(self: Arc<Self>, shard: Arc<Shard<M>>, index: i32, tenure: Tenure) {
         while shard.status() == Status::Loading(tenure) {
-            match self.load(&broker, &shard, index, tenure).await {
+            match self.load(&shard, index, tenure).await {
                 Ok(()) => return,
                 Err(error) => warn!(topic = M::TOPIC, partition = index, %error, "cannot load a coordinator; it is tried again"),
             }
@@ -297,10 +306,10 @@ impl<M: Machine> Coordinator<M> {
         }
     }
 
-    async fn load(&self, broker: &Broker, shard: &Shard<M>, index: i32, tenure: Tenure) -> anyhow::Result<()> {
+    async fn load(&self, shard: &Shard<M>, index: i32, tenure: Tenure) -> anyhow::Result<()> {
         let wanted = || shard.status() == Status::Loading(tenure);
         let (key, epoch) = (TopicPartition { topic: tenure.topic, index }, tenure.epoch);
-        let partition = broker
+        let partition = self
             .replicas
             .get(key)
             .ok_or_else(|| anyhow::anyhow!("this broker does not hold the partition"))?;
@@ -326,11 +335,11 @@ impl<M: Machine> Coordinator<M> {
         // Nobody else appends in this epoch: what the log knows of producers now it knows when the machine begins.
         let producers = partition.with_writer(|writer| writer.known_producers(replica::now_ms())).await;
         let producers = producers.map_err(|code| anyhow::anyhow!("{}", code.name()))??;
-        let image = broker.metadata.load();
+        let image = self.metadata.load();
         let surroundings = Surroundings {
             now: self.now(),
             image: &image,
-            broker: broker.config.id,
+            broker: self.id,
         };
         if let Some(wake) = shard.begin((machine, producers), partition, tenure, surroundings) {
             self.set_due(index, wake);
@@ -339,28 +348,14 @@ impl<M: Machine> Coordinator<M> {
     }
 
     /// Gives up everything: who waits is told that this is not the coordinator. For the end of the broker.
-    pub(crate) fn end(&self, broker: &Broker) {
+    pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
         let shards = self.shards.read().clone();
         for (index, shard) in (0..).zip(&shards) {
             shard.set_status(Status::Away);
-            self.bring(broker, index, shard, Job::End);
+            self.bring(index, shard, Job::End);
         }
     }
-}
-
-/// An answer, once what it rests on is committed; `None` when nobody gives one any more.
-async fn believed<M: Machine, T>(broker: &Broker, answer: oneshot::Receiver<Answer<T>>) -> Option<Result<T, ErrorCode>> {
-    let (answer, commit) = answer.await.ok()?;
-    let committed = match commit {
-        Some(commit) => {
-            let timeout = M::commit_timeout(&replica::layers(&broker.metadata.load(), broker.config.id));
-            let committed = tokio::time::timeout(timeout, commit).await;
-            committed.unwrap_or(Err(ErrorCode::CoordinatorNotAvailable))
-        }
-        None => Ok(()),
-    };
-    Some(committed.map(|()| answer))
 }
 
 /// Waits until the partition is as asked for; returns whether it is, or nobody wants it any more.

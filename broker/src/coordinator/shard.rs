@@ -17,7 +17,7 @@ use super::transactional::{InTransaction, Producer, Transactional};
 use crate::log::producers::{Guard, Marker, Producers};
 use crate::log::{AppendError, Prepared};
 use crate::metadata::MetadataImage;
-use crate::replica::{self, Acks, Partition, Seat, Waiter};
+use crate::replica::{Acks, Partition, Seat, Waiter};
 
 /// What this broker leads a partition as. The epoch alone does not tell: the topic may be deleted and made anew, and both begin with the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,7 +259,7 @@ impl<M: Machine> Active<M> {
     }
 
     fn take_up_metadata(&mut self, image: &Arc<MetadataImage>, surroundings: Surroundings<'_>, gathered: &mut Gathered) {
-        let layers = replica::layers(image, surroundings.broker);
+        let layers = image.layers(surroundings.broker);
         self.transactional
             .expire(surroundings.now.wall_ms, self.partition.config().producer_expiration_ms);
         gathered.decide(surroundings.now, |outcome| {

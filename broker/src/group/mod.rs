@@ -4,6 +4,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod classic;
+mod client;
 mod consumer;
 mod deadlines;
 mod delete;
@@ -17,6 +18,7 @@ mod record;
 mod replay;
 mod request;
 mod settings;
+mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,14 +31,15 @@ use weir_settings::Layers;
 
 use self::classic::{ClassicGroup, Phase};
 pub(crate) use self::classic::{Join, refused_join, refused_sync};
+pub(crate) use self::client::Client;
 use self::consumer::ConsumerGroup;
 pub(crate) use self::consumer::Heartbeat as ConsumerHeartbeat;
 use self::deadlines::{Deadlines, Due};
-use self::offset_requests::NEWEST_VERSION;
 pub(crate) use self::offset_requests::refuse_commit;
-use self::offsets::{Offsets, Place};
-pub(crate) use self::request::{Client, Request};
+use self::offsets::{NEWEST_VERSION, Offsets, Place};
+pub(crate) use self::request::Request;
 use self::settings::Settings;
+use self::turn::{Ids, Turn};
 use crate::coordinator::{Logged, Machine, Now, Origin, Outcome};
 use crate::metadata::MetadataImage;
 
@@ -79,42 +82,6 @@ struct Around {
     image: Arc<MetadataImage>,
 }
 
-/// One decision: what a group needs besides itself.
-struct Turn<'a> {
-    now: Now,
-    settings: &'a Settings,
-    deadlines: &'a mut Deadlines,
-    ids: &'a mut Ids,
-    image: &'a Arc<MetadataImage>,
-    outcome: &'a mut Outcome,
-}
-
-/// What a member id has of its client's name.
-const PREFIX_CHARS_MAX: usize = 1024;
-
-/// Makes up member ids. They are unique by the seed, which no other process has.
-struct Ids {
-    seed: u128,
-    count: u128,
-}
-
-impl Ids {
-    /// An id that begins with what the client calls itself. Both together are a string that records and answers of every version can carry.
-    fn member(&mut self, prefix: &str) -> String {
-        let prefix: String = prefix.chars().take(PREFIX_CHARS_MAX).collect();
-        format!("{prefix}-{}", self.uuid())
-    }
-
-    fn uuid(&mut self) -> Uuid {
-        self.count += 1;
-        // Two rounds of a mixer: the ids of one process look as little alike as those of two.
-        let mut bits = self.seed ^ self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-        bits = (bits ^ (bits >> 67)).wrapping_mul(0xbf58_476d_1ce4_e5b9_94d0_49bb_1331_11eb);
-        bits ^= bits >> 59;
-        uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
-    }
-}
-
 impl Around {
     fn turn<'a>(&'a mut self, now: Now, outcome: &'a mut Outcome) -> Turn<'a> {
         Turn {
@@ -125,13 +92,6 @@ impl Around {
             image: &self.image,
             outcome,
         }
-    }
-}
-
-impl Turn<'_> {
-    /// The time in so many milliseconds; now, for what is negative.
-    fn in_ms(&self, ms: i32) -> u64 {
-        self.now.ms + u64::try_from(ms).unwrap_or(0)
     }
 }
 

@@ -15,15 +15,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 use weir_protocol::types::ProducerId;
 
-use super::offsets::Committed;
+use super::offsets::{Committed, NEW_ERRORS_VERSION};
 use super::{Groups, Kind, Phase, Settings, record};
 use crate::coordinator::{Now, Outcome, WRITE_BYTES_MAX};
-
-/// The first version that knows GROUP_ID_NOT_FOUND and STALE_MEMBER_EPOCH (KIP-848).
-const NEW_ERRORS_VERSION: i16 = 9;
-
-/// Stands for the version of a request that has none of its own.
-pub(super) const NEWEST_VERSION: i16 = NEW_ERRORS_VERSION;
 
 /// What a record of an offset has besides names and metadata, with room to spare.
 const OFFSET_BYTES: usize = 64;

@@ -10,6 +10,12 @@ use uuid::Uuid;
 use weir_protocol::messages::OffsetCommitValue;
 use weir_protocol::types::ProducerId;
 
+/// The first version that knows GROUP_ID_NOT_FOUND and STALE_MEMBER_EPOCH (KIP-848).
+pub(super) const NEW_ERRORS_VERSION: i16 = 9;
+
+/// Stands for the version of a request that has none of its own.
+pub(super) const NEWEST_VERSION: i16 = NEW_ERRORS_VERSION;
+
 /// Where a commit stands among all that were written in the partition: of those of one key the last one counts, whenever it began to, as compaction leaves only that. It stands for the offset of
 /// the record, of which nothing but the order is needed.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -18,17 +18,6 @@ use super::classic::Join;
 use super::consumer::Heartbeat;
 use crate::coordinator::ReplyTo;
 
-/// Who asks.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Client {
-    /// What the client calls itself.
-    pub(crate) id: String,
-    /// Where it is: `/address`, as Kafka writes it.
-    pub(crate) host: String,
-    /// The version of the request.
-    pub(crate) version: i16,
-}
-
 /// A request. What depends on the caller's rights and on topics that do not exist has been taken out of it.
 #[derive(Debug)]
 pub(crate) enum Request {

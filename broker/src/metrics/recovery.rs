@@ -4,6 +4,9 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+/// How the names of all metrics begin.
+pub(super) const PREFIX: &str = "weir_broker";
+
 /// How far it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryReadings {
@@ -54,7 +57,7 @@ impl RecoveryGauges {
 
 /// These alone, in the OpenMetrics text format: nothing else is known of a broker that does not have its logs yet.
 pub(crate) fn render_recovery(readings: RecoveryReadings) -> String {
-    let mut registry = Registry::with_prefix(super::PREFIX);
+    let mut registry = Registry::with_prefix(PREFIX);
     let gauges = RecoveryGauges::default();
     gauges.register(&mut registry);
     gauges.set(readings);

@@ -19,10 +19,10 @@ use weir_protocol::api::ApiKey;
 use weir_protocol::frame;
 
 use super::answers::Promised;
-use super::memory::{self, Allowance, READ_BUFFER_BYTES, Room};
-use super::reply::{Output, Reply};
-use crate::api::{self, Caller, Handled};
-use crate::broker::Broker;
+use super::buffers::{self, READ_BUFFER_BYTES};
+use super::output::Output;
+use crate::api::{self, Caller, Handled, Reply, Services};
+use crate::budget::{self, Allowance, Room};
 
 /// Produces of one connection that may wait at a time. The Java client allows itself 5, librdkafka 1,000,000; what is beyond stays in the socket.
 const IN_FLIGHT_MAX: usize = 64;
@@ -76,7 +76,7 @@ pub(crate) enum Closed {
 #[derive(Debug)]
 pub(crate) struct Accepted {
     /// The broker that serves it.
-    pub(crate) broker: Arc<Broker>,
+    pub(crate) services: Arc<Services>,
     /// Who is at the other end.
     pub(crate) caller: Arc<Caller>,
     /// Turns true when the broker stops.
@@ -85,8 +85,8 @@ pub(crate) struct Accepted {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(accepted: Accepted, stream: TcpStream) -> Closed {
-    let limits = Limits::of(&accepted.broker);
-    let answers = accepted.broker.answer_memory.clone();
+    let limits = Limits::of(&accepted.services);
+    let answers = accepted.services.answer_memory.clone();
     let mut connection = Connection {
         accepted,
         stream,
@@ -116,11 +116,11 @@ struct Limits {
 }
 
 impl Limits {
-    fn of(broker: &Broker) -> Self {
-        let settings = broker.settings();
+    fn of(services: &Services) -> Self {
+        let settings = services.settings();
         Self {
             frame_bytes_max: settings.socket_request_bytes_max,
-            decoded_frame_bytes_max: settings.socket_request_bytes_max.min(broker.config.memory.decoded_frame),
+            decoded_frame_bytes_max: settings.socket_request_bytes_max.min(services.config.memory.decoded_frame),
             idle_max: settings.connections_idle_max,
         }
     }
@@ -261,9 +261,9 @@ impl Connection {
     }
 
     fn ask_for_room(&self, length: usize) -> Arriving {
-        let memory = &self.accepted.broker.request_memory;
+        let memory = &self.accepted.services.request_memory;
         let is_produce = self.begins_with_produce();
-        let bytes = memory::charge(length, is_produce);
+        let bytes = budget::charge(length, is_produce);
         let room = self.allowance.room(bytes).or_else(|| memory.try_room(bytes, is_produce));
         let now = Instant::now();
         Arriving {
@@ -277,7 +277,7 @@ impl Connection {
 
     async fn start(&mut self, frame: BytesMut, room: Room) -> Result<(), Closed> {
         self.producing = frame.get(..2) == Some(&(ApiKey::Produce as i16).to_be_bytes());
-        match api::dispatch(&self.accepted.broker, &self.accepted.caller, frame, room) {
+        match api::dispatch(&self.accepted.services, &self.accepted.caller, frame, room) {
             Handled::Now(reply) if self.in_flight.is_empty() => self.push(reply).await,
             Handled::Now(reply) => {
                 self.take_up(std::future::ready(reply).boxed(), 0);
@@ -305,7 +305,7 @@ impl Connection {
 
     /// Waits for a reply behind those before it, which others may wait behind as long as there is memory for what they become.
     fn take_up(&mut self, reply: BoxFuture<'static, Reply>, bytes_max: usize) {
-        let memory = &self.accepted.broker.answer_memory;
+        let memory = &self.accepted.services.answer_memory;
         self.in_flight.push_back(match self.promised.add(bytes_max, memory) {
             Some(room) if room.is_of_the_budget() => async move { Reply { room, ..reply.await } }.boxed(),
             Some(_) => reply,
@@ -349,7 +349,7 @@ impl Connection {
             None => self.limits.idle_max,
         };
         let sent = self.output.push(&self.stream, reply, self.promised.have_room()).await.map_err(ended)?;
-        self.accepted.broker.metrics.sent_bytes(sent);
+        self.accepted.services.metrics.sent_bytes(sent);
         self.active = Instant::now();
         if close {
             self.flush().await?;
@@ -369,7 +369,7 @@ impl Connection {
             }
             arriving => {
                 if self.input.is_empty() {
-                    memory::give_buffer(std::mem::replace(&mut self.input, memory::take_buffer()));
+                    buffers::give_buffer(std::mem::replace(&mut self.input, buffers::take_buffer()));
                 }
                 let missing = arriving.as_ref().map_or(0, |arriving| 4 + arriving.length - self.input.len());
                 let wanted = self.read_bytes.max(missing).min(READ_BUFFER_BYTES - self.input.len());
@@ -382,7 +382,7 @@ impl Connection {
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if self.input.is_empty() {
-                    memory::give_buffer(std::mem::take(&mut self.input));
+                    buffers::give_buffer(std::mem::take(&mut self.input));
                 }
                 return Ok(());
             }
@@ -396,7 +396,7 @@ impl Connection {
         } else {
             read.max(READ_BYTES_MIN).next_power_of_two().min(READ_BUFFER_BYTES)
         };
-        self.accepted.broker.metrics.received_bytes(read as u64);
+        self.accepted.services.metrics.received_bytes(read as u64);
         self.active = Instant::now();
         if let Some(arriving) = &mut self.arriving {
             arriving.progress = self.active;
@@ -411,7 +411,7 @@ impl Connection {
     /// Whether the frame that waits or arrives may go on doing so.
     fn check_arriving(&self) -> Result<(), Closed> {
         let Some(arriving) = &self.arriving else { return Ok(()) };
-        let memory = &self.accepted.broker.request_memory;
+        let memory = &self.accepted.services.request_memory;
         let since = arriving.since.elapsed();
         match &arriving.room {
             Claim::Waiting(_) => {

@@ -4,10 +4,9 @@
 //! midway. What a partition does for it happens on that same thread too (`replica`).
 
 mod answers;
+mod buffers;
 mod connection;
-mod large;
-mod memory;
-mod reply;
+mod output;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,14 +20,9 @@ use tracing::{debug, info, warn};
 use weir_protocol::address;
 use weir_telemetry::listen::listen;
 
-pub use self::answers::AnswerMemory;
 use self::connection::{Accepted, Closed};
-pub use self::large::LargeRequests;
-pub use self::memory::{RequestMemory, Room};
-pub use self::reply::{Chunk, FileRegion, Reply};
-use crate::api::{Caller, Listener};
+use crate::api::{Caller, Listener, Services};
 use crate::auth::Principal;
-use crate::broker::Broker;
 use crate::config::ListenerConfig;
 
 /// Accepted connections that may wait for their thread.
@@ -82,7 +76,7 @@ pub struct Server {
 /// What the acceptors and the threads share.
 #[derive(Clone, Debug)]
 struct Shared {
-    broker: Arc<Broker>,
+    services: Arc<Services>,
     connections: Arc<AtomicUsize>,
     stop: watch::Receiver<bool>,
 }
@@ -94,16 +88,16 @@ impl Server {
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(broker: &Arc<Broker>, listeners: Vec<Bound>) -> anyhow::Result<Self> {
+    pub fn start(services: &Arc<Services>, listeners: Vec<Bound>) -> anyhow::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let shared = Shared {
-            broker: Arc::clone(broker),
+            services: Arc::clone(services),
             connections: Arc::default(),
             stop: stopped,
         };
         let mut threads = Vec::new();
         let mut inboxes = Vec::new();
-        for index in 0..broker.config.threads {
+        for index in 0..services.config.threads {
             let (inbox, accepted) = mpsc::channel(HANDOVER_MAX);
             let shared = shared.clone();
             let run = move || run_thread(&shared, accepted);
@@ -151,9 +145,9 @@ async fn accept(shared: Shared, socket: TcpListener, listener: Arc<Listener>, in
                 }
             }
         };
-        if shared.connections.fetch_add(1, Ordering::Relaxed) >= shared.broker.config.connections_max {
+        if shared.connections.fetch_add(1, Ordering::Relaxed) >= shared.services.config.connections_max {
             shared.connections.fetch_sub(1, Ordering::Relaxed);
-            shared.broker.metrics.connection_refused();
+            shared.services.metrics.connection_refused();
             continue;
         }
         let caller = Caller {
@@ -209,11 +203,11 @@ fn run_thread(shared: &Shared, mut accepted: mpsc::Receiver<Handover>) {
 }
 
 async fn run_connection(shared: Shared, stream: std::net::TcpStream, caller: Arc<Caller>) {
-    shared.broker.metrics.connection_opened();
+    shared.services.metrics.connection_opened();
     let peer = caller.peer;
     let listener = Arc::clone(&caller.listener);
     let accepted = Accepted {
-        broker: Arc::clone(&shared.broker),
+        services: Arc::clone(&shared.services),
         caller,
         stop: shared.stop.clone(),
     };
@@ -222,10 +216,10 @@ async fn run_connection(shared: Shared, stream: std::net::TcpStream, caller: Arc
         Err(error) => Closed::Io(error),
     };
     shared.connections.fetch_sub(1, Ordering::Relaxed);
-    shared.broker.metrics.connection_closed();
+    shared.services.metrics.connection_closed();
     match closed {
         Closed::BadRequest(reason) => {
-            shared.broker.metrics.bad_request();
+            shared.services.metrics.bad_request();
             info!(%peer, listener = %listener.name, %reason, "closed a connection over a request that cannot be answered");
         }
         // Not the client's mistake alone: this broker had too little memory for all of them.

@@ -9,7 +9,8 @@ use anyhow::Context;
 use tracing::{info, warn};
 use weir_protocol::types::TopicPartition;
 
-use super::{Partition, now_ms};
+use super::Partition;
+use super::clock::now_ms;
 use crate::log::cleaner::{OffsetMap, Plan, assess, clean};
 
 /// Bytes that a key takes in the map of those that were seen.

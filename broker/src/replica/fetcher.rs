@@ -5,85 +5,26 @@
 //! recognised by the epoch, so that nothing has to be waited for when leaders change.
 
 mod connection;
+mod context;
 mod flush;
+mod inbox;
 mod session;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, warn};
-use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
+use weir_protocol::types::{BrokerId, TopicPartition};
 
 pub(crate) use self::connection::Connection;
+pub use self::context::FetcherContext;
 #[cfg(test)]
 pub(super) use self::flush::wait_for_flush;
+use self::inbox::{Inbox, Told};
 use self::session::Session;
 use super::Partition;
-use super::partition::Role;
-use crate::broker::Broker;
-
-/// Where a partition is to be fetched from now on.
-#[derive(Debug)]
-pub(super) struct Assignment {
-    partition: Arc<Partition>,
-    /// `None`: from nowhere.
-    from: Option<(BrokerId, LeaderEpoch)>,
-}
-
-/// Where assignments are brought to, and taken by the thread once it runs.
-#[derive(Debug)]
-pub(super) struct Assignments {
-    sender: mpsc::UnboundedSender<Assignment>,
-    receiver: Mutex<Option<mpsc::UnboundedReceiver<Assignment>>>,
-}
-
-impl Default for Assignments {
-    fn default() -> Self {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        Self {
-            sender,
-            receiver: Mutex::new(Some(receiver)),
-        }
-    }
-}
-
-impl Assignments {
-    /// Has a partition fetched as its new role asks. There are never more of these than changes of roles.
-    pub(super) fn assign(&self, partition: &Arc<Partition>, role: Role) {
-        let from = match role {
-            Role::Follower { leader, epoch } => Some((leader, epoch)),
-            Role::Leader { .. } | Role::Idle { .. } => None,
-        };
-        // Without the thread the broker is stopping.
-        let _ = self.sender.send(Assignment {
-            partition: Arc::clone(partition),
-            from,
-        });
-    }
-}
-
-/// What a leader's task is told.
-#[derive(Debug)]
-enum Told {
-    Fetch(Arc<Partition>, LeaderEpoch),
-    Leave(TopicPartition),
-}
-
-/// A leader's task's inbox.
-#[derive(Debug, Default)]
-struct Inbox {
-    told: Mutex<Vec<Told>>,
-    notify: Notify,
-}
-
-impl Inbox {
-    fn tell(&self, told: Told) {
-        self.told.lock().push(told);
-        self.notify.notify_one();
-    }
-}
+use super::assignments::Assignment;
 
 /// The thread.
 #[derive(Debug)]
@@ -97,15 +38,15 @@ impl Fetchers {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(broker: &Arc<Broker>) -> std::io::Result<Self> {
+    pub fn start(context: FetcherContext) -> std::io::Result<Self> {
         let (stop, mut stopped) = watch::channel(false);
-        let assignments = broker.replicas.shared().assignments.receiver.lock().take();
-        let broker = Arc::clone(broker);
+        let assignments = context.replicas.shared().assignments.take();
+        let context = Arc::new(context);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("fetchers".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = run(&broker, assignments) => {}
+                    () = run(&context, assignments) => {}
                     _ = stopped.wait_for(|&stop| stop) => {}
                 }
             });
@@ -124,7 +65,7 @@ impl Fetchers {
 }
 
 /// Hands each assignment to the task of its leader, and takes the partition from the one before.
-async fn run(broker: &Arc<Broker>, assignments: Option<mpsc::UnboundedReceiver<Assignment>>) {
+async fn run(context: &Arc<FetcherContext>, assignments: Option<mpsc::UnboundedReceiver<Assignment<Partition>>>) {
     let Some(mut assignments) = assignments else { return };
     let mut leaders: HashMap<BrokerId, Arc<Inbox>> = HashMap::new();
     let mut homes: HashMap<TopicPartition, BrokerId> = HashMap::new();
@@ -152,7 +93,7 @@ async fn run(broker: &Arc<Broker>, assignments: Option<mpsc::UnboundedReceiver<A
         homes.insert(id, leader);
         let inbox = leaders.entry(leader).or_insert_with(|| {
             let inbox = Arc::new(Inbox::default());
-            tasks.spawn(Session::new(Arc::clone(broker), leader, Arc::clone(&inbox)).run());
+            tasks.spawn(Session::new(Arc::clone(context), leader, Arc::clone(&inbox)).run());
             inbox
         });
         inbox.tell(Told::Fetch(partition, epoch));

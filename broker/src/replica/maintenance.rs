@@ -10,14 +10,24 @@ use tokio::sync::watch;
 use tracing::{debug, error, warn};
 
 use super::cleaning::Cleaning;
-use super::{Partition, now_ms};
-use crate::broker::Broker;
+use super::{Partition, Replicas, now_ms};
 
 /// How often the log directory is checkpointed: recovery after a crash reads at most what was written since. Each takes two rounds of flushes at most.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 
 /// How often the thread looks at what is due.
 const TICK: Duration = Duration::from_millis(500);
+
+/// Its pace and its bounds, looked up each time.
+#[derive(Clone, Copy, Debug)]
+pub struct MaintenanceSettings {
+    /// `log.retention.check.interval.ms`
+    pub retention_check_interval: Duration,
+    /// `log.cleaner.backoff.ms`
+    pub cleaner_backoff: Duration,
+    /// `log.cleaner.dedupe.buffer.size`, as far as the process has the memory
+    pub cleaner_dedupe_bytes: u64,
+}
 
 /// The threads.
 #[derive(Debug)]
@@ -31,13 +41,13 @@ impl Maintenance {
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(broker: Arc<Broker>) -> std::io::Result<Self> {
+    pub fn start(replicas: Arc<Replicas>, settings: impl Fn() -> MaintenanceSettings + Send + 'static) -> std::io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let named = |name: &str| std::thread::Builder::new().name(name.into());
-        let (handle, other, stopped_too) = (tokio::runtime::Handle::current(), Arc::clone(&broker), stopped.clone());
+        let (handle, other, stopped_too) = (tokio::runtime::Handle::current(), Arc::clone(&replicas), stopped.clone());
         let checkpoints = named("checkpoints").spawn(move || handle.block_on(checkpoint(&other, stopped_too)))?;
         let handle = tokio::runtime::Handle::current();
-        let maintenance = named("maintenance").spawn(move || handle.block_on(run(&broker, stopped)))?;
+        let maintenance = named("maintenance").spawn(move || handle.block_on(run(&replicas, settings, stopped)))?;
         Ok(Self {
             stop,
             threads: [checkpoints, maintenance],
@@ -61,7 +71,7 @@ struct Due {
     cleaning: Instant,
 }
 
-async fn run(broker: &Broker, mut stop: watch::Receiver<bool>) {
+async fn run(replicas: &Replicas, settings: impl Fn() -> MaintenanceSettings, mut stop: watch::Receiver<bool>) {
     let start = Instant::now();
     let mut due = Due {
         retention: start,
@@ -70,28 +80,28 @@ async fn run(broker: &Broker, mut stop: watch::Receiver<bool>) {
     let mut cleaning = Cleaning::default();
     while tokio::time::timeout(TICK, stop.wait_for(|&stop| stop)).await.is_err() {
         let now = Instant::now();
-        let settings = broker.settings();
-        broker.replicas.log_dir().empty_trash();
+        let settings = settings();
+        replicas.log_dir().empty_trash();
         if now.duration_since(due.retention) >= settings.retention_check_interval {
             due.retention = now;
-            for partition in broker.replicas.all() {
+            for partition in replicas.all() {
                 retain(&partition).await;
             }
         }
         if now.duration_since(due.cleaning) >= settings.cleaner_backoff {
             due.cleaning = now;
-            cleaning.clean_dirtiest(&broker.replicas.all(), settings.cleaner_dedupe_bytes).await;
+            cleaning.clean_dirtiest(&replicas.all(), settings.cleaner_dedupe_bytes).await;
         }
     }
 }
 
 /// Checkpoints the log directory at its pace, counted from the beginning of the one before.
-async fn checkpoint(broker: &Broker, mut stop: watch::Receiver<bool>) {
+async fn checkpoint(replicas: &Replicas, mut stop: watch::Receiver<bool>) {
     let mut next = tokio::time::Instant::now() + CHECKPOINT_EVERY;
     while tokio::time::timeout_at(next, stop.wait_for(|&stop| stop)).await.is_err() {
         next = tokio::time::Instant::now() + CHECKPOINT_EVERY;
-        if broker.replicas.log_dir().failure().is_none()
-            && let Err(error) = broker.replicas.log_dir().checkpoint()
+        if replicas.log_dir().failure().is_none()
+            && let Err(error) = replicas.log_dir().checkpoint()
         {
             warn!(%error, "cannot write a checkpoint");
         }

@@ -2,7 +2,9 @@
 //!
 //! Called by the controller client, with each new image, and by `api`, for each partition that a request names. Decides what is committed; knows no requests.
 
+mod assignments;
 mod cleaning;
+mod clock;
 pub mod core;
 mod fetcher;
 mod leaving;
@@ -10,6 +12,7 @@ mod lost;
 mod maintenance;
 mod partition;
 mod seat;
+mod settings;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -22,34 +25,29 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tracing::{error, info, warn};
 use weir_protocol::types::{BrokerId, TopicId, TopicPartition};
-use weir_settings::{Layers, topic_key};
+use weir_settings::topic_key;
 
+pub(crate) use self::clock::now_ms;
 use self::core::{Asked, PartitionState};
 pub(crate) use self::fetcher::Connection;
-pub use self::fetcher::Fetchers;
+pub use self::fetcher::{FetcherContext, Fetchers};
 use self::leaving::{Fate, Leaving};
 pub(crate) use self::lost::Lost;
-pub use self::maintenance::Maintenance;
+pub use self::maintenance::{Maintenance, MaintenanceSettings};
+pub(crate) use self::partition::Shared;
 pub(crate) use self::partition::{Acks, Appending, FollowerFetch, Led, Observed, Partition, Served, Throttled, read_error};
 pub(crate) use self::seat::Seat;
-use self::shared::Shared;
+pub(crate) use self::settings::Settings;
 pub(crate) use self::traffic::Counted;
 pub(crate) use self::waiters::Waiter;
 pub(crate) use self::watch::Changes;
 use crate::log::{LogConfig, LogDir};
-use crate::metadata::{Configs, MetadataImage, PartitionImage, TopicImage};
-
-/// Milliseconds since 1970: what records and segments are dated with. Nothing about safety rests on it.
-pub(crate) fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
+use crate::metadata::{MetadataImage, PartitionImage, TopicImage};
 
 /// How long a broker that stops waits for a log that is being deleted: for a rename and a sync, between two rounds of flushes. A thousand of them may take longer.
 const LEAVING_MAX: Duration = Duration::from_secs(10);
@@ -68,51 +66,6 @@ pub struct Replicas {
     leaving: Arc<Leaving>,
     /// Held while metadata is taken up. True once the broker stops: its logs are closed then, and none is opened in their place, which would be an empty one.
     is_over: Mutex<bool>,
-}
-
-/// How this broker fetches from leaders: its settings, as they are in force.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    /// `replica.fetch.wait.max.ms`
-    pub(crate) fetch_wait_max: Duration,
-    /// `replica.fetch.max.bytes`, of one partition
-    pub(crate) fetch_bytes_max: i32,
-    /// `replica.fetch.response.max.bytes`
-    pub(crate) fetch_response_bytes_max: i32,
-    /// `replica.fetch.min.bytes`
-    pub(crate) fetch_bytes_min: i32,
-    /// `replica.lag.time.max.ms`
-    lag_ms_max: u64,
-    /// `replica.fetch.backoff.ms`
-    fetch_backoff_ms: u64,
-    /// `leader.replication.throttled.rate` and `follower.replication.throttled.rate`, in bytes a second
-    throttled_rates: (u64, u64),
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self::of(&Layers::default())
-    }
-}
-
-impl Settings {
-    fn of(layers: &Layers<'_>) -> Self {
-        let number = |key| i32::try_from(layers.broker_number(key)).unwrap_or(i32::MAX);
-        // Kafka's default is the largest number, and means that there is no limit.
-        let rate = |key| match layers.broker_number(key) {
-            i64::MAX => u64::MAX,
-            rate => rate.unsigned_abs(),
-        };
-        Self {
-            fetch_wait_max: Duration::from_millis(layers.broker_size("replica.fetch.wait.max.ms")),
-            fetch_bytes_max: number("replica.fetch.max.bytes"),
-            fetch_response_bytes_max: number("replica.fetch.response.max.bytes"),
-            fetch_bytes_min: number("replica.fetch.min.bytes"),
-            lag_ms_max: layers.broker_size("replica.lag.time.max.ms"),
-            fetch_backoff_ms: layers.broker_size("replica.fetch.backoff.ms"),
-            throttled_rates: (rate("leader.replication.throttled.rate"), rate("follower.replication.throttled.rate")),
-        }
-    }
 }
 
 /// Logs of topics with the same settings share them.
@@ -180,6 +133,11 @@ impl Replicas {
         &self.shared
     }
 
+    /// Finds followers that lag or have caught up, for ever.
+    pub(crate) async fn keep_checking(&self) {
+        self.shared.keep_checking(Partition::check).await;
+    }
+
     /// Leaders that this broker has just lost touch with.
     pub(crate) fn lost_leaders(&self) -> &Lost {
         &self.shared.lost
@@ -201,7 +159,7 @@ impl Replicas {
         }
         let all_configs_changed =
             before.cluster_configs != next.cluster_configs || before.broker_configs.get(&self.broker) != next.broker_configs.get(&self.broker);
-        let settings = Settings::of(&layers(next, self.broker));
+        let settings = Settings::of(&next.layers(self.broker));
         let settings_before = std::mem::replace(&mut *self.settings.lock(), settings);
         self.shared.take_up(next, &settings);
         if settings.lag_ms_max != settings_before.lag_ms_max {
@@ -240,7 +198,7 @@ impl Replicas {
         if *is_over {
             return;
         }
-        let settings = Settings::of(&layers(image, self.broker));
+        let settings = Settings::of(&image.layers(self.broker));
         *self.settings.lock() = settings;
         self.shared.take_up(image, &settings);
         self.shared.set_asked(asked);
@@ -314,7 +272,7 @@ impl Replicas {
 
     /// The settings of a topic's logs: what is set on it, on this broker and on the cluster, in Kafka's order.
     fn config(&self, image: &MetadataImage, topic: &TopicImage) -> Arc<LogConfig> {
-        let layers = layers(image, self.broker);
+        let layers = image.layers(self.broker);
         let resolve = layers.resolve_topic(&topic.configs);
         let mut resolved: BTreeMap<String, String> = LogConfig::KEYS
             .iter()
@@ -378,15 +336,5 @@ pub(crate) fn committed(state: &PartitionImage) -> PartitionState {
         partition_epoch: state.partition_epoch,
         recovering: state.recovering,
         has_eligible: !state.elr.is_empty(),
-    }
-}
-
-/// The layers of configuration that are in force on a broker.
-pub(crate) fn layers(image: &MetadataImage, broker: BrokerId) -> Layers<'_> {
-    let of_broker: Option<&Configs> = image.broker_configs.get(&broker).map(Arc::as_ref);
-    Layers {
-        broker: of_broker,
-        cluster: Some(&image.cluster_configs),
-        process: None,
     }
 }

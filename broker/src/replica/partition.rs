@@ -9,6 +9,7 @@ mod leading;
 mod observing;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,17 +19,18 @@ use tokio::sync::oneshot;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
-pub(crate) use self::appending::{Acks, Appending};
-use self::leading::{Append, Leading};
+pub(crate) use self::appending::Appending;
 pub(crate) use self::leading::{FollowerFetch, Served, read_error};
 pub(crate) use self::observing::{Led, Observed};
+pub(crate) use self::work::Acks;
+use self::work::{Append, Leading};
 use super::core::leader::Ends;
 use super::core::{Following, OwnLog, PartitionState};
 use super::seat::Seat;
-use super::shared::Shared;
 use super::traffic::TopicTraffic;
 use super::waiters::Waiters;
 use super::watch::Watchers;
+use super::{clock, shared};
 use crate::log::{FlushMode, LogConfig, LogReader, LogWriter};
 
 /// What this broker is for a partition.
@@ -54,6 +56,14 @@ pub(crate) enum Role {
 }
 
 impl Role {
+    /// From whom it is fetched, and in which epoch.
+    fn fetched_from(self) -> Option<(BrokerId, LeaderEpoch)> {
+        match self {
+            Self::Follower { leader, epoch } => Some((leader, epoch)),
+            Self::Leader { .. } | Self::Idle { .. } => None,
+        }
+    }
+
     pub(crate) fn epoch(self) -> LeaderEpoch {
         match self {
             Self::Idle { epoch } | Self::Leader { epoch } | Self::Follower { epoch, .. } => epoch,
@@ -68,6 +78,9 @@ enum Core {
     Leader(Box<Leading>),
     Follower(Following),
 }
+
+/// What the partitions of this broker share.
+pub(crate) type Shared = shared::Shared<Partition>;
 
 /// A partition that this broker holds.
 #[derive(Debug)]
@@ -180,7 +193,7 @@ impl Partition {
     pub(crate) async fn know_transactions(self: &Arc<Self>) {
         if self.log.last_stable_offset().is_none() {
             // When they cannot be read, the log directory is offline, and says so itself.
-            let _ = self.with_writer(|writer| writer.load_transactions(super::now_ms())).await;
+            let _ = self.with_writer(|writer| writer.load_transactions(clock::now_ms())).await;
         }
     }
 
@@ -278,7 +291,7 @@ impl Partition {
         };
         *self.role.write() = wanted;
         // Before the lock is given back: what is said when this role ends comes after it.
-        self.shared.assignments.assign(self, wanted);
+        self.shared.assignments.assign(self, wanted.fetched_from());
         drop(core);
         self.commit();
         self.wake_everyone();
@@ -424,7 +437,7 @@ impl Partition {
         let idle = Role::Idle { epoch: self.leader_epoch() };
         *self.role.write() = idle;
         *core = Core::Idle;
-        self.shared.assignments.assign(self, idle);
+        self.shared.assignments.assign(self, idle.fetched_from());
         drop(core);
         self.wake_everyone();
     }

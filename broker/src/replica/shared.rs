@@ -10,20 +10,21 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use weir_protocol::types::{BrokerEpoch, BrokerId, TopicPartition};
 
+use super::assignments::Assignments;
 use super::core::follower::FETCH_BACKOFF_MS;
 use super::core::{Asked, Peer, Proposal};
-use super::fetcher::Assignments;
+use super::lost::Lost;
+use super::settings::Settings;
 use super::throttle::Quota;
 use super::traffic::Traffic;
-use super::{Lost, Partition, Settings};
 use crate::metadata::MetadataImage;
 
 /// How often partitions are looked at that time does something to: a lagging follower is found no later than this.
 const CHECK_EVERY: Duration = Duration::from_millis(200);
 
-/// Shared by all partitions.
+/// Shared by all partitions, which are `P`: nothing here knows what those do.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Shared<P> {
     /// This broker.
     pub(crate) own: BrokerId,
     started: Instant,
@@ -33,12 +34,12 @@ pub(crate) struct Shared {
     /// What is sent to followers for throttled replicas, and what is fetched from leaders for them.
     pub(crate) leader_quota: Quota,
     pub(crate) follower_quota: Quota,
-    proposals: Queue<(Arc<Partition>, Proposal)>,
+    proposals: Queue<(Arc<P>, Proposal)>,
     /// What the process before asked for, where this one goes on with its roles.
     asked: ArcSwap<HashMap<TopicPartition, Asked>>,
-    checks: Queue<Arc<Partition>>,
+    checks: Queue<Arc<P>>,
     /// What is fetched from whom.
-    pub(super) assignments: Assignments,
+    pub(super) assignments: Assignments<P>,
     /// Leaders that no fetch reaches any more.
     pub(super) lost: Lost,
     /// What goes in and out, by topic.
@@ -103,7 +104,7 @@ impl<T> Queue<T> {
     }
 }
 
-impl Shared {
+impl<P> Shared<P> {
     pub(crate) fn new(own: BrokerId) -> Self {
         Self {
             own,
@@ -167,7 +168,7 @@ impl Shared {
         self.fetch_backoff_ms.load(Ordering::Relaxed)
     }
 
-    pub(super) fn propose(&self, partition: Arc<Partition>, proposal: Proposal) {
+    pub(super) fn propose(&self, partition: Arc<P>, proposal: Proposal) {
         self.proposals.push((partition, proposal));
     }
 
@@ -182,17 +183,17 @@ impl Shared {
     }
 
     /// The ISRs that leaders here want to have, all that wait; waits for one.
-    pub(crate) async fn proposals(&self) -> Vec<(Arc<Partition>, Proposal)> {
+    pub(crate) async fn proposals(&self) -> Vec<(Arc<P>, Proposal)> {
         self.proposals.take().await
     }
 
     /// Has a partition looked at until time does nothing to it any more.
-    pub(super) fn check_from_now_on(&self, partition: Arc<Partition>) {
+    pub(super) fn check_from_now_on(&self, partition: Arc<P>) {
         self.checks.push(partition);
     }
 
-    /// Looks at the partitions that time does something to: those with followers that lack something. There are none while nothing is written.
-    pub(crate) async fn keep_checking(&self) {
+    /// Looks at the partitions that time does something to, with `check`, which says whether it still does: those with followers that lack something. There are none while nothing is written.
+    pub(super) async fn keep_checking(&self, check: impl Fn(&Arc<P>) -> bool) {
         let mut checked = Vec::new();
         loop {
             if checked.is_empty() {
@@ -201,7 +202,7 @@ impl Shared {
                 checked.append(&mut self.checks.waiting.lock());
             }
             tokio::time::sleep(CHECK_EVERY).await;
-            checked.retain(Partition::check);
+            checked.retain(|partition| check(partition));
         }
     }
 }

@@ -18,10 +18,10 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 use weir_settings::Layers;
 
-pub(crate) use self::request::{Described, Prepared, Request};
+pub(crate) use self::request::{Described, Looked, Prepared, Request};
 use self::state::{End, Init, Transaction};
 pub(crate) use self::state::{Partition, Producer, Refusal, State};
-pub(crate) use self::tally::{Looked, Tally};
+pub(crate) use self::tally::Tally;
 use crate::coordinator::{Logged, Machine, Now, Origin, Outcome, Record};
 use crate::metadata::MetadataImage;
 

@@ -5,7 +5,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{LeaderEpoch, ProducerId};
 
 use super::state::{Partition, Producer, Refusal, State};
-use super::tally::Looked;
+use super::tally::Tally;
 use crate::coordinator::ReplyTo;
 
 /// What is asked of a coordinator.
@@ -83,4 +83,19 @@ pub(crate) struct Described {
     pub(crate) timeout_ms: i32,
     pub(crate) start_ms: i64,
     pub(crate) partitions: Vec<Partition>,
+}
+
+/// What who looks from time to time is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Looked {
+    /// Those that wait for markers.
+    pub(crate) prepared: Vec<Prepared>,
+    /// Transactional ids whose transaction took too long and whose producer has no epoch left: they wait for a producer id that nobody has.
+    pub(crate) exhausted: Vec<String>,
+    /// What happened since the last time.
+    pub(crate) tally: Tally,
+    /// How many are open.
+    pub(crate) open: usize,
+    /// When the oldest of them began, in milliseconds since 1970.
+    pub(crate) oldest_ms: Option<i64>,
 }

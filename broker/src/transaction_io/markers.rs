@@ -8,8 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 use weir_protocol::error::ErrorCode;
@@ -17,15 +15,15 @@ use weir_protocol::messages::WriteTxnMarkersRequest;
 use weir_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
+use super::parts::{Begun, Key, TransactionIo};
+use super::peers::{by_topic, failed};
 use super::timeouts::time_out;
-use super::{by_topic, failed};
-use crate::broker::Broker;
-use crate::coordinator::{Machine, partition_in};
+use crate::coordinator::Machine;
 use crate::group::Groups;
 use crate::log::producers::Marker;
 use crate::log::{AppendError, Prepared as Batch};
 use crate::replica::{Acks, now_ms};
-use crate::transaction::{Looked, Partition, Prepared, Producer, Request, Transactions};
+use crate::transaction::{Looked, Partition, Prepared, Request, Transactions};
 
 /// The version that is spoken among brokers of this build.
 const VERSION: i16 = 2;
@@ -40,69 +38,41 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 /// How long a leader waits until a marker is committed.
 const COMMIT_MAX: Duration = Duration::from_secs(20);
 
-/// What the task is to look at, and what it has begun.
-#[derive(Debug, Default)]
-pub(crate) struct Markers {
-    ended: Mutex<BTreeSet<i32>>,
-    notify: Notify,
-    /// Transactions whose markers are being written, and those of which nothing more is to be written.
-    begun: Mutex<BTreeMap<Key, Begun>>,
-    /// How many transactions are open and when the oldest began, by partition of `__transaction_state`, as they were when somebody looked.
-    open: Mutex<BTreeMap<i32, (usize, Option<i64>)>>,
-    /// Transactions that took too long, for which a producer id is being fetched.
-    pub(super) timing_out: Mutex<BTreeSet<String>>,
-}
-
-/// The end of a transaction, as one coordinator has it written.
-type Key = (String, Producer, LeaderEpoch);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Begun {
-    /// Of `__transaction_state`.
-    partition: i32,
-    /// Somebody newer has ended it: this coordinator writes nothing more of it.
-    is_given_up: bool,
-}
-
-impl Markers {
-    /// How many transactions are open that this broker coordinates, and when the oldest of them began, in milliseconds since 1970.
-    pub(crate) fn open(&self) -> (usize, Option<i64>) {
-        let open = self.open.lock();
-        let count = open.values().map(|(count, _)| count).sum();
-        (count, open.values().filter_map(|(_, oldest_ms)| *oldest_ms).min())
-    }
-
-    /// A transaction of this id was ended, or aborted by whoever comes after its producer.
-    pub(crate) fn ended(&self, broker: &Broker, id: &str) {
-        self.ended.lock().extend(partition_in(&broker.metadata.load(), Transactions::TOPIC, id));
-        self.notify.notify_one();
-    }
-}
-
-/// Has markers written as long as the broker runs.
-pub(crate) async fn keep_marking(broker: Arc<Broker>) {
-    let mut tasks = JoinSet::new();
-    let mut next_round = tokio::time::interval(ASK_EVERY);
-    next_round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        let partitions: Vec<i32> = tokio::select! {
-            () = broker.markers.notify.notified() => std::mem::take(&mut *broker.markers.ended.lock()).into_iter().collect(),
-            _ = next_round.tick() => {
-                let all = broker.transactions.partitions();
-                broker.markers.open.lock().retain(|partition, _| all.contains(partition));
-                all
+impl TransactionIo {
+    /// Has markers written as long as the broker runs.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut tasks = JoinSet::new();
+        let mut next_round = tokio::time::interval(ASK_EVERY);
+        next_round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let partitions: Vec<i32> = tokio::select! {
+                () = self.markers.notify.notified() => std::mem::take(&mut *self.markers.ended.lock()).into_iter().collect(),
+                _ = next_round.tick() => {
+                    let all = self.transactions.partitions();
+                    self.markers.open.lock().retain(|partition, _| all.contains(partition));
+                    all
+                }
+            };
+            for partition in partitions {
+                tasks.spawn(look(Arc::clone(&self), partition));
             }
-        };
-        for partition in partitions {
-            tasks.spawn(look(Arc::clone(&broker), partition));
+            while tasks.try_join_next().is_some() {}
         }
-        while tasks.try_join_next().is_some() {}
+    }
+
+    /// Writes a marker to partitions that this broker leads, and waits until it is committed.
+    pub(crate) async fn write_markers(&self, marker: Marker, partitions: Vec<Partition>) -> Vec<(Partition, ErrorCode)> {
+        let writes = partitions.into_iter().map(|partition| async move {
+            let written = write_marker(self, marker, &partition).await;
+            (partition, written.err().unwrap_or(ErrorCode::None))
+        });
+        futures::future::join_all(writes).await
     }
 }
 
 /// Writes the markers of all that one coordinator has prepared.
-async fn look(broker: Arc<Broker>, partition: i32) {
-    let Ok(looked) = broker.transactions.ask_partition(&broker, partition, |to| Request::Look { to }).await else {
+async fn look(io: Arc<TransactionIo>, partition: i32) {
+    let Ok(looked) = io.transactions.ask_partition(partition, |to| Request::Look { to }).await else {
         return;
     };
     let Looked {
@@ -112,17 +82,17 @@ async fn look(broker: Arc<Broker>, partition: i32) {
         open,
         oldest_ms,
     } = looked;
-    broker.markers.open.lock().insert(partition, (open, oldest_ms));
+    io.markers.open.lock().insert(partition, (open, oldest_ms));
     let aborted = [tally.aborted_by_client, tally.aborted_by_timeout, tally.aborted_by_fencing];
-    broker.metrics.transactions_ended(tally.committed, aborted);
-    broker.metrics.producers_fenced(tally.fenced);
+    io.metrics.transactions_ended(tally.committed, aborted);
+    io.metrics.producers_fenced(tally.fenced);
     let keys: BTreeSet<Key> = prepared.iter().map(key).collect();
     let is_over = |key: &Key, begun: &Begun| begun.partition == partition && begun.is_given_up && !keys.contains(key);
-    broker.markers.begun.lock().retain(|key, begun| !is_over(key, begun));
+    io.markers.begun.lock().retain(|key, begun| !is_over(key, begun));
     let mut tasks = JoinSet::new();
     for id in exhausted {
-        let broker = Arc::clone(&broker);
-        tasks.spawn(async move { time_out(&broker, partition, id).await });
+        let io = Arc::clone(&io);
+        tasks.spawn(async move { time_out(&io, partition, id).await });
     }
     for transaction in prepared {
         let key = key(&transaction);
@@ -130,12 +100,12 @@ async fn look(broker: Arc<Broker>, partition: i32) {
             partition,
             is_given_up: false,
         };
-        if let Entry::Vacant(vacant) = broker.markers.begun.lock().entry(key.clone()) {
+        if let Entry::Vacant(vacant) = io.markers.begun.lock().entry(key.clone()) {
             vacant.insert(begun);
-            let broker = Arc::clone(&broker);
+            let io = Arc::clone(&io);
             tasks.spawn(async move {
-                let is_given_up = mark(&broker, partition, transaction).await == Marked::GivenUp;
-                let mut all = broker.markers.begun.lock();
+                let is_given_up = mark(&io, partition, transaction).await == Marked::GivenUp;
+                let mut all = io.markers.begun.lock();
                 match is_given_up {
                     true => drop(all.insert(key, Begun { is_given_up, ..begun })),
                     false => drop(all.remove(&key)),
@@ -180,18 +150,18 @@ impl Meaning {
 }
 
 /// Writes the markers of one transaction, and tells its coordinator.
-async fn mark(broker: &Arc<Broker>, coordinator: i32, transaction: Prepared) -> Marked {
+async fn mark(io: &Arc<TransactionIo>, coordinator: i32, transaction: Prepared) -> Marked {
     let mut pause = RETRY_MIN;
     let mut missing: BTreeSet<Partition> = transaction.partitions.iter().cloned().collect();
     while !missing.is_empty() {
         let mut rounds = JoinSet::new();
-        for (leader, partitions) in by_leader(broker, &mut missing) {
-            let (broker, marker) = (Arc::clone(broker), marker(&transaction));
+        for (leader, partitions) in by_leader(io, &mut missing) {
+            let (io, marker) = (Arc::clone(io), marker(&transaction));
             rounds.spawn(async move {
-                if leader == broker.config.id {
-                    write_markers(&broker, marker, partitions).await
+                if leader == io.id {
+                    io.write_markers(marker, partitions).await
                 } else {
-                    ask_leader(&broker, leader, marker, partitions).await
+                    ask_leader(&io, leader, marker, partitions).await
                 }
             });
         }
@@ -219,7 +189,7 @@ async fn mark(broker: &Arc<Broker>, coordinator: i32, transaction: Prepared) -> 
         if missing.is_empty() {
             break;
         }
-        if !is_coordinator(broker, coordinator, transaction.coordinator_epoch) {
+        if !is_coordinator(io, coordinator, transaction.coordinator_epoch) {
             return Marked::Done;
         }
         if is_given_up {
@@ -244,7 +214,7 @@ async fn mark(broker: &Arc<Broker>, coordinator: i32, transaction: Prepared) -> 
         to,
     };
     // Whoever coordinates it now writes them again.
-    let _ = broker.transactions.ask_partition(broker, coordinator, make).await;
+    let _ = io.transactions.ask_partition(coordinator, make).await;
     Marked::Done
 }
 
@@ -258,15 +228,15 @@ fn marker(transaction: &Prepared) -> Marker {
     }
 }
 
-fn is_coordinator(broker: &Broker, partition: i32, epoch: LeaderEpoch) -> bool {
-    let image = broker.metadata.load();
+fn is_coordinator(io: &TransactionIo, partition: i32, epoch: LeaderEpoch) -> bool {
+    let image = io.metadata.load();
     let state = image.topic_by_name(Transactions::TOPIC).and_then(|topic| topic.partition(partition));
-    state.is_some_and(|state| state.leader == Some(broker.config.id) && state.leader_epoch == epoch)
+    state.is_some_and(|state| state.leader == Some(io.id) && state.leader_epoch == epoch)
 }
 
 /// The partitions by who leads them. Those that do not exist any more need no marker; those without a leader wait.
-fn by_leader(broker: &Broker, missing: &mut BTreeSet<Partition>) -> BTreeMap<BrokerId, Vec<Partition>> {
-    let image = broker.metadata.load();
+fn by_leader(io: &TransactionIo, missing: &mut BTreeSet<Partition>) -> BTreeMap<BrokerId, Vec<Partition>> {
+    let image = io.metadata.load();
     let mut leaders: BTreeMap<BrokerId, Vec<Partition>> = BTreeMap::new();
     missing.retain(|(topic, index)| {
         let Some(state) = image.topic_by_name(topic).and_then(|topic| topic.partition(*index)) else {
@@ -280,7 +250,7 @@ fn by_leader(broker: &Broker, missing: &mut BTreeSet<Partition>) -> BTreeMap<Bro
     leaders
 }
 
-async fn ask_leader(broker: &Broker, leader: BrokerId, marker: Marker, partitions: Vec<Partition>) -> Vec<(Partition, ErrorCode)> {
+async fn ask_leader(io: &TransactionIo, leader: BrokerId, marker: Marker, partitions: Vec<Partition>) -> Vec<(Partition, ErrorCode)> {
     let topics = by_topic(&partitions).map(|(name, partition_indexes)| WritableTxnMarkerTopic { name, partition_indexes });
     let request = WriteTxnMarkersRequest {
         markers: vec![WritableTxnMarker {
@@ -292,7 +262,7 @@ async fn ask_leader(broker: &Broker, leader: BrokerId, marker: Marker, partition
             transaction_version: marker.transaction_version,
         }],
     };
-    match broker.peers.call(broker, leader, VERSION, &request).await {
+    match io.peers.call(leader, VERSION, &request).await {
         Ok(response) => {
             let topics = response.markers.into_iter().flat_map(|marker| marker.topics);
             let said = topics.flat_map(|topic| {
@@ -311,31 +281,22 @@ async fn ask_leader(broker: &Broker, leader: BrokerId, marker: Marker, partition
     }
 }
 
-/// Writes a marker to partitions that this broker leads, and waits until it is committed.
-pub(crate) async fn write_markers(broker: &Broker, marker: Marker, partitions: Vec<Partition>) -> Vec<(Partition, ErrorCode)> {
-    let writes = partitions.into_iter().map(|partition| async move {
-        let written = write_marker(broker, marker, &partition).await;
-        (partition, written.err().unwrap_or(ErrorCode::None))
-    });
-    futures::future::join_all(writes).await
-}
-
-async fn write_marker(broker: &Broker, marker: Marker, partition: &Partition) -> Result<(), ErrorCode> {
+async fn write_marker(io: &TransactionIo, marker: Marker, partition: &Partition) -> Result<(), ErrorCode> {
     // The coordinator of groups counts offsets from the end of their transaction on: it writes the marker itself.
     if partition.0 == Groups::TOPIC {
-        let ended = broker.groups.end_transaction(broker, partition.1, marker).await;
+        let ended = io.groups.end_transaction(partition.1, marker).await;
         return ended.map_err(code_of_coordinator);
     }
-    let appending = bring(broker, marker, partition)?;
+    let appending = bring(io, marker, partition)?;
     match tokio::time::timeout(COMMIT_MAX, appending.acknowledged(Acks::All)).await {
         Ok(written) => written.map(drop).map_err(code_of),
         Err(_) => Err(ErrorCode::RequestTimedOut),
     }
 }
 
-fn bring(broker: &Broker, marker: Marker, (topic, index): &Partition) -> Result<crate::replica::Appending, ErrorCode> {
+fn bring(io: &TransactionIo, marker: Marker, (topic, index): &Partition) -> Result<crate::replica::Appending, ErrorCode> {
     let id = {
-        let image = broker.metadata.load();
+        let image = io.metadata.load();
         let topic = image.topic_by_name(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         topic.partition(*index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         TopicPartition {
@@ -343,7 +304,7 @@ fn bring(broker: &Broker, marker: Marker, (topic, index): &Partition) -> Result<
             index: *index,
         }
     };
-    let partition = broker.replicas.get(id).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    let partition = io.replicas.get(id).ok_or(ErrorCode::NotLeaderOrFollower)?;
     partition.accepts(Acks::All)?;
     let batch = Batch::marker(marker, now_ms()).map_err(code_of)?;
     Ok(partition.append(batch))

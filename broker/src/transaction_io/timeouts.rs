@@ -4,15 +4,15 @@
 
 use tracing::{info, warn};
 
-use crate::broker::Broker;
+use super::parts::TransactionIo;
 use crate::transaction::Request;
 
 /// Fetches an id and has the transaction aborted, unless somebody is at it. `partition` is the coordinator's.
-pub(super) async fn time_out(broker: &Broker, partition: i32, id: String) {
-    if !broker.markers.timing_out.lock().insert(id.clone()) {
+pub(super) async fn time_out(io: &TransactionIo, partition: i32, id: String) {
+    if !io.markers.timing_out.lock().insert(id.clone()) {
         return;
     }
-    match broker.controller.producer_id(broker.replicas.log_dir()).await {
+    match io.controller.producer_id(io.replicas.log_dir()).await {
         Ok(fresh) => {
             info!(
                 id,
@@ -21,8 +21,8 @@ pub(super) async fn time_out(broker: &Broker, partition: i32, id: String) {
             );
             let make = |to| Request::TimeOut { id: id.clone(), fresh, to };
             // Whoever coordinates it now finds that it took too long.
-            let _ = broker.transactions.ask_partition(broker, partition, make).await;
-            broker.markers.ended(broker, &id);
+            let _ = io.transactions.ask_partition(partition, make).await;
+            io.ended(&id);
         }
         Err(code) => warn!(
             id,
@@ -30,5 +30,5 @@ pub(super) async fn time_out(broker: &Broker, partition: i32, id: String) {
             "a transaction took too long, and waits to be aborted until there is another producer id"
         ),
     }
-    broker.markers.timing_out.lock().remove(&id);
+    io.markers.timing_out.lock().remove(&id);
 }

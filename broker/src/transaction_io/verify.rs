@@ -7,8 +7,8 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::AddPartitionsToTxnRequest;
 use weir_protocol::messages::add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
 
-use super::{by_topic, failed};
-use crate::broker::Broker;
+use super::parts::TransactionIo;
+use super::peers::{by_topic, failed};
 use crate::coordinator::{Machine, coordinator_of};
 use crate::transaction::{Partition, Producer, Request, Transactions};
 
@@ -19,90 +19,88 @@ const VERSION: i16 = 5;
 const RETRY: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_millis(100);
 
-/// Asks the coordinator of `id`; with `add` the partitions become part of the transaction, which may begin with that. Returns what it says of each.
-pub(crate) async fn verify(broker: &Broker, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Vec<(Partition, ErrorCode)> {
-    let deadline = Instant::now() + RETRY_MAX;
-    loop {
-        let said = verify_once(broker, id, from, partitions, add).await;
-        let is_busy = said.iter().any(|(_, code)| *code == ErrorCode::ConcurrentTransactions);
-        if !add || !is_busy || Instant::now() >= deadline {
-            return said;
+impl TransactionIo {
+    /// Asks the coordinator of `id`; with `add` the partitions become part of the transaction, which may begin with that. Returns what it says of each.
+    pub(crate) async fn verify(&self, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Vec<(Partition, ErrorCode)> {
+        let deadline = Instant::now() + RETRY_MAX;
+        loop {
+            let said = self.verify_once(id, from, partitions, add).await;
+            let is_busy = said.iter().any(|(_, code)| *code == ErrorCode::ConcurrentTransactions);
+            if !add || !is_busy || Instant::now() >= deadline {
+                return said;
+            }
+            tokio::time::sleep(RETRY).await;
         }
-        tokio::time::sleep(RETRY).await;
     }
-}
 
-async fn ask(broker: &Broker, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
-    let coordinator = coordinator_of(&broker.metadata.load(), Transactions::TOPIC, id).ok_or(ErrorCode::CoordinatorNotAvailable)?;
-    if coordinator == broker.config.id {
-        return verify_here(broker, id, from, partitions, add.then_some(2)).await;
+    async fn ask(&self, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
+        let coordinator = coordinator_of(&self.metadata.load(), Transactions::TOPIC, id).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        if coordinator == self.id {
+            return self.verify_here(id, from, partitions, add.then_some(2)).await;
+        }
+        let topics = by_topic(partitions).map(|(name, partitions)| AddPartitionsToTxnTopic { name, partitions });
+        let request = AddPartitionsToTxnRequest {
+            transactions: vec![AddPartitionsToTxnTransaction {
+                transactional_id: id.to_owned(),
+                producer_id: from.id.0,
+                producer_epoch: from.epoch.0,
+                verify_only: !add,
+                topics: topics.collect(),
+            }],
+            ..Default::default()
+        };
+        let response = self.peers.call(coordinator, VERSION, &request).await.map_err(|error| failed(&error))?;
+        if response.error_code != 0 {
+            return Err(ErrorCode::from_code(response.error_code));
+        }
+        let results = response.results_by_transaction.into_iter().flat_map(|result| result.topic_results);
+        let results = results.flat_map(|topic| {
+            let name = topic.name;
+            topic.results_by_partition.into_iter().map(move |partition| {
+                let code = ErrorCode::from_code(partition.partition_error_code);
+                ((name.clone(), partition.partition_index), code)
+            })
+        });
+        Ok(results.collect())
     }
-    let topics = by_topic(partitions).map(|(name, partitions)| AddPartitionsToTxnTopic { name, partitions });
-    let request = AddPartitionsToTxnRequest {
-        transactions: vec![AddPartitionsToTxnTransaction {
-            transactional_id: id.to_owned(),
-            producer_id: from.id.0,
-            producer_epoch: from.epoch.0,
-            verify_only: !add,
-            topics: topics.collect(),
-        }],
-        ..Default::default()
-    };
-    let response = broker
-        .peers
-        .call(broker, coordinator, VERSION, &request)
-        .await
-        .map_err(|error| failed(&error))?;
-    if response.error_code != 0 {
-        return Err(ErrorCode::from_code(response.error_code));
-    }
-    let results = response.results_by_transaction.into_iter().flat_map(|result| result.topic_results);
-    let results = results.flat_map(|topic| {
-        let name = topic.name;
-        topic.results_by_partition.into_iter().map(move |partition| {
-            let code = ErrorCode::from_code(partition.partition_error_code);
-            ((name.clone(), partition.partition_index), code)
-        })
-    });
-    Ok(results.collect())
-}
 
-/// As [`verify`], without asking again.
-pub(crate) async fn verify_once(broker: &Broker, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Vec<(Partition, ErrorCode)> {
-    match ask(broker, id, from, partitions, add).await {
-        Ok(said) => said,
-        Err(code) => partitions.iter().map(|partition| (partition.clone(), code)).collect(),
+    /// As [`verify`], without asking again.
+    pub(crate) async fn verify_once(&self, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Vec<(Partition, ErrorCode)> {
+        match self.ask(id, from, partitions, add).await {
+            Ok(said) => said,
+            Err(code) => partitions.iter().map(|partition| (partition.clone(), code)).collect(),
+        }
     }
-}
 
-/// As [`verify`], of the coordinator on this broker. With `add` the partitions become part of the transaction, by a client of this version of transactions.
-///
-/// # Errors
-/// What is said of all of them.
-pub(crate) async fn verify_here(
-    broker: &Broker,
-    id: &str,
-    from: Producer,
-    partitions: &[Partition],
-    add: Option<i16>,
-) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
-    let (own, wanted) = (id.to_owned(), partitions.to_vec());
-    let Some(version) = add else {
-        let make = |to| Request::Verify {
+    /// As [`verify`], of the coordinator on this self. With `add` the partitions become part of the transaction, by a client of this version of transactions.
+    ///
+    /// # Errors
+    /// What is said of all of them.
+    pub(crate) async fn verify_here(
+        &self,
+        id: &str,
+        from: Producer,
+        partitions: &[Partition],
+        add: Option<i16>,
+    ) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
+        let (own, wanted) = (id.to_owned(), partitions.to_vec());
+        let Some(version) = add else {
+            let make = |to| Request::Verify {
+                id: own,
+                from,
+                partitions: wanted,
+                to,
+            };
+            return self.transactions.ask(id, make).await?;
+        };
+        let make = |to| Request::Add {
             id: own,
             from,
             partitions: wanted,
+            version,
             to,
         };
-        return broker.transactions.ask(broker, id, make).await?;
-    };
-    let make = |to| Request::Add {
-        id: own,
-        from,
-        partitions: wanted,
-        version,
-        to,
-    };
-    let code = broker.transactions.ask(broker, id, make).await?;
-    Ok(partitions.iter().map(|partition| (partition.clone(), code)).collect())
+        let code = self.transactions.ask(id, make).await?;
+        Ok(partitions.iter().map(|partition| (partition.clone(), code)).collect())
+    }
 }

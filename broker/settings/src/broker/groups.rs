@@ -4,7 +4,7 @@ use super::super::Check::{AtLeast, Between, OneOf};
 use super::super::ConfigKey;
 use super::super::ConfigType::{Int, Long, Short, String};
 use super::super::Scope::Cluster;
-use super::super::row as broker;
+use super::super::key::row as broker;
 
 /// Sorted with all others.
 pub(super) const ROWS: &[ConfigKey] = &[

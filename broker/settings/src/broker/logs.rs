@@ -4,7 +4,7 @@ use super::super::Check::{Any, AtLeast};
 use super::super::ConfigKey;
 use super::super::ConfigType::{Int, List, Long};
 use super::super::Scope::{Cluster, Dynamic, Process};
-use super::super::row as broker;
+use super::super::key::row as broker;
 
 /// In the order of their names.
 pub(super) const ROWS: &[ConfigKey] = &[

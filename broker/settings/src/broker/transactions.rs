@@ -4,7 +4,7 @@ use super::super::Check::AtLeast;
 use super::super::ConfigKey;
 use super::super::ConfigType::{Int, Short};
 use super::super::Scope::Cluster;
-use super::super::row as broker;
+use super::super::key::row as broker;
 
 /// In the order of their names.
 pub(super) const ROWS: &[ConfigKey] = &[

@@ -5,7 +5,7 @@ use super::super::Check::{Any, AtLeast, Between};
 use super::super::ConfigKey;
 use super::super::ConfigType::{Boolean, Double, Int, List, String};
 use super::super::Scope::Dynamic;
-use super::super::row as broker;
+use super::super::key::row as broker;
 
 /// In the order of their names.
 pub(super) const ROWS: &[ConfigKey] = &[

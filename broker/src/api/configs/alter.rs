@@ -13,8 +13,8 @@ use weir_settings::{self as config, ConfigError, ConfigType, Door};
 
 use super::{BROKER_RESOURCE, CLIENT_METRICS_RESOURCE, GROUP_RESOURCE, TOPIC_RESOURCE, check_allowed, check_broker_id};
 use crate::api::RequestContext;
+use crate::api::Services;
 use crate::auth::{Authorizer, Operation};
-use crate::broker::Broker;
 
 /// `AlterConfigOp.OpType` in Apache Kafka.
 const SET: i8 = 0;
@@ -28,7 +28,7 @@ type Key = (i8, String);
 type Outcome = (ErrorCode, Option<String>);
 
 /// Answers AlterConfigs, which replaces all that is set on a resource.
-pub(crate) async fn handle_alter(broker: &Broker, cx: &RequestContext, mut request: AlterConfigsRequest) -> AlterConfigsResponse {
+pub(crate) async fn handle_alter(services: &Services, cx: &RequestContext, mut request: AlterConfigsRequest) -> AlterConfigsResponse {
     let changes = request.resources.iter().map(|resource| Change {
         kind: resource.resource_type,
         name: &resource.resource_name,
@@ -38,14 +38,14 @@ pub(crate) async fn handle_alter(broker: &Broker, cx: &RequestContext, mut reque
             .map(|config| (config.name.as_str(), SET, config.value.as_deref()))
             .collect(),
     });
-    let mut verdicts = Verdicts::on(broker.config.id, &broker.authorizer, cx, &changes.collect::<Vec<_>>());
+    let mut verdicts = Verdicts::on(services.config.id, &services.authorizer, cx, &changes.collect::<Vec<_>>());
     request
         .resources
         .retain(|resource| verdicts.is_open(resource.resource_type, &resource.resource_name));
     if !request.resources.is_empty() {
-        let answer = broker
+        let answer = services
             .controller
-            .forward::<_, AlterConfigsResponse>(&broker.metadata, cx, ApiKey::AlterConfigs, &request)
+            .forward::<_, AlterConfigsResponse>(&services.metadata, cx.forwarded_by(), (ApiKey::AlterConfigs, cx.version), &request)
             .await;
         verdicts.take_up(answer.map(|response| {
             let answers = response.responses.into_iter();
@@ -68,7 +68,7 @@ pub(crate) async fn handle_alter(broker: &Broker, cx: &RequestContext, mut reque
 
 /// Answers IncrementalAlterConfigs, which changes what it names (KIP-339).
 pub(crate) async fn handle_incremental_alter(
-    broker: &Broker,
+    services: &Services,
     cx: &RequestContext,
     mut request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
@@ -81,15 +81,15 @@ pub(crate) async fn handle_incremental_alter(
             .map(|config| (config.name.as_str(), config.config_operation, config.value.as_deref()))
             .collect(),
     });
-    let mut verdicts = Verdicts::on(broker.config.id, &broker.authorizer, cx, &changes.collect::<Vec<_>>());
+    let mut verdicts = Verdicts::on(services.config.id, &services.authorizer, cx, &changes.collect::<Vec<_>>());
     request
         .resources
         .retain(|resource| verdicts.is_open(resource.resource_type, &resource.resource_name));
     if !request.resources.is_empty() {
         let api = ApiKey::IncrementalAlterConfigs;
-        let answer = broker
+        let answer = services
             .controller
-            .forward::<_, IncrementalAlterConfigsResponse>(&broker.metadata, cx, api, &request)
+            .forward::<_, IncrementalAlterConfigsResponse>(&services.metadata, cx.forwarded_by(), (api, cx.version), &request)
             .await;
         verdicts.take_up(answer.map(|response| {
             let answers = response.responses.into_iter();

@@ -6,8 +6,8 @@ use weir_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesRes
 
 use super::{BROKER_LOGGER_RESOURCE, BROKER_RESOURCE, CLIENT_METRICS_RESOURCE, GROUP_RESOURCE, TOPIC_RESOURCE};
 use crate::api::RequestContext;
+use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
-use crate::broker::Broker;
 use crate::metadata::MetadataImage;
 
 /// What can be asked for, by version.
@@ -23,8 +23,8 @@ const TYPES: [&[i8]; 2] = [
 ];
 
 /// Answers a request.
-pub(crate) fn handle(broker: &Broker, cx: &RequestContext, request: ListConfigResourcesRequest) -> ListConfigResourcesResponse {
-    list(&broker.metadata.load(), &broker.authorizer, cx, &request)
+pub(crate) fn handle(services: &Services, cx: &RequestContext, request: ListConfigResourcesRequest) -> ListConfigResourcesResponse {
+    list(&services.metadata.load(), &services.authorizer, cx, &request)
 }
 
 fn list(image: &MetadataImage, authorizer: &Authorizer, cx: &RequestContext, request: &ListConfigResourcesRequest) -> ListConfigResourcesResponse {

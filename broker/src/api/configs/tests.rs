@@ -33,7 +33,7 @@ fn ask(authorizer: &Authorizer, kind: i8, name: &str, keys: Option<&[&str]>) -> 
         id: BrokerId(0),
         layers: Layers {
             process: Some(&process),
-            ..layers(&image, BrokerId(0))
+            ..image.layers(BrokerId(0))
         },
     };
     let resource = DescribeConfigsResource {

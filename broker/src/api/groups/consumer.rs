@@ -9,27 +9,27 @@ use weir_protocol::messages::{
 use super::membership::client;
 use super::{authorize, authorize_member};
 use crate::api::RequestContext;
+use crate::api::Services;
 use crate::api::repeats::once;
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
 use crate::group::{ConsumerHeartbeat, Request};
 
 /// The feature that the cluster must have.
 const FEATURE: &str = "group.version";
 
 /// Whether the cluster has finalised the protocol.
-fn check_feature(broker: &Broker) -> Result<(), ErrorCode> {
-    match broker.metadata.load().features.get(FEATURE) {
+fn check_feature(services: &Services) -> Result<(), ErrorCode> {
+    match services.metadata.load().features.get(FEATURE) {
         Some(1..) => Ok(()),
         _ => Err(ErrorCode::UnsupportedVersion),
     }
 }
 
 /// Answers ConsumerGroupHeartbeat.
-pub(crate) async fn heartbeat(broker: &Broker, cx: &RequestContext, request: ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
+pub(crate) async fn heartbeat(services: &Services, cx: &RequestContext, request: ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
     let group = request.group_id.clone();
-    let may_see = |topic: &String| broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(topic));
-    let checked = check_feature(broker).and_then(|()| match authorize_member(broker, cx, &group) {
+    let may_see = |topic: &String| services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(topic));
+    let checked = check_feature(services).and_then(|()| match authorize_member(services, cx, &group) {
         Err(ErrorCode::InvalidGroupId) => Err(ErrorCode::InvalidRequest),
         Ok(()) if !request.subscribed_topic_names.iter().flatten().all(may_see) => Err(ErrorCode::TopicAuthorizationFailed),
         checked => checked,
@@ -39,7 +39,7 @@ pub(crate) async fn heartbeat(broker: &Broker, cx: &RequestContext, request: Con
         Ok(()) => {
             let client = client(cx);
             let request = |to| Request::ConsumerHeartbeat(ConsumerHeartbeat { client, request, to });
-            broker.groups.ask(broker, &group, request).await
+            services.groups.ask(&group, request).await
         }
     };
     asked.unwrap_or_else(|error| ConsumerGroupHeartbeatResponse {
@@ -50,15 +50,15 @@ pub(crate) async fn heartbeat(broker: &Broker, cx: &RequestContext, request: Con
 }
 
 /// Answers ConsumerGroupDescribe.
-pub(crate) async fn describe(broker: &Broker, cx: &RequestContext, request: ConsumerGroupDescribeRequest) -> ConsumerGroupDescribeResponse {
+pub(crate) async fn describe(services: &Services, cx: &RequestContext, request: ConsumerGroupDescribeRequest) -> ConsumerGroupDescribeResponse {
     let mut response = ConsumerGroupDescribeResponse::default();
     for group in once(request.group_ids, String::clone) {
-        let mut described = describe_one(broker, cx, &group)
+        let mut described = describe_one(services, cx, &group)
             .await
             .unwrap_or_else(|error| refused(group.clone(), error));
         if described.error_code == 0 && request.include_authorized_operations {
             let operations = &Operation::OF_GROUP;
-            described.authorized_operations = broker.authorizer.allowed_operations(&cx.principal, operations, Resource::Group(&group));
+            described.authorized_operations = services.authorizer.allowed_operations(&cx.principal, operations, Resource::Group(&group));
         }
         response.groups.push(described);
     }
@@ -73,14 +73,14 @@ fn refused(group_id: String, error: ErrorCode) -> DescribedGroup {
     }
 }
 
-async fn describe_one(broker: &Broker, cx: &RequestContext, group: &str) -> Result<DescribedGroup, ErrorCode> {
-    check_feature(broker)?;
-    authorize(broker, cx, Operation::Describe, group)?;
+async fn describe_one(services: &Services, cx: &RequestContext, group: &str) -> Result<DescribedGroup, ErrorCode> {
+    check_feature(services)?;
+    authorize(services, cx, Operation::Describe, group)?;
     if group.is_empty() {
         return Err(ErrorCode::InvalidGroupId);
     }
     let request = |to| Request::DescribeConsumers { group: group.to_owned(), to };
-    let described = broker.groups.ask(broker, group, request).await?;
+    let described = services.groups.ask(group, request).await?;
     let named = described.members.iter().flat_map(|member| {
         let assigned = member
             .assignment
@@ -89,7 +89,7 @@ async fn describe_one(broker: &Broker, cx: &RequestContext, group: &str) -> Resu
             .chain(&member.target_assignment.topic_partitions);
         member.subscribed_topic_names.iter().chain(assigned.map(|topic| &topic.topic_name))
     });
-    let may_see = |topic: &String| broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(topic));
+    let may_see = |topic: &String| services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(topic));
     if named.into_iter().all(may_see) {
         Ok(described)
     } else {

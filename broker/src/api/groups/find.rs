@@ -7,12 +7,11 @@ use weir_protocol::messages::find_coordinator_response::Coordinator;
 use weir_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, FindCoordinatorRequest, FindCoordinatorResponse};
 
 use crate::api::RequestContext;
+use crate::api::Services;
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
 use crate::coordinator::{Machine, coordinator_of};
 use crate::group::Groups;
 use crate::metadata::MetadataImage;
-use crate::replica;
 use crate::transaction::Transactions;
 
 /// The types of keys (`CoordinatorType`): a group, a transactional id.
@@ -28,22 +27,22 @@ const CREATE_TOPICS_VERSION: i16 = 7;
 const CREATE_TIMEOUT_MS: i32 = 30_000;
 
 /// Answers a request.
-pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let keys = if cx.version < BATCH_VERSION {
         vec![request.key]
     } else {
         request.coordinator_keys
     };
     // Once for all keys: what cannot be made is not tried again for each.
-    let kind = keys.iter().find_map(|key| check(broker, cx, request.key_type, key).ok());
+    let kind = keys.iter().find_map(|key| check(services, cx, request.key_type, key).ok());
     if let Some(kind) = kind
-        && broker.metadata.load().topic_by_name(kind.topic()).is_none()
+        && services.metadata.load().topic_by_name(kind.topic()).is_none()
     {
-        create(broker, cx, kind.creatable(broker)).await;
+        create(services, cx, kind.creatable(services)).await;
     }
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
-        let result = check(broker, cx, request.key_type, &key).and_then(|kind| find(broker, cx, kind, &key));
+        let result = check(services, cx, request.key_type, &key).and_then(|kind| find(services, cx, kind, &key));
         found.push(coordinator(key, result));
     }
     if cx.version >= BATCH_VERSION {
@@ -80,9 +79,9 @@ impl Kind {
     }
 
     /// The topic, as the settings have it.
-    fn creatable(self, broker: &Broker) -> CreatableTopic {
-        let image = broker.metadata.load();
-        let layers = replica::layers(&image, broker.config.id);
+    fn creatable(self, services: &Services) -> CreatableTopic {
+        let image = services.metadata.load();
+        let layers = image.layers(services.config.id);
         let number = |key| i32::try_from(layers.broker_number(key)).unwrap_or(i32::MAX);
         let segment_bytes = |key| ("segment.bytes", number(key).to_string());
         match self {
@@ -110,7 +109,7 @@ struct Found {
 }
 
 /// What kind of coordinator is asked for, if there is one and the caller may know.
-fn check(broker: &Broker, cx: &RequestContext, key_type: i8, key: &str) -> Result<Kind, ErrorCode> {
+fn check(services: &Services, cx: &RequestContext, key_type: i8, key: &str) -> Result<Kind, ErrorCode> {
     let (kind, resource, refusal) = match key_type {
         GROUP => (Kind::Group, Resource::Group(key), ErrorCode::GroupAuthorizationFailed),
         TRANSACTION => (
@@ -120,14 +119,14 @@ fn check(broker: &Broker, cx: &RequestContext, key_type: i8, key: &str) -> Resul
         ),
         _ => return Err(ErrorCode::InvalidRequest),
     };
-    if !broker.authorizer.allows(&cx.principal, Operation::Describe, resource) {
+    if !services.authorizer.allows(&cx.principal, Operation::Describe, resource) {
         return Err(refusal);
     }
     Ok(kind)
 }
 
-fn find(broker: &Broker, cx: &RequestContext, kind: Kind, key: &str) -> Result<Found, ErrorCode> {
-    let image = broker.metadata.load();
+fn find(services: &Services, cx: &RequestContext, kind: Kind, key: &str) -> Result<Found, ErrorCode> {
+    let image = services.metadata.load();
     reachable(&image, cx, kind.topic(), key).ok_or(ErrorCode::CoordinatorNotAvailable)
 }
 
@@ -159,18 +158,15 @@ fn compacted(name: &str, partitions: i32, configs: Vec<(&str, String)>) -> Creat
 }
 
 /// Has the controller make a topic of the brokers' own. Whoever comes second finds it there.
-async fn create(broker: &Broker, cx: &RequestContext, topic: CreatableTopic) {
+async fn create(services: &Services, cx: &RequestContext, topic: CreatableTopic) {
     let name = topic.name.clone();
     let request = CreateTopicsRequest {
         topics: vec![topic],
         timeout_ms: CREATE_TIMEOUT_MS,
         validate_only: false,
     };
-    let cx = RequestContext {
-        version: CREATE_TOPICS_VERSION,
-        ..cx.clone()
-    };
-    let answer: Result<CreateTopicsResponse, _> = broker.controller.forward(&broker.metadata, &cx, ApiKey::CreateTopics, &request).await;
+    let api = (ApiKey::CreateTopics, CREATE_TOPICS_VERSION);
+    let answer: Result<CreateTopicsResponse, _> = services.controller.forward(&services.metadata, cx.forwarded_by(), api, &request).await;
     let refused = match answer {
         Err(error) => Some((error, None)),
         Ok(response) => response

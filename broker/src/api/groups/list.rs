@@ -11,9 +11,9 @@ use weir_protocol::messages::{
 
 use super::authorize;
 use crate::api::RequestContext;
+use crate::api::Services;
 use crate::api::repeats::once;
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
 use crate::group::Request;
 
 /// The first version of DescribeGroups that tells what the caller may do (KIP-430).
@@ -44,15 +44,12 @@ fn filter(asked: &[String], known: &[&str]) -> Vec<String> {
 }
 
 /// Answers ListGroups: the groups that this broker coordinates.
-pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: ListGroupsRequest) -> ListGroupsResponse {
+pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: ListGroupsRequest) -> ListGroupsResponse {
     let mut response = ListGroupsResponse::default();
     let (states, types) = (filter(&request.states_filter, &STATES), filter(&request.types_filter, &TYPES));
-    for partition in broker.groups.partitions() {
+    for partition in services.groups.partitions() {
         let (states, types) = (states.clone(), types.clone());
-        let listed = broker
-            .groups
-            .ask_partition(broker, partition, |to| Request::List { states, types, to })
-            .await;
+        let listed = services.groups.ask_partition(partition, |to| Request::List { states, types, to }).await;
         match listed {
             Ok(groups) => response.groups.extend(groups),
             // It has just moved: the broker that has it now lists it.
@@ -65,25 +62,25 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: ListGr
             }
         }
     }
-    if !broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Cluster) {
+    if !services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Cluster) {
         response
             .groups
-            .retain(|group| authorize(broker, cx, Operation::Describe, &group.group_id).is_ok());
+            .retain(|group| authorize(services, cx, Operation::Describe, &group.group_id).is_ok());
     }
     response
 }
 
 /// Answers DescribeGroups.
-pub(crate) async fn handle_describe(broker: &Broker, cx: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+pub(crate) async fn handle_describe(services: &Services, cx: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let mut response = DescribeGroupsResponse::default();
     for group in once(request.groups, String::clone) {
-        let mut described = describe(broker, cx, &group).await.unwrap_or_else(|error| DescribedGroup {
+        let mut described = describe(services, cx, &group).await.unwrap_or_else(|error| DescribedGroup {
             error_code: error.code(),
             group_id: group.clone(),
             ..Default::default()
         });
         if described.error_code == 0 && request.include_authorized_operations && cx.version >= OPERATIONS_VERSION {
-            described.authorized_operations = broker
+            described.authorized_operations = services
                 .authorizer
                 .allowed_operations(&cx.principal, &Operation::OF_GROUP, Resource::Group(&group));
         }
@@ -92,26 +89,26 @@ pub(crate) async fn handle_describe(broker: &Broker, cx: &RequestContext, reques
     response
 }
 
-async fn describe(broker: &Broker, cx: &RequestContext, group: &str) -> Result<DescribedGroup, ErrorCode> {
-    authorize(broker, cx, Operation::Describe, group)?;
+async fn describe(services: &Services, cx: &RequestContext, group: &str) -> Result<DescribedGroup, ErrorCode> {
+    authorize(services, cx, Operation::Describe, group)?;
     let version = cx.version;
     let request = |to| Request::Describe {
         group: group.to_owned(),
         version,
         to,
     };
-    broker.groups.ask(broker, group, request).await
+    services.groups.ask(group, request).await
 }
 
 /// Answers DeleteGroups. A group that is named twice is deleted, and answered, once.
-pub(crate) async fn handle_delete(broker: &Broker, cx: &RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
+pub(crate) async fn handle_delete(services: &Services, cx: &RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut response = DeleteGroupsResponse::default();
     let mut named = BTreeSet::new();
     for group in request.groups_names {
         if !named.insert(group.clone()) {
             continue;
         }
-        let (error, message) = delete(broker, cx, &group).await.unwrap_or_else(|error| (error, None));
+        let (error, message) = delete(services, cx, &group).await.unwrap_or_else(|error| (error, None));
         response.results.push(DeletableGroupResult {
             group_id: group,
             error_code: error.code(),
@@ -121,10 +118,10 @@ pub(crate) async fn handle_delete(broker: &Broker, cx: &RequestContext, request:
     response
 }
 
-async fn delete(broker: &Broker, cx: &RequestContext, group: &str) -> Result<(ErrorCode, Option<String>), ErrorCode> {
-    authorize(broker, cx, Operation::Delete, group)?;
+async fn delete(services: &Services, cx: &RequestContext, group: &str) -> Result<(ErrorCode, Option<String>), ErrorCode> {
+    authorize(services, cx, Operation::Delete, group)?;
     let request = |to| Request::Delete { group: group.to_owned(), to };
-    broker.groups.ask(broker, group, request).await
+    services.groups.ask(group, request).await
 }
 
 #[cfg(test)]

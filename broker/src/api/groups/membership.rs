@@ -9,7 +9,7 @@ use weir_protocol::messages::{
 
 use super::authorize_member;
 use crate::api::RequestContext;
-use crate::broker::Broker;
+use crate::api::Services;
 use crate::group::{Client, Join, Request, refused_join, refused_sync};
 
 /// The first version of JoinGroup in which a protocol may be null.
@@ -31,19 +31,19 @@ pub(super) fn client(cx: &RequestContext) -> Client {
 }
 
 /// Answers JoinGroup.
-pub(crate) async fn join(broker: &Broker, cx: &RequestContext, mut request: JoinGroupRequest) -> JoinGroupResponse {
+pub(crate) async fn join(services: &Services, cx: &RequestContext, mut request: JoinGroupRequest) -> JoinGroupResponse {
     if cx.version == 0 {
         request.rebalance_timeout_ms = request.session_timeout_ms;
     }
     let (group, member) = (request.group_id.clone(), request.member_id.clone());
-    let asked = match authorize_member(broker, cx, &group) {
+    let asked = match authorize_member(services, cx, &group) {
         Err(error) => Err(error),
         Ok(()) if request.protocols.len() > PROTOCOLS_MAX => Err(ErrorCode::InconsistentGroupProtocol),
         Ok(()) => {
             let client = client(cx);
             // What waits for the others of the group is the group's, and not of this request.
             cx.room.shrink_to(0);
-            broker.groups.ask(broker, &group, |to| Request::Join(Join { client, request, to })).await
+            services.groups.ask(&group, |to| Request::Join(Join { client, request, to })).await
         }
     };
     let mut response = asked.unwrap_or_else(|error| refused_join(&member, error));
@@ -54,9 +54,9 @@ pub(crate) async fn join(broker: &Broker, cx: &RequestContext, mut request: Join
 }
 
 /// Answers SyncGroup.
-pub(crate) async fn sync(broker: &Broker, cx: &RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
+pub(crate) async fn sync(services: &Services, cx: &RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
     let group = request.group_id.clone();
-    let checked = authorize_member(broker, cx, &group).and_then(|()| {
+    let checked = authorize_member(services, cx, &group).and_then(|()| {
         let names_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
         if cx.version >= PROTOCOL_VERSION && !names_protocol {
             return Err(ErrorCode::InconsistentGroupProtocol);
@@ -67,18 +67,18 @@ pub(crate) async fn sync(broker: &Broker, cx: &RequestContext, request: SyncGrou
         Err(error) => Err(error),
         Ok(()) => {
             cx.room.shrink_to(0);
-            broker.groups.ask(broker, &group, |to| Request::Sync { request, to }).await
+            services.groups.ask(&group, |to| Request::Sync { request, to }).await
         }
     };
     asked.unwrap_or_else(refused_sync)
 }
 
 /// Answers Heartbeat.
-pub(crate) async fn heartbeat(broker: &Broker, cx: &RequestContext, request: HeartbeatRequest) -> HeartbeatResponse {
+pub(crate) async fn heartbeat(services: &Services, cx: &RequestContext, request: HeartbeatRequest) -> HeartbeatResponse {
     let group = request.group_id.clone();
-    let error = match authorize_member(broker, cx, &group) {
+    let error = match authorize_member(services, cx, &group) {
         Err(error) => error,
-        Ok(()) => match broker.groups.ask(broker, &group, |to| Request::Heartbeat { request, to }).await {
+        Ok(()) => match services.groups.ask(&group, |to| Request::Heartbeat { request, to }).await {
             Ok(error) => error,
             // A group that is being read need not be left for that (`GroupCoordinatorService.heartbeat`).
             Err(ErrorCode::CoordinatorLoadInProgress) => ErrorCode::None,
@@ -92,7 +92,7 @@ pub(crate) async fn heartbeat(broker: &Broker, cx: &RequestContext, request: Hea
 }
 
 /// Answers LeaveGroup.
-pub(crate) async fn leave(broker: &Broker, cx: &RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse {
+pub(crate) async fn leave(services: &Services, cx: &RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse {
     let group = request.group_id.clone();
     let members = match cx.version {
         ..MEMBERS_VERSION => vec![MemberIdentity {
@@ -101,11 +101,11 @@ pub(crate) async fn leave(broker: &Broker, cx: &RequestContext, request: LeaveGr
         }],
         _ => request.members,
     };
-    let asked = match authorize_member(broker, cx, &group) {
+    let asked = match authorize_member(services, cx, &group) {
         Err(error) => Err(error),
         Ok(()) => {
             let key = group.clone();
-            broker.groups.ask(broker, &key, |to| Request::Leave { group, members, to }).await
+            services.groups.ask(&key, |to| Request::Leave { group, members, to }).await
         }
     };
     let mut response = asked.unwrap_or_else(|error| LeaveGroupResponse {

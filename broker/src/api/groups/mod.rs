@@ -19,15 +19,15 @@ pub(crate) use self::offset_fetch::{fetches_many, handle as offset_fetch};
 use weir_protocol::error::ErrorCode;
 
 use super::RequestContext;
+use crate::api::Services;
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
 
 /// Whether the caller may do this to the group.
 ///
 /// # Errors
 /// GROUP_AUTHORIZATION_FAILED.
-pub(crate) fn authorize(broker: &Broker, cx: &RequestContext, operation: Operation, group: &str) -> Result<(), ErrorCode> {
-    if broker.authorizer.allows(&cx.principal, operation, Resource::Group(group)) {
+pub(crate) fn authorize(services: &Services, cx: &RequestContext, operation: Operation, group: &str) -> Result<(), ErrorCode> {
+    if services.authorizer.allows(&cx.principal, operation, Resource::Group(group)) {
         Ok(())
     } else {
         Err(ErrorCode::GroupAuthorizationFailed)
@@ -38,7 +38,7 @@ pub(crate) fn authorize(broker: &Broker, cx: &RequestContext, operation: Operati
 ///
 /// # Errors
 /// GROUP_AUTHORIZATION_FAILED, INVALID_GROUP_ID.
-pub(crate) fn authorize_member(broker: &Broker, cx: &RequestContext, group: &str) -> Result<(), ErrorCode> {
-    authorize(broker, cx, Operation::Read, group)?;
+pub(crate) fn authorize_member(services: &Services, cx: &RequestContext, group: &str) -> Result<(), ErrorCode> {
+    authorize(services, cx, Operation::Read, group)?;
     if group.is_empty() { Err(ErrorCode::InvalidGroupId) } else { Ok(()) }
 }

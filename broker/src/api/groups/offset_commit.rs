@@ -11,8 +11,8 @@ use weir_protocol::types::TopicId;
 
 use super::authorize;
 use crate::api::RequestContext;
+use crate::api::Services;
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
 use crate::group::{Request, refuse_commit};
 use crate::metadata::{MetadataImage, TopicImage};
 
@@ -20,8 +20,8 @@ use crate::metadata::{MetadataImage, TopicImage};
 const TOPIC_ID_VERSION: i16 = 10;
 
 /// Answers a request.
-pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: OffsetCommitRequest) -> OffsetCommitResponse {
-    if let Err(error) = authorize(broker, cx, Operation::Read, &request.group_id) {
+pub(crate) async fn handle(services: &Services, cx: &RequestContext, mut request: OffsetCommitRequest) -> OffsetCommitResponse {
+    if let Err(error) = authorize(services, cx, Operation::Read, &request.group_id) {
         return refuse_commit(&request.topics, error);
     }
     let all = (request.member_id == reset_marks::MEMBER).then(|| request.topics.clone());
@@ -31,11 +31,11 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: Of
             .partitions
             .iter()
             .any(|partition| partition.partition_index == reset_marks::DELETION)
-        && let Err(error) = authorize(broker, cx, Operation::Delete, &request.group_id)
+        && let Err(error) = authorize(services, cx, Operation::Delete, &request.group_id)
     {
         return refuse_commit(all.as_deref().unwrap_or_default(), error);
     }
-    let response = take_refused(broker, cx, &mut request.topics, TOPIC_ID_VERSION);
+    let response = take_refused(services, cx, &mut request.topics, TOPIC_ID_VERSION);
     if let Some(all) = all
         && let Some(refused) = response.topics.iter().flat_map(|topic| &topic.partitions).next()
     {
@@ -49,7 +49,7 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: Of
     let (group, version) = (request.group_id.clone(), cx.version);
     // What is answered when the coordinator is not here; a commit is mostly small.
     let topics = request.topics.clone();
-    let asked = broker.groups.ask(broker, &group, |to| Request::Commit { request, version, to }).await;
+    let asked = services.groups.ask(&group, |to| Request::Commit { request, version, to }).await;
     merge(response, asked.unwrap_or_else(|error| refuse_commit(&topics, error)))
 }
 
@@ -68,11 +68,16 @@ fn take_marks(topics: &mut Vec<OffsetCommitRequestTopic>) -> Option<OffsetCommit
 
 /// Takes the topics and partitions out that are not there or may not be read, and answers them; gives the others the name or the id that the request lacks. It has ids
 /// from version `ids_since` on.
-pub(crate) fn take_refused(broker: &Broker, cx: &RequestContext, topics: &mut Vec<OffsetCommitRequestTopic>, ids_since: i16) -> OffsetCommitResponse {
+pub(crate) fn take_refused(
+    services: &Services,
+    cx: &RequestContext,
+    topics: &mut Vec<OffsetCommitRequestTopic>,
+    ids_since: i16,
+) -> OffsetCommitResponse {
     let mut refused = OffsetCommitResponse::default();
-    let image = broker.metadata.load();
+    let image = services.metadata.load();
     topics.retain_mut(|topic| {
-        let judged = check(broker, cx, &image, topic, cx.version >= ids_since);
+        let judged = check(services, cx, &image, topic, cx.version >= ids_since);
         let (left_out, code) = match judged {
             Ok(found) => (take_unknown(topic, found), ErrorCode::UnknownTopicOrPartition),
             Err(code) => (std::mem::take(&mut topic.partitions), code),
@@ -91,7 +96,7 @@ pub(crate) fn take_refused(broker: &Broker, cx: &RequestContext, topics: &mut Ve
 }
 
 fn check<'a>(
-    broker: &Broker,
+    services: &Services,
     cx: &RequestContext,
     image: &'a MetadataImage,
     topic: &mut OffsetCommitRequestTopic,
@@ -104,7 +109,7 @@ fn check<'a>(
     } else {
         image.topic_by_name(&topic.name)
     };
-    if !broker.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(&topic.name)) {
+    if !services.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(&topic.name)) {
         return Err(ErrorCode::TopicAuthorizationFailed);
     }
     let found = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;

@@ -9,18 +9,18 @@ use weir_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 
 use super::authorize;
 use crate::api::RequestContext;
+use crate::api::Services;
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
 use crate::group::Request;
 use crate::metadata::TopicImage;
 
 /// Answers a request.
-pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+pub(crate) async fn handle(services: &Services, cx: &RequestContext, mut request: OffsetDeleteRequest) -> OffsetDeleteResponse {
     let refused = |error: ErrorCode| OffsetDeleteResponse {
         error_code: error.code(),
         ..Default::default()
     };
-    if let Err(error) = authorize(broker, cx, Operation::Delete, &request.group_id) {
+    if let Err(error) = authorize(services, cx, Operation::Delete, &request.group_id) {
         return refused(error);
     }
     if request.group_id.is_empty() {
@@ -28,9 +28,9 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: Of
     }
     let mut judged = Vec::new();
     {
-        let image = broker.metadata.load();
+        let image = services.metadata.load();
         request.topics.retain_mut(|topic| {
-            let allowed = broker.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(&topic.name));
+            let allowed = services.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(&topic.name));
             let (left_out, error) = match image.topic_by_name(&topic.name) {
                 _ if !allowed => (std::mem::take(&mut topic.partitions), ErrorCode::TopicAuthorizationFailed),
                 None => (std::mem::take(&mut topic.partitions), ErrorCode::UnknownTopicOrPartition),
@@ -44,7 +44,7 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: Of
     }
     let group = request.group_id.clone();
     // A group that is not there is an error also when nothing is left to be deleted from it.
-    match broker.groups.ask(broker, &group, |to| Request::DeleteOffsets { request, to }).await {
+    match services.groups.ask(&group, |to| Request::DeleteOffsets { request, to }).await {
         Err(error) => refused(error),
         Ok(response) if response.error_code != 0 => response,
         Ok(response) => merge(judged, response),

@@ -10,9 +10,9 @@ use weir_protocol::types::TopicId;
 
 use super::authorize;
 use crate::api::RequestContext;
+use crate::api::Services;
 use crate::api::repeats::{keep_last, once};
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
 use crate::group::Request;
 
 /// The first version for many groups.
@@ -26,7 +26,7 @@ const TOPIC_ID_VERSION: i16 = 10;
 const FEW: usize = 100;
 
 /// Whether a request is for more offsets than its connection's thread tells, or for all that a group has.
-pub(crate) fn fetches_many(_: &Broker, request: &OffsetFetchRequest) -> bool {
+pub(crate) fn fetches_many(_: &Services, request: &OffsetFetchRequest) -> bool {
     let of_topics = request.topics.iter().flatten().map(|topic| topic.partition_indexes.len());
     let of_groups = request.groups.iter().flat_map(|group| group.topics.iter().flatten());
     let named = of_topics.chain(of_groups.map(|topic| topic.partition_indexes.len())).sum::<usize>();
@@ -35,12 +35,12 @@ pub(crate) fn fetches_many(_: &Broker, request: &OffsetFetchRequest) -> bool {
 }
 
 /// Answers a request.
-pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse {
+pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse {
     let stable = request.require_stable;
     if cx.version >= GROUPS_VERSION {
         let mut response = OffsetFetchResponse::default();
         for group in once(request.groups, |group| group.group_id.clone()) {
-            response.groups.push(fetch(broker, cx, group, stable).await);
+            response.groups.push(fetch(services, cx, group, stable).await);
         }
         return response;
     }
@@ -57,10 +57,10 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: Offset
         topics,
         ..Default::default()
     };
-    single(fetch(broker, cx, group, stable).await, cx.version)
+    single(fetch(services, cx, group, stable).await, cx.version)
 }
 
-async fn fetch(broker: &Broker, cx: &RequestContext, mut group: OffsetFetchRequestGroup, require_stable: bool) -> OffsetFetchResponseGroup {
+async fn fetch(services: &Services, cx: &RequestContext, mut group: OffsetFetchRequestGroup, require_stable: bool) -> OffsetFetchResponseGroup {
     if let Some(topics) = &mut group.topics {
         // Each answer repeats what was committed as metadata: thousand times the bytes that it takes to ask.
         keep_last(
@@ -71,12 +71,12 @@ async fn fetch(broker: &Broker, cx: &RequestContext, mut group: OffsetFetchReque
         );
     }
     let asked = group.clone();
-    if let Err(error) = authorize(broker, cx, Operation::Describe, &group.group_id) {
+    if let Err(error) = authorize(services, cx, Operation::Describe, &group.group_id) {
         return refuse(asked, error);
     }
     let (all, mut judged) = (group.topics.is_none(), Vec::new());
     if let Some(topics) = &mut group.topics {
-        topics.retain_mut(|topic| match check(broker, cx, topic) {
+        topics.retain_mut(|topic| match check(services, cx, topic) {
             Ok(()) => true,
             Err(error) => {
                 judged.push(refuse_topic(topic, error));
@@ -90,16 +90,18 @@ async fn fetch(broker: &Broker, cx: &RequestContext, mut group: OffsetFetchReque
         require_stable,
         to,
     };
-    let mut response = match broker.groups.ask(broker, &key, request).await {
+    let mut response = match services.groups.ask(&key, request).await {
         Ok(response) => response,
         Err(error) => return refuse(asked, error),
     };
     if all && response.error_code == 0 {
-        let image = broker.metadata.load();
+        let image = services.metadata.load();
         response.topics.retain_mut(|topic| {
             let found = image.topic_by_name(&topic.name);
             topic.topic_id = found.map_or_else(Default::default, |found| found.id.0);
-            let shown = broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name));
+            let shown = services
+                .authorizer
+                .allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name));
             shown && (found.is_some() || cx.version < TOPIC_ID_VERSION)
         });
     }
@@ -108,13 +110,16 @@ async fn fetch(broker: &Broker, cx: &RequestContext, mut group: OffsetFetchReque
 }
 
 /// Gives the topic its name, where the request says its id.
-fn check(broker: &Broker, cx: &RequestContext, topic: &mut OffsetFetchRequestTopics) -> Result<(), ErrorCode> {
+fn check(services: &Services, cx: &RequestContext, topic: &mut OffsetFetchRequestTopics) -> Result<(), ErrorCode> {
     if cx.version >= TOPIC_ID_VERSION {
-        let image = broker.metadata.load();
+        let image = services.metadata.load();
         let found = image.topic(TopicId(topic.topic_id)).ok_or(ErrorCode::UnknownTopicId)?;
         topic.name = found.name.to_string();
     }
-    if broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name)) {
+    if services
+        .authorizer
+        .allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name))
+    {
         Ok(())
     } else {
         Err(ErrorCode::TopicAuthorizationFailed)

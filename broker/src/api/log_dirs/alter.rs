@@ -9,19 +9,19 @@ use weir_protocol::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsRes
 use weir_protocol::types::TopicPartition;
 
 use crate::api::RequestContext;
+use crate::api::Services;
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
 use crate::metadata::MetadataImage;
 
 /// Answers a request.
-pub(crate) fn handle(broker: &Broker, cx: &RequestContext, request: AlterReplicaLogDirsRequest) -> AlterReplicaLogDirsResponse {
-    if !broker.authorizer.allows(&cx.principal, Operation::Alter, Resource::Cluster) {
+pub(crate) fn handle(services: &Services, cx: &RequestContext, request: AlterReplicaLogDirsRequest) -> AlterReplicaLogDirsResponse {
+    if !services.authorizer.allows(&cx.principal, Operation::Alter, Resource::Cluster) {
         return answer(request, |_, _, _| ErrorCode::ClusterAuthorizationFailed);
     }
-    let log_dir = broker.replicas.log_dir();
+    let log_dir = services.replicas.log_dir();
     let (path, offline) = (log_dir.path().display().to_string(), log_dir.failure().is_some());
-    let image = broker.metadata.load();
-    let is_here = |id| broker.replicas.get(id).is_some();
+    let image = services.metadata.load();
+    let is_here = |id| services.replicas.get(id).is_some();
     answer(request, |wanted, topic, index| {
         if wanted != path {
             ErrorCode::LogDirNotFound

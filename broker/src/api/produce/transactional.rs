@@ -1,21 +1,18 @@
 //! The first batch of a transaction in a partition: its coordinator is asked before it is appended (KIP-890).
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use weir_protocol::batch::BatchHeader;
 use weir_protocol::error::ErrorCode;
 
-use super::{Outcome, Refusal, Topic};
-use crate::broker::Broker;
+use super::outcome::{Outcome, Refusal, Topic};
+use crate::api::Services;
 use crate::log::producers::Guard;
 use crate::log::{LogWriter, Origin, Prepared};
-use crate::net::Room;
 use crate::replica::{Partition, now_ms};
 use crate::transaction::{self, Producer};
-use crate::transaction_io::verify_once;
 
 /// The first version whose clients know TRANSACTION_ABORTABLE.
 const ABORTABLE_SINCE: i16 = 11;
@@ -27,14 +24,6 @@ const V2_SINCE: i16 = 12;
 const RETRY: Duration = Duration::from_millis(2);
 const RETRY_MAX: Duration = Duration::from_millis(100);
 
-/// Records whose coordinator is still to be asked.
-pub(super) struct Asking {
-    pub(super) partition: Arc<Partition>,
-    pub(super) prepared: Prepared,
-    pub(super) log_append_time: bool,
-    pub(super) room: Room,
-}
-
 /// Whether the coordinator has to be asked before these records are appended.
 pub(super) fn must_ask(partition: &Partition, prepared: &Prepared) -> bool {
     let is_open = |header: &BatchHeader| partition.log().has_open_transaction(header.producer_id, header.producer_epoch);
@@ -43,7 +32,7 @@ pub(super) fn must_ask(partition: &Partition, prepared: &Prepared) -> bool {
 }
 
 /// Asks for all records that wait for it, and brings those to their partitions that are part of the transaction.
-pub(super) async fn ask(broker: &Broker, version: i16, id: &str, topics: &mut [Topic]) {
+pub(super) async fn ask(services: &Services, version: i16, id: &str, topics: &mut [Topic]) {
     let v2 = version >= V2_SINCE;
     let deadline = Instant::now() + RETRY_MAX;
     let mut asked = collect(topics);
@@ -51,7 +40,7 @@ pub(super) async fn ask(broker: &Broker, version: i16, id: &str, topics: &mut [T
     let said = loop {
         let guards = begin(&mut asked, from, v2).await;
         let partitions: Vec<_> = asked.iter().map(|asked| asked.partition.clone()).collect();
-        let said = verify_once(broker, id, from, &partitions, v2).await;
+        let said = services.transaction_io.verify_once(id, from, &partitions, v2).await;
         // The transaction before is being ended: that is waited for here, so that the client need not ask again.
         let is_busy = v2 && said.iter().any(|(_, code)| *code == ErrorCode::ConcurrentTransactions);
         // Its marker came while the coordinator was asked, and made the question worthless. Before transactions v2 the records belong to it, and to no other.

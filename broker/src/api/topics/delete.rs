@@ -11,9 +11,9 @@ use weir_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use weir_protocol::types::TopicId;
 
 use super::DUPLICATE_NAME;
+use crate::api::Services;
 use crate::api::{RequestContext, configs};
 use crate::auth::{Authorizer, Operation, Resource};
-use crate::broker::Broker;
 use crate::metadata::MetadataImage;
 
 /// From here on topics are asked for by name or id; before, by name alone.
@@ -22,15 +22,15 @@ const TOPIC_STATES_VERSION: i16 = 6;
 const DELETION_DISABLED_VERSION: i16 = 3;
 
 /// Answers a request.
-pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+pub(crate) async fn handle(services: &Services, cx: &RequestContext, mut request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let by_name = std::mem::take(&mut request.topic_names).into_iter().map(|name| DeleteTopicState {
         name: Some(name),
         ..Default::default()
     });
     let asked: Vec<_> = by_name.chain(std::mem::take(&mut request.topics)).collect();
     let (allowed, mut responses) = {
-        let image = broker.metadata.load();
-        if !configs::flag(&image, broker.config.id, "delete.topic.enable") {
+        let image = services.metadata.load();
+        if !configs::flag(&image, services.config.id, "delete.topic.enable") {
             let error = if cx.version < DELETION_DISABLED_VERSION {
                 ErrorCode::InvalidRequest
             } else {
@@ -41,16 +41,16 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, mut request: De
                 ..Default::default()
             };
         }
-        refuse(&image, &broker.authorizer, cx, asked)
+        refuse(&image, &services.authorizer, cx, asked)
     };
     if !allowed.is_empty() {
         match cx.version >= TOPIC_STATES_VERSION {
             true => request.topics = allowed.clone(),
             false => request.topic_names = allowed.iter().filter_map(|topic| topic.name.clone()).collect(),
         }
-        match broker
+        match services
             .controller
-            .forward::<_, DeleteTopicsResponse>(&broker.metadata, cx, ApiKey::DeleteTopics, &request)
+            .forward::<_, DeleteTopicsResponse>(&services.metadata, cx.forwarded_by(), (ApiKey::DeleteTopics, cx.version), &request)
             .await
         {
             Ok(response) => responses.extend(response.responses),

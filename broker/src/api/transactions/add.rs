@@ -9,12 +9,11 @@ use weir_protocol::messages::add_partitions_to_txn_response::{
 use weir_protocol::messages::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
 
 use super::{authorize, fenced_as, offsets_partition, producer};
+use crate::api::Services;
 use crate::api::{RequestContext, groups};
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
 use crate::metadata::MetadataImage;
 use crate::transaction::{Partition, Producer};
-use crate::transaction_io::verify_here;
 
 /// The first version that other brokers send, with several transactions.
 const BROKERS_SINCE: i16 = 4;
@@ -26,11 +25,11 @@ const FENCED_SINCE: i16 = 2;
 const ABORTABLE_SINCE: i16 = 5;
 
 /// Answers AddPartitionsToTxn.
-pub(crate) async fn add_partitions(broker: &Broker, cx: &RequestContext, request: AddPartitionsToTxnRequest) -> AddPartitionsToTxnResponse {
+pub(crate) async fn add_partitions(services: &Services, cx: &RequestContext, request: AddPartitionsToTxnRequest) -> AddPartitionsToTxnResponse {
     if cx.version < BROKERS_SINCE {
         let from = producer(request.v3_and_below_producer_id, request.v3_and_below_producer_epoch);
         let results = add(
-            broker,
+            services,
             cx,
             &request.v3_and_below_transactional_id,
             from,
@@ -43,7 +42,7 @@ pub(crate) async fn add_partitions(broker: &Broker, cx: &RequestContext, request
             ..Default::default()
         };
     }
-    if !broker.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster) {
+    if !services.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster) {
         return AddPartitionsToTxnResponse {
             error_code: ErrorCode::ClusterAuthorizationFailed.code(),
             ..Default::default()
@@ -53,7 +52,7 @@ pub(crate) async fn add_partitions(broker: &Broker, cx: &RequestContext, request
     for transaction in request.transactions {
         let from = producer(transaction.producer_id, transaction.producer_epoch);
         let id = transaction.transactional_id;
-        let topic_results = add(broker, cx, &id, from, transaction.topics, transaction.verify_only).await;
+        let topic_results = add(services, cx, &id, from, transaction.topics, transaction.verify_only).await;
         response.results_by_transaction.push(AddPartitionsToTxnResult {
             transactional_id: id,
             topic_results,
@@ -63,7 +62,7 @@ pub(crate) async fn add_partitions(broker: &Broker, cx: &RequestContext, request
 }
 
 async fn add(
-    broker: &Broker,
+    services: &Services,
     cx: &RequestContext,
     id: &str,
     from: Producer,
@@ -75,13 +74,13 @@ async fn add(
         .flat_map(|topic| topic.partitions.iter().map(|index| (topic.name.clone(), *index)))
         .collect();
     let refused: Vec<Option<ErrorCode>> = {
-        let image = broker.metadata.load();
+        let image = services.metadata.load();
         let by_client = cx.version < BROKERS_SINCE;
         let may = match by_client {
-            true => authorize(broker, cx, Operation::Write, id),
+            true => authorize(services, cx, Operation::Write, id),
             false => Ok(()),
         };
-        let refuse = |partition| may.and_then(|()| check(broker, cx, &image, partition, by_client)).err();
+        let refuse = |partition| may.and_then(|()| check(services, cx, &image, partition, by_client)).err();
         partitions.iter().map(refuse).collect()
     };
     if refused.iter().any(Option::is_some) {
@@ -91,7 +90,12 @@ async fn add(
     let version = if cx.version >= BROKERS_SINCE { 2 } else { 0 };
     let said = match id.is_empty() {
         true => Err(ErrorCode::InvalidRequest),
-        false => verify_here(broker, id, from, &partitions, (!verify_only).then_some(version)).await,
+        false => {
+            services
+                .transaction_io
+                .verify_here(id, from, &partitions, (!verify_only).then_some(version))
+                .await
+        }
     };
     let said = said.unwrap_or_else(|code| partitions.into_iter().map(|partition| (partition, code)).collect());
     results(said.into_iter().map(|(partition, code)| (partition, told(code, cx.version))))
@@ -105,10 +109,10 @@ fn told(code: ErrorCode, version: i16) -> ErrorCode {
     }
 }
 
-fn check(broker: &Broker, cx: &RequestContext, image: &MetadataImage, (topic, index): &Partition, by_client: bool) -> Result<(), ErrorCode> {
+fn check(services: &Services, cx: &RequestContext, image: &MetadataImage, (topic, index): &Partition, by_client: bool) -> Result<(), ErrorCode> {
     let found = image.topic_by_name(topic);
     let is_internal = found.is_some_and(|topic| topic.internal);
-    if by_client && (is_internal || !broker.authorizer.allows(&cx.principal, Operation::Write, Resource::Topic(topic))) {
+    if by_client && (is_internal || !services.authorizer.allows(&cx.principal, Operation::Write, Resource::Topic(topic))) {
         return Err(ErrorCode::TopicAuthorizationFailed);
     }
     found
@@ -133,24 +137,24 @@ fn results(said: impl Iterator<Item = (Partition, ErrorCode)>) -> Vec<AddPartiti
 }
 
 /// Answers AddOffsetsToTxn: the partition in which the group's offsets are kept becomes part of the transaction.
-pub(crate) async fn add_offsets(broker: &Broker, cx: &RequestContext, request: AddOffsetsToTxnRequest) -> AddOffsetsToTxnResponse {
-    let result = add_group(broker, cx, &request).await;
+pub(crate) async fn add_offsets(services: &Services, cx: &RequestContext, request: AddOffsetsToTxnRequest) -> AddOffsetsToTxnResponse {
+    let result = add_group(services, cx, &request).await;
     AddOffsetsToTxnResponse {
         error_code: fenced_as(result.err().unwrap_or(ErrorCode::None), cx.version, FENCED_SINCE).code(),
         ..Default::default()
     }
 }
 
-async fn add_group(broker: &Broker, cx: &RequestContext, request: &AddOffsetsToTxnRequest) -> Result<(), ErrorCode> {
+async fn add_group(services: &Services, cx: &RequestContext, request: &AddOffsetsToTxnRequest) -> Result<(), ErrorCode> {
     let id = &request.transactional_id;
-    authorize(broker, cx, Operation::Write, id)?;
-    groups::authorize(broker, cx, Operation::Read, &request.group_id)?;
-    let partition = offsets_partition(broker, &request.group_id)?;
+    authorize(services, cx, Operation::Write, id)?;
+    groups::authorize(services, cx, Operation::Read, &request.group_id)?;
+    let partition = offsets_partition(services, &request.group_id)?;
     if id.is_empty() {
         return Err(ErrorCode::InvalidRequest);
     }
     let from = producer(request.producer_id, request.producer_epoch);
-    let said = verify_here(broker, id, from, &[partition], Some(0)).await?;
+    let said = services.transaction_io.verify_here(id, from, &[partition], Some(0)).await?;
     match said.first() {
         Some((_, ErrorCode::None)) => Ok(()),
         Some((_, code)) => Err(*code),

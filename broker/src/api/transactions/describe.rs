@@ -15,19 +15,19 @@ use weir_protocol::types::TopicPartition;
 
 use super::authorize;
 use crate::api::RequestContext;
+use crate::api::Services;
 use crate::api::repeats::{keep_last, once};
 use crate::api::topic_name;
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
 use crate::replica::now_ms;
 use crate::transaction::{Described, Request, State};
 
 /// Answers DescribeTransactions.
-pub(crate) async fn describe(broker: &Broker, cx: &RequestContext, request: DescribeTransactionsRequest) -> DescribeTransactionsResponse {
+pub(crate) async fn describe(services: &Services, cx: &RequestContext, request: DescribeTransactionsRequest) -> DescribeTransactionsResponse {
     let mut response = DescribeTransactionsResponse::default();
     for id in once(request.transactional_ids, String::clone) {
-        let state = match describe_one(broker, cx, &id).await {
-            Ok(described) => told(broker, cx, id, described),
+        let state = match describe_one(services, cx, &id).await {
+            Ok(described) => told(services, cx, id, described),
             Err(code) => TransactionState {
                 error_code: code.code(),
                 transactional_id: id,
@@ -39,21 +39,21 @@ pub(crate) async fn describe(broker: &Broker, cx: &RequestContext, request: Desc
     response
 }
 
-async fn describe_one(broker: &Broker, cx: &RequestContext, id: &str) -> Result<Described, ErrorCode> {
-    authorize(broker, cx, Operation::Describe, id)?;
+async fn describe_one(services: &Services, cx: &RequestContext, id: &str) -> Result<Described, ErrorCode> {
+    authorize(services, cx, Operation::Describe, id)?;
     if id.is_empty() {
         return Err(ErrorCode::InvalidRequest);
     }
     let own = id.to_owned();
-    let described = broker.transactions.ask(broker, id, |to| Request::Describe { id: own, to }).await?;
+    let described = services.transactions.ask(id, |to| Request::Describe { id: own, to }).await?;
     described.ok_or(ErrorCode::TransactionalIdNotFound)
 }
 
 /// Topics that the caller may not see are left out.
-fn told(broker: &Broker, cx: &RequestContext, transactional_id: String, described: Described) -> TransactionState {
+fn told(services: &Services, cx: &RequestContext, transactional_id: String, described: Described) -> TransactionState {
     let mut topics: Vec<TopicData> = Vec::new();
     for (topic, index) in described.partitions {
-        if !broker.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(&topic)) {
+        if !services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(&topic)) {
             continue;
         }
         match topics.last_mut() {
@@ -77,7 +77,7 @@ fn told(broker: &Broker, cx: &RequestContext, transactional_id: String, describe
 }
 
 /// Answers ListTransactions: what the coordinators on this broker have.
-pub(crate) async fn list(broker: &Broker, cx: &RequestContext, request: ListTransactionsRequest) -> ListTransactionsResponse {
+pub(crate) async fn list(services: &Services, cx: &RequestContext, request: ListTransactionsRequest) -> ListTransactionsResponse {
     let pattern = match request.transactional_id_pattern.as_deref().filter(|pattern| !pattern.is_empty()) {
         None => None,
         Some(pattern) => match Regex::new(&format!("^(?:{pattern})$")) {
@@ -98,8 +98,8 @@ pub(crate) async fn list(broker: &Broker, cx: &RequestContext, request: ListTran
         ..Default::default()
     };
     let now = now_ms();
-    for partition in broker.transactions.partitions() {
-        let all = match broker.transactions.ask_partition(broker, partition, |to| Request::List { to }).await {
+    for partition in services.transactions.partitions() {
+        let all = match services.transactions.ask_partition(partition, |to| Request::List { to }).await {
             Ok(all) => all,
             Err(ErrorCode::CoordinatorLoadInProgress) => {
                 return ListTransactionsResponse {
@@ -115,7 +115,7 @@ pub(crate) async fn list(broker: &Broker, cx: &RequestContext, request: ListTran
                 && (producers.is_empty() || producers.contains(&described.producer.id.0))
                 && (request.duration_filter < 0 || now.saturating_sub(described.start_ms) > request.duration_filter)
                 && pattern.as_ref().is_none_or(|pattern| pattern.is_match(id))
-                && authorize(broker, cx, Operation::Describe, id).is_ok()
+                && authorize(services, cx, Operation::Describe, id).is_ok()
         });
         let listed: Vec<Listed> = wanted
             .map(|(id, described)| Listed {
@@ -130,7 +130,7 @@ pub(crate) async fn list(broker: &Broker, cx: &RequestContext, request: ListTran
 }
 
 /// Answers DescribeProducers.
-pub(crate) async fn producers(broker: &Broker, cx: &RequestContext, mut request: DescribeProducersRequest) -> DescribeProducersResponse {
+pub(crate) async fn producers(services: &Services, cx: &RequestContext, mut request: DescribeProducersRequest) -> DescribeProducersResponse {
     keep_last(
         &mut request.topics,
         |topic| topic.name.clone(),
@@ -141,7 +141,7 @@ pub(crate) async fn producers(broker: &Broker, cx: &RequestContext, mut request:
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
         for index in topic.partition_indexes {
-            partitions.push(match producers_of(broker, cx, &topic.name, index).await {
+            partitions.push(match producers_of(services, cx, &topic.name, index).await {
                 Ok(active_producers) => PartitionResponse {
                     partition_index: index,
                     active_producers,
@@ -163,19 +163,19 @@ pub(crate) async fn producers(broker: &Broker, cx: &RequestContext, mut request:
     response
 }
 
-async fn producers_of(broker: &Broker, cx: &RequestContext, name: &str, index: i32) -> Result<Vec<ProducerState>, ErrorCode> {
+async fn producers_of(services: &Services, cx: &RequestContext, name: &str, index: i32) -> Result<Vec<ProducerState>, ErrorCode> {
     topic_name::check(name).map_err(|_| ErrorCode::InvalidTopicException)?;
-    if !broker.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(name)) {
+    if !services.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(name)) {
         return Err(ErrorCode::TopicAuthorizationFailed);
     }
     let id = {
-        let image = broker.metadata.load();
+        let image = services.metadata.load();
         let topic = image.topic_by_name(name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         TopicPartition { topic: topic.id, index }
     };
     // Followers tell what they know, too: `kafka-transactions find-hanging --broker-id` asks a broker about all its replicas.
-    let partition = broker.replicas.get(id).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    let partition = services.replicas.get(id).ok_or(ErrorCode::NotLeaderOrFollower)?;
     let described = partition.with_writer(|writer| writer.described_producers(now_ms())).await?;
     let described = described.map_err(|_| ErrorCode::KafkaStorageError)?;
     let told = described.into_iter().map(|producer| ProducerState {

@@ -5,8 +5,8 @@ use weir_protocol::messages::{EndTxnRequest, EndTxnResponse};
 
 use super::{ask_with_fresh_id, authorize, fenced_as, producer};
 use crate::api::RequestContext;
+use crate::api::Services;
 use crate::auth::Operation;
-use crate::broker::Broker;
 use crate::transaction::{Producer, Request};
 
 /// The first version that knows PRODUCER_FENCED, and the first of transactions v2.
@@ -14,8 +14,8 @@ const FENCED_SINCE: i16 = 2;
 const V2_SINCE: i16 = 5;
 
 /// Answers a request.
-pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: EndTxnRequest) -> EndTxnResponse {
-    match end(broker, cx, &request).await {
+pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: EndTxnRequest) -> EndTxnResponse {
+    match end(services, cx, &request).await {
         Ok(_) if cx.version < V2_SINCE => EndTxnResponse::default(),
         Ok(producer) => EndTxnResponse {
             producer_id: producer.id.0,
@@ -29,9 +29,9 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: EndTxn
     }
 }
 
-async fn end(broker: &Broker, cx: &RequestContext, request: &EndTxnRequest) -> Result<Producer, ErrorCode> {
+async fn end(services: &Services, cx: &RequestContext, request: &EndTxnRequest) -> Result<Producer, ErrorCode> {
     let id = &request.transactional_id;
-    authorize(broker, cx, Operation::Write, id)?;
+    authorize(services, cx, Operation::Write, id)?;
     if id.is_empty() {
         return Err(ErrorCode::InvalidRequest);
     }
@@ -43,7 +43,7 @@ async fn end(broker: &Broker, cx: &RequestContext, request: &EndTxnRequest) -> R
         fresh,
         to,
     };
-    let ended = ask_with_fresh_id(broker, id, make).await?;
-    broker.markers.ended(broker, id);
+    let ended = ask_with_fresh_id(services, id, make).await?;
+    services.transaction_io.ended(id);
     Ok(ended)
 }

@@ -8,7 +8,7 @@ use weir_protocol::messages::InitProducerIdRequest;
 
 use super::{ask_with_fresh_id, fenced_as, producer};
 use crate::api::RequestContext;
-use crate::broker::Broker;
+use crate::api::Services;
 use crate::transaction::{Producer, Request};
 
 /// How long the end of the transaction before is waited for. Apache Kafka answers at once, and clients try again after a pause of theirs; some give up.
@@ -22,7 +22,7 @@ const FENCED_SINCE: i16 = 4;
 ///
 /// # Errors
 /// What the client is told.
-pub(crate) async fn init(broker: &Broker, cx: &RequestContext, id: &str, request: &InitProducerIdRequest) -> Result<Producer, ErrorCode> {
+pub(crate) async fn init(services: &Services, cx: &RequestContext, id: &str, request: &InitProducerIdRequest) -> Result<Producer, ErrorCode> {
     let expected = (request.producer_id >= 0).then(|| producer(request.producer_id, request.producer_epoch));
     let make = |fresh, to| Request::Init {
         id: id.to_owned(),
@@ -33,12 +33,12 @@ pub(crate) async fn init(broker: &Broker, cx: &RequestContext, id: &str, request
     };
     let deadline = Instant::now() + ENDING_MAX;
     let result = loop {
-        let result = ask_with_fresh_id(broker, id, make).await;
+        let result = ask_with_fresh_id(services, id, make).await;
         if result != Err(ErrorCode::ConcurrentTransactions) {
             break result;
         }
         // The transaction of the producer before may have been aborted by this.
-        broker.markers.ended(broker, id);
+        services.transaction_io.ended(id);
         if Instant::now() >= deadline {
             break result;
         }

@@ -7,20 +7,19 @@ use weir_protocol::messages::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use crate::api::RequestContext;
+use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
-use crate::broker::Broker;
 use crate::log::producers::Marker;
 use crate::transaction::Partition;
-use crate::transaction_io::write_markers;
 
 /// Answers a request.
-pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
-    if !may_write(&broker.authorizer, cx) {
+pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
+    if !may_write(&services.authorizer, cx) {
         return refuse(&request);
     }
     let mut response = WriteTxnMarkersResponse::default();
     for asked in request.markers {
-        let said = write_markers(broker, marker(&asked), partitions(&asked)).await;
+        let said = services.transaction_io.write_markers(marker(&asked), partitions(&asked)).await;
         response.markers.push(result(asked.producer_id, said));
     }
     response

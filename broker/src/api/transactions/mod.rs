@@ -18,8 +18,8 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::RequestContext;
+use crate::api::Services;
 use crate::auth::{Operation, Resource};
-use crate::broker::Broker;
 use crate::coordinator::{Machine, ReplyTo, partition_in};
 use crate::group::Groups;
 use crate::transaction::{Partition, Producer, Refusal, Request};
@@ -28,8 +28,8 @@ use crate::transaction::{Partition, Producer, Refusal, Request};
 ///
 /// # Errors
 /// TRANSACTIONAL_ID_AUTHORIZATION_FAILED.
-fn authorize(broker: &Broker, cx: &RequestContext, operation: Operation, id: &str) -> Result<(), ErrorCode> {
-    if broker.authorizer.allows(&cx.principal, operation, Resource::TransactionalId(id)) {
+fn authorize(services: &Services, cx: &RequestContext, operation: Operation, id: &str) -> Result<(), ErrorCode> {
+    if services.authorizer.allows(&cx.principal, operation, Resource::TransactionalId(id)) {
         Ok(())
     } else {
         Err(ErrorCode::TransactionalIdAuthorizationFailed)
@@ -47,8 +47,8 @@ fn producer(id: i64, epoch: i16) -> Producer {
 ///
 /// # Errors
 /// COORDINATOR_NOT_AVAILABLE before there is one.
-fn offsets_partition(broker: &Broker, group: &str) -> Result<Partition, ErrorCode> {
-    let partition = partition_in(&broker.metadata.load(), Groups::TOPIC, group).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+fn offsets_partition(services: &Services, group: &str) -> Result<Partition, ErrorCode> {
+    let partition = partition_in(&services.metadata.load(), Groups::TOPIC, group).ok_or(ErrorCode::CoordinatorNotAvailable)?;
     Ok((Groups::TOPIC.to_owned(), partition))
 }
 
@@ -57,16 +57,16 @@ fn offsets_partition(broker: &Broker, group: &str) -> Result<Partition, ErrorCod
 /// # Errors
 /// What the client is told.
 async fn ask_with_fresh_id(
-    broker: &Broker,
+    services: &Services,
     id: &str,
     make: impl Fn(Option<ProducerId>, ReplyTo<Result<Producer, Refusal>>) -> Request,
 ) -> Result<Producer, ErrorCode> {
     let mut fresh = None;
     loop {
-        match broker.transactions.ask(broker, id, |to| make(fresh, to)).await? {
+        match services.transactions.ask(id, |to| make(fresh, to)).await? {
             Ok(producer) => return Ok(producer),
             Err(Refusal::Error(code)) => return Err(code),
-            Err(Refusal::NeedsProducerId) if fresh.is_none() => fresh = Some(broker.controller.producer_id(broker.replicas.log_dir()).await?),
+            Err(Refusal::NeedsProducerId) if fresh.is_none() => fresh = Some(services.controller.producer_id(services.replicas.log_dir()).await?),
             Err(Refusal::NeedsProducerId) => return Err(ErrorCode::CoordinatorNotAvailable),
         }
     }

@@ -6,14 +6,13 @@ use weir_protocol::messages::txn_offset_commit_response::{TxnOffsetCommitRespons
 use weir_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse, TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
 use super::{authorize, offsets_partition, producer};
+use crate::api::Services;
 use crate::api::groups::{merge, take_refused};
 use crate::api::{RequestContext, groups};
 use crate::auth::Operation;
-use crate::broker::Broker;
 use crate::coordinator::InTransaction;
 use crate::group::{self, refuse_commit};
 use crate::transaction::Producer;
-use crate::transaction_io::verify;
 
 /// The first version of transactions v2, and the first with topic ids.
 const V2_SINCE: i16 = 5;
@@ -26,18 +25,18 @@ const LOADING_SINCE: i16 = 2;
 const ATTEMPTS: usize = 4;
 
 /// Answers a request.
-pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
+pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
     let (id, from) = (request.transactional_id.clone(), producer(request.producer_id, request.producer_epoch));
     let mut commit = as_commit(request);
-    if let Err(code) = check(broker, cx, &id, &commit) {
+    if let Err(code) = check(services, cx, &id, &commit) {
         return told(refuse_commit(&commit.topics, code));
     }
-    let response = take_refused(broker, cx, &mut commit.topics, TOPIC_ID_SINCE);
+    let response = take_refused(services, cx, &mut commit.topics, TOPIC_ID_SINCE);
     if commit.topics.is_empty() {
         return told(response);
     }
     let topics = commit.topics.clone();
-    let answered = match ask_coordinators(broker, cx, &id, from, commit).await {
+    let answered = match ask_coordinators(services, cx, &id, from, commit).await {
         Ok(answered) => answered,
         // Producers before 2.0 do not know that a coordinator loads (KAFKA-7296).
         Err(ErrorCode::CoordinatorLoadInProgress) if cx.version < LOADING_SINCE => refuse_commit(&topics, ErrorCode::CoordinatorNotAvailable),
@@ -49,7 +48,7 @@ pub(crate) async fn handle(broker: &Broker, cx: &RequestContext, request: TxnOff
 /// The transaction is asked first whether the group's offsets are part of it, then the group whether it takes them: unless the transaction has ended in between, which the group's
 /// coordinator knows by the question that it was told of before.
 async fn ask_coordinators(
-    broker: &Broker,
+    services: &Services,
     cx: &RequestContext,
     id: &str,
     from: Producer,
@@ -58,14 +57,14 @@ async fn ask_coordinators(
     let group = commit.group_id.clone();
     let producer = (from.id, from.epoch);
     for _ in 0..ATTEMPTS {
-        let guard = broker.groups.ask_to_verify(broker, &group, producer).await?;
+        let guard = services.groups.ask_to_verify(&group, producer).await?;
         if guard.is_some() {
-            verify_offsets(broker, cx, id, from, &group).await?;
+            verify_offsets(services, cx, id, from, &group).await?;
         }
         let request = commit.clone();
         let make = |to| group::Request::CommitInTransaction { request, producer, to };
         let write = InTransaction { producer, guard };
-        let answer = broker.groups.ask_in_transaction(broker, &group, write, make).await;
+        let answer = services.groups.ask_in_transaction(&group, write, make).await;
         // The marker of the transaction before came while the coordinator was asked: it is asked again. Before transactions v2 the commit belongs to that one itself, since the next
         // does not begin before its markers are written; and the epoch, which is the same, would not keep the commit out of the next.
         if !matches!(answer, Err(ErrorCode::InvalidTxnState)) || cx.version < V2_SINCE {
@@ -75,9 +74,9 @@ async fn ask_coordinators(
     Err(ErrorCode::InvalidTxnState)
 }
 
-async fn verify_offsets(broker: &Broker, cx: &RequestContext, id: &str, from: Producer, group: &str) -> Result<(), ErrorCode> {
-    let partition = offsets_partition(broker, group)?;
-    let said = verify(broker, id, from, &[partition], cx.version >= V2_SINCE).await;
+async fn verify_offsets(services: &Services, cx: &RequestContext, id: &str, from: Producer, group: &str) -> Result<(), ErrorCode> {
+    let partition = offsets_partition(services, group)?;
+    let said = services.transaction_io.verify(id, from, &[partition], cx.version >= V2_SINCE).await;
     match said.first().map_or(ErrorCode::CoordinatorNotAvailable, |(_, code)| *code) {
         ErrorCode::None => Ok(()),
         // What clients try again over: it is the transaction's coordinator that is looked for.
@@ -90,9 +89,9 @@ async fn verify_offsets(broker: &Broker, cx: &RequestContext, id: &str, from: Pr
     }
 }
 
-fn check(broker: &Broker, cx: &RequestContext, id: &str, commit: &OffsetCommitRequest) -> Result<(), ErrorCode> {
-    authorize(broker, cx, Operation::Write, id)?;
-    groups::authorize_member(broker, cx, &commit.group_id)
+fn check(services: &Services, cx: &RequestContext, id: &str, commit: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+    authorize(services, cx, Operation::Write, id)?;
+    groups::authorize_member(services, cx, &commit.group_id)
 }
 
 fn as_commit(request: TxnOffsetCommitRequest) -> OffsetCommitRequest {

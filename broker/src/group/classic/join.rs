@@ -7,11 +7,12 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::join_group_response::JoinGroupResponseMember;
 use weir_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 
+use super::answers::{refused_join, refused_sync};
 use super::member::{Member, protocols};
-use super::{ClassicGroup, Pending, Phase, sync};
+use super::{ClassicGroup, Pending, Phase};
 use crate::coordinator::{ReplyTo, WRITE_BYTES_MAX};
-use crate::group::Turn;
-use crate::group::request::Client;
+use crate::group::client::Client;
+use crate::group::turn::Turn;
 
 /// How long a member that has not been answered yet may be quiet: its client does not know the id under which it could heartbeat.
 const NEW_MEMBER_MS: i32 = 5 * 60 * 1000;
@@ -29,21 +30,9 @@ pub(crate) struct Join {
     pub(crate) to: ReplyTo<JoinGroupResponse>,
 }
 
-/// An answer that is an error.
-pub(crate) fn refused(member: &str, error: ErrorCode) -> JoinGroupResponse {
-    JoinGroupResponse {
-        error_code: error.code(),
-        generation_id: -1,
-        member_id: member.to_owned(),
-        // What versions without null would be given.
-        protocol_name: Some(String::new()),
-        ..Default::default()
-    }
-}
-
 impl Join {
     pub(in crate::group) fn refuse(self, turn: &mut Turn<'_>, error: ErrorCode) {
-        let answer = refused(&self.request.member_id, error);
+        let answer = refused_join(&self.request.member_id, error);
         turn.outcome.reply(self.to, answer);
     }
 }
@@ -53,7 +42,7 @@ impl ClassicGroup {
         if !self.has_room_for(&join.request.member_id, turn) {
             let id = join.request.member_id.clone();
             self.remove(&id, turn);
-            turn.outcome.reply(join.to, refused("", ErrorCode::GroupMaxSizeReached));
+            turn.outcome.reply(join.to, refused_join("", ErrorCode::GroupMaxSizeReached));
             return;
         }
         let names: Vec<&str> = join.request.protocols.iter().map(|protocol| protocol.name.as_str()).collect();
@@ -105,7 +94,7 @@ impl ClassicGroup {
             let until = turn.in_ms(join.request.session_timeout_ms);
             let mut pending = Pending::default();
             pending.session.extend(until, &self.id, &id, turn.deadlines);
-            let answer = refused(&id, ErrorCode::MemberIdRequired);
+            let answer = refused_join(&id, ErrorCode::MemberIdRequired);
             self.pending.insert(id, pending);
             turn.outcome.reply(join.to, answer);
             return;
@@ -172,7 +161,7 @@ impl ClassicGroup {
         member.rebalance_timeout_ms = join.request.rebalance_timeout_ms;
         member.session_timeout_ms = join.request.session_timeout_ms;
         // Who has asked before with this id asks again: nobody waits for that answer.
-        member.answer_join(turn.outcome, refused(id, ErrorCode::UnknownMemberId));
+        member.answer_join(turn.outcome, refused_join(id, ErrorCode::UnknownMemberId));
         member.awaits_join = Some(join.to);
     }
 
@@ -181,8 +170,8 @@ impl ClassicGroup {
         let leader_before = self.leader.clone();
         let Some(mut member) = self.members.remove(old) else { return };
         // Whoever waits under the old id is another one with the same name.
-        member.answer_join(turn.outcome, refused(old, ErrorCode::FencedInstanceId));
-        member.answer_sync(turn.outcome, sync::refused(ErrorCode::FencedInstanceId));
+        member.answer_join(turn.outcome, refused_join(old, ErrorCode::FencedInstanceId));
+        member.answer_sync(turn.outcome, refused_sync(ErrorCode::FencedInstanceId));
         self.pending_sync.remove(old);
         member.id = Arc::clone(&new);
         member.session = Default::default();

@@ -6,7 +6,7 @@ use weir_protocol::messages::leave_group_request::MemberIdentity;
 use weir_protocol::messages::leave_group_response::MemberResponse;
 
 use super::ClassicGroup;
-use crate::group::Turn;
+use crate::group::turn::Turn;
 
 impl ClassicGroup {
     pub(in crate::group) fn leave(&mut self, members: Vec<MemberIdentity>, turn: &mut Turn<'_>) -> Vec<MemberResponse> {

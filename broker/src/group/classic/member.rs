@@ -7,8 +7,8 @@ use bytes::Bytes;
 use weir_protocol::messages::{JoinGroupRequest, JoinGroupResponse, SyncGroupResponse};
 
 use crate::coordinator::{Outcome, ReplyTo};
+use crate::group::client::Client;
 use crate::group::deadlines::Session;
-use crate::group::request::Client;
 
 /// What a member can do, in the order in which it would rather do it: the protocol's name, and what the member says to the leader in it.
 pub(in crate::group) type Protocols = Vec<(Arc<str>, Bytes)>;

@@ -4,6 +4,7 @@
 //! its record, which is written when an assignment is there, or when the group is empty.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod answers;
 mod join;
 mod leave;
 mod member;
@@ -18,14 +19,15 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::GroupMetadataValue;
 use weir_protocol::messages::group_metadata_value::MemberMetadata;
 
+pub(in crate::group) use self::answers::assigned;
+pub(crate) use self::answers::{refused_join, refused_sync};
+pub(crate) use self::join::Join;
 pub(in crate::group) use self::join::MEMBER_ID_REQUIRED;
-pub(crate) use self::join::{Join, refused as refused_join};
 pub(in crate::group) use self::member::{Member, Protocols, protocols};
-pub(in crate::group) use self::sync::assigned;
-pub(crate) use self::sync::refused as refused_sync;
 use super::deadlines::Session;
 use super::embedded::{CONSUMER, subscription};
-use super::{Turn, record};
+use super::record;
+use super::turn::Turn;
 use crate::coordinator::{Record, WRITE_BYTES_MAX};
 
 /// What a member takes in its group's record besides names and bytes of its own: lengths and time-outs.
@@ -63,6 +65,14 @@ pub(in crate::group) struct Pending {
     session: Session,
 }
 
+/// The join phase of a group that was empty: it is put off while members keep coming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Initial {
+    delay_ms: u64,
+    /// How much longer it may be put off.
+    remaining_ms: u64,
+}
+
 /// A classic group.
 #[derive(Debug)]
 pub(in crate::group) struct ClassicGroup {
@@ -85,7 +95,7 @@ pub(in crate::group) struct ClassicGroup {
     /// The topics that its members are subscribed to, where they are consumers that say so.
     subscribed: Option<BTreeSet<String>>,
     /// When the join phase ends, and what remains to extend it by in the first one.
-    join_ends: Option<(u64, Option<phases::Initial>)>,
+    join_ends: Option<(u64, Option<Initial>)>,
     sync_ends: Option<u64>,
     newcomer: bool,
 }
@@ -157,9 +167,9 @@ impl ClassicGroup {
     /// Answers everybody who waits that a rebalance is under way: the group goes on in another protocol.
     pub(in crate::group) fn send_away(&mut self, turn: &mut Turn<'_>) {
         for member in self.members.values_mut() {
-            let answer = join::refused(&member.id, ErrorCode::RebalanceInProgress);
+            let answer = refused_join(&member.id, ErrorCode::RebalanceInProgress);
             member.answer_join(turn.outcome, answer);
-            member.answer_sync(turn.outcome, sync::refused(ErrorCode::RebalanceInProgress));
+            member.answer_sync(turn.outcome, refused_sync(ErrorCode::RebalanceInProgress));
         }
     }
 
@@ -309,8 +319,8 @@ impl ClassicGroup {
         self.pending.remove(id);
         self.pending_sync.remove(id);
         let Some(mut member) = self.members.remove(id) else { return };
-        member.answer_join(turn.outcome, join::refused("", ErrorCode::UnknownMemberId));
-        member.answer_sync(turn.outcome, sync::refused(ErrorCode::UnknownMemberId));
+        member.answer_join(turn.outcome, refused_join("", ErrorCode::UnknownMemberId));
+        member.answer_sync(turn.outcome, refused_sync(ErrorCode::UnknownMemberId));
         if let Some(instance) = &member.instance
             && self.statics.get(instance).is_some_and(|known| **known == *id)
         {

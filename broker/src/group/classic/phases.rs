@@ -7,17 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
 
-use super::{ClassicGroup, Phase, sync};
-use crate::group::Turn;
+use super::answers::{assigned, refused_sync};
+use super::{ClassicGroup, Initial, Phase};
 use crate::group::deadlines::{Due, SessionIs};
-
-/// The join phase of a group that was empty: it is put off while members keep coming.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Initial {
-    delay_ms: u64,
-    /// How much longer it may be put off.
-    remaining_ms: u64,
-}
+use crate::group::turn::Turn;
 
 impl ClassicGroup {
     /// Someone came, changed or left: a rebalance begins, or the one that is under way may be over.
@@ -208,8 +201,8 @@ impl ClassicGroup {
         let (protocol_type, protocol) = (self.protocol_type.clone(), self.protocol.clone());
         for member in self.members.values_mut() {
             let answer = match error {
-                ErrorCode::None => sync::assigned(&member.assignment, protocol_type.as_deref(), protocol.as_deref()),
-                error => sync::refused(error),
+                ErrorCode::None => assigned(&member.assignment, protocol_type.as_deref(), protocol.as_deref()),
+                error => refused_sync(error),
             };
             if member.answer_sync(turn.outcome, answer) {
                 synced.push(Arc::clone(&member.id));

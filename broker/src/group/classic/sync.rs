@@ -5,41 +5,25 @@ use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{HeartbeatRequest, SyncGroupRequest, SyncGroupResponse};
 
+use super::answers::{assigned, refused_sync};
 use super::{ClassicGroup, Phase};
 use crate::coordinator::ReplyTo;
-use crate::group::Turn;
-
-/// An answer that is an error.
-pub(crate) fn refused(error: ErrorCode) -> SyncGroupResponse {
-    SyncGroupResponse {
-        error_code: error.code(),
-        ..Default::default()
-    }
-}
-
-pub(in crate::group) fn assigned(assignment: &Bytes, protocol_type: Option<&str>, protocol: Option<&str>) -> SyncGroupResponse {
-    SyncGroupResponse {
-        protocol_type: protocol_type.map(str::to_owned),
-        protocol_name: protocol.map(str::to_owned),
-        assignment: assignment.clone(),
-        ..Default::default()
-    }
-}
+use crate::group::turn::Turn;
 
 impl ClassicGroup {
     pub(in crate::group) fn sync(&mut self, request: SyncGroupRequest, to: ReplyTo<SyncGroupResponse>, turn: &mut Turn<'_>) {
         if let Err(error) = self.check_sync(&request) {
-            return turn.outcome.reply(to, refused(error));
+            return turn.outcome.reply(to, refused_sync(error));
         }
         let id = request.member_id.as_str();
         match self.phase {
-            Phase::Empty => turn.outcome.reply(to, refused(ErrorCode::UnknownMemberId)),
-            Phase::PreparingRebalance => turn.outcome.reply(to, refused(ErrorCode::RebalanceInProgress)),
+            Phase::Empty => turn.outcome.reply(to, refused_sync(ErrorCode::UnknownMemberId)),
+            Phase::PreparingRebalance => turn.outcome.reply(to, refused_sync(ErrorCode::RebalanceInProgress)),
             Phase::CompletingRebalance => {
                 self.synced(id);
                 if let Some(member) = self.members.get_mut(id) {
                     // The same member asks again: nobody waits for the older answer.
-                    member.answer_sync(turn.outcome, refused(ErrorCode::RebalanceInProgress));
+                    member.answer_sync(turn.outcome, refused_sync(ErrorCode::RebalanceInProgress));
                     member.awaits_sync = Some(to);
                 }
                 if self.is_leader(id) {

@@ -7,66 +7,21 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::consumer_group_member_metadata_value::{ClassicMemberMetadata, ClassicProtocol};
 use weir_protocol::messages::leave_group_request::MemberIdentity;
 use weir_protocol::messages::leave_group_response::MemberResponse;
 use weir_protocol::messages::{
     ConsumerProtocolSubscription, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, SyncGroupRequest, SyncGroupResponse,
 };
 
+use super::member::Classic;
 use super::reconcile::{State, pairs};
 use super::{ConsumerGroup, Downgrade, Member};
-use crate::group::classic::{Join, MEMBER_ID_REQUIRED, Protocols, assigned, protocols, refused_join};
+use crate::group::classic::{Join, MEMBER_ID_REQUIRED, assigned, refused_join};
+use crate::group::client::Client;
 use crate::group::deadlines::Due;
 use crate::group::embedded::{self, CONSUMER};
-use crate::group::{Client, Turn};
-
-/// What is known of a member because it speaks the classic protocol.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::group) struct Classic {
-    pub(super) session_timeout_ms: i32,
-    /// What it can do, and what it says in each.
-    pub(super) protocols: Protocols,
-}
-
-impl Classic {
-    fn new(request: &JoinGroupRequest) -> Self {
-        Self {
-            session_timeout_ms: request.session_timeout_ms,
-            protocols: protocols(request, &Protocols::new()),
-        }
-    }
-
-    pub(super) fn of_record(value: ClassicMemberMetadata) -> Self {
-        let copied = |protocol: ClassicProtocol| (protocol.name.into(), Bytes::copy_from_slice(&protocol.metadata));
-        Self {
-            session_timeout_ms: value.session_timeout_ms,
-            protocols: value.supported_protocols.into_iter().map(copied).collect(),
-        }
-    }
-
-    pub(super) fn record(&self) -> ClassicMemberMetadata {
-        let protocol = |(name, metadata): &(Arc<str>, Bytes)| ClassicProtocol {
-            name: name.to_string(),
-            metadata: metadata.clone(),
-        };
-        ClassicMemberMetadata {
-            session_timeout_ms: self.session_timeout_ms,
-            supported_protocols: self.protocols.iter().map(protocol).collect(),
-        }
-    }
-
-    fn supports(&self, protocol: &str) -> bool {
-        self.protocols.iter().any(|(name, _)| **name == *protocol)
-    }
-
-    /// The protocol that it is told to speak: all of a consumer's say the same here.
-    fn protocol(&self) -> Option<&str> {
-        self.protocols.first().map(|(name, _)| &**name)
-    }
-}
+use crate::group::turn::Turn;
 
 /// What a JoinGroup comes to.
 type Joined = Result<JoinGroupResponse, (String, ErrorCode)>;

@@ -8,24 +8,15 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::assignor::Partitions;
-use super::classic::Classic;
+use super::member::Classic;
 use super::reconcile::Current;
-use super::{ConsumerGroup, Member, record};
+use super::{ConsumerGroup, Downgrade, Member, record};
 use crate::coordinator::Outcome;
-use crate::group::Turn;
 use crate::group::classic::{self, ClassicGroup};
 use crate::group::embedded;
 use crate::group::settings::Settings;
+use crate::group::turn::Turn;
 use crate::metadata::MetadataImage;
-
-/// How a group goes on as a classic one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::group) enum Downgrade {
-    /// As it is: everybody has what it is to have.
-    Stable,
-    /// With a rebalance.
-    Rebalancing,
-}
 
 /// Why a classic group cannot go on in the consumer protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use super::reconcile::Towards;
 use super::target::compile;
 use super::{ConsumerGroup, LEFT_FOR_A_WHILE, Member};
 use crate::coordinator::ReplyTo;
-use crate::group::Turn;
-use crate::group::request::Client;
+use crate::group::client::Client;
 use crate::group::settings::Settings;
+use crate::group::turn::Turn;
 
 /// The first version in which members make up their ids themselves.
 const OWN_MEMBER_ID: i16 = 1;

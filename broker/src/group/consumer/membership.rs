@@ -11,8 +11,8 @@ use super::assignor::Partitions;
 use super::heartbeat::{Refusal, refuse};
 use super::reconcile::{Current, State, common};
 use super::{ConsumerGroup, Downgrade, LEFT_FOR_A_WHILE, Member};
-use crate::group::Turn;
 use crate::group::deadlines::{Due, SessionIs};
+use crate::group::turn::Turn;
 
 impl ConsumerGroup {
     /// Whether the member may go on; returns whether it is a new one.

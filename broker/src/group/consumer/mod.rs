@@ -9,6 +9,7 @@ mod classic;
 mod conversion;
 mod describe;
 mod heartbeat;
+mod member;
 mod membership;
 mod reconcile;
 mod record;
@@ -25,93 +26,25 @@ use weir_protocol::messages::{
 };
 
 pub(in crate::group) use self::assignor::Partitions;
-use self::classic::Classic;
-pub(in crate::group) use self::conversion::{Downgrade, WhyNot};
+pub(in crate::group) use self::conversion::WhyNot;
 pub(crate) use self::heartbeat::Heartbeat;
 pub(in crate::group) use self::heartbeat::{Refusal, refuse};
+pub(in crate::group) use self::member::Member;
 use self::reconcile::{Current, pairs};
-use super::Turn;
-use super::deadlines::{Deadline, Session};
+use super::turn::Turn;
 use crate::coordinator::Outcome;
+
+/// How a group goes on as a classic one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::group) enum Downgrade {
+    /// As it is: everybody has what it is to have.
+    Stable,
+    /// With a rebalance.
+    Rebalancing,
+}
 
 /// The epoch of a static member that has left for a while.
 const LEFT_FOR_A_WHILE: i32 = -2;
-
-/// A member.
-#[derive(Clone, Debug)]
-pub(in crate::group) struct Member {
-    id: Arc<str>,
-    instance: Option<Arc<str>>,
-    rack: Option<Arc<str>>,
-    client_id: Arc<str>,
-    client_host: Arc<str>,
-    topics: BTreeSet<Arc<str>>,
-    regex: Option<Arc<str>>,
-    rebalance_timeout_ms: i32,
-    assignor: Option<Arc<str>>,
-    current: Current,
-    /// Of a member that speaks the classic protocol.
-    classic: Option<Classic>,
-    session: Session,
-    due: Promises,
-}
-
-/// When a member must have done its part of a rebalance.
-#[derive(Clone, Debug, Default)]
-struct Promises {
-    /// Given up what it is to: of the consumer protocol.
-    revocation: Option<u64>,
-    /// Joined again: of the classic protocol.
-    join: Deadline,
-    /// Synced: of the classic protocol.
-    sync: Deadline,
-}
-
-impl Promises {
-    /// Nothing is awaited any more.
-    fn clear(&mut self) {
-        self.revocation = None;
-        self.join.clear();
-        self.sync.clear();
-    }
-}
-
-impl Member {
-    fn new(id: Arc<str>) -> Self {
-        Self {
-            id,
-            instance: None,
-            rack: None,
-            client_id: "".into(),
-            client_host: "".into(),
-            topics: BTreeSet::new(),
-            regex: None,
-            rebalance_timeout_ms: -1,
-            assignor: None,
-            current: Current::default(),
-            classic: None,
-            session: Session::default(),
-            due: Promises::default(),
-        }
-    }
-
-    /// Whether both would be written down alike.
-    fn says_the_same(&self, other: &Self) -> bool {
-        (&self.instance, &self.rack, &self.client_id, &self.client_host) == (&other.instance, &other.rack, &other.client_id, &other.client_host)
-            && (&self.topics, &self.regex, &self.assignor) == (&other.topics, &other.regex, &other.assignor)
-            && self.rebalance_timeout_ms == other.rebalance_timeout_ms
-            && self.classic == other.classic
-    }
-
-    /// Whether it is in this epoch, which members of the classic protocol call their generation.
-    fn check_epoch(&self, epoch: i32) -> Result<(), ErrorCode> {
-        match &self.classic {
-            _ if self.current.epoch == epoch => Ok(()),
-            Some(_) => Err(ErrorCode::IllegalGeneration),
-            None => Err(ErrorCode::StaleMemberEpoch),
-        }
-    }
-}
 
 /// A regular expression that members subscribe by, and the topics that it means.
 type Regexes = BTreeMap<Arc<str>, BTreeSet<Arc<str>>>;
@@ -280,7 +213,7 @@ impl ConsumerGroup {
         member.regex = value.subscribed_topic_regex.map(text).filter(|regex| !regex.is_empty());
         member.rebalance_timeout_ms = value.rebalance_timeout_ms;
         member.assignor = value.server_assignor.map(text);
-        member.classic = value.classic_member_metadata.map(Classic::of_record);
+        member.classic = value.classic_member_metadata.map(member::Classic::of_record);
         if let Some(instance) = &member.instance {
             self.statics.insert(Arc::clone(instance), id);
         }

@@ -14,7 +14,7 @@ use weir_protocol::messages::{
 
 use super::Member;
 use super::assignor::Partitions;
-use super::classic::Classic;
+use super::member::Classic;
 use super::reconcile::{Current, Since, State};
 use crate::coordinator::Record;
 use crate::group::record::record;

@@ -10,7 +10,7 @@ use weir_protocol::messages::ConsumerGroupRegularExpressionValue;
 
 use super::assignor::{Candidate, NAMES, Partitions, Topic, assign};
 use super::{ConsumerGroup, Member, record};
-use crate::group::Turn;
+use crate::group::turn::Turn;
 use crate::metadata::{MetadataImage, TopicImage};
 
 /// The memory that a regular expression may take once it is compiled.

@@ -13,7 +13,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 
 use self::progress::Progress;
-use super::{Asked, OwnLog, PartitionState, Peers};
+use super::{Asked, OwnLog, PartitionState, Peers, Proposal};
 
 /// How long to wait before the controller is asked again for what it refused or did not answer, in milliseconds.
 pub const PROPOSAL_BACKOFF_MS: u64 = 100;
@@ -44,17 +44,6 @@ pub struct Start {
     pub asked: Option<Asked>,
     /// What the settings say.
     pub settings: Settings,
-}
-
-/// The ISR that a leader asks the controller for (AlterPartition).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proposal {
-    /// The state that it builds on, by its epochs.
-    pub base: PartitionState,
-    /// The whole ISR, the leader included, and the epoch under which each member fetched; -1 for one that has not fetched from this leader.
-    pub isr: Vec<(BrokerId, BrokerEpoch)>,
-    /// The leader, elected uncleanly, has recovered.
-    pub recovered: bool,
 }
 
 /// A follower's fetch, once it is clear that its log agrees with the leader's up to there.

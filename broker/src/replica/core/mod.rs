@@ -20,7 +20,7 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 
 pub use self::asked::Asked;
 pub use self::follower::{FetchAnswer, FetchFrom, Following, Next, Step, Todo};
-pub use self::leader::{Leadership, Proposal, Settings, Start};
+pub use self::leader::{Leadership, Settings, Start};
 use crate::log::EpochEnd;
 
 /// What the controller has committed of a partition, as far as its leader goes by it.
@@ -39,6 +39,17 @@ pub struct PartitionState {
     /// Others than the ISR may be elected, too (KIP-966): the controller takes the ISR to be below its minimum, and nothing to be committed by it. It may know of another minimum than the
     /// leader does yet.
     pub has_eligible: bool,
+}
+
+/// The ISR that a leader asks the controller for (AlterPartition).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The state that it builds on, by its epochs.
+    pub base: PartitionState,
+    /// The whole ISR, the leader included, and the epoch under which each member fetched; -1 for one that has not fetched from this leader.
+    pub isr: Vec<(BrokerId, BrokerEpoch)>,
+    /// The leader, elected uncleanly, has recovered.
+    pub recovered: bool,
 }
 
 /// What the metadata says of another broker.

@@ -20,9 +20,9 @@ use weir_protocol::messages::{FetchRequest, FetchResponse, ListOffsetsRequest, M
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
 use super::connection::Connection;
+use super::context::FetcherContext;
 use super::flush::{FLUSH_MAX, wait_for_flush};
-use super::{Inbox, Told};
-use crate::broker::Broker;
+use super::inbox::{Inbox, Told};
 use crate::log::EpochEnd;
 use crate::replica::core::{FetchAnswer, FetchFrom, Next, Todo};
 use crate::replica::{Partition, Settings};
@@ -63,7 +63,7 @@ struct Slot {
 /// The task of one leader.
 #[derive(Debug)]
 pub(super) struct Session {
-    broker: Arc<Broker>,
+    context: Arc<FetcherContext>,
     leader: BrokerId,
     inbox: Arc<Inbox>,
     slots: HashMap<TopicPartition, Slot>,
@@ -80,9 +80,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(broker: Arc<Broker>, leader: BrokerId, inbox: Arc<Inbox>) -> Self {
+    pub(super) fn new(context: Arc<FetcherContext>, leader: BrokerId, inbox: Arc<Inbox>) -> Self {
         Self {
-            broker,
+            context,
             leader,
             inbox,
             slots: HashMap::new(),
@@ -110,7 +110,7 @@ impl Session {
             let Err(error) = self.fetch_until_it_ends().await;
             if self.answers > answers {
                 // It answered until just now.
-                self.broker.replicas.lost_leaders().lose(self.leader);
+                self.context.replicas.lost_leaders().lose(self.leader);
             }
             debug!(leader = self.leader.0, %error, "the connection to a leader ended");
             pause = if self.answers > answers { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
@@ -178,7 +178,7 @@ impl Session {
         loop {
             self.take_inbox();
             self.take_delayed();
-            let settings = self.broker.replicas.settings();
+            let settings = self.context.replicas.settings();
             if let Some(request) = self.request(connection.awaited() == 0, &settings) {
                 connection.send(FETCH_VERSION, &request).await?;
             }
@@ -186,7 +186,7 @@ impl Session {
             let delayed_ms = self
                 .delayed
                 .peek()
-                .map_or(u64::MAX, |Reverse((at, _))| at.saturating_sub(self.broker.replicas.shared().now()));
+                .map_or(u64::MAX, |Reverse((at, _))| at.saturating_sub(self.context.replicas.shared().now()));
             let limit = settings.fetch_wait_max + ANSWER_MAX;
             let waits = connection.awaited() > 0;
             // At most two under way: the long poll, and what is new.
@@ -196,7 +196,7 @@ impl Session {
                     let body = received.map_err(|_| io::ErrorKind::TimedOut)??;
                     self.answers += 1;
                     if self.id == 0 {
-                        self.broker.replicas.lost_leaders().find(self.leader);
+                        self.context.replicas.lost_leaders().find(self.leader);
                     }
                     if !self.answered(body).await? {
                         connection.shrink();
@@ -210,14 +210,14 @@ impl Session {
 
     /// Where the leader is: on the listener that brokers use among themselves, which is the first one.
     fn endpoint(&self) -> Option<(String, u16)> {
-        let image = self.broker.metadata.load();
-        let listener = &self.broker.config.listeners.first()?.name;
+        let image = self.context.metadata.load();
+        let listener = &self.context.listener;
         let endpoint = image.brokers.get(&self.leader)?.endpoint(listener)?;
         Some((endpoint.host.clone(), endpoint.port))
     }
 
     fn take_delayed(&mut self) {
-        let now = self.broker.replicas.shared().now();
+        let now = self.context.replicas.shared().now();
         while let Some(Reverse((at, id))) = self.delayed.peek().copied()
             && at <= now
         {
@@ -233,7 +233,7 @@ impl Session {
             return None;
         }
         let mut topics: Vec<FetchTopic> = Vec::new();
-        let now = self.broker.replicas.shared().now();
+        let now = self.context.replicas.shared().now();
         for id in std::mem::take(&mut self.due) {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             slot.is_due = false;
@@ -295,8 +295,8 @@ impl Session {
         let wait = if self.id == 0 { Duration::ZERO } else { settings.fetch_wait_max };
         let request = FetchRequest {
             replica_state: ReplicaState {
-                replica_id: self.broker.config.id.0,
-                replica_epoch: self.broker.controller.standing().borrow().broker_epoch.unwrap_or(-1),
+                replica_id: self.context.id.0,
+                replica_epoch: (self.context.broker_epoch)(),
                 ..Default::default()
             },
             max_wait_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
@@ -403,7 +403,7 @@ impl Session {
             let mut offsets = [-1; 2];
             for (offset, timestamp) in offsets.iter_mut().zip([EARLIEST, LATEST]) {
                 let request = ListOffsetsRequest {
-                    replica_id: self.broker.config.id.0,
+                    replica_id: self.context.id.0,
                     topics: vec![ListOffsetsTopic {
                         name: slot.partition.topic().to_string(),
                         partitions: vec![ListOffsetsPartition {

@@ -9,22 +9,12 @@ use tracing::warn;
 use weir_protocol::types::LeaderEpoch;
 
 use super::Partition;
+use super::work::Acks;
 use crate::log::{AppendError, AppendInfo};
 use crate::replica::waiters::Waiter;
 
 /// How long a producer waits for this broker's own disk at least, whatever its timeout says.
 const DISK_WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// What a produce waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Acks {
-    /// That it was tried.
-    None,
-    /// That the leader has it, as `flush.mode` understands having.
-    Leader,
-    /// That it is committed.
-    All,
-}
 
 /// A batch that has been brought to the writer.
 #[derive(Debug)]

@@ -60,7 +60,7 @@ impl Partition {
                 // The role changed since it was fetched: it is not this leader any more that is followed.
                 return Ok(());
             }
-            let now_ms = crate::replica::now_ms();
+            let now_ms = crate::replica::clock::now_ms();
             let appended = match writer.append_as_follower(&records, epoch, now_ms) {
                 // The log is empty, and begins in the middle of the leader's first batch: DeleteRecords does that (`Partition.appendRecordsToFollowerOrFutureReplica`).
                 Err(FollowError::Offset { first, last, end }) if end == partition.log.log_start_offset() && first < end && last >= end => {

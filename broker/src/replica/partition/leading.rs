@@ -7,30 +7,12 @@ use tracing::info;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch};
 
-use super::{Acks, Appending, Core, Job, Partition, Role};
-use crate::log::{AppendError, AppendInfo, EpochEnd, LogWriter, Prepared, ReadError, ReadSlice};
+use super::appending::Appending;
+use super::work::{Acks, Append, Keepsake, Leading};
+use super::{Core, Job, Partition, Role};
+use crate::log::{AppendError, EpochEnd, LogWriter, Prepared, ReadError, ReadSlice};
 use crate::replica::core::leader::{Ends, Fetched, Outcome};
 use crate::replica::core::{FetchFrom, Leadership, PartitionState, Proposal, Settings, Start};
-
-/// A leadership, and whether time does something to it.
-#[derive(Debug)]
-pub(super) struct Leading {
-    leadership: Leadership,
-    is_checked: bool,
-}
-
-/// What a produce brings.
-pub(super) struct Append {
-    records: Prepared,
-    /// The epoch that they are meant for; in another one they are refused. `None`: whichever it is.
-    epoch: Option<LeaderEpoch>,
-    answer: oneshot::Sender<Result<(AppendInfo, LeaderEpoch), AppendError>>,
-    /// Dropped with the records.
-    keepsake: Keepsake,
-}
-
-/// What belongs to records that are in memory, and is let go with them.
-pub(crate) type Keepsake = Option<Arc<dyn Send + Sync>>;
 
 /// What a follower is answered of one partition.
 #[derive(Debug)]
@@ -229,7 +211,7 @@ impl Partition {
         }
         let (mut records, answers): (Vec<_>, Vec<_>) = appends.drain(..).map(|append| (append.records, (append.answer, append.keepsake))).unzip();
         let sizes: Vec<_> = records.iter().map(|records| records.bytes.len()).collect();
-        let results = writer.append_as_leader(&mut records, epoch, crate::replica::now_ms());
+        let results = writer.append_as_leader(&mut records, epoch, crate::replica::clock::now_ms());
         drop(records);
         for (info, bytes) in results
             .iter()

@@ -1,17 +1,18 @@
-//! What goes back to a client, and how it gets onto the socket: small pieces in one write, large regions of a segment by `sendfile`.
+//! How what goes back to a client gets onto the socket: small pieces in one write, large regions of a segment by `sendfile`.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rustix::net::SendFlags;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::answers::{AnswerMemory, Sending};
-use super::memory::Room;
+use super::answers::Sending;
+use crate::api::{Chunk, FileRegion, Reply};
+use crate::budget::{AnswerMemory, Room};
 use crate::log::File;
 
 /// Below this many bytes, reading into the buffer that is written anyway costs less than a `sendfile` of its own.
@@ -25,55 +26,6 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// So much is given to one `sendfile`: what may have to be read from the disk before it.
 const SENDFILE_BYTES_MAX: usize = 1 << 20;
-
-/// A run of bytes in a file that stays readable while this is held.
-#[derive(Clone, Debug)]
-pub struct FileRegion {
-    /// The file.
-    pub file: Arc<dyn File>,
-    /// Where the run begins.
-    pub position: u64,
-    /// Its length in bytes.
-    pub length: usize,
-}
-
-/// A piece of a reply.
-#[derive(Clone, Debug)]
-pub enum Chunk {
-    /// Bytes in memory.
-    Bytes(Bytes),
-    /// Bytes in a segment.
-    Region(FileRegion),
-}
-
-/// A whole response frame, its length prefix included, in pieces.
-#[derive(Clone, Debug, Default)]
-pub struct Reply {
-    /// The pieces in order. None at all: the request has no response (Produce with acks=0).
-    pub chunks: Vec<Chunk>,
-    /// The connection ends after it.
-    pub close: bool,
-    /// Its room among the answers in memory.
-    pub room: Room,
-}
-
-impl Reply {
-    /// A reply in one piece.
-    pub fn bytes(bytes: Bytes) -> Self {
-        Self {
-            chunks: vec![Chunk::Bytes(bytes)],
-            ..Self::default()
-        }
-    }
-
-    /// No reply but the end of the connection: where there is no response that could carry an error.
-    pub fn close() -> Self {
-        Self {
-            close: true,
-            ..Self::default()
-        }
-    }
-}
 
 /// The sending half of a connection: gathers small pieces until they must go out.
 #[derive(Debug)]

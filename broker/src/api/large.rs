@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::Reply;
+use super::reply::Reply;
 
 /// The thread, for as long as this is there.
 #[derive(Debug)]

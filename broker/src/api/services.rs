@@ -1,42 +1,43 @@
-//! The parts of a running broker, as the APIs see them. Wired in `lib.rs`, and holds no behaviour of its own.
+//! The parts of a running broker, as the APIs see them. Wired in `run.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::{FetchSessions, FollowerSessions};
+use arc_swap::ArcSwap;
+use weir_settings::Layers;
+
+use super::fetch_session::FetchSessions;
+use super::large::LargeRequests;
+use super::replica_session::FollowerSessions;
 use crate::auth::Authorizer;
+use crate::budget::{AnswerMemory, RequestMemory};
 use crate::config::Config;
 use crate::controller_client::Controller;
 use crate::coordinator::Coordinator;
 use crate::group::Groups;
 use crate::metadata::{Metadata, MetadataImage};
 use crate::metrics::Metrics;
-use crate::net::{AnswerMemory, LargeRequests, RequestMemory};
-use crate::replica::{self, Replicas};
+use crate::replica::Replicas;
 use crate::transaction::Transactions;
-use crate::transaction_io::{Markers, Peers};
-use arc_swap::ArcSwap;
-use weir_settings::Layers;
+use crate::transaction_io::TransactionIo;
 
 /// Everything that a request may need. One per process, shared by all connections.
 #[derive(Debug)]
-pub struct Broker {
+pub struct Services {
     /// The process's configuration.
     pub config: Config,
     /// The image of the cluster.
-    pub metadata: Metadata,
+    pub metadata: Arc<Metadata>,
     /// The partitions of this broker.
-    pub replicas: Replicas,
+    pub replicas: Arc<Replicas>,
     /// The controller, for what only it can decide.
-    pub controller: Controller,
+    pub controller: Arc<Controller>,
     /// The coordinators of groups.
     pub(crate) groups: Arc<Coordinator<Groups>>,
     /// The coordinators of transactions.
     pub(crate) transactions: Arc<Coordinator<Transactions>>,
-    /// Which transactions' ends are being written.
-    pub(crate) markers: Markers,
-    /// Connections to other brokers, for what transactions ask of them.
-    pub(crate) peers: Peers,
+    /// What transactions ask of other brokers.
+    pub(crate) transaction_io: Arc<TransactionIo>,
     /// Who may do what.
     pub authorizer: Authorizer,
     /// Incremental fetch sessions (KIP-227).
@@ -50,8 +51,8 @@ pub struct Broker {
     /// The budget for answers in memory.
     pub answer_memory: AnswerMemory,
     /// What is counted.
-    pub metrics: Metrics,
-    /// Looked up by [`Broker::settings`].
+    pub metrics: Arc<Metrics>,
+    /// Looked up by [`Services::settings`].
     pub settings: CachedSettings,
 }
 
@@ -81,7 +82,7 @@ pub struct Settings {
     pub fetch_sessions_max: usize,
 }
 
-impl Broker {
+impl Services {
     /// The settings that are in force now.
     pub fn settings(&self) -> Settings {
         let image = self.metadata.load();
@@ -96,7 +97,7 @@ impl Broker {
     }
 
     fn read_settings(&self, image: &MetadataImage) -> Settings {
-        let layers = replica::layers(image, self.config.id);
+        let layers = image.layers(self.config.id);
         let millis = |key| Duration::from_millis(layers.broker_size(key));
         let size = |key| usize::try_from(layers.broker_size(key)).unwrap_or(usize::MAX);
         Settings {

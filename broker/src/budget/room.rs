@@ -1,27 +1,17 @@
-//! The bound on memory for requests: one budget for the whole broker, and buffers that sleeping connections do not keep.
+//! Memory that is shared by many, each of whom has all that it needs or waits in turn.
 //!
-//! A frame gets room for all of it before its body is read, and gives it back when nothing of it is in memory any more. So nobody holds a part while it asks for
-//! more, who waits holds nothing, and what idle connections once had is free. A connection's small frames go by an allowance of its own and never wait, and what is not a
-//! Produce has a part of the budget for itself: heartbeats and fetches go on where producers have used up theirs.
+//! Nobody holds a part while it asks for more, and who waits holds nothing. What one connection takes of little it has in an allowance of its own, for which it never waits.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
 /// What the frames of one connection may take without a part of the budget.
 pub(crate) const ALLOWANCE_BYTES: usize = 32 * 1024;
-
-/// The most that a connection reads before it has room for a frame.
-pub(crate) const READ_BUFFER_BYTES: usize = 16 * 1024;
-
-/// How much more than its bytes a request may take that is decoded: an array of empty strings takes 24 bytes of memory for each byte, with what is made of it 40.
-const DECODED_FACTOR: usize = 40;
 
 /// How long a request waits for something to happen while it keeps a part of the budget: others may need it.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -32,70 +22,7 @@ const PAGE_BYTES: usize = 4096;
 /// That frames wait for room is logged this often, not for each of them.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What a frame of `length` bytes takes. Produce carries records, which stay bytes; all others are decoded.
-pub(crate) fn charge(length: usize, is_produce: bool) -> usize {
-    if is_produce { length } else { length.saturating_mul(DECODED_FACTOR) }
-}
-
-/// Of the whole budget what is not for records: where producers have used up theirs, also those that send slowly, followers still fetch, groups gather and transactions end.
-const DECODED_PART: usize = 4;
-
-/// What the log says where frames wait.
-const SHORTAGE: &str = "requests wait for memory: --request-memory-mib is used up";
-
-/// The broker's budget for requests in memory.
-#[derive(Clone, Debug)]
-pub struct RequestMemory {
-    /// For whatever comes.
-    common: Budget,
-    /// For what is decoded alone.
-    decoded: Budget,
-}
-
-impl RequestMemory {
-    /// A budget of `bytes_max`.
-    pub fn new(bytes_max: usize) -> Self {
-        let decoded = bytes_max / DECODED_PART;
-        Self {
-            common: Budget::new(bytes_max - decoded, SHORTAGE),
-            decoded: Budget::new(decoded, SHORTAGE),
-        }
-    }
-
-    /// Room for `bytes`, if there is some and nobody waits for it.
-    pub(crate) fn try_room(&self, bytes: usize, is_produce: bool) -> Option<Room> {
-        let own = (!is_produce && self.decoded.holds(bytes)).then(|| self.decoded.try_room(bytes)).flatten();
-        own.or_else(|| self.common.try_room(bytes))
-    }
-
-    /// Room for `bytes`, in the order in which it is asked for. Nothing is held meanwhile.
-    pub(crate) fn room(&self, bytes: usize, is_produce: bool) -> impl Future<Output = Room> + Send + 'static {
-        let is_for_the_decoded = !is_produce && self.decoded.holds(bytes);
-        let budget = if is_for_the_decoded { &self.decoded } else { &self.common };
-        budget.room(bytes)
-    }
-
-    /// Whether somebody waits for room.
-    pub(crate) fn is_short(&self) -> bool {
-        self.common.is_short() || self.decoded.is_short()
-    }
-
-    /// Says in the log that frames wait, unless that was said a moment ago.
-    pub(crate) fn tell_of_waiting(&self) {
-        for budget in [&self.common, &self.decoded] {
-            if budget.is_short() {
-                budget.tell_of_waiting();
-            }
-        }
-    }
-
-    /// Bytes of the budget that are in use.
-    pub fn used_bytes(&self) -> usize {
-        self.common.used_bytes() + self.decoded.used_bytes()
-    }
-}
-
-/// Memory that is shared by many, each of whom has all that it needs or waits in turn.
+/// A bound on bytes of memory.
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
     /// What the log says where somebody waits.
@@ -211,7 +138,7 @@ impl Budget {
     }
 
     /// Whether so much fits in, once nobody else has anything.
-    fn holds(&self, bytes: usize) -> bool {
+    pub(super) fn holds(&self, bytes: usize) -> bool {
         bytes.div_ceil(PAGE_BYTES) <= self.pages_max
     }
 
@@ -255,29 +182,6 @@ impl Budget {
     }
 }
 
-/// Buffers that no connection of this thread needs at the moment.
-const POOLED_MAX: usize = 32;
-
-thread_local! {
-    static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
-}
-
-/// An empty buffer, one with memory if there is one.
-pub(crate) fn take_buffer() -> BytesMut {
-    POOL.with_borrow_mut(|pool| pool.pop().unwrap_or_default())
-}
-
-/// Gives back a buffer that nothing is in any more.
-pub(crate) fn give_buffer(buffer: BytesMut) {
-    if buffer.is_empty() && (1..=READ_BUFFER_BYTES).contains(&buffer.capacity()) {
-        POOL.with_borrow_mut(|pool| {
-            if pool.len() < POOLED_MAX {
-                pool.push(buffer);
-            }
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
@@ -288,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_shared_and_given_back_with_the_last_piece_of_a_frame() {
-        let memory = Budget::new(1024 * KIB, SHORTAGE);
+        let memory = Budget::new(1024 * KIB, "");
         let one = memory.try_room(900 * KIB).unwrap();
         assert_eq!(memory.used_bytes(), 900 * KIB);
         assert!(memory.try_room(200 * KIB).is_none());
@@ -310,29 +214,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_decoded_does_not_wait_for_records() {
-        let memory = RequestMemory::new(1024 * KIB);
-        let records = memory.try_room(768 * KIB, true).unwrap();
-        let mut more = Box::pin(memory.room(64 * KIB, true));
-        assert!((&mut more).now_or_never().is_none() && memory.try_room(4 * KIB, true).is_none());
-        let decoded = memory.try_room(256 * KIB, false).unwrap();
-        assert_eq!(memory.used_bytes(), 1024 * KIB, "all of it, and no more");
-        let mut waits = Box::pin(memory.room(8 * KIB, false));
-        assert!((&mut waits).now_or_never().is_none());
-        drop(decoded);
-        assert!(waits.now_or_never().is_some());
-        drop((records, more));
-        // Where there are no records, it has all.
-        let all: Vec<_> = (0..4).map(|_| memory.try_room(256 * KIB, false).unwrap()).collect();
-        drop(all);
-        let huge = memory.room(1024 * 1024 * KIB, false).now_or_never();
-        assert!(huge.is_some(), "one that is larger than its part takes the common one");
-        assert!(memory.try_room(4 * KIB, true).is_none() && memory.try_room(4 * KIB, false).is_some());
-    }
-
-    #[test]
     fn who_keeps_little_does_not_stand_in_the_way_of_a_frame_that_needs_all() {
-        let memory = Budget::new(1024 * KIB, SHORTAGE);
+        let memory = Budget::new(1024 * KIB, "");
         let waits_for_ever = memory.try_room(100 * KIB).unwrap();
         let mut huge = Box::pin(memory.room(4096 * KIB));
         assert!((&mut huge).now_or_never().is_none());
@@ -344,7 +227,7 @@ mod tests {
 
     #[test]
     fn who_waits_no_more_is_forgotten() {
-        let memory = Budget::new(64 * KIB, SHORTAGE);
+        let memory = Budget::new(64 * KIB, "");
         let all = memory.try_room(64 * KIB).unwrap();
         let mut gone = Box::pin(memory.room(64 * KIB));
         assert!((&mut gone).now_or_never().is_none());
@@ -364,9 +247,5 @@ mod tests {
         drop(one);
         drop(two);
         assert!(allowance.room(ALLOWANCE_BYTES).is_some());
-        assert!(
-            allowance.room(charge(ALLOWANCE_BYTES / 20, false)).is_none(),
-            "what is decoded counts for what it becomes"
-        );
     }
 }

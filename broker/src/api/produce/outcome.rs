@@ -1,0 +1,105 @@
+//! What has become of the records of a produce so far.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::produce_response::BatchIndexAndErrorMessage;
+use weir_protocol::types::{TopicId, TopicPartition};
+
+use crate::budget::Room;
+use crate::log::{AppendError, LogConfig, Prepared, validate};
+use crate::replica::{Appending, Partition};
+
+/// What has become of one partition's records so far.
+pub(super) enum Outcome {
+    Brought {
+        appending: Appending,
+        log_append_time: bool,
+    },
+    /// The transaction's coordinator is asked first.
+    Asking(Box<Asking>),
+    /// To read them takes so long that it is done where nobody waits for it.
+    Unread(Box<Unread>),
+    Refused(Refusal),
+}
+
+/// Records that are still to be judged, and what belongs to them.
+pub(super) struct Unread {
+    pub(super) partition: Arc<Partition>,
+    pub(super) config: Arc<LogConfig>,
+    pub(super) records: BytesMut,
+    pub(super) room: Room,
+}
+
+/// Why records were not taken.
+pub(super) struct Refusal {
+    pub(super) code: ErrorCode,
+    pub(super) message: Option<String>,
+    pub(super) records: Vec<BatchIndexAndErrorMessage>,
+    /// Whether the answer says where the log begins.
+    pub(super) tells_log_start: bool,
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self {
+            code,
+            message: None,
+            records: Vec::new(),
+            tells_log_start: matches!(
+                code,
+                ErrorCode::NotEnoughReplicas | ErrorCode::NotEnoughReplicasAfterAppend | ErrorCode::RequestTimedOut
+            ),
+        }
+    }
+}
+
+impl From<validate::Refusal> for Refusal {
+    fn from(refusal: validate::Refusal) -> Self {
+        let records = refusal.bad_records().iter().map(|record| BatchIndexAndErrorMessage {
+            batch_index: record.index,
+            batch_index_error_message: Some(record.message.clone()),
+        });
+        Self {
+            code: refusal.code(),
+            message: Some(refusal.to_string()),
+            records: records.collect(),
+            tells_log_start: refusal.tells_log_start(),
+        }
+    }
+}
+
+/// One topic's place in the response.
+pub(super) struct Topic {
+    pub(super) name: String,
+    pub(super) id: TopicId,
+    pub(super) partitions: Vec<(TopicPartition, Outcome)>,
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        let code = match error {
+            AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
+            AppendError::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
+            AppendError::Storage | AppendError::Nameless => ErrorCode::KafkaStorageError,
+            AppendError::Producer(error) => {
+                return Self {
+                    code: error.code(),
+                    message: Some(error.to_string()),
+                    records: Vec::new(),
+                    tells_log_start: true,
+                };
+            }
+        };
+        code.into()
+    }
+}
+
+/// Records whose coordinator is still to be asked.
+pub(super) struct Asking {
+    pub(super) partition: Arc<Partition>,
+    pub(super) prepared: Prepared,
+    pub(super) log_append_time: bool,
+    pub(super) room: Room,
+}

@@ -1,0 +1,67 @@
+//! What goes back to a client: a frame in pieces, in memory and in segments.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::budget::Room;
+use crate::log::{File, ReadSlice};
+
+/// A run of bytes in a file that stays readable while this is held.
+#[derive(Clone, Debug)]
+pub(crate) struct FileRegion {
+    /// The file.
+    pub(crate) file: Arc<dyn File>,
+    /// Where the run begins.
+    pub(crate) position: u64,
+    /// Its length in bytes.
+    pub(crate) length: usize,
+}
+
+impl From<ReadSlice> for FileRegion {
+    fn from(slice: ReadSlice) -> Self {
+        Self {
+            file: slice.file,
+            position: slice.position,
+            length: slice.length,
+        }
+    }
+}
+
+/// A piece of a reply.
+#[derive(Clone, Debug)]
+pub(crate) enum Chunk {
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// Bytes in a segment.
+    Region(FileRegion),
+}
+
+/// A whole response frame, its length prefix included, in pieces.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reply {
+    /// The pieces in order. None at all: the request has no response (Produce with acks=0).
+    pub(crate) chunks: Vec<Chunk>,
+    /// The connection ends after it.
+    pub(crate) close: bool,
+    /// Its room among the answers in memory.
+    pub(crate) room: Room,
+}
+
+impl Reply {
+    /// A reply in one piece.
+    pub(crate) fn bytes(bytes: Bytes) -> Self {
+        Self {
+            chunks: vec![Chunk::Bytes(bytes)],
+            ..Self::default()
+        }
+    }
+
+    /// No reply but the end of the connection: where there is no response that could carry an error.
+    pub(crate) fn close() -> Self {
+        Self {
+            close: true,
+            ..Self::default()
+        }
+    }
+}
