@@ -3,7 +3,8 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use crate::quantity::QUANTITY;
+/// A quantity, as in `k8s.io/apimachinery/pkg/api/resource`, without those below zero.
+pub(crate) const QUANTITY: &str = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,3})?$";
 
 /// A lower-case DNS name, as most names in Kubernetes are (`IsDNS1123Subdomain`). At most 253 characters.
 pub(crate) const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";

@@ -11,9 +11,6 @@ use crate::kubernetes_values;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quantity(pub String);
 
-/// As in `k8s.io/apimachinery/pkg/api/resource`, without those below zero.
-pub(crate) const QUANTITY: &str = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,3})?$";
-
 /// How many parts a unit is counted in: Kubernetes knows none that are smaller.
 const PARTS: u128 = 1_000_000_000;
 
@@ -126,6 +123,7 @@ fn scale(unit: &str) -> Option<(u128, i32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kubernetes_values::QUANTITY;
 
     #[test]
     fn quantities_are_worth_what_kubernetes_says() {

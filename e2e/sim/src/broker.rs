@@ -2,6 +2,7 @@
 //! (`broker/src/controller_client/session.rs`).
 
 mod disk;
+mod losses;
 mod replica;
 
 use std::rc::Rc;
@@ -14,31 +15,11 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
 
 use self::disk::{Disk, Kept};
 use self::replica::{Around, Replica};
+use crate::ctx::{BrokerAlarm, Ctx};
 use crate::log::Log;
 use crate::message::{AskOffsets, Body, Fetch, Node, Produce, Read, Stream, Told};
 use crate::mutation::Mutation;
-use crate::world::{Ctx, partition_of};
-
-/// What a broker wakes for; the numbers are partitions and calls.
-#[derive(Clone, Copy, Debug)]
-pub enum BrokerAlarm {
-    /// A controller is to be found.
-    Connect,
-    /// None was found: what the process before had is taken up.
-    Resume,
-    /// A heartbeat is due.
-    Beat,
-    /// The next fetch is due.
-    Fetch(usize),
-    /// A fetch was not answered.
-    FetchTimeout(usize, u64),
-    /// The leadership wants to look at the time.
-    Check(usize),
-    /// A flush ends.
-    Flush(usize),
-    /// A call to the controller was not answered.
-    CallTimeout(usize, u64),
-}
+use crate::topics::partition_of;
 
 const HEARTBEAT_MS: u64 = 500;
 const SESSION_MS: u64 = 3_000;

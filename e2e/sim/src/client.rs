@@ -5,13 +5,10 @@ mod producer;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{LeaderEpoch, TopicId};
 
-use self::producer::Producer;
+use self::producer::{ANSWER_MS_MAX, Producer};
 use crate::checks::{Checks, Rule};
 use crate::message::{Body, Read, ReadAnswer};
 use crate::rng::Rng;
-
-/// How long a client waits for an answer.
-const ANSWER_MS_MAX: u64 = 700;
 
 /// Requests that a producer has to see through after the faults are over.
 const LAST_REQUESTS: u32 = 3;

@@ -8,6 +8,7 @@
 pub mod broker;
 pub mod checks;
 pub mod client;
+pub mod ctx;
 pub mod history;
 pub mod log;
 pub mod message;
@@ -19,6 +20,7 @@ pub mod plan;
 pub mod queue;
 pub mod rng;
 pub mod store;
+pub mod topics;
 pub mod transactions;
 pub mod world;
 

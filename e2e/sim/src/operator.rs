@@ -11,23 +11,10 @@ use weir_operator::controller::{AdminRequest, AlterPartitions, Event, Heartbeat,
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::BrokerId;
 
+use crate::ctx::{Alarm, Ctx, OperatorAlarm};
 use crate::message::{Body, Node, Stream, Told};
 use crate::mutation::Mutation;
 use crate::store::{Object, Store, Versions};
-use crate::world::{Alarm, Ctx};
-
-/// What an operator wakes for.
-#[derive(Clone, Copy, Debug)]
-pub enum OperatorAlarm {
-    /// A session may have ended.
-    Sessions,
-    /// The next object is to be written.
-    Write,
-    /// The state is to be loaded.
-    Load,
-    /// The lease was not renewed: whoever has lost it stops, if its commits have not told it before.
-    Lease,
-}
 
 /// An operator.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use weir_operator::controller::state::{Broker, Change, Cluster, Partition, SHARD
 
 use weir_protocol::types::{BrokerEpoch, TopicId};
 
-use crate::world::partition_of;
+use crate::topics::partition_of;
 
 /// The name of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

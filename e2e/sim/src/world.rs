@@ -3,137 +3,24 @@
 mod faults;
 
 use serde_json::json;
-use uuid::Uuid;
 use weir_operator::controller::state::{Cluster, shard_of};
-
 use weir_protocol::types::TopicId;
 
-use crate::broker::{BrokerAlarm, Machine};
+use crate::broker::Machine;
 use crate::checks::{Checks, LogOf, Rule};
 use crate::client::Client;
+use crate::ctx::{Alarm, Ctx, Event, Fault};
 use crate::log::Log;
-use crate::message::{Body, Node, Stream};
+use crate::message::{Body, Node};
 use crate::mutation::Mutation;
 use crate::network::Network;
-use crate::operator::{Operator, OperatorAlarm};
+use crate::operator::Operator;
 use crate::pauses::Pauses;
 use crate::plan::{CONVERGENCE_MS_MAX, FAULTS_BEGIN_MS, Plan};
 use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::store::{Object, Store};
-
-pub use self::faults::Fault;
-
-/// What goes off at its time.
-#[derive(Clone, Copy, Debug)]
-pub enum Alarm {
-    /// Of an operator's process: its number, its run.
-    Operator(usize, u64, OperatorAlarm),
-    /// Of a broker's process: its number, its run.
-    Broker(usize, u64, BrokerAlarm),
-    /// Of a client.
-    Client(usize),
-    /// Something goes wrong.
-    Fault,
-    /// Something is put right.
-    Repair(Fault),
-    /// The faults are over.
-    Heal,
-    /// Is all well?
-    Look,
-}
-
-#[derive(Debug)]
-enum Event {
-    Arrives(Node, Node, Body),
-    Alarm(Alarm),
-}
-
-/// What a node may do to the world while it acts.
-#[derive(Debug)]
-pub struct Ctx<'a> {
-    /// The time.
-    pub now: u64,
-    /// Chance.
-    pub rng: &'a mut Rng,
-    /// The plan.
-    pub plan: &'a Plan,
-    /// The checkers.
-    pub checks: &'a mut Checks,
-    /// Which operator has the lease.
-    pub lease: usize,
-    /// Whether faults still happen.
-    pub faulty: bool,
-    /// The broker that acts stopped in order.
-    pub stopped: bool,
-    network: &'a mut Network,
-    out: &'a mut Vec<(u64, Event)>,
-    trace: &'a mut Option<Vec<String>>,
-    /// The broker that acts, and its run.
-    actor: (usize, u64),
-}
-
-impl Ctx<'_> {
-    /// Says something, whether or not it is heard.
-    pub fn send(&mut self, from: Node, to: Node, body: Body) {
-        let [first, again] = self.network.send(self.now, from, to, self.rng, self.plan);
-        if let Some(at) = again {
-            self.out.push((at, Event::Arrives(from, to, body.clone())));
-        }
-        if let Some(at) = first {
-            self.out.push((at, Event::Arrives(from, to, body)));
-        }
-    }
-
-    /// Says something on a stream.
-    pub fn send_on(&mut self, stream: Stream, from: Node, to: Node, body: Body) {
-        let ends = matches!(body, Body::Ended(..) | Body::Closed(_));
-        if let Some(at) = self.network.send_on(stream, self.now, from, to, self.rng, self.plan) {
-            self.out.push((at, Event::Arrives(from, to, body)));
-        }
-        if ends {
-            self.network.end(stream);
-        }
-    }
-
-    /// Sets an alarm.
-    pub fn alarm(&mut self, at: u64, alarm: Alarm) {
-        self.out.push((at, Event::Alarm(alarm)));
-    }
-
-    /// Sets an alarm of the broker that acts.
-    pub fn broker_alarm(&mut self, after: u64, alarm: BrokerAlarm) {
-        let (broker, run) = self.actor;
-        self.alarm(self.now + after, Alarm::Broker(broker, run, alarm));
-    }
-
-    /// Writes a line of the trace, if there is one.
-    pub fn trace(&mut self, line: impl FnOnce() -> String) {
-        if let Some(lines) = self.trace {
-            lines.push(format!("{:>6} {}", self.now, line()));
-        }
-    }
-
-    /// The number of a topic's partition here.
-    pub fn partition_of(&self, topic: TopicId) -> Option<usize> {
-        partition_of(topic).filter(|partition| *partition < self.plan.topics.len())
-    }
-}
-
-/// The id of a topic: each name lies in another shard, in all the lives of the topics that bear it.
-pub fn topic_id(partition: usize, life: u64) -> TopicId {
-    TopicId(Uuid::from_u128((u128::from(life) << 64) | (partition as u128 + 1)))
-}
-
-/// The number of the partition of a topic with this id, and its life.
-pub fn partition_of(topic: TopicId) -> Option<usize> {
-    (topic.0.as_u128() as u64 as usize).checked_sub(1)
-}
-
-/// The name of a topic.
-pub fn topic_name(partition: usize) -> String {
-    format!("t{partition}")
-}
+use crate::topics::{partition_of, topic_id, topic_name};
 
 /// The world.
 #[derive(Debug)]

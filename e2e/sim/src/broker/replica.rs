@@ -11,12 +11,11 @@ use weir_operator::controller::state::{Partition, State};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicId};
 
-use super::BrokerAlarm;
+use crate::ctx::{BrokerAlarm, Ctx};
 use crate::log::{Log, Record};
 use crate::message::{AskOffsets, Body, Node};
 use crate::mutation::Mutation;
 use crate::plan::{LAG_MS_MAX, Plan};
-use crate::world::Ctx;
 
 /// What a replica is.
 #[derive(Debug)]

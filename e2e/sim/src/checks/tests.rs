@@ -3,7 +3,7 @@
 use weir_protocol::types::{BrokerId, LeaderEpoch, PartitionEpoch};
 
 use super::*;
-use crate::world::topic_id;
+use crate::topics::topic_id;
 
 /// A leader's log of so many records of one epoch.
 fn log_of(records: i64) -> Log {

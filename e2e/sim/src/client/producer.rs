@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{LeaderEpoch, TopicId};
 
-use super::ANSWER_MS_MAX;
 use crate::checks::{Checks, Rule};
 use crate::message::{Body, Produce};
+
+/// How long a client waits for an answer.
+pub(super) const ANSWER_MS_MAX: u64 = 700;
 
 /// A producer.
 #[derive(Debug)]

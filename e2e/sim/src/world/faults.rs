@@ -6,32 +6,14 @@ use weir_protocol::messages::incremental_alter_configs_request::{AlterConfigsRes
 use weir_protocol::messages::{AlterPartitionReassignmentsRequest, IncrementalAlterConfigsRequest};
 use weir_protocol::types::TopicId;
 
-use super::{Alarm, Event, World, topic_name};
+use super::World;
 use crate::broker::Machine;
+use crate::ctx::{Alarm, Event, Fault, OperatorAlarm};
 use crate::message::{Body, Node};
-use crate::operator::OperatorAlarm;
+use crate::topics::topic_name;
 
 /// A topic among the kinds of resources that have settings (`ConfigResource.Type`).
 const TOPIC: i8 = 2;
-
-/// Something that went wrong and will be put right.
-#[derive(Clone, Copy, Debug)]
-pub enum Fault {
-    /// A broker is down.
-    Down(usize),
-    /// A broker wanted to stop in order; if it is still there, it is killed.
-    Stopping(usize, u64),
-    /// A node is cut off.
-    CutOff(Node),
-    /// A node does nothing.
-    Paused(Node),
-    /// An operator is down.
-    OperatorDown(usize),
-    /// A topic is deleted, and its name is to be had again.
-    Deleted(usize, TopicId),
-    /// A broker's turn has come to be restarted.
-    Restart(usize),
-}
 
 impl World {
     /// Something goes wrong.

@@ -4,7 +4,7 @@ use weir_broker::replica::core::{Following, Next, Todo};
 use weir_protocol::types::{BrokerId, LeaderEpoch};
 
 use super::{Around, Replica, Role};
-use crate::broker::BrokerAlarm;
+use crate::ctx::BrokerAlarm;
 use crate::message::{AskOffsets, Body, Fetch, Fetched, Node};
 use crate::mutation::Mutation;
 

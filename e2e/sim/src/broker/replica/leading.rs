@@ -8,7 +8,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, PartitionEpoch};
 
 use super::{Around, Parked, Replica, Role, record_of, state_of};
-use crate::broker::BrokerAlarm;
+use crate::ctx::BrokerAlarm;
 use crate::message::{Body, Fetch, Fetched, Node, Produce, Read, ReadAnswer};
 use crate::mutation::Mutation;
 
