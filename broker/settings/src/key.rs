@@ -120,7 +120,7 @@ pub struct ConfigKey {
     /// The configuration of topics that this is the default of. It has that one's type, bounds, default and documentation.
     pub of_topics: Option<&'static str>,
     /// What it does, there.
-    summary: &'static str,
+    pub(super) summary: &'static str,
 }
 
 /// A value, checked. Displays in Kafka's text form (`ConfigDef.convertToString`).

@@ -3,8 +3,13 @@
 //! That the YAML of the resources is what `crdgen` writes is a test of `crds/`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod borders;
+mod code_map;
+mod example;
+mod imports;
 mod pages;
 mod release;
+mod source;
 mod variables;
 
 use std::collections::BTreeSet;
@@ -14,81 +19,6 @@ use weir_settings::{BROKER, Scope, topic_key_of};
 
 /// A file tells one story; one that is longer tells two.
 const LINES_MAX: usize = 500;
-
-/// Which of our crates each crate may use.
-const CRATES: &[(&str, &[&str])] = &[
-    ("broker/protocol", &[]),
-    ("broker/settings", &[]),
-    ("broker/telemetry", &[]),
-    ("crds", &["weir-settings"]),
-    // What the scenarios of the tests are played with knows nobody.
-    ("e2e/scenario", &[]),
-    ("broker", &["weir-protocol", "weir-scenario", "weir-settings", "weir-telemetry"]),
-    (
-        "operator",
-        &["weir-crds", "weir-protocol", "weir-scenario", "weir-settings", "weir-telemetry"],
-    ),
-    ("cli", &["weir-broker", "weir-operator"]),
-    ("e2e", &["weir-settings"]),
-    // The cores of both sides, driven together.
-    ("e2e/sim", &["weir-broker", "weir-crds", "weir-operator", "weir-protocol"]),
-];
-
-/// What a crate may never use, at whatever distance it would be convenient.
-const FOREIGN: &[(&str, &[&str])] = &[
-    ("broker/protocol", &["kube", "k8s-openapi", "tokio", "rustix", "hyper"]),
-    ("broker", &["kube", "k8s-openapi", "serde_yaml"]),
-    ("crds", &["tokio", "tonic"]),
-];
-
-/// Which modules of the broker each of them may use. `broker` holds the parts for the APIs; `run` and `lib` wire everything.
-const MODULES: &[(&str, &[&str])] = &[
-    ("log", &[]),
-    ("metadata", &[]),
-    ("auth", &[]),
-    ("memory", &[]),
-    ("config", &["memory"]),
-    ("metrics", &["replica"]),
-    ("replica", &["log", "metadata", "broker"]),
-    // Of net only the reply that it hands over.
-    ("coordinator", &["broker", "log", "metadata", "replica"]),
-    ("group", &["coordinator", "metadata"]),
-    ("transaction", &["coordinator", "metadata"]),
-    (
-        "transaction_io",
-        &["broker", "coordinator", "group", "log", "metadata", "replica", "transaction"],
-    ),
-    ("cores", &["coordinator", "group", "log", "metadata", "transaction"]),
-    (
-        "api",
-        &[
-            "auth",
-            "broker",
-            "config",
-            "coordinator",
-            "group",
-            "log",
-            "metadata",
-            "metrics",
-            "net",
-            "replica",
-            "transaction",
-            "transaction_io",
-        ],
-    ),
-    ("net", &["api", "auth", "broker", "config", "log", "metrics"]),
-    ("controller_client", &["api", "broker", "config", "log", "metadata", "metrics", "replica"]),
-];
-
-/// What the operator's parts may use: the core is pure, and the store knows nobody but it.
-const OPERATOR: &[(&str, &[&str])] = &[
-    ("controller", &[]),
-    ("store", &["controller", "verdict"]),
-    ("shell", &["controller", "probe", "store", "time"]),
-    ("schema", &[]),
-    ("kafka", &["controller"]),
-    ("groups", &["conditions", "kafka", "time"]),
-];
 
 /// Words that would say that a module has no subject.
 const EMPTY_NAMES: &[&str] = &["manager", "helper", "helpers", "util", "utils", "misc", "common"];
@@ -127,79 +57,6 @@ fn code(path: &Path) -> String {
         .filter(|l| !l.trim_start().starts_with("//"))
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-/// The names of the dependencies in a manifest, tests' and builds' too.
-fn dependencies(manifest: &str) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    let mut inside = false;
-    for line in manifest.lines() {
-        if line.starts_with('[') {
-            inside = line.trim_end_matches(']').ends_with("dependencies");
-        } else if inside && let Some(end) = line.find(['.', ' ', '=']) {
-            names.insert(line[..end].to_owned());
-        }
-    }
-    names
-}
-
-#[test]
-fn crates_know_only_those_below() {
-    let mut wrong = Vec::new();
-    for (name, may) in CRATES {
-        let used = dependencies(&read(&root().join(name).join("Cargo.toml")));
-        let ours = used.iter().filter(|d| d.starts_with("weir"));
-        wrong.extend(ours.filter(|d| !may.contains(&d.as_str())).map(|d| format!("{name} uses {d}")));
-    }
-    for (name, never) in FOREIGN {
-        let used = dependencies(&read(&root().join(name).join("Cargo.toml")));
-        wrong.extend(never.iter().filter(|d| used.contains(**d)).map(|d| format!("{name} uses {d}")));
-    }
-    none("edges that ARCHITECTURE.md's code map does not have", wrong);
-}
-
-/// The modules that the files of a module name, `crate::x` by `crate::x`.
-fn modules_used(krate: &str, module: &str) -> BTreeSet<(String, String)> {
-    let own = [root().join(krate).join(format!("src/{module}.rs"))];
-    let inner = sources(&format!("{krate}/src/{module}"));
-    let mut used = BTreeSet::new();
-    for file in own.iter().filter(|f| f.is_file()).chain(&inner) {
-        let of_tests = file.components().any(|part| part.as_os_str() == "tests");
-        if of_tests || file.ends_with("tests.rs") || file.ends_with("fixtures.rs") {
-            continue;
-        }
-        let text = code(file);
-        // Unit tests below the code may reach wherever they like.
-        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-        for part in text.split("crate::").skip(1) {
-            let name: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            used.insert((shown(file), name));
-        }
-    }
-    used
-}
-
-fn check_modules(krate: &str, table: &[(&str, &[&str])]) {
-    let mut wrong = Vec::new();
-    let all: BTreeSet<String> = std::fs::read_dir(root().join(krate).join("src"))
-        .unwrap()
-        .map(|e| e.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
-        .collect();
-    for (module, may) in table {
-        for (file, used) in modules_used(krate, module) {
-            // An empty name is `crate::{...}`, which hides the edges.
-            if used.is_empty() || (all.contains(&used) && used != *module && !may.contains(&used.as_str())) {
-                wrong.push(format!("{file} uses crate::{used}"));
-            }
-        }
-    }
-    none("edges that ARCHITECTURE.md's code map does not have", wrong);
-}
-
-#[test]
-fn modules_know_only_those_below() {
-    check_modules("broker", MODULES);
-    check_modules("operator", OPERATOR);
 }
 
 /// The log is files and bytes: it can be tested under a simulated disk because it waits for nothing else.

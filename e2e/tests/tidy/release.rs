@@ -23,7 +23,7 @@ fn tags(text: &str) -> Vec<String> {
 fn there_is_one_version() {
     let version = version();
     let mut wrong = Vec::new();
-    for (name, _) in super::CRATES {
+    for name in super::borders::crates() {
         let manifest = root().join(name).join("Cargo.toml");
         let package = read(&manifest);
         let package = package.split("\n[").next().unwrap();

@@ -1,0 +1,126 @@
+//! ARCHITECTURE.md's code map as a table: what each part is, and which parts it may know.
+//!
+//! A row is a crate, or a module of one, by its path. Its third column names rows above it: a module of the same crate by its path in `src` (`replica/core`),
+//! another crate by its folder (`protocol`), a module of another crate by both (`broker/cores`); `all above` is every module of the same crate that stands
+//! above. What stands in brackets is said to the reader only. Rows that hold no Rust of ours are for the reader only.
+
+use std::path::{Path, PathBuf};
+
+/// A part with imports to check.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// Relative to the workspace: a folder, and the file of the same name.
+    pub(crate) place: PathBuf,
+    /// The folder of its crate.
+    pub(crate) krate: PathBuf,
+    /// How other rows name it.
+    pub(crate) name: String,
+    /// Which rows it may know, by index; none for those that do not check.
+    pub(crate) may: Vec<usize>,
+}
+
+#[derive(Debug)]
+pub(crate) struct CodeMap {
+    pub(crate) rows: Vec<Row>,
+}
+
+impl CodeMap {
+    /// Reads the table; `crates` are the folders of the workspace's members. Says which rows do not hold together.
+    pub(crate) fn parse(page: &str, crates: &[PathBuf]) -> Result<CodeMap, Vec<String>> {
+        let table = page.lines().skip_while(|line| !line.starts_with("| where |")).skip(2);
+        let lines = table.take_while(|line| line.starts_with('|')).map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            (cells.first().copied().unwrap_or_default(), cells.get(2).copied().unwrap_or_default())
+        });
+        let mut map = CodeMap { rows: Vec::new() };
+        let mut wrong = Vec::new();
+        for (place, may) in lines {
+            let place = place.trim_matches('`').trim_end_matches('/');
+            let place = PathBuf::from(place.strip_suffix(".rs").unwrap_or(place));
+            let owner = crates
+                .iter()
+                .filter(|krate| place.starts_with(krate))
+                .max_by_key(|krate| krate.components().count());
+            let Some(krate) = owner else { continue };
+            let Ok(inside) = place
+                .strip_prefix(krate.join("src"))
+                .or_else(|e| if place == *krate { Ok(Path::new("")) } else { Err(e) })
+            else {
+                continue;
+            };
+            let folder = last(krate);
+            let name = match inside.display().to_string() {
+                module if module.is_empty() => folder,
+                module => format!("{folder}/{module}"),
+            };
+            let (may, unknown) = map.named(may, krate);
+            wrong.extend(
+                unknown
+                    .iter()
+                    .map(|unknown| format!("{name} may use {unknown}, which no row above it is")),
+            );
+            map.rows.push(Row {
+                place,
+                krate: krate.clone(),
+                name,
+                may,
+            });
+        }
+        if wrong.is_empty() { Ok(map) } else { Err(wrong) }
+    }
+
+    /// The rows that a cell names, and the words that name none.
+    fn named(&self, cell: &str, krate: &Path) -> (Vec<usize>, Vec<String>) {
+        let (mut may, mut unknown) = (Vec::new(), Vec::new());
+        let cell = without_brackets(cell);
+        let words = cell.split(',').map(|word| word.trim().trim_matches('`')).filter(|word| !word.is_empty());
+        for word in words {
+            let own = format!("{}/{word}", last(krate));
+            let is_meant = |row: &Row| match word {
+                "all above" => row.krate == krate,
+                _ => row.name == own || row.name == word || (row.krate != krate && last(&row.krate) == word),
+            };
+            let before = may.len();
+            may.extend((0..self.rows.len()).filter(|index| is_meant(&self.rows[*index])));
+            if may.len() == before {
+                unknown.push(word.to_owned());
+            }
+        }
+        (may, unknown)
+    }
+
+    /// The row that a file belongs to: the one that says most about its path.
+    pub(crate) fn row_of(&self, file: &Path) -> Option<usize> {
+        let holding = self
+            .rows
+            .iter()
+            .enumerate()
+            .filter(|(_, row)| file.starts_with(&row.place) || file == row.place.with_extension("rs"));
+        holding.max_by_key(|(_, row)| row.place.components().count()).map(|(index, _)| index)
+    }
+
+    pub(crate) fn allows(&self, from: usize, to: usize) -> bool {
+        from == to || self.rows[from].may.contains(&to)
+    }
+
+    /// Whether a part of a crate may know something of another crate.
+    pub(crate) fn knows_crate(&self, krate: &Path, other: &Path) -> bool {
+        let rows = self.rows.iter().filter(|row| row.krate == krate);
+        rows.flat_map(|row| &row.may).any(|to| self.rows[*to].krate == other)
+    }
+}
+
+fn last(krate: &Path) -> String {
+    krate.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn without_brackets(cell: &str) -> String {
+    let mut depth = 0;
+    let kept = cell.chars().filter(|c| {
+        depth += i32::from(*c == '(');
+        let is_outside = depth == 0;
+        depth -= i32::from(*c == ')');
+        is_outside
+    });
+    kept.collect()
+}
