@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::Status;
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, error, info, warn};
 use weir_protocol::controller as rpc;
 use weir_protocol::types::BrokerId;
 
@@ -123,7 +123,7 @@ impl Controller {
             calls: calls.downgrade(),
             door: Arc::clone(&door),
         };
-        Ok((Self { calls, committed, door }, tokio::spawn(shell.run(mailbox))))
+        Ok((Self { calls, committed, door }, tokio::spawn(shell.run(mailbox).in_current_span())))
     }
 
     /// Puts an event to the controller and waits for the commit of what came of it.
@@ -341,15 +341,18 @@ impl<S: Store> Shell<S> {
             return;
         };
         let calls = self.calls.clone();
-        tokio::spawn(async move {
-            if probe::nobody_listens(&host, port).await
-                && let Some(calls) = calls.upgrade()
-            {
-                info!(%broker, host, port, "the broker's process is gone");
-                // A mailbox that is full loses it; then the broker has the grace of any broken stream.
-                let _ = calls.try_send(Call::Gone(broker, stream));
+        tokio::spawn(
+            async move {
+                if probe::nobody_listens(&host, port).await
+                    && let Some(calls) = calls.upgrade()
+                {
+                    info!(%broker, host, port, "the broker's process is gone");
+                    // A mailbox that is full loses it; then the broker has the grace of any broken stream.
+                    let _ = calls.try_send(Call::Gone(broker, stream));
+                }
             }
-        });
+            .in_current_span(),
+        );
     }
 
     fn decide(&mut self, event: Event, changes: &mut Vec<Change>) -> Reply {

@@ -22,7 +22,7 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{error, warn};
+use tracing::{Instrument as _, error, info_span, warn};
 use weir_crds::KafkaCluster;
 
 use super::args::Scope;
@@ -155,10 +155,13 @@ impl All {
             Arc::clone(&wake),
             self.notices.clone(),
         );
-        let task = tasks.spawn(async move {
+        // All that is logged for a cluster names it, its controller's lines too.
+        let span = info_span!("cluster", namespace = key.namespace, name = key.name);
+        let run = async move {
             tokio::time::sleep(after).await;
             match keeper.run().await {}
-        });
+        };
+        let task = tasks.spawn(run.instrument(span));
         self.kept.insert(key, Kept { resource, wake, task });
         self.count();
     }

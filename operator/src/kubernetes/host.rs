@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 use uuid::Uuid;
 use weir_crds::KafkaCluster;
 use weir_protocol::types::TopicId;
@@ -155,10 +156,10 @@ impl Host {
             controller,
             cache,
             shell,
-            statuses: tokio::spawn(async move { match statuses.await {} }),
-            groups: tokio::spawn(async move { match groups.await {} }),
+            statuses: tokio::spawn(async move { match statuses.await {} }.in_current_span()),
+            groups: tokio::spawn(async move { match groups.await {} }.in_current_span()),
             sizes,
-            sizes_task: tokio::spawn(async move { match keep_sizes.await {} }),
+            sizes_task: tokio::spawn(async move { match keep_sizes.await {} }.in_current_span()),
             controllers: context.controllers.clone(),
             sites: Arc::clone(sites),
             notices: notices.clone(),
