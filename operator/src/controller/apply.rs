@@ -16,7 +16,7 @@ use super::draft::Draft;
 use super::error::ApiError;
 use super::event::Reply;
 use super::key::Key;
-use super::limits::PARTITIONS_MAX;
+use super::limits::{BY_NUMBER, PARTITIONS_MAX};
 use super::object_meta::{merged_meta, new_meta, topic_id_on, with_generation};
 use super::partitions;
 use super::placement::NoPlace;
@@ -263,6 +263,9 @@ fn update_topic(draft: &mut Draft<'_>, before: &super::state::Topic, mut wanted:
     if wanted.spec.partitions < old.spec.partitions {
         let count = old.spec.partitions.unwrap_or_default();
         return Err(wrong("spec.partitions", format!("partitions can only be raised, and there are {count}")));
+    }
+    if before.is_internal() && wanted.spec.partitions != old.spec.partitions {
+        return Err(wrong("spec.partitions", format!("partitions cannot change: {BY_NUMBER}")));
     }
     check_numbers(draft, &wanted, before.partitions_wanted())?;
     check_room(draft, before.id, &wanted, before.partitions.len())?;

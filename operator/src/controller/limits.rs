@@ -20,3 +20,6 @@ pub const PRODUCER_IDS_PER_BLOCK: i64 = 10_000;
 
 /// The most bytes of settings on one topic or broker: they are kept in memory and sent to every broker.
 pub const SETTINGS_BYTES_MAX: usize = 32 * 1024;
+
+/// Why a topic of the brokers' own keeps its number of partitions. Apache Kafka's coordinators go by the number that they started with, and lose what they keep with the next start.
+pub(super) const BY_NUMBER: &str = "groups and transactions are kept in partitions that are found by it";

@@ -18,7 +18,7 @@ use weir_protocol::types::{BrokerId, TopicId};
 
 use super::draft::Draft;
 use super::error::{ApiError, too_large, wire};
-use super::limits::{PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX};
+use super::limits::{BY_NUMBER, PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX};
 use super::object_meta::with_generation;
 use super::partitions;
 use super::placement::{NoPlace, place};
@@ -130,6 +130,10 @@ fn grow_one(draft: &mut Draft<'_>, wanted: &CreatePartitionsTopic) -> Result<(),
             "The topic {} currently has {before} partition(s); {} would not be an increase.",
             wanted.name, wanted.count
         );
+        return Err(ApiError::new(ErrorCode::InvalidPartitions, message));
+    }
+    if topic.is_internal() {
+        let message = format!("The number of partitions of {} cannot change: {BY_NUMBER}.", wanted.name);
         return Err(ApiError::new(ErrorCode::InvalidPartitions, message));
     }
     check_total(&draft.state, count - before)?;
