@@ -341,18 +341,16 @@ impl<S: Store> Shell<S> {
             return;
         };
         let calls = self.calls.clone();
-        tokio::spawn(
-            async move {
-                if probe::nobody_listens(&host, port).await
-                    && let Some(calls) = calls.upgrade()
-                {
-                    info!(%broker, host, port, "the broker's process is gone");
-                    // A mailbox that is full loses it; then the broker has the grace of any broken stream.
-                    let _ = calls.try_send(Call::Gone(broker, stream));
-                }
+        let look = async move {
+            if probe::nobody_listens(&host, port).await
+                && let Some(calls) = calls.upgrade()
+            {
+                info!(%broker, host, port, "the broker's process is gone");
+                // A mailbox that is full loses it; then the broker has the grace of any broken stream.
+                let _ = calls.try_send(Call::Gone(broker, stream));
             }
-            .in_current_span(),
-        );
+        };
+        tokio::spawn(look.in_current_span());
     }
 
     fn decide(&mut self, event: Event, changes: &mut Vec<Change>) -> Reply {
