@@ -24,7 +24,8 @@ pub(in crate::group) struct Candidate<'a> {
     pub(in crate::group) id: &'a Arc<str>,
     pub(in crate::group) instance: Option<&'a Arc<str>>,
     pub(in crate::group) rack: Option<&'a str>,
-    pub(in crate::group) topics: BTreeSet<Uuid>,
+    /// What it is subscribed to, of the topics that there are.
+    pub(in crate::group) topics: Arc<BTreeSet<Uuid>>,
     pub(in crate::group) before: Option<&'a Partitions>,
 }
 
@@ -296,7 +297,7 @@ mod tests {
                 id: member,
                 instance: None,
                 rack: None,
-                topics: subscription.iter().copied().map(id).collect(),
+                topics: Arc::new(subscription.iter().copied().map(id).collect()),
                 before: before.get(member),
             })
             .collect();
@@ -401,7 +402,7 @@ mod tests {
             id: &ids[index],
             instance: None,
             rack: Some(rack),
-            topics: BTreeSet::from([id(1)]),
+            topics: Arc::new(BTreeSet::from([id(1)])),
             before: None,
         };
         let assigned = assign("uniform", &[member(0, "a"), member(1, "b")], &topics);

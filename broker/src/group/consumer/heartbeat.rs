@@ -8,8 +8,8 @@ use weir_protocol::messages::consumer_group_heartbeat_response::{Assignment, Top
 use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 
 use super::assignor::{NAMES, Partitions};
+use super::patterns::compile;
 use super::reconcile::Towards;
-use super::target::compile;
 use super::{ConsumerGroup, LEFT_FOR_A_WHILE, Member};
 use crate::coordinator::ReplyTo;
 use crate::group::client::Client;

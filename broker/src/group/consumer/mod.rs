@@ -11,6 +11,7 @@ mod describe;
 mod heartbeat;
 mod member;
 mod membership;
+mod patterns;
 mod reconcile;
 mod record;
 mod target;
@@ -30,6 +31,7 @@ pub(in crate::group) use self::conversion::WhyNot;
 pub(crate) use self::heartbeat::Heartbeat;
 pub(in crate::group) use self::heartbeat::{Refusal, refuse};
 pub(in crate::group) use self::member::Member;
+use self::patterns::Matched;
 use self::reconcile::{Current, pairs};
 use super::turn::Turn;
 use crate::coordinator::Outcome;
@@ -67,6 +69,8 @@ pub(in crate::group) struct ConsumerGroup {
     /// Who has each partition, or is about to give it up.
     owners: BTreeMap<(Uuid, i32), Arc<str>>,
     regexes: Regexes,
+    /// Soft, as what is looked at: when they were matched.
+    matched: Matched,
     /// The version of the metadata that was looked at last.
     looked_at: Option<u64>,
     /// What was just decided: those that are left go on as a classic group.
@@ -88,6 +92,7 @@ impl ConsumerGroup {
             targets: BTreeMap::new(),
             owners: BTreeMap::new(),
             regexes: BTreeMap::new(),
+            matched: Matched::default(),
             looked_at: None,
             downgrade: None,
         }

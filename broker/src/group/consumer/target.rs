@@ -4,22 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use regex::{Regex, RegexBuilder};
 use uuid::Uuid;
 use weir_protocol::messages::ConsumerGroupRegularExpressionValue;
 
 use super::assignor::{Candidate, NAMES, Partitions, Topic, assign};
+use super::patterns::{Matched, REFRESH_EVERY_MS, REGEXES_AT_ONCE, compile};
 use super::{ConsumerGroup, Member, record};
 use crate::group::turn::Turn;
 use crate::metadata::{MetadataImage, TopicImage};
-
-/// The memory that a regular expression may take once it is compiled.
-const REGEX_BYTES_MAX: usize = 1 << 20;
-
-/// A regular expression that topics' names must match as a whole. Its time is linear in what it looks at, as RE2's.
-pub(super) fn compile(pattern: &str) -> Option<Regex> {
-    RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(REGEX_BYTES_MAX).build().ok()
-}
 
 /// A number that is another one when it should be (FNV-1a).
 struct Hash(u64);
@@ -51,6 +43,14 @@ impl ConsumerGroup {
         member.topics.iter().chain(by_regex).cloned().collect()
     }
 
+    /// What some member is subscribed to. Groups have many members of few subscriptions, and this is asked for with each that comes.
+    fn subscribed_names(&self) -> BTreeSet<&Arc<str>> {
+        let lists: BTreeSet<&BTreeSet<Arc<str>>> = self.members.values().map(|member| &member.topics).collect();
+        let patterns: BTreeSet<&Arc<str>> = self.members.values().filter_map(|member| member.regex.as_ref()).collect();
+        let by_regex = patterns.into_iter().filter_map(|pattern| self.regexes.get(pattern));
+        lists.into_iter().chain(by_regex).flatten().collect()
+    }
+
     /// The topics that there are of what a member is subscribed to.
     pub(super) fn subscribed_ids(&self, member: &Member, image: &MetadataImage) -> BTreeSet<Uuid> {
         let names = self.subscription(member);
@@ -64,7 +64,7 @@ impl ConsumerGroup {
     /// Looks at the topics again, if they may have changed since, and says whether what members are subscribed to has.
     pub(super) fn look_at_topics(&mut self, must: bool, turn: &mut Turn<'_>) -> bool {
         let image = Arc::clone(turn.image);
-        if !must && self.looked_at == Some(image.version) {
+        if !must && self.looked_at == Some(image.version) && !self.matched.is_due(turn.now.ms) {
             return false;
         }
         self.looked_at = Some(image.version);
@@ -73,7 +73,7 @@ impl ConsumerGroup {
         hash != self.metadata_hash
     }
 
-    /// Finds the topics that each regular expression means.
+    /// Finds the topics that regular expressions mean: those that are new first, and then those that were matched with older metadata, as far as it is time for them.
     fn resolve(&mut self, image: &MetadataImage, turn: &mut Turn<'_>) {
         let used: BTreeSet<Arc<str>> = self.members.values().filter_map(|member| member.regex.clone()).collect();
         let unused: Vec<_> = self.regexes.keys().filter(|pattern| !used.contains(*pattern)).cloned().collect();
@@ -81,9 +81,22 @@ impl ConsumerGroup {
             turn.outcome.records.push(record::regex(&self.id, &pattern, None));
             self.regexes.remove(&pattern);
         }
-        for pattern in used {
+        self.matched.versions.retain(|pattern, _| used.contains(pattern));
+        let (known, new): (Vec<_>, Vec<_>) = used.into_iter().partition(|pattern| self.regexes.contains_key(pattern));
+        let is_behind = |matched: &Matched, pattern: &Arc<str>| matched.versions.get(pattern) != Some(&image.version);
+        let behind: Vec<_> = known.into_iter().filter(|pattern| is_behind(&self.matched, pattern)).collect();
+        let again = match turn.now.ms >= self.matched.again_at {
+            true => behind.len().min(REGEXES_AT_ONCE.saturating_sub(new.len())),
+            false => 0,
+        };
+        if again == REGEXES_AT_ONCE {
+            self.matched.again_at = turn.now.ms + REFRESH_EVERY_MS;
+        }
+        self.matched.is_behind = new.len() > REGEXES_AT_ONCE || behind.len() > again;
+        for pattern in new.into_iter().take(REGEXES_AT_ONCE).chain(behind.into_iter().take(again)) {
+            self.matched.versions.insert(Arc::clone(&pattern), image.version);
             let Some(regex) = compile(&pattern) else { continue };
-            let matching = image.topics().filter(|topic| regex.is_match(&topic.name));
+            let matching = image.topics().filter(|topic| regex.is_match(topic.name.as_bytes()));
             let topics: BTreeSet<Arc<str>> = matching.map(|topic| Arc::clone(&topic.name)).collect();
             if self.regexes.get(&pattern) != Some(&topics) {
                 let value = ConsumerGroupRegularExpressionValue {
@@ -99,8 +112,7 @@ impl ConsumerGroup {
 
     /// What an assignment rests on besides the subscriptions: ids, partitions and racks of the topics. Of no topics it is what a new group has.
     pub(super) fn hash_of_topics(&self, image: &MetadataImage) -> i64 {
-        let names: BTreeSet<_> = self.members.values().flat_map(|member| self.subscription(member)).collect();
-        let found: Vec<_> = names.iter().filter_map(|name| image.topic_by_name(name)).collect();
+        let found: Vec<_> = self.subscribed_names().iter().filter_map(|name| image.topic_by_name(name)).collect();
         if found.is_empty() {
             return 0;
         }
@@ -144,18 +156,23 @@ impl ConsumerGroup {
         self.bumped_at = Some(turn.now.ms);
         let image = Arc::clone(turn.image);
         let mut topics: BTreeMap<Uuid, Topic> = BTreeMap::new();
+        // Members of the same subscription share its topics.
+        let mut subscriptions: BTreeMap<_, Arc<BTreeSet<Uuid>>> = BTreeMap::new();
         let candidates: Vec<_> = self
             .members
             .values()
             .map(|member| {
-                let names = self.subscription(member);
-                let found = names.iter().filter_map(|name| image.topic_by_name(name));
-                let ids = found.map(|found| {
-                    topics.entry(found.id.0).or_insert_with(|| topic(&image, found));
-                    found.id.0
+                let ids = subscriptions.entry((&member.topics, &member.regex)).or_insert_with(|| {
+                    let names = self.subscription(member);
+                    let found = names.iter().filter_map(|name| image.topic_by_name(name));
+                    let ids = found.map(|found| {
+                        topics.entry(found.id.0).or_insert_with(|| topic(&image, found));
+                        found.id.0
+                    });
+                    Arc::new(ids.collect())
                 });
                 Candidate {
-                    topics: ids.collect(),
+                    topics: Arc::clone(ids),
                     id: &member.id,
                     instance: member.instance.as_ref(),
                     rack: member.rack.as_deref(),
@@ -164,7 +181,7 @@ impl ConsumerGroup {
             })
             .collect();
         let assigned = assign(self.assignor(), &candidates, &topics);
-        drop(candidates);
+        drop((candidates, subscriptions));
         for (id, target) in assigned {
             if self.targets.get(&id) != Some(&target) {
                 self.set_target(&id, target, turn.outcome);

@@ -9,7 +9,9 @@ use weir_protocol::types::{ProducerEpoch, ProducerId};
 use super::classic_client::Classic;
 use super::consumer::Consumer;
 use super::world::{World, commit_request, join, sync};
-use crate::coordinator::WRITE_BYTES_MAX;
+use crate::coordinator::harness::Entry;
+use crate::coordinator::{Logged, WRITE_BYTES_MAX};
+use crate::group::record::{Change, read};
 use crate::group::{GROUPS_MAX, Request};
 
 const DELAY: (&str, &str) = ("group.initial.rebalance.delay.ms", "3000");
@@ -102,6 +104,50 @@ fn a_member_that_joins_in_a_loop_stands_in_the_queue_once() {
         assert_eq!(world.sync(sync("old", answer.generation_id, &[])).expect().error_code, 0);
     }
     assert!(world.machine.around.deadlines.len() < 10, "{}", world.machine.around.deadlines.len());
+}
+
+/// What one decision does is no more than a bit, whatever the group has become: others' groups have the same coordinator.
+#[test]
+fn regular_expressions_are_matched_a_few_at_a_time() {
+    const MEMBERS: usize = 40;
+    let mut world = World::new(&[("group.consumer.assignment.interval.ms", "0")]);
+    let request = |number: usize, epoch: i32| ConsumerGroupHeartbeatRequest {
+        member_epoch: epoch,
+        subscribed_topic_names: None,
+        subscribed_topic_regex: (epoch == 0).then(|| format!("x|a{number}")),
+        topic_partitions: (epoch == 0).then(Vec::new),
+        ..Consumer::new("m", &[]).request()
+    };
+    let request = |number: usize, epoch| ConsumerGroupHeartbeatRequest {
+        member_id: format!("m-{number}"),
+        ..request(number, epoch)
+    };
+    for number in 0..MEMBERS {
+        assert_eq!(world.consumer(request(number, 0)).error_code, 0);
+    }
+    let matched = |entry: &&Entry| {
+        let Entry::Record(record, transaction) = entry else { return false };
+        let logged = Logged {
+            key: &record.key,
+            value: record.value.as_deref(),
+            transaction: *transaction,
+        };
+        matches!(read(&logged), Ok(Change::Regex(_, Some(_))))
+    };
+    assert_eq!(world.log.iter().filter(matched).count(), MEMBERS, "each when it is new");
+    world.topics(&[("x", 1)]);
+    let mut rounds = Vec::new();
+    for round in 0..5 {
+        let before = world.log.len();
+        // Each member is heard of several times in a round.
+        for number in (0..MEMBERS).chain(0..MEMBERS) {
+            let answer = world.consumer(request(number, 0));
+            assert_eq!(answer.error_code, 0, "round {round}");
+        }
+        rounds.push(world.log[before..].iter().filter(matched).count());
+        world.pass(1_000);
+    }
+    assert_eq!(rounds, [16, 16, 8, 0, 0]);
 }
 
 #[test]
