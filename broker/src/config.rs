@@ -10,6 +10,7 @@ use weir_protocol::address;
 use weir_protocol::types::BrokerId;
 use weir_telemetry::logs::LogFormat;
 
+use crate::files::FileBounds;
 use crate::memory::MemoryBounds;
 
 /// The word behind which the command line is that of [`StraysArgs`].
@@ -75,7 +76,7 @@ pub struct Args {
     #[arg(long, env = "WEIR_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
 
-    /// The largest number of connections at a time; more are closed at once [default: as many as fit into a quarter of the memory, 20000 at most].
+    /// The largest number of connections at a time; more are closed at once [default: as many as fit into a quarter of the memory, 20000 at most; and no more than two thirds of the files that it may open].
     #[arg(long, env = "WEIR_MAX_CONNECTIONS")]
     pub max_connections: Option<usize>,
 
@@ -149,6 +150,8 @@ pub struct Config {
     pub threads: usize,
     /// The most connections at a time.
     pub connections_max: usize,
+    /// The most segments that are kept open.
+    pub segments_open_max: usize,
     /// The most bytes of requests in memory.
     pub request_memory_bytes_max: usize,
     /// The most bytes of answers in memory.
@@ -162,11 +165,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// What is meant by a command line, for a process that may have so much memory.
+    /// What is meant by a command line, for a process that may have so much memory and so many files open.
     ///
     /// # Errors
     /// A listener that is none, is there twice, or has no listener for its advertised address.
-    pub fn new(args: Args, memory: MemoryBounds) -> anyhow::Result<Self> {
+    pub fn new(args: Args, memory: MemoryBounds, files: FileBounds) -> anyhow::Result<Self> {
         let advertised = args
             .advertised_listeners
             .iter()
@@ -202,7 +205,8 @@ impl Config {
             http: args.http,
             rack: args.rack.filter(|rack| !rack.is_empty()),
             threads: args.threads.map_or(cores, usize::from),
-            connections_max: args.max_connections.unwrap_or(memory.connections),
+            connections_max: args.max_connections.unwrap_or(memory.connections).min(files.connections),
+            segments_open_max: files.segments,
             request_memory_bytes_max: args.request_memory_mib.unwrap_or(memory.requests_mib) as usize * 1024 * 1024,
             answer_memory_bytes_max: args.answer_memory_mib.unwrap_or(memory.answers_mib) as usize * 1024 * 1024,
             metrics_topics_max: args.metrics_topics_max,
@@ -226,8 +230,16 @@ mod tests {
     use super::*;
 
     fn config(flags: &[&str]) -> anyhow::Result<Config> {
+        with_files(1 << 20, flags)
+    }
+
+    fn with_files(files: u64, flags: &[&str]) -> anyhow::Result<Config> {
         let base = ["weir-broker", "--id", "3", "--cluster-id", "c", "--data", "d", "--controller", "h:1"];
-        Config::new(Args::try_parse_from(base.iter().chain(flags))?, MemoryBounds::of(Some(128 << 20)))
+        Config::new(
+            Args::try_parse_from(base.iter().chain(flags))?,
+            MemoryBounds::of(Some(128 << 20)),
+            FileBounds::of(files),
+        )
     }
 
     #[test]
@@ -236,6 +248,12 @@ mod tests {
         assert_eq!((derived.request_memory_bytes_max, derived.connections_max), (32 << 20, 409));
         let said = config(&["--request-memory-mib", "64", "--max-connections", "7"]).unwrap();
         assert_eq!((said.request_memory_bytes_max, said.connections_max), (64 << 20, 7));
+        let few = with_files(512, &["--max-connections", "1000"]).unwrap();
+        assert_eq!(
+            (few.segments_open_max, few.connections_max),
+            (85, 171),
+            "a file for each connection, and some for segments"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod config;
 pub mod controller_client;
 mod coordinator;
 pub mod cores;
+pub mod files;
 mod group;
 mod health;
 pub mod log;

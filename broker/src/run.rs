@@ -21,6 +21,7 @@ use crate::budget::{AnswerMemory, RequestMemory};
 use crate::config::{Args, Config, StraysArgs};
 use crate::controller_client::{self, Controller, Identity, Session, Tables};
 use crate::coordinator::Coordinator;
+use crate::files::{self, FileBounds};
 use crate::health::{self, Health};
 use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
 use crate::memory::{self, MemoryBounds};
@@ -33,12 +34,6 @@ use crate::transaction_io::TransactionIo;
 /// How long a controlled shutdown may take before the broker stops without one.
 const CONTROLLED_SHUTDOWN_MAX: Duration = Duration::from_secs(30);
 
-/// File descriptors that are left to sockets and the rest of the process.
-const SPARE_FILES: u64 = 4096;
-
-/// The most segments that are kept open.
-const OPEN_SEGMENTS_MAX: u64 = 65_536;
-
 /// Keeps the heap out of huge pages: the first thing that a process does. The allocator's arena is mostly empty, and would be some 12 MB at idle instead of 2. Where it cannot be
 /// set, it is only larger.
 pub fn keep_the_heap_small() {
@@ -50,12 +45,14 @@ pub fn run(args: Args) -> ExitCode {
     let log_format = args.log_format;
     let result = logs::init(log_format).and_then(|()| {
         let limit = memory::process_bytes_max();
-        let config = Config::new(args, MemoryBounds::of(limit))?;
+        let files = files::raise();
+        let config = Config::new(args, MemoryBounds::of(limit), FileBounds::of(files))?;
         info!(
             memory_mib = limit.map(|bytes| bytes >> 20),
             request_memory_mib = config.request_memory_bytes_max >> 20,
             answer_memory_mib = config.answer_memory_bytes_max >> 20,
             connections_max = config.connections_max,
+            segments_open_max = config.segments_open_max,
             "what the process may take"
         );
         // Connections have threads of their own: what is left is the controller's stream, metrics and administration.
@@ -324,12 +321,8 @@ async fn open_log_dir(config: &Config, cluster_id: String, health: &Arc<Health>)
         cluster_id,
         broker_id: config.id.0,
     };
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
-        .current
-        .unwrap_or(OPEN_SEGMENTS_MAX);
-    let open_files_max = usize::try_from(limit.saturating_sub(SPARE_FILES).clamp(64, OPEN_SEGMENTS_MAX))?;
     let options = LogDirOptions {
-        open_files_max,
+        open_files_max: config.segments_open_max,
         recovery_threads: threads,
     };
     let shown = Arc::clone(health);

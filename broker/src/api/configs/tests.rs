@@ -26,7 +26,7 @@ fn cluster() -> MetadataImage {
 
 fn ask(authorizer: &Authorizer, kind: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsResult {
     let flags = ["weir-broker", "--id", "0", "--cluster-id", "c", "--data", "/d", "--controller", "h:1"];
-    let config = Config::new(Args::parse_from(flags), MemoryBounds::of(None)).unwrap();
+    let config = Config::new(Args::parse_from(flags), MemoryBounds::of(None), crate::files::FileBounds::of(1 << 20)).unwrap();
     let (image, process) = (cluster(), process_configs(&config));
     let this = Described {
         image: &image,
