@@ -1,6 +1,6 @@
 //! ListOffsets: where a partition begins and ends, and which offset belongs to a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weir_protocol::error::ErrorCode;
@@ -72,9 +72,11 @@ pub(crate) async fn handle(services: &Arc<Services>, cx: &RequestContext, reques
 /// Has the transactions known of all partitions that are asked for. What they are is told to nobody by that.
 async fn know_transactions(services: &Services, request: &ListOffsetsRequest) {
     for topic in &request.topics {
+        let Some(found) = services.metadata.load().topic_by_name(&topic.name).cloned() else {
+            continue;
+        };
         for partition in &topic.partitions {
-            let found = find(services, services.metadata.load().topic_by_name(&topic.name), partition);
-            if let Ok(replica) = found {
+            if let Ok(replica) = find(services, Some(&found), partition) {
                 replica.know_transactions().await;
             }
         }
@@ -88,16 +90,17 @@ fn list(services: &Services, cx: &RequestContext, request: ListOffsetsRequest) -
         (_, READ_COMMITTED) => Asker::ReadCommitted,
         _ => Asker::Client,
     };
-    let twice = named_twice(&request);
-    let topics = request.topics.into_iter().map(|topic| {
+    let twice = NamedTwice::of(&request);
+    let topics = request.topics.iter().map(|topic| {
         let allowed = services
             .authorizer
             .allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name));
         let found = image.topic_by_name(&topic.name);
+        let is_named_twice = twice.of_topic(&topic.name);
         let partitions = topic.partitions.iter().map(|partition| {
             let result = if !allowed {
                 Err(ErrorCode::TopicAuthorizationFailed)
-            } else if !twice.is_empty() && twice.contains(&(topic.name.clone(), partition.partition_index)) {
+            } else if is_named_twice(partition.partition_index) {
                 Err(ErrorCode::InvalidRequest)
             } else {
                 find(services, found, partition).and_then(|replica| look_up(&replica, partition.timestamp, cx.version, asker))
@@ -116,17 +119,34 @@ fn list(services: &Services, cx: &RequestContext, request: ListOffsetsRequest) -
     }
 }
 
-/// The partitions that a request names more than once: each of their entries is refused (`ListOffsetsRequest.duplicatePartitions`).
-fn named_twice(request: &ListOffsetsRequest) -> BTreeSet<(String, i32)> {
-    let mut seen = BTreeSet::new();
-    let named = request.topics.iter().flat_map(|topic| {
-        let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
-        indexes.map(|index| (topic.name.as_str(), index))
-    });
-    named
-        .filter(|named| !seen.insert(*named))
-        .map(|(name, index)| (name.to_owned(), index))
-        .collect()
+/// The partitions that a request names more than once: each of their entries is refused (`ListOffsetsRequest.duplicatePartitions`). A topic's name may be long, and is compared once.
+struct NamedTwice<'a> {
+    /// The first entry of each name.
+    topics: BTreeMap<&'a str, usize>,
+    partitions: BTreeSet<(usize, i32)>,
+}
+
+impl<'a> NamedTwice<'a> {
+    fn of(request: &'a ListOffsetsRequest) -> Self {
+        let mut topics = BTreeMap::new();
+        let (mut seen, mut partitions) = (BTreeSet::new(), BTreeSet::new());
+        for (at, topic) in request.topics.iter().enumerate() {
+            let first = *topics.entry(topic.name.as_str()).or_insert(at);
+            for partition in &topic.partitions {
+                let named = (first, partition.partition_index);
+                if !seen.insert(named) {
+                    partitions.insert(named);
+                }
+            }
+        }
+        Self { topics, partitions }
+    }
+
+    /// Those of a topic.
+    fn of_topic(&self, name: &str) -> impl Fn(i32) -> bool {
+        let first = self.topics.get(name).filter(|_| !self.partitions.is_empty());
+        move |index| first.is_some_and(|first| self.partitions.contains(&(*first, index)))
+    }
 }
 
 fn find(services: &Services, topic: Option<&Arc<TopicImage>>, partition: &ListOffsetsPartition) -> Result<Arc<Partition>, ErrorCode> {

@@ -29,7 +29,7 @@ pub enum Ask {
         /// Who asks.
         from: Producer,
         /// Topic and index of each.
-        partitions: Vec<(String, i32)>,
+        partitions: Vec<(Arc<str>, i32)>,
         /// 0 or 2.
         version: i16,
     },
@@ -38,7 +38,7 @@ pub enum Ask {
         /// Who writes.
         from: Producer,
         /// Topic and index.
-        partition: (String, i32),
+        partition: (Arc<str>, i32),
     },
     /// EndTxn.
     End {
@@ -81,7 +81,7 @@ pub struct Prepared {
     /// What is to be written.
     pub marker: Marker,
     /// To these partitions.
-    pub partitions: Vec<(String, i32)>,
+    pub partitions: Vec<(Arc<str>, i32)>,
 }
 
 /// What stands in the log of a transactional id whose producer has come to this epoch, and has no transaction open.

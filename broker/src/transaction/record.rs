@@ -1,6 +1,8 @@
 //! PURE: the records of `__transaction_state`, in Kafka's formats (`TransactionLog`).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -53,8 +55,8 @@ fn transaction(value: TransactionLogValue) -> Result<Transaction, String> {
     let state = State::of(value.transaction_status).ok_or_else(|| format!("the status {} is unknown", value.transaction_status))?;
     let partitions = value.transaction_partitions.unwrap_or_default().into_iter();
     let partitions = partitions.flat_map(|topic| {
-        let name = topic.topic;
-        topic.partition_ids.into_iter().map(move |index| (name.clone(), index))
+        let name: Arc<str> = topic.topic.into();
+        topic.partition_ids.into_iter().map(move |index| (Arc::clone(&name), index))
     });
     Ok(Transaction {
         producer: Producer {
@@ -129,7 +131,7 @@ mod tests {
             transaction.state = state;
             transaction.partitions = match state {
                 State::Empty => Default::default(),
-                _ => [("b".to_owned(), 1), ("a".to_owned(), 0), ("a".to_owned(), 2)].into(),
+                _ => [("b".into(), 1), ("a".into(), 0), ("a".into(), 2)].into(),
             };
             (transaction.start_ms, transaction.client_version) = (17, 2);
             let written = record("id", Some(&transaction));

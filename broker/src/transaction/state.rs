@@ -5,6 +5,7 @@
 //! epoch is raised at the end of every transaction: what comes late belongs to an epoch that is over.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
@@ -61,8 +62,8 @@ impl State {
     }
 }
 
-/// A partition, as transactions name it.
-pub(crate) type Partition = (String, i32);
+/// A partition, as transactions name it. A request names a topic once for many partitions, and so do these share its name.
+pub(crate) type Partition = (Arc<str>, i32);
 
 /// The producer that a request is from: its id and epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

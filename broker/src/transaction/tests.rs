@@ -30,7 +30,7 @@ impl World {
         self.ask(|to| Request::Add {
             id: "x".to_owned(),
             from,
-            partitions: vec![("t".to_owned(), index)],
+            partitions: vec![("t".into(), index)],
             version: 2,
             to,
         })
@@ -58,7 +58,7 @@ impl World {
     }
 
     fn written(&mut self, prepared: &Prepared, indexes: &[i32]) {
-        let partitions = indexes.iter().map(|index| ("t".to_owned(), *index)).collect();
+        let partitions = indexes.iter().map(|index| ("t".into(), *index)).collect();
         self.ask(|to| Request::Written {
             id: prepared.id.clone(),
             producer: prepared.producer,
@@ -171,7 +171,7 @@ fn timeouts_have_bounds() {
 fn what_clients_of_version_1_are_told_is_written_down() {
     let mut world = World::new();
     let producer = world.init(Some(7)).unwrap();
-    let partition = ("t".to_owned(), 0);
+    let partition: super::Partition = ("t".into(), 0);
     let mut writes = |ask: &dyn Fn(&mut World) -> ErrorCode| {
         let before = world.log.len();
         assert_eq!(ask(&mut world), ErrorCode::None);

@@ -173,7 +173,7 @@ async fn mark(io: &Arc<TransactionIo>, coordinator: i32, transaction: Prepared) 
                     let (topic, index) = &partition;
                     debug!(
                         id = transaction.id,
-                        topic,
+                        %topic,
                         partition = index,
                         error = code.name(),
                         ?meaning,
@@ -243,7 +243,7 @@ fn by_leader(io: &TransactionIo, missing: &mut BTreeSet<Partition>) -> BTreeMap<
             return false;
         };
         if let Some(leader) = state.leader {
-            leaders.entry(leader).or_default().push((topic.clone(), *index));
+            leaders.entry(leader).or_default().push((Arc::clone(topic), *index));
         }
         true
     });
@@ -266,11 +266,11 @@ async fn ask_leader(io: &TransactionIo, leader: BrokerId, marker: Marker, partit
         Ok(response) => {
             let topics = response.markers.into_iter().flat_map(|marker| marker.topics);
             let said = topics.flat_map(|topic| {
-                let name = topic.name;
+                let name: Arc<str> = topic.name.into();
                 topic
                     .partitions
                     .into_iter()
-                    .map(move |partition| ((name.clone(), partition.partition_index), ErrorCode::from_code(partition.error_code)))
+                    .map(move |partition| ((Arc::clone(&name), partition.partition_index), ErrorCode::from_code(partition.error_code)))
             });
             said.collect()
         }
@@ -283,7 +283,7 @@ async fn ask_leader(io: &TransactionIo, leader: BrokerId, marker: Marker, partit
 
 async fn write_marker(io: &TransactionIo, marker: Marker, partition: &Partition) -> Result<(), ErrorCode> {
     // The coordinator of groups counts offsets from the end of their transaction on: it writes the marker itself.
-    if partition.0 == Groups::TOPIC {
+    if *partition.0 == *Groups::TOPIC {
         let ended = io.groups.end_transaction(partition.1, marker).await;
         return ended.map_err(code_of_coordinator);
     }

@@ -1,5 +1,6 @@
 //! Whether partitions are part of an open transaction (KIP-890): asked of its coordinator, which with transactions v2 adds them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -55,10 +56,10 @@ impl TransactionIo {
         }
         let results = response.results_by_transaction.into_iter().flat_map(|result| result.topic_results);
         let results = results.flat_map(|topic| {
-            let name = topic.name;
+            let name: Arc<str> = topic.name.into();
             topic.results_by_partition.into_iter().map(move |partition| {
                 let code = ErrorCode::from_code(partition.partition_error_code);
-                ((name.clone(), partition.partition_index), code)
+                ((Arc::clone(&name), partition.partition_index), code)
             })
         });
         Ok(results.collect())

@@ -1,6 +1,7 @@
 //! The first batch of a transaction in a partition: its coordinator is asked before it is appended (KIP-890).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -85,7 +86,7 @@ fn collect(topics: &mut [Topic]) -> Vec<Asked<'_>> {
         let Outcome::Asking(asking) = &*outcome else { continue };
         let Some(header) = asking.prepared.headers.first() else { continue };
         asked.push(Asked {
-            partition: (asking.partition.topic().to_string(), asking.partition.id().index),
+            partition: (Arc::clone(asking.partition.topic()), asking.partition.id().index),
             producer: Producer {
                 id: header.producer_id,
                 epoch: header.producer_epoch,

@@ -1,5 +1,7 @@
 //! AddPartitionsToTxn, from clients and from brokers that verify, and AddOffsetsToTxn.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
@@ -12,7 +14,7 @@ use super::{authorize, fenced_as, offsets_partition, producer};
 use crate::api::Services;
 use crate::api::{RequestContext, groups};
 use crate::auth::{Operation, Resource};
-use crate::metadata::MetadataImage;
+use crate::metadata::{MetadataImage, TopicImage};
 use crate::transaction::{Partition, Producer};
 
 /// The first version that other brokers send, with several transactions.
@@ -69,20 +71,25 @@ async fn add(
     topics: Vec<AddPartitionsToTxnTopic>,
     verify_only: bool,
 ) -> Vec<AddPartitionsToTxnTopicResult> {
-    let partitions: Vec<Partition> = topics
-        .iter()
-        .flat_map(|topic| topic.partitions.iter().map(|index| (topic.name.clone(), *index)))
-        .collect();
-    let refused: Vec<Option<ErrorCode>> = {
+    let mut partitions: Vec<Partition> = Vec::new();
+    let mut refused: Vec<Option<ErrorCode>> = Vec::new();
+    {
         let image = services.metadata.load();
         let by_client = cx.version < BROKERS_SINCE;
         let may = match by_client {
             true => authorize(services, cx, Operation::Write, id),
             false => Ok(()),
         };
-        let refuse = |partition| may.and_then(|()| check(services, cx, &image, partition, by_client)).err();
-        partitions.iter().map(refuse).collect()
-    };
+        for topic in topics {
+            let name: Arc<str> = topic.name.into();
+            let found = may.and_then(|()| find(services, cx, &image, &name, by_client));
+            for index in topic.partitions {
+                let known = found.and_then(|topic| topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition));
+                refused.push(known.err());
+                partitions.push((Arc::clone(&name), index));
+            }
+        }
+    }
     if refused.iter().any(Option::is_some) {
         let codes = refused.into_iter().map(|code| code.unwrap_or(ErrorCode::OperationNotAttempted));
         return results(partitions.into_iter().zip(codes));
@@ -109,30 +116,43 @@ fn told(code: ErrorCode, version: i16) -> ErrorCode {
     }
 }
 
-fn check(services: &Services, cx: &RequestContext, image: &MetadataImage, (topic, index): &Partition, by_client: bool) -> Result<(), ErrorCode> {
+/// A topic that records may be written to.
+fn find<'a>(services: &Services, cx: &RequestContext, image: &'a MetadataImage, topic: &str, by_client: bool) -> Result<&'a TopicImage, ErrorCode> {
     let found = image.topic_by_name(topic);
     let is_internal = found.is_some_and(|topic| topic.internal);
     if by_client && (is_internal || !services.authorizer.allows(&cx.principal, Operation::Write, Resource::Topic(topic))) {
         return Err(ErrorCode::TopicAuthorizationFailed);
     }
-    found
-        .and_then(|topic| topic.partition(*index))
-        .map(|_| ())
-        .ok_or(ErrorCode::UnknownTopicOrPartition)
+    found.map(|topic| &**topic).ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
 fn results(said: impl Iterator<Item = (Partition, ErrorCode)>) -> Vec<AddPartitionsToTxnTopicResult> {
     // Kept by name: a request may name half a million topics.
-    let mut topics: IndexMap<String, Vec<AddPartitionsToTxnPartitionResult>> = IndexMap::new();
+    let mut topics: IndexMap<Arc<str>, Vec<AddPartitionsToTxnPartitionResult>> = IndexMap::new();
+    // A name may be long, and most partitions are of the topic of the one before.
+    let mut last: Option<(Arc<str>, usize)> = None;
     for ((name, partition_index), code) in said {
-        topics.entry(name).or_default().push(AddPartitionsToTxnPartitionResult {
-            partition_index,
-            partition_error_code: code.code(),
-        });
+        let at = match &last {
+            Some((same, at)) if Arc::ptr_eq(same, &name) => *at,
+            _ => {
+                let entry = topics.entry(Arc::clone(&name));
+                let at = entry.index();
+                entry.or_default();
+                at
+            }
+        };
+        if let Some((_, results)) = topics.get_index_mut(at) {
+            results.push(AddPartitionsToTxnPartitionResult {
+                partition_index,
+                partition_error_code: code.code(),
+            });
+        }
+        last = Some((name, at));
     }
-    let topics = topics
-        .into_iter()
-        .map(|(name, results_by_partition)| AddPartitionsToTxnTopicResult { name, results_by_partition });
+    let topics = topics.into_iter().map(|(name, results_by_partition)| AddPartitionsToTxnTopicResult {
+        name: name.to_string(),
+        results_by_partition,
+    });
     topics.collect()
 }
 
@@ -169,7 +189,12 @@ mod tests {
     /// Were each topic looked for among all others, this would take minutes.
     #[test]
     fn what_is_said_of_partitions_is_said_topic_by_topic() {
-        let said = |index: usize| ((format!("t{}", index / 2), i32::from(index % 2 == 1)), ErrorCode::OperationNotAttempted);
+        let said = |index: usize| {
+            (
+                (format!("t{}", index / 2).into(), i32::from(index % 2 == 1)),
+                ErrorCode::OperationNotAttempted,
+            )
+        };
         let mut topics = results((0..400_000).map(said).chain([said(0)]));
         assert_eq!(topics.len(), 200_000);
         assert_eq!(

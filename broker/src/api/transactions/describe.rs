@@ -57,9 +57,9 @@ fn told(services: &Services, cx: &RequestContext, transactional_id: String, desc
             continue;
         }
         match topics.last_mut() {
-            Some(known) if known.topic == topic => known.partitions.push(index),
+            Some(known) if *known.topic == *topic => known.partitions.push(index),
             _ => topics.push(TopicData {
-                topic,
+                topic: topic.to_string(),
                 partitions: vec![index],
             }),
         }

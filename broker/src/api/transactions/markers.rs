@@ -1,5 +1,7 @@
 //! WriteTxnMarkers: from coordinators on other brokers.
 
+use std::sync::Arc;
+
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use weir_protocol::messages::write_txn_markers_response::{WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult};
@@ -46,8 +48,8 @@ fn refuse(request: &WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
 
 fn partitions(asked: &WritableTxnMarker) -> Vec<Partition> {
     let of_topic = |topic: &WritableTxnMarkerTopic| {
-        let name = topic.name.clone();
-        topic.partition_indexes.clone().into_iter().map(move |index| (name.clone(), index))
+        let name: Arc<str> = topic.name.as_str().into();
+        topic.partition_indexes.clone().into_iter().map(move |index| (Arc::clone(&name), index))
     };
     asked.topics.iter().flat_map(of_topic).collect()
 }
@@ -64,18 +66,20 @@ fn marker(asked: &WritableTxnMarker) -> Marker {
 
 fn result(producer_id: i64, said: Vec<(Partition, ErrorCode)>) -> WritableTxnMarkerResult {
     let mut topics: Vec<WritableTxnMarkerTopicResult> = Vec::new();
+    let mut last: Option<Arc<str>> = None;
     for ((name, partition_index), code) in said {
         let partition = WritableTxnMarkerPartitionResult {
             partition_index,
             error_code: code.code(),
         };
         match topics.last_mut() {
-            Some(topic) if topic.name == name => topic.partitions.push(partition),
+            Some(topic) if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &name)) => topic.partitions.push(partition),
             _ => topics.push(WritableTxnMarkerTopicResult {
-                name,
+                name: name.to_string(),
                 partitions: vec![partition],
             }),
         }
+        last = Some(name);
     }
     WritableTxnMarkerResult { producer_id, topics }
 }

@@ -49,7 +49,7 @@ fn producer(id: i64, epoch: i16) -> Producer {
 /// COORDINATOR_NOT_AVAILABLE before there is one.
 fn offsets_partition(services: &Services, group: &str) -> Result<Partition, ErrorCode> {
     let partition = partition_in(&services.metadata.load(), Groups::TOPIC, group).ok_or(ErrorCode::CoordinatorNotAvailable)?;
-    Ok((Groups::TOPIC.to_owned(), partition))
+    Ok((Groups::TOPIC.into(), partition))
 }
 
 /// Asks the coordinator for something for which it may need a producer id that nobody has: then it is fetched, and asked again.

@@ -10,7 +10,7 @@ fn producer(id: i64, epoch: i16) -> Producer {
 }
 
 fn partition(index: i32) -> Partition {
-    ("t".to_owned(), index)
+    ("t".into(), index)
 }
 
 fn ready(init: Result<Init, Refusal>) -> Transaction {

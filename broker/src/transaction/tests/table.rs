@@ -119,7 +119,7 @@ impl Setting {
         transaction.previous_id = ProducerId(ID);
         (transaction.last_epoch, transaction.state, transaction.client_version) = (last_epoch, state, self.client);
         if has_partitions {
-            transaction.partitions = [("t".to_owned(), 0)].into();
+            transaction.partitions = [("t".into(), 0)].into();
         }
         transaction.start_ms = if state == State::Empty { -1 } else { 1_000_000 };
         transaction
@@ -262,7 +262,7 @@ impl World {
         let make = |to| Request::Add {
             id: "x".to_owned(),
             from,
-            partitions: vec![("t".to_owned(), index)],
+            partitions: vec![("t".into(), index)],
             version,
             to,
         };
@@ -273,7 +273,7 @@ impl World {
         let make = |to| Request::Verify {
             id: "x".to_owned(),
             from,
-            partitions: vec![("t".to_owned(), index)],
+            partitions: vec![("t".into(), index)],
             to,
         };
         match self.ask(make).expect() {

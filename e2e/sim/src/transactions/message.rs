@@ -1,5 +1,7 @@
 //! What clients and leaders say to each other about transactions.
 
+use std::sync::Arc;
+
 use weir_broker::cores::{Ask, Marker, Producer};
 use weir_protocol::error::ErrorCode;
 
@@ -16,17 +18,17 @@ pub enum Role {
 
 impl Role {
     /// The partition, as transactions name it.
-    pub fn partition(self) -> (String, i32) {
+    pub fn partition(self) -> (Arc<str>, i32) {
         match self {
-            Self::Coordinator => ("__transaction_state".to_owned(), 0),
-            Self::Offsets => ("__consumer_offsets".to_owned(), 0),
-            Self::Data(index) => ("t".to_owned(), index as i32),
+            Self::Coordinator => ("__transaction_state".into(), 0),
+            Self::Offsets => ("__consumer_offsets".into(), 0),
+            Self::Data(index) => ("t".into(), index as i32),
         }
     }
 
     /// The other way round.
-    pub fn of((topic, index): &(String, i32)) -> Self {
-        match topic.as_str() {
+    pub fn of((topic, index): &(Arc<str>, i32)) -> Self {
+        match &**topic {
             "t" => Self::Data(usize::try_from(*index).unwrap_or(0)),
             _ => Self::Offsets,
         }
