@@ -353,6 +353,21 @@ impl std::fmt::Debug for Steps {
     }
 }
 
+/// A record that was compacted away, since its transaction was aborted, does not come back where an unclean election cuts off that end and another one commits: what is older is seen then.
+#[test]
+fn what_was_compacted_as_aborted_stays_away_whatever_its_transaction_becomes() {
+    let one = |producer| (producer, vec![(0, false)], false);
+    let fill = std::iter::repeat_n(one(None), 10).chain([one(Some(1)), one(Some(0))]).collect();
+    run(&[
+        Step::Fill(fill),
+        Step::Restart,
+        Step::Clean(1),
+        Step::SwapAndCrash(2, 0),
+        Step::Truncate(3),
+        Step::End(1, true),
+    ]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, max_shrink_iters: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
