@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 use weir_protocol::controller as rpc;
@@ -144,11 +145,11 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         maintenance: start_maintenance(&broker).context("start the maintenance thread")?,
     };
     let mut isrs = tokio::spawn(keep_isrs(Arc::clone(&broker)));
-    let mut coordinators = tokio::spawn(keep_coordinating(Arc::clone(&broker)));
+    let mut coordinators = coordinate(Arc::clone(&broker)).context("start the coordinators' thread")?;
     tokio::select! {
         ended = &mut session => Err(why(ended)),
         ended = &mut isrs => Err(ended.err().map_or_else(|| anyhow::anyhow!("the ISRs are not looked after any more"), Into::into)),
-        ended = &mut coordinators => Err(ended.err().map_or_else(|| anyhow::anyhow!("the coordinators are not looked after any more"), Into::into)),
+        _ = &mut coordinators => Err(anyhow::anyhow!("the coordinators are not looked after any more")),
         () = &mut told_to_stop => stop(&broker, Some(serving)).await,
     }
 }
@@ -234,6 +235,18 @@ struct Serving {
 }
 
 /// Looks after the coordinators of groups and transactions, and has transactions' ends written.
+/// Looks after the coordinators on a thread of its own: what they decide may take its time, and the stream to the controller, and with it this broker's leaderships, waits for none of it.
+/// What is returned ends if that ends.
+fn coordinate(services: Arc<Services>) -> std::io::Result<oneshot::Receiver<std::convert::Infallible>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (alive, ended) = oneshot::channel();
+    std::thread::Builder::new().name("coordinators".into()).spawn(move || {
+        let _alive = alive;
+        runtime.block_on(keep_coordinating(services));
+    })?;
+    Ok(ended)
+}
+
 async fn keep_coordinating(services: Arc<Services>) {
     tokio::join!(
         Arc::clone(&services.groups).run(),
