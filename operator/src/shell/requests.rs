@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tracing::{error, warn};
@@ -17,6 +18,10 @@ use crate::store::{Refused, Store, StoreError};
 
 /// How long requests are decided before brokers are heard again, but for the last of them: their sessions take seconds.
 const DECIDING_MS_MAX: u64 = 100;
+
+/// How soon a file system that refuses is tried again.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How often one request is decided anew. Each time less is left of it, or another name is taken.
 const ROUNDS_MAX: usize = 16;
@@ -74,10 +79,22 @@ impl<S: Store> Shell<S> {
         Ok(Committed::Done)
     }
 
-    /// Throws the state away and begins with what the store has.
+    /// Throws the state away and begins with what the store has. A file system that refuses, such as one that is full for a while, is tried again for as long as it takes: nobody else would
+    /// begin anew on its files. What else fails ends this controller.
     pub(super) async fn read_anew(&mut self) -> Result<(), StoreError> {
         self.streams.clear();
-        (self.state, self.sessions) = take_over_from(&mut self.store, &self.clock, self.excused_until).await?;
+        let mut pause = PAUSE_MIN;
+        (self.state, self.sessions) = loop {
+            match take_over_from(&mut self.store, &self.clock, self.excused_until).await {
+                Ok(taken) => break taken,
+                Err(error @ StoreError::Io { .. }) => {
+                    error!(%error, seconds = pause.as_secs_f32(), "cannot take over the cluster's state; it is tried again");
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(PAUSE_MAX);
+                }
+                Err(error) => return Err(error),
+            }
+        };
         self.publish.send_replace(self.state.clone());
         Ok(())
     }

@@ -161,3 +161,23 @@ async fn a_heartbeat_does_not_wait_for_all_that_clients_ask_for() {
         REQUESTS - left.len()
     );
 }
+
+/// As on a disk that is full until somebody makes room.
+#[tokio::test]
+async fn a_file_system_that_refuses_is_tried_again_until_it_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, away) = (folder.path().join("state"), folder.path().join("away"));
+    std::fs::create_dir(&root).unwrap();
+    let (mut shell, _told) = shell(&root, Timestamp(0)).await;
+    let epoch = shell.state.cluster.controller_epoch;
+    std::fs::rename(&root, &away).unwrap();
+    let mut reads = Box::pin(shell.read_anew());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(400), &mut reads).await.is_err(),
+        "it is tried again"
+    );
+    std::fs::rename(&away, &root).unwrap();
+    reads.await.unwrap();
+    assert!(shell.state.cluster.controller_epoch > epoch);
+    assert!(shell.state.brokers.contains_key(&BrokerId(0)), "with all that was committed");
+}
