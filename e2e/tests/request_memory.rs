@@ -205,3 +205,44 @@ fn answers_that_nobody_reads_take_no_more_than_the_budget() {
     assert_eq!(whole, 1, "of those that did not read only the third is still there");
     small_ones_are_served(&local);
 }
+
+/// Anybody can say that it is a follower, and name what is nowhere: what it is answered is in the budget as others' answers are.
+#[test]
+fn who_says_that_it_is_a_follower_has_the_same_budget() {
+    const NAMED: i32 = 200_000;
+    let Some(local) = start() else { return };
+    let bootstrap = local.bootstrap();
+    let id = |body: Body| body.i64(7).i64(7);
+    // Version 17, whose header has tags: no wait, any size, no session; one topic.
+    let fetch = id(Body::default().i8(0).i32(0).i32(0).i32(i32::MAX).i8(0).i32(0).i32(-1).i8(2));
+    // An array's length and one, in three pieces of seven bits.
+    let [low, middle, high] = [0, 7, 14]
+        .map(|shift| ((NAMED + 1) >> shift) & 0x7f)
+        .map(|seven| i8::try_from(seven).unwrap());
+    let fetch = fetch.i8(low | i8::MIN).i8(middle | i8::MIN).i8(high);
+    let fetch = (0..NAMED).fold(fetch, |body, index| body.i32(index).i32(-1).i64(0).i32(-1).i64(0).i32(1).i8(0));
+    // The topic ends; nothing forgotten, no rack; and as the one tag of 13 bytes the replica 0, in any epoch.
+    let fetch = fetch.i8(0).i8(1).i8(1).i8(1).i8(1).i8(13).i32(0).i64(-1).i8(0);
+    let silent = || {
+        let mut c = Connection::open(&bootstrap).unwrap();
+        let frame = c.frame(1, 17, &fetch);
+        c.send(&frame);
+        c
+    };
+    let answer = usize::try_from(NAMED).unwrap() * 36;
+    let mut first = silent();
+    assert!(first.reply().unwrap().rest().len() > answer, "each partition is told of");
+    let before = local.broker_rss().unwrap() as usize;
+    let clients: Vec<_> = (0..CLIENTS).map(|_| silent()).collect();
+    let mut grown = 0;
+    for _ in 0..30 {
+        std::thread::sleep(Duration::from_millis(100));
+        grown = grown.max((local.broker_rss().unwrap() as usize).saturating_sub(before));
+    }
+    // Besides what is decoded of two requests.
+    let bound = ANSWERS + CLIENTS * CONNECTION + SLACK + 2 * 10 * usize::try_from(NAMED).unwrap() * 33;
+    assert!(bound < CLIENTS * answer, "the bound is less than all answers");
+    assert!(grown <= bound, "{grown} bytes for {CLIENTS} clients, and not {bound}");
+    drop(clients);
+    small_ones_are_served(&local);
+}

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::fetch::{FetchPartition, FetchResponse, FetchTopic};
 use weir_protocol::messages::FetchRequest;
+use weir_protocol::messages::fetch_request::FetchTopic as AskedTopic;
 use weir_protocol::messages::fetch_response::EpochEndOffset;
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
@@ -113,6 +114,19 @@ fn wanted(services: &Services, request: &FetchRequest) -> Vec<Wanted> {
         }));
     }
     wanted
+}
+
+/// How many partitions a request names that this broker does not hold: each is answered.
+pub(super) fn absent(services: &Services, request: &FetchRequest) -> usize {
+    let held = |topic: &AskedTopic, index| {
+        let id = TopicPartition {
+            topic: TopicId(topic.topic_id),
+            index,
+        };
+        services.replicas.get(id).is_some()
+    };
+    let of_topic = |topic: &AskedTopic| topic.partitions.iter().filter(|partition| !held(topic, partition.partition)).count();
+    request.topics.iter().map(of_topic).sum()
 }
 
 /// What there is to say of a partition.
