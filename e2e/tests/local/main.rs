@@ -5,12 +5,13 @@ mod examples;
 
 use std::net::{Ipv6Addr, TcpListener};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use weir_e2e::cluster::{Cluster, Local};
 use weir_e2e::driver::{Client, Driver, From, Produce};
 use weir_e2e::record::Record;
-use weir_e2e::wire::{Body, Connection, await_topic};
+use weir_e2e::wire::{Body, Connection, PATIENCE, await_topic};
 
 /// These tests need `weir local` itself.
 fn own() -> bool {
@@ -128,8 +129,17 @@ fn ipv6() {
     let local = Local::start_at(host.into(), 2).unwrap();
     assert!(local.bootstrap().starts_with("[::1]:"), "{}", local.bootstrap());
     // Metadata version 1, of no topic: brokers with their ids, hosts, ports and racks.
-    let mut metadata = Connection::open(&local.bootstrap()).unwrap().call(3, 1, &Body::default().i32(0)).unwrap();
-    assert_eq!(metadata.i32().unwrap(), 2);
+    let ask = || Connection::open(&local.bootstrap()).unwrap().call(3, 1, &Body::default().i32(0)).unwrap();
+    // The first may serve before it has heard of the second.
+    let deadline = Instant::now() + PATIENCE;
+    let mut metadata = loop {
+        let mut metadata = ask();
+        match metadata.i32().unwrap() {
+            2 => break metadata,
+            brokers => assert!(Instant::now() < deadline, "{brokers} brokers"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
     assert_eq!((metadata.i32().unwrap(), metadata.str().unwrap().as_str()), (0, "::1"));
     for (number, client) in [Client::Java, Client::Franz, Client::Librdkafka, Client::KafkaPython]
         .into_iter()
