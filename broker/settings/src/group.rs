@@ -5,8 +5,8 @@
 
 use super::Check::{Any, AtLeast, Between, OneOf};
 use super::ConfigType::{Boolean, Int, List, String};
-use super::key::find;
-use super::{Check, ConfigKey, ConfigType, Scope};
+use super::key::{dynamic as row, find};
+use super::{Check, ConfigKey};
 
 /// Every configuration of a group, in the order of their names.
 pub static GROUP: &[ConfigKey] = &[
@@ -65,18 +65,6 @@ const SHARE: &str = "For share groups. They are not served, so it has no effect.
 const STREAMS: &str = "For streams groups. They are not served, so it has no effect.";
 
 const METRICS: &str = "For the metrics that clients push. They are not collected, so it has no effect.";
-
-const fn row(name: &'static str, kind: ConfigType, default: &'static str, check: Check, documentation: &'static str) -> ConfigKey {
-    ConfigKey {
-        name,
-        kind,
-        default: Some(default),
-        check,
-        scope: Scope::Dynamic,
-        of_topics: None,
-        summary: documentation,
-    }
-}
 
 /// The configuration of groups with this name.
 pub fn group_key(name: &str) -> Option<&'static ConfigKey> {

@@ -24,6 +24,11 @@ pub(super) const fn row(
     }
 }
 
+/// A row of a table of what is always set by resources and clients, and always has a value.
+pub(super) const fn dynamic(name: &'static str, kind: ConfigType, default: &'static str, check: Check, documentation: &'static str) -> ConfigKey {
+    row(name, kind, Some(default), check, Scope::Dynamic, documentation)
+}
+
 /// Configuration as it is set: Kafka's names and text forms.
 pub type Configs = BTreeMap<String, String>;
 

@@ -1,9 +1,9 @@
 //! The configurations of topics: all of Apache Kafka 4.4's (`LogConfig`, `TopicConfig`) and two of our own, `flush.mode` and `record.validation`. In the order of their names.
 
-use super::Check::{self, Any, AtLeast, Between, GzipLevel, OneOf, ThrottledReplicas, Unavailable};
-use super::ConfigType::{self, Boolean, Double, Int, List, Long, String};
-use super::key::find;
-use super::{ConfigKey, Scope};
+use super::Check::{Any, AtLeast, Between, GzipLevel, OneOf, ThrottledReplicas, Unavailable};
+use super::ConfigKey;
+use super::ConfigType::{Boolean, Double, Int, List, Long, String};
+use super::key::{dynamic as topic, find};
 
 /// Every configuration of a topic, in the order of their names.
 pub static TOPIC: &[ConfigKey] = &[
@@ -281,18 +281,6 @@ pub static TOPIC: &[ConfigKey] = &[
         "Whether a replica that may lack committed records can become leader when no other is left. Records can be lost.",
     ),
 ];
-
-const fn topic(name: &'static str, kind: ConfigType, default: &'static str, check: Check, documentation: &'static str) -> ConfigKey {
-    ConfigKey {
-        name,
-        kind,
-        default: Some(default),
-        check,
-        scope: Scope::Dynamic,
-        of_topics: None,
-        summary: documentation,
-    }
-}
 
 /// The configuration of topics with this name.
 pub fn topic_key(name: &str) -> Option<&'static ConfigKey> {

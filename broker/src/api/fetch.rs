@@ -170,13 +170,7 @@ fn chunk(chunk: fetch::Chunk<FileRegion>) -> Chunk {
     }
 }
 
-/// How many partitions a follower may name that are not here, and be answered about without room: it may not have heard yet that they moved.
-const ABSENT_MAX: usize = 200;
-
 /// The answer and its room; nothing where there was no room for too long.
-///
-/// A follower's answer needs none for the partitions that are here, whoever does not read: a leader that does not answer its followers is alone soon. But anybody can say that it is one, and name
-/// what is not here.
 async fn answer(asking: &Request, request: FetchRequest) -> Option<(FetchResponse<FileRegion>, Room)> {
     let Request { services, cx, .. } = asking;
     let failed = |code: ErrorCode| {
@@ -196,17 +190,7 @@ async fn answer(asking: &Request, request: FetchRequest) -> Option<(FetchRespons
     }
     let settings = services.settings();
     if replica_id >= 0 {
-        let absent = replica_fetch::absent(services, &request);
-        let room = match absent > ABSENT_MAX {
-            // What is decoded is not kept while others' answers are read: a follower begins a session anew, and asks again.
-            true => match services.answer_memory.try_room(absent * PARTITION_BYTES_MAX) {
-                Some(room) => room,
-                None => return failed(ErrorCode::FetchSessionIdNotFound),
-            },
-            false => Room::default(),
-        };
-        let response = replica_fetch::answer(services, cx, request, settings.fetch_bytes_max).await;
-        return Some((response, room));
+        return Some(replica_fetch::answer(services, cx, request, settings.fetch_bytes_max).await);
     }
     let mut limits = Limits {
         wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),

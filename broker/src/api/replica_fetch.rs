@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::fetch::{FetchPartition, FetchResponse, FetchTopic};
+use weir_protocol::fetch::{FetchPartition, FetchResponse, FetchTopic, PARTITION_BYTES_MAX};
 use weir_protocol::messages::FetchRequest;
-use weir_protocol::messages::fetch_request::FetchTopic as AskedTopic;
 use weir_protocol::messages::fetch_response::EpochEndOffset;
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
@@ -18,6 +17,7 @@ use super::RequestContext;
 use super::replica_session::{Follower, SLOT_BYTES, Session, Wanted};
 use crate::api::Services;
 use crate::api::reply::FileRegion;
+use crate::budget::Room;
 use crate::replica::core::FetchFrom;
 use crate::replica::{FollowerFetch, Served};
 
@@ -28,15 +28,34 @@ const REPLICA_STATE: i16 = 15;
 /// (KAFKA-9731).
 const HIGH_WATERMARK_WAIT: Duration = Duration::from_millis(5);
 
-/// Answers a follower's fetch.
-pub(super) async fn answer(services: &Services, cx: &RequestContext, request: FetchRequest, bytes_max: usize) -> FetchResponse<FileRegion> {
-    let failed = |code: ErrorCode| FetchResponse {
-        error_code: code.code(),
-        ..FetchResponse::default()
+/// How many partitions may be named that are not here, and be answered about without room: the follower may not have heard yet that they moved.
+const ABSENT_MAX: usize = 200;
+
+/// Answers a follower's fetch, and says what room the answer has.
+///
+/// It needs none for the partitions that are here, whoever does not read: a leader that does not answer its followers is alone soon. But anybody can say that it is one, and name what is not
+/// here.
+pub(super) async fn answer(services: &Services, cx: &RequestContext, request: FetchRequest, bytes_max: usize) -> (FetchResponse<FileRegion>, Room) {
+    let failed = |code: ErrorCode| {
+        let response = FetchResponse {
+            error_code: code.code(),
+            ..FetchResponse::default()
+        };
+        (response, Room::default())
     };
     if cx.version < REPLICA_STATE {
         return failed(ErrorCode::UnsupportedVersion);
     }
+    let (here, absent): (Vec<_>, Vec<_>) = wanted(services, &request).into_iter().partition(|wanted| wanted.partition.is_some());
+    let absent: Vec<_> = absent.into_iter().map(|wanted| wanted.id).collect();
+    let room = match absent.len() {
+        ..=ABSENT_MAX => Room::default(),
+        // What is decoded is not kept while others' answers are read: a follower begins a session anew, and asks again.
+        count => match services.answer_memory.try_room(count * PARTITION_BYTES_MAX) {
+            Some(room) => room,
+            None => return failed(ErrorCode::FetchSessionIdNotFound),
+        },
+    };
     let follower = Follower {
         id: BrokerId(request.replica_state.replica_id),
         epoch: BrokerEpoch(request.replica_state.replica_epoch),
@@ -52,8 +71,6 @@ pub(super) async fn answer(services: &Services, cx: &RequestContext, request: Fe
         let id = TopicId(topic.topic_id);
         topic.partitions.iter().map(move |&index| TopicPartition { topic: id, index })
     });
-    let (here, absent): (Vec<_>, Vec<_>) = wanted(services, &request).into_iter().partition(|wanted| wanted.partition.is_some());
-    let absent: Vec<_> = absent.into_iter().map(|wanted| wanted.id).collect();
     let named = here.len() + absent.len();
     // What is not here is said at once, and nothing of it is kept: the follower asks again.
     session.take_up(here, forgotten.chain(absent.iter().copied()));
@@ -81,7 +98,7 @@ pub(super) async fn answer(services: &Services, cx: &RequestContext, request: Fe
         put(&mut response, id, unknown);
     }
     services.follower_sessions.give_back(session);
-    response
+    (response, room)
 }
 
 /// Bounds of one request.
@@ -114,19 +131,6 @@ fn wanted(services: &Services, request: &FetchRequest) -> Vec<Wanted> {
         }));
     }
     wanted
-}
-
-/// How many partitions a request names that this broker does not hold: each is answered.
-pub(super) fn absent(services: &Services, request: &FetchRequest) -> usize {
-    let held = |topic: &AskedTopic, index| {
-        let id = TopicPartition {
-            topic: TopicId(topic.topic_id),
-            index,
-        };
-        services.replicas.get(id).is_some()
-    };
-    let of_topic = |topic: &AskedTopic| topic.partitions.iter().filter(|partition| !held(topic, partition.partition)).count();
-    request.topics.iter().map(of_topic).sum()
 }
 
 /// What there is to say of a partition.

@@ -149,12 +149,12 @@ impl PartitionReadings {
         for (name, help, count) in [
             (
                 "isr_shrinks",
-                "Replicas that left the ISR of a partition led by this broker.",
+                "How often the ISR of a partition led by this broker became smaller.",
                 self.isr_shrinks,
             ),
             (
                 "isr_expansions",
-                "Replicas that joined the ISR of a partition led by this broker.",
+                "How often the ISR of a partition led by this broker became larger.",
                 self.isr_expansions,
             ),
         ] {

@@ -76,7 +76,9 @@ impl Partition {
         if epoch.is_some_and(|epoch| epoch != leading.leadership.epoch()) {
             return None;
         }
+        let in_sync = leading.committed().isr.len();
         let (result, outcome) = act(&mut leading.leadership, self.ends());
+        self.shared.isr_changes.count(in_sync, leading.committed().isr.len());
         if outcome.advanced {
             self.log.advance_high_watermark(leading.leadership.high_watermark());
         }
@@ -123,10 +125,7 @@ impl Partition {
     pub(super) fn update_state(self: &Arc<Self>, state: PartitionState) {
         let now = self.shared.now();
         self.lead(Some(state.leader_epoch), |leadership, ends| {
-            let before = leadership.committed().isr.len();
-            let outcome = leadership.updated(state, ends, &|id| self.shared.peer(id), now);
-            self.shared.isr_changes.count(before, leadership.committed().isr.len());
-            ((), outcome)
+            ((), leadership.updated(state, ends, &|id| self.shared.peer(id), now))
         });
     }
 
@@ -144,10 +143,7 @@ impl Partition {
             info!(topic = %self.topic(), partition = self.id().index, ?isr, partition_epoch = state.partition_epoch.0, "the ISR changed");
         }
         self.lead(Some(proposal.base.leader_epoch), |leadership, ends| {
-            let before = leadership.committed().isr.len();
-            let outcome = leadership.answered(proposal, answer, ends, &|id| self.shared.peer(id), now);
-            self.shared.isr_changes.count(before, leadership.committed().isr.len());
-            ((), outcome)
+            ((), leadership.answered(proposal, answer, ends, &|id| self.shared.peer(id), now))
         });
         // Whoever waits for enough replicas looks again, also when nothing was committed.
         self.waiters.wake_all();
@@ -209,23 +205,21 @@ impl Partition {
         for stale in appends.extract_if(.., |append| append.epoch.is_some_and(|meant| meant != epoch)) {
             let _ = stale.answer.send(Err(AppendError::NotLeader));
         }
-        let (mut records, answers): (Vec<_>, Vec<_>) = appends.drain(..).map(|append| (append.records, (append.answer, append.keepsake))).unzip();
-        let sizes: Vec<_> = records.iter().map(|records| records.bytes.len()).collect();
+        let parts = appends.drain(..).map(|append| {
+            let bytes = append.records.bytes.len();
+            (append.records, (append.answer, append.keepsake, bytes))
+        });
+        let (mut records, answers): (Vec<_>, Vec<_>) = parts.unzip();
         let results = writer.append_as_leader(&mut records, epoch, crate::replica::clock::now_ms());
         drop(records);
-        for (info, bytes) in results
-            .iter()
-            .zip(sizes)
-            .filter_map(|(result, bytes)| Some((result.as_ref().ok()?, bytes)))
-        {
-            let records = (info.last_offset - info.first_offset + 1).unsigned_abs();
-            self.traffic.appended(records, bytes);
-        }
         self.commit();
         // Followers fetch what is written, whether it is flushed here or not.
         self.watchers.tell();
-        for ((answer, keepsake), result) in answers.into_iter().zip(results) {
+        for ((answer, keepsake, bytes), result) in answers.into_iter().zip(results) {
             drop(keepsake);
+            if let Ok(info) = &result {
+                self.traffic.appended((info.last_offset - info.first_offset + 1).unsigned_abs(), bytes);
+            }
             // Nobody waits any more: acks=0, or the client is gone.
             let _ = answer.send(result.map(|info| (info, epoch)));
         }
